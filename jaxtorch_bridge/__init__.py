@@ -1,0 +1,84 @@
+"""Call PyTorch code from JAX programs without copies.
+
+The names below are loaded at first use, so that tools that read contracts start without
+importing jax or torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .decorator import JaxCallable as JaxCallable
+    from .decorator import jax_callable as jax_callable
+    from .errors import ArgumentError as ArgumentError
+    from .errors import BridgeError as BridgeError
+    from .errors import BridgeWarning as BridgeWarning
+    from .errors import DifferentiationError as DifferentiationError
+    from .errors import DtypeError as DtypeError
+    from .errors import EscapeError as EscapeError
+    from .errors import MutationError as MutationError
+    from .errors import OutputError as OutputError
+    from .errors import PlanningError as PlanningError
+    from .errors import SpecError as SpecError
+    from .errors import SpecMismatchError as SpecMismatchError
+    from .errors import SpecProblem as SpecProblem
+    from .errors import TorchExecutionError as TorchExecutionError
+    from .errors import TransferError as TransferError
+    from .planner.plan import CallPlan as CallPlan
+    from .spec.load import load_spec as load_spec
+    from .spec.model import CallableSpec as CallableSpec
+    from .transfer import dtype_j2t as dtype_j2t
+    from .transfer import dtype_t2j as dtype_t2j
+    from .transfer import j2t as j2t
+    from .transfer import t2j as t2j
+    from .transfer import tree_j2t as tree_j2t
+    from .transfer import tree_t2j as tree_t2j
+
+__version__ = "0.1.0"
+
+_ERRORS = (
+    "ArgumentError",
+    "BridgeError",
+    "BridgeWarning",
+    "DifferentiationError",
+    "DtypeError",
+    "EscapeError",
+    "MutationError",
+    "OutputError",
+    "PlanningError",
+    "SpecError",
+    "SpecMismatchError",
+    "SpecProblem",
+    "TorchExecutionError",
+    "TransferError",
+)
+_HOME = {
+    "JaxCallable": "decorator",
+    "jax_callable": "decorator",
+    "CallPlan": "planner.plan",
+    "load_spec": "spec.load",
+    "CallableSpec": "spec.model",
+    "dtype_j2t": "transfer",
+    "dtype_t2j": "transfer",
+    "j2t": "transfer",
+    "t2j": "transfer",
+    "tree_j2t": "transfer",
+    "tree_t2j": "transfer",
+    **dict.fromkeys(_ERRORS, "errors"),
+}
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,120 @@
+"""The errors that jaxtorch_bridge raises, one small family under `BridgeError`.
+
+A message says where, what was expected, what came and what to try; the facts stay on the
+exception as attributes. This module imports neither jax nor torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class BridgeError(Exception):
+    """Anything that jaxtorch_bridge itself objects to."""
+
+
+class BridgeWarning(UserWarning):
+    """Something that works, but not as well as it could or not as the caller may think."""
+
+
+@dataclass(frozen=True)
+class SpecProblem:
+    """One problem of a contract file.
+
+    Attributes:
+        path: Where in the contract, such as ``inputs.q.dtype``; empty for the whole file.
+        expected: What would have been right.
+        found: What stands there instead.
+        file: The file's path as given, or None for a dict.
+        line: 1-based line in the file, or None.
+        column: 1-based column, or None.
+    """
+
+    path: str
+    expected: str
+    found: str
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        where = f"`{self.path}`: " if self.path else ""
+        return f"{place + ': ' if place else ''}{where}expected {self.expected}; got {self.found}"
+
+
+class SpecError(BridgeError, ValueError):
+    """A contract is not valid. Lists every problem found, not only the first.
+
+    Attributes:
+        problems: All problems, in the order of the file.
+    """
+
+    def __init__(self, source: str, problems: tuple[SpecProblem, ...]) -> None:
+        self.source = source
+        self.problems = problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{source}: {count} in the contract\n{lines}")
+
+
+class SpecMismatchError(BridgeError, TypeError):
+    """A call, or what torch returned, does not agree with the contract.
+
+    Attributes:
+        callable_name: Name (and version) of the contract.
+        argument: The input or output it is about.
+        sizes: Dimension names bound so far, with their sizes.
+    """
+
+    def __init__(
+        self, message: str, *, callable_name: str, argument: str, sizes: dict[str, int] | None = None
+    ) -> None:
+        self.callable_name = callable_name
+        self.argument = argument
+        self.sizes = dict(sizes or {})
+        super().__init__(message)
+
+
+class DtypeError(BridgeError, TypeError):
+    """A dtype that only one of the two sides has."""
+
+
+class ArgumentError(BridgeError, TypeError):
+    """A call that mixes both kinds of arrays, or has a leaf that cannot be passed."""
+
+
+class PlanningError(BridgeError, RuntimeError):
+    """The outputs of a torch function could not be worked out before running it."""
+
+
+class DifferentiationError(BridgeError, TypeError):
+    """A derivative that cannot be taken; names what failed at each rung of the ladder."""
+
+
+class TransferError(BridgeError, TypeError):
+    """An array that cannot be handed over as it is."""
+
+
+class TorchExecutionError(BridgeError, RuntimeError):
+    """A torch function failed while running; the original exception is the ``__cause__``.
+
+    Attributes:
+        callable_name: The callable that was running.
+    """
+
+    def __init__(self, message: str, *, callable_name: str = "") -> None:
+        self.callable_name = callable_name
+        super().__init__(message)
+
+
+class MutationError(TorchExecutionError):
+    """A torch function wrote to an input that its contract does not list under ``mutates``."""
+
+
+class EscapeError(TorchExecutionError):
+    """A torch function kept a tensor that points to XLA's memory beyond its call."""
+
+
+class OutputError(TorchExecutionError):
+    """A torch function returned something else than was planned."""

@@ -1,0 +1,337 @@
+#include "handler.h"
+
+#include <cstring>
+#include <string_view>
+
+#include "buffer_view.h"
+#include "stream_scope.h"
+#include "torch_api.h"
+
+namespace jaxtorch {
+
+namespace ffi = xla::ffi;
+
+ffi::TypeId OpState::id = {};
+
+namespace {
+
+// Up to here one memcpy is cheaper than a call into torch; above it the copy runs without the
+// GIL, and from kParallelCopyBytes on torch's own copy, which uses several threads.
+constexpr int64_t kReleaseGilBytes = 64 << 10;
+constexpr int64_t kParallelCopyBytes = 1 << 20;
+
+// Asks Python for the words of a failure. `payload` is what they are about, None if null.
+ffi::Error Fault(const Op& op, const char* kind, size_t index, PyObject* payload) {
+  PyRef text = PyRef::Steal(PyObject_CallFunction(op.fault.get(), "snO", kind,
+                                                  static_cast<Py_ssize_t>(index),
+                                                  payload == nullptr ? Py_None : payload));
+  if (!text) {
+    PyRef error = TakeRaisedException();
+    PyRef words = PyRef::Steal(PyObject_Str(error.get()));
+    PyErr_Clear();
+    return ffi::Error::Internal(op.key + ": " + kind + "; describing it failed as well: " +
+                                TextOf(words.get()));
+  }
+  return ffi::Error::Internal(TextOf(text.get()));
+}
+
+ffi::Error RaisedFault(const Op& op) {
+  PyRef error = TakeRaisedException();
+  return Fault(op, "exception", 0, error.get());
+}
+
+// A predicate method of a tensor: 1, 0, or -1 with an exception set.
+int AskTensor(PyObject* tensor, PyObject* method) {
+  PyObject* args[] = {tensor};
+  PyRef answer = PyRef::Steal(
+      PyObject_VectorcallMethod(method, args, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+  return answer ? PyObject_IsTrue(answer.get()) : -1;
+}
+
+// Truth of a C-implemented torch flag such as torch.is_grad_enabled().
+int AskTorch(PyObject* function) {
+  PyRef answer = PyRef::Steal(PyObject_CallNoArgs(function));
+  return answer ? PyObject_IsTrue(answer.get()) : -1;
+}
+
+// True if this thread's torch context is the plain one that `op.run` was planned for. Anything
+// else (also the inference mode, which implies no grad) goes through `run_in_context`.
+int ThreadHasPlainContext(const Op& op) {
+  if (!op.grad_enabled) return 0;
+  int grad = AskTorch(g_torch.is_grad_enabled);
+  if (grad <= 0) return grad;
+  int autocast = AskTorch(g_torch.is_any_autocast_enabled);
+  return autocast < 0 ? -1 : !autocast;
+}
+
+bool SameShape(const DLTensor& tensor, ffi::AnyBuffer::Dimensions dims) {
+  if (static_cast<size_t>(tensor.ndim) != dims.size()) return false;
+  for (int32_t i = 0; i < tensor.ndim; ++i) {
+    if (tensor.shape[i] != dims[i]) return false;
+  }
+  return true;
+}
+
+// Writes one torch result into XLA's result buffer.
+ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuffer buffer,
+                       DLDevice device) {
+  if (!PyObject_TypeCheck(output, g_torch.tensor_type)) {
+    return Fault(op, "output_type", index, output);
+  }
+  std::optional<DLDataType> dtype = DlpackDtypeOf(buffer.element_type());
+  if (!dtype) return Fault(op, "result_dtype", index, nullptr);
+  // Conjugation and negation may be pending in a flag, which DLPack's C table does not carry:
+  // such a tensor must go through torch's copy, or the values would have the wrong sign.
+  int lazy = AskTensor(output, g_torch.name_is_neg);
+  if (lazy == 0) lazy = AskTensor(output, g_torch.name_is_conj);
+  if (lazy < 0) return RaisedFault(op);
+  DLTensor tensor;
+  if (g_torch.dlpack->dltensor_from_py_object_no_sync(output, &tensor) != 0) {
+    PyErr_Clear();  // sparse, quantised, meta and the like
+    return Fault(op, "output_layout", index, output);
+  }
+  if (!SameShape(tensor, buffer.dimensions())) return Fault(op, "output_shape", index, output);
+  if (tensor.dtype != op.output_dtypes[index]) return Fault(op, "output_dtype", index, output);
+  if (tensor.device.device_type != device.device_type ||
+      (device.device_type != kDLCPU && tensor.device.device_id != device.device_id)) {
+    return Fault(op, "output_device", index, output);
+  }
+  const int64_t size_bytes =
+      static_cast<int64_t>(buffer.element_count()) * dtype->size_bytes();
+  if (size_bytes == 0) return ffi::Error::Success();
+  const char* source = static_cast<const char*>(tensor.data) + tensor.byte_offset;
+  if (source == buffer.untyped_data() && lazy == 0) return ffi::Error::Success();
+  if (device.device_type == kDLCPU && lazy == 0 && tensor.dtype == *dtype &&
+      tensor.data != nullptr && size_bytes < kParallelCopyBytes && IsRowMajor(tensor)) {
+    if (size_bytes < kReleaseGilBytes) {
+      std::memcpy(buffer.untyped_data(), source, size_bytes);
+    } else {
+      Py_BEGIN_ALLOW_THREADS;
+      std::memcpy(buffer.untyped_data(), source, size_bytes);
+      Py_END_ALLOW_THREADS;
+    }
+    return ffi::Error::Success();
+  }
+  BufferView view;
+  if (!view.Open(buffer, device, *dtype)) return RaisedFault(op);
+  // Without detach, copying from a tensor with a grad_fn would record the copy and keep the
+  // view of XLA's memory alive in the graph.
+  PyObject* detach_args[] = {output};
+  PyRef detached = PyRef::Steal(PyObject_VectorcallMethod(
+      g_torch.name_detach, detach_args, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+  if (!detached) return RaisedFault(op);
+  PyObject* copy_args[] = {view.tensor(), detached.get()};
+  PyRef copied = PyRef::Steal(PyObject_VectorcallMethod(
+      g_torch.name_copy, copy_args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+  if (!copied) return RaisedFault(op);
+  return ffi::Error::Success();
+}
+
+ffi::Error StoreOutputs(const Op& op, PyObject* result, ffi::RemainingRets& rets, DLDevice device) {
+  const size_t count = rets.size();
+  if (count == 1 && !PyTuple_Check(result) && !PyList_Check(result)) {
+    return StoreOutput(op, 0, result, **rets.get<ffi::AnyBuffer>(0), device);
+  }
+  if (!PyTuple_Check(result) && !PyList_Check(result)) {
+    return Fault(op, "output_count", 0, result);
+  }
+  // A list could be changed by another thread while the GIL is released during a copy.
+  PyRef items = PyRef::Steal(PySequence_Tuple(result));
+  if (!items) return RaisedFault(op);
+  if (static_cast<size_t>(PyTuple_GET_SIZE(items.get())) != count) {
+    return Fault(op, "output_count", 0, result);
+  }
+  for (size_t i = 0; i < count; ++i) {
+    ffi::Error error =
+        StoreOutput(op, i, PyTuple_GET_ITEM(items.get(), i), **rets.get<ffi::AnyBuffer>(i), device);
+    if (error.failure()) return error;
+  }
+  return ffi::Error::Success();
+}
+
+// After the call: was an input written to? (A fresh tensor's version is 0.)
+ffi::Error CheckNotMutated(const Op& op, const std::vector<BufferView>& inputs) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    PyRef version = PyRef::Steal(PyObject_GetAttr(inputs[i].tensor(), g_torch.name_version));
+    if (!version) {
+      PyErr_Clear();  // inference tensors keep no version
+      continue;
+    }
+    if (PyLong_AsLong(version.get()) != 0) return Fault(op, "mutated", i, nullptr);
+  }
+  return ffi::Error::Success();
+}
+
+bool AllReleased(const std::vector<BufferView>& inputs) {
+  for (const BufferView& view : inputs) {
+    if (!view.released()) return false;
+  }
+  return true;
+}
+
+PyRef MemoryRange(const ffi::AnyBuffer& buffer, PyObject* storage) {
+  return PyRef::Steal(Py_BuildValue("KKO",
+                                    reinterpret_cast<unsigned long long>(buffer.untyped_data()),
+                                    static_cast<unsigned long long>(buffer.size_bytes()),
+                                    storage == nullptr ? Py_None : storage));
+}
+
+// Drops the input tensors and makes sure that torch let go of XLA's memory. A tensor that
+// somebody kept is given memory of its own (by Python, through `fault`) and reported.
+ffi::Error ReleaseInputs(const Op& op, ffi::RemainingArgs& args, std::vector<BufferView>& inputs) {
+  std::vector<PyRef> storages(inputs.size());
+  if (op.hold_storages) {
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      PyObject* call[] = {inputs[i].tensor()};
+      storages[i] = PyRef::Steal(PyObject_VectorcallMethod(
+          g_torch.name_untyped_storage, call, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+      if (!storages[i]) PyErr_Clear();
+    }
+  }
+  for (BufferView& view : inputs) view.DropTensor();
+  auto kept = [&](size_t i) {
+    if (!storages[i]) return !inputs[i].released();
+    PyRef address = PyRef::Steal(PyObject_GetAttr(storages[i].get(), g_torch.name_cdata));
+    if (!address) {
+      PyErr_Clear();
+      return false;
+    }
+    PyRef count = PyRef::Steal(PyObject_CallOneArg(g_torch.storage_use_count, address.get()));
+    if (!count) {
+      PyErr_Clear();
+      return false;
+    }
+    return PyLong_AsLong(count.get()) > 1;  // more than our own handle
+  };
+  auto any_kept = [&] {
+    if (!op.hold_storages) return !AllReleased(inputs);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (kept(i)) return true;
+    }
+    return false;
+  };
+  // A reference cycle may hold a tensor that nobody can reach: only what survives the
+  // collector has escaped. Fresh cycles are young, so this seldom goes past generation 0.
+  for (int generation = 0; generation < 3 && any_kept(); ++generation) {
+    PyRef number = PyRef::Steal(PyLong_FromLong(generation));
+    PyRef collected = PyRef::Steal(PyObject_CallOneArg(g_torch.gc_collect, number.get()));
+    if (!collected) PyErr_Clear();
+  }
+  ffi::Error first = ffi::Error::Success();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!kept(i)) continue;
+    PyRef range = MemoryRange(*args.get<ffi::AnyBuffer>(i), storages[i].get());
+    ffi::Error error = Fault(op, "escaped", i, range.get());
+    if (first.success()) first = std::move(error);
+  }
+  return first;
+}
+
+ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets& rets,
+                     DLDevice device, std::vector<BufferView>& inputs) {
+  std::vector<PyObject*> call(inputs.size() + 1, nullptr);  // one slot before, for vectorcall
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    ffi::AnyBuffer buffer = *args.get<ffi::AnyBuffer>(i);
+    std::optional<DLDataType> dtype = DlpackDtypeOf(buffer.element_type());
+    if (!dtype) return Fault(op, "input_dtype", i, nullptr);
+    if (!inputs[i].Open(buffer, device, *dtype)) return RaisedFault(op);
+    call[i + 1] = inputs[i].tensor();
+  }
+  int plain = ThreadHasPlainContext(op);
+  if (plain < 0) return RaisedFault(op);
+  PyRef result = PyRef::Steal(PyObject_Vectorcall(
+      plain ? op.run.get() : op.run_in_context.get(), call.data() + 1,
+      inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+  if (!result) return RaisedFault(op);
+  ffi::Error stored = StoreOutputs(op, result.get(), rets, device);
+  if (stored.failure()) return stored;
+  return CheckNotMutated(op, inputs);
+}
+
+ffi::Error Execute(OpState* state, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                   DLDevice device, void* stream) {
+  const std::shared_ptr<Op> op = state->op;  // outlives this call whatever torch does
+  if (PythonIsFinalizing()) {
+    return ffi::Error::Internal(op->key + ": the Python interpreter is shutting down");
+  }
+  GilScope gil;
+  TorchStreamScope scope(device, stream);
+  if (!scope.ok()) return RaisedFault(*op);
+  std::vector<BufferView> inputs(args.size());
+  ffi::Error called = CallTorch(*op, args, rets, device, inputs);
+  ffi::Error released = ReleaseInputs(*op, args, inputs);
+  return called.failure() ? called : released;
+}
+
+ffi::ErrorOr<std::unique_ptr<OpState>> InstantiateImpl(std::string_view key) {
+  std::shared_ptr<Op> op = OpTable::Find(std::string(key));
+  if (op == nullptr) {
+    const std::string text(key);
+    const std::string name = text.substr(0, text.find('/'));
+    return ffi::Unexpected(ffi::Error(
+        ffi::ErrorCode::kNotFound,
+        "OpNotRegisteredError: this program calls the torch function `" + name +
+            "`, which this process does not hold (op key " + text +
+            "). Import the module that defines it and call it once with arguments of these "
+            "shapes, or keep the decorated function alive as long as the program."));
+  }
+  auto state = std::make_unique<OpState>();
+  state->op = std::move(op);
+  return state;
+}
+
+ffi::Error CpuImpl(OpState* state, ffi::RemainingArgs args, ffi::RemainingRets rets) {
+  return Execute(state, args, rets, DLDevice{kDLCPU, 0}, nullptr);
+}
+
+ffi::Error CudaImpl(OpState* state, void* stream, int32_t ordinal, ffi::RemainingArgs args,
+                    ffi::RemainingRets rets) {
+  return Execute(state, args, rets, DLDevice{kDLCUDA, ordinal}, stream);
+}
+
+}  // namespace
+
+XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
+  static auto* kernel = ffi::Ffi::BindInstantiate()
+                            .Attr<std::string_view>("op")
+                            .To(InstantiateImpl)
+                            .release();
+  return kernel->Call(frame);
+}
+
+// `op` stays among the attributes at execution; naming it here keeps the binding's count right.
+XLA_FFI_Error* ExecuteCpu(XLA_FFI_CallFrame* frame) {
+  static auto* kernel =
+      ffi::Ffi::Bind()
+          .Ctx<ffi::State<OpState>>()
+          .RemainingArgs()
+          .RemainingRets()
+          .Attrs()
+          .To([](OpState* state, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                 ffi::Dictionary) { return CpuImpl(state, args, rets); })
+          .release();
+  return kernel->Call(frame);
+}
+
+XLA_FFI_Error* ExecuteCuda(XLA_FFI_CallFrame* frame) {
+  static auto* kernel =
+      ffi::Ffi::Bind()
+          .Ctx<ffi::State<OpState>>()
+          .Ctx<ffi::PlatformStream<void*>>()
+          .Ctx<ffi::DeviceOrdinal>()
+          .RemainingArgs()
+          .RemainingRets()
+          .Attrs()
+          .To([](OpState* state, void* stream, int32_t ordinal, ffi::RemainingArgs args,
+                 ffi::RemainingRets rets,
+                 ffi::Dictionary) { return CudaImpl(state, stream, ordinal, args, rets); })
+          .release();
+  return kernel->Call(frame);
+}
+
+const XLA_FFI_TypeInfo* OpStateTypeInfo() {
+  static const XLA_FFI_TypeInfo info = ffi::MakeTypeInfo<OpState>();
+  return &info;
+}
+
+}  // namespace jaxtorch

@@ -1,0 +1,149 @@
+// The Python module `jaxtorch_bridge._native`: registers ops and hands out the FFI handlers.
+#include "handler.h"
+#include "op_table.h"
+#include "torch_api.h"
+
+namespace jaxtorch {
+
+TorchApi g_torch;
+
+namespace {
+
+constexpr char kOpCapsule[] = "jaxtorch_bridge.op";
+
+PyObject* Interned(const char* name) { return PyUnicode_InternFromString(name); }
+
+// configure(exchange_api, tensor_type, is_grad_enabled, is_any_autocast_enabled,
+//           storage_use_count, gc_collect, enter_stream, leave_stream)
+PyObject* Configure(PyObject*, PyObject* args) {
+  PyObject *capsule, *tensor_type, *grad, *autocast, *use_count, *collect, *enter, *leave;
+  if (!PyArg_ParseTuple(args, "OO!OOOOOO", &capsule, &PyType_Type, &tensor_type, &grad, &autocast,
+                        &use_count, &collect, &enter, &leave)) {
+    return nullptr;
+  }
+  auto* api =
+      static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+  if (api == nullptr) return nullptr;
+  if (api->header.version.major != 1 || api->dltensor_from_py_object_no_sync == nullptr) {
+    return PyErr_Format(PyExc_ImportError, "torch's DLPack table has version %u.%u; 1.x is needed",
+                        api->header.version.major, api->header.version.minor);
+  }
+  g_torch.tensor_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(tensor_type));
+  g_torch.is_grad_enabled = Py_NewRef(grad);
+  g_torch.is_any_autocast_enabled = Py_NewRef(autocast);
+  g_torch.storage_use_count = Py_NewRef(use_count);
+  g_torch.gc_collect = Py_NewRef(collect);
+  g_torch.enter_stream = Py_NewRef(enter);
+  g_torch.leave_stream = Py_NewRef(leave);
+  g_torch.name_version = Interned("_version");
+  g_torch.name_is_neg = Interned("is_neg");
+  g_torch.name_is_conj = Interned("is_conj");
+  g_torch.name_copy = Interned("copy_");
+  g_torch.name_detach = Interned("detach");
+  g_torch.name_untyped_storage = Interned("untyped_storage");
+  g_torch.name_cdata = Interned("_cdata");
+  g_torch.dlpack = api;
+  Py_RETURN_NONE;
+}
+
+void DropOpCapsule(PyObject* capsule) {
+  delete static_cast<std::shared_ptr<Op>*>(PyCapsule_GetPointer(capsule, kOpCapsule));
+}
+
+// register_op(key, run, run_in_context, fault, output_dtypes, grad_enabled, hold_storages)
+//   -> capsule that owns the op, or None when a live op has that key already
+PyObject* RegisterOp(PyObject*, PyObject* args) {
+  const char* key;
+  PyObject *run, *run_in_context, *fault, *dtypes;
+  int grad_enabled, hold_storages;
+  if (!PyArg_ParseTuple(args, "sOOOO!pp", &key, &run, &run_in_context, &fault, &PyTuple_Type,
+                        &dtypes, &grad_enabled, &hold_storages)) {
+    return nullptr;
+  }
+  if (g_torch.dlpack == nullptr) {
+    PyErr_SetString(PyExc_RuntimeError, "configure() has not been called");
+    return nullptr;
+  }
+  std::vector<DLDataType> output_dtypes;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(dtypes); ++i) {
+    int code, bits;
+    if (!PyArg_ParseTuple(PyTuple_GET_ITEM(dtypes, i), "ii", &code, &bits)) return nullptr;
+    output_dtypes.push_back({static_cast<uint8_t>(code), static_cast<uint8_t>(bits), 1});
+  }
+  std::shared_ptr<Op> op = OpTable::Insert(key);
+  if (op == nullptr) Py_RETURN_NONE;
+  op->run = PyRef::Borrow(run);
+  op->run_in_context = PyRef::Borrow(run_in_context);
+  op->fault = PyRef::Borrow(fault);
+  op->output_dtypes = std::move(output_dtypes);
+  op->grad_enabled = grad_enabled;
+  op->hold_storages = hold_storages;
+  auto* owner = new std::shared_ptr<Op>(std::move(op));
+  PyObject* capsule = PyCapsule_New(owner, kOpCapsule, &DropOpCapsule);
+  if (capsule == nullptr) delete owner;
+  return capsule;
+}
+
+PyObject* OpKeys(PyObject*, PyObject*) {
+  std::vector<std::string> keys = OpTable::Keys();
+  PyRef list = PyRef::Steal(PyList_New(0));
+  if (!list) return nullptr;
+  for (const std::string& key : keys) {
+    PyRef text = PyRef::Steal(PyUnicode_FromStringAndSize(key.data(), key.size()));
+    if (!text || PyList_Append(list.get(), text.get()) != 0) return nullptr;
+  }
+  return list.release();
+}
+
+// jaxlib takes XLA_FFI_Handler* and type-information pointers in unnamed capsules.
+PyObject* Capsule(const void* pointer) {
+  return PyCapsule_New(const_cast<void*>(pointer), nullptr, nullptr);
+}
+
+PyObject* Handlers(PyObject*, PyObject* args) {
+  const char* platform;
+  if (!PyArg_ParseTuple(args, "s", &platform)) return nullptr;
+  const bool cuda = std::string(platform) == "CUDA";
+  return Py_BuildValue("{s:N,s:N}", "instantiate", Capsule(reinterpret_cast<void*>(&Instantiate)),
+                       "execute",
+                       Capsule(reinterpret_cast<void*>(cuda ? &ExecuteCuda : &ExecuteCpu)));
+}
+
+PyObject* StateType(PyObject*, PyObject*) {
+  return Py_BuildValue("{s:N,s:N}", "type_id", Capsule(&OpState::id), "type_info",
+                       Capsule(OpStateTypeInfo()));
+}
+
+// A handler that does nothing, to measure what an FFI call costs by itself (make bench).
+xla::ffi::Error NoopImpl(xla::ffi::RemainingArgs, xla::ffi::RemainingRets) {
+  return xla::ffi::Error::Success();
+}
+
+XLA_FFI_Error* Noop(XLA_FFI_CallFrame* frame) {
+  static auto* kernel =
+      xla::ffi::Ffi::Bind().RemainingArgs().RemainingRets().To(NoopImpl).release();
+  return kernel->Call(frame);
+}
+
+PyObject* NoopHandler(PyObject*, PyObject*) { return Capsule(reinterpret_cast<void*>(&Noop)); }
+
+PyMethodDef kMethods[] = {
+    {"configure", Configure, METH_VARARGS, "Hand over the torch functions that the handler calls."},
+    {"register_op", RegisterOp, METH_VARARGS,
+     "Add an op under a key; the capsule returned owns it. None if the key is taken."},
+    {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
+    {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
+    {"state_type", StateType, METH_NOARGS, "Capsules that describe the per-executable state."},
+    {"noop_handler", NoopHandler, METH_NOARGS, "Capsule of a handler that does nothing."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef kModule = {
+    PyModuleDef_HEAD_INIT, "jaxtorch_bridge._native",
+    "XLA FFI handler and op table of jaxtorch_bridge.", -1, kMethods,
+    nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+}  // namespace jaxtorch
+
+PyMODINIT_FUNC PyInit__native() { return PyModule_Create(&jaxtorch::kModule); }

@@ -1,0 +1,50 @@
+// The table of torch ops that XLA executables may call, keyed by stable strings.
+//
+// The table itself owns nothing. An op is owned by the Python callable whose plan made it
+// (through the capsule that `register_op` returns) and by every executable that calls it
+// (through the state made in the FFI instantiate stage), and goes when the last of them goes.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dlpack_abi.h"
+#include "python_ref.h"
+
+namespace jaxtorch {
+
+struct Op {
+  Op() = default;
+  ~Op();  // takes the GIL itself
+  Op(const Op&) = delete;
+  Op& operator=(const Op&) = delete;
+
+  std::string key;
+  // `run(*tensors)` -> a tensor, tuple or list. Called where the thread's torch context is the
+  // plan's; `run_in_context` first sets that context and is called everywhere else.
+  PyRef run;
+  PyRef run_in_context;
+  // `fault(kind, index, payload)` -> str: words for a failure, see execution.py.
+  PyRef fault;
+  // What torch returns, by plan, before any conversion to XLA's dtype.
+  std::vector<DLDataType> output_dtypes;
+  bool grad_enabled = true;
+  // Autograd may keep an input alive in C++ alone, where no Python search finds it: keep a
+  // handle to each input's storage so that it can still be cut off from XLA's memory.
+  bool hold_storages = false;
+};
+
+class OpTable {
+ public:
+  // Null when a live op already has this key.
+  static std::shared_ptr<Op> Insert(const std::string& key);
+  static std::shared_ptr<Op> Find(const std::string& key);
+  static std::vector<std::string> Keys();
+
+ private:
+  friend struct Op;
+  static void Forget(const std::string& key);
+};
+
+}  // namespace jaxtorch

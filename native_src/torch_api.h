@@ -1,0 +1,32 @@
+// The few things of torch that the handler touches, looked up once from Python.
+// No torch header is included: tensors are made and read through torch's DLPack C table.
+#pragma once
+
+#include "dlpack_abi.h"
+#include "python_ref.h"
+
+namespace jaxtorch {
+
+struct TorchApi {
+  const DLPackExchangeAPI* dlpack = nullptr;
+  PyTypeObject* tensor_type = nullptr;
+  PyObject* is_grad_enabled = nullptr;         // torch.is_grad_enabled
+  PyObject* is_any_autocast_enabled = nullptr;
+  PyObject* storage_use_count = nullptr;
+  PyObject* gc_collect = nullptr;
+  PyObject* enter_stream = nullptr;  // (stream pointer, device ordinal) -> token; CUDA only
+  PyObject* leave_stream = nullptr;  // (token)
+  // Interned attribute and method names.
+  PyObject* name_version = nullptr;
+  PyObject* name_is_neg = nullptr;
+  PyObject* name_is_conj = nullptr;
+  PyObject* name_copy = nullptr;
+  PyObject* name_detach = nullptr;
+  PyObject* name_untyped_storage = nullptr;
+  PyObject* name_cdata = nullptr;
+};
+
+// Filled by `configure`; references are kept for the life of the process.
+extern TorchApi g_torch;
+
+}  // namespace jaxtorch
