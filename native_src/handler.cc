@@ -82,8 +82,8 @@ ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuf
   if (!dtype) return Fault(op, "result_dtype", index, nullptr);
   // Conjugation and negation may be pending in a flag, which DLPack's C table does not carry:
   // such a tensor must go through torch's copy, or the values would have the wrong sign.
-  int lazy = AskTensor(output, g_torch.name_is_neg);
-  if (lazy == 0) lazy = AskTensor(output, g_torch.name_is_conj);
+  int lazy = op.may_be_lazy ? AskTensor(output, g_torch.name_is_neg) : 0;
+  if (op.may_be_lazy && lazy == 0) lazy = AskTensor(output, g_torch.name_is_conj);
   if (lazy < 0) return RaisedFault(op);
   DLTensor tensor;
   if (g_torch.dlpack->dltensor_from_py_object_no_sync(output, &tensor) != 0) {

@@ -50,14 +50,14 @@ void DropOpCapsule(PyObject* capsule) {
   delete static_cast<std::shared_ptr<Op>*>(PyCapsule_GetPointer(capsule, kOpCapsule));
 }
 
-// register_op(key, run, run_in_context, fault, output_dtypes, grad_enabled, hold_storages)
-//   -> capsule that owns the op, or None when a live op has that key already
+// register_op(key, run, run_in_context, fault, output_dtypes, grad_enabled, hold_storages,
+//             may_be_lazy) -> capsule that owns the op, or None when a live op has that key already
 PyObject* RegisterOp(PyObject*, PyObject* args) {
   const char* key;
   PyObject *run, *run_in_context, *fault, *dtypes;
-  int grad_enabled, hold_storages;
-  if (!PyArg_ParseTuple(args, "sOOOO!pp", &key, &run, &run_in_context, &fault, &PyTuple_Type,
-                        &dtypes, &grad_enabled, &hold_storages)) {
+  int grad_enabled, hold_storages, may_be_lazy;
+  if (!PyArg_ParseTuple(args, "sOOOO!ppp", &key, &run, &run_in_context, &fault, &PyTuple_Type,
+                        &dtypes, &grad_enabled, &hold_storages, &may_be_lazy)) {
     return nullptr;
   }
   if (g_torch.dlpack == nullptr) {
@@ -78,6 +78,7 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
   op->output_dtypes = std::move(output_dtypes);
   op->grad_enabled = grad_enabled;
   op->hold_storages = hold_storages;
+  op->may_be_lazy = may_be_lazy;
   auto* owner = new std::shared_ptr<Op>(std::move(op));
   PyObject* capsule = PyCapsule_New(owner, kOpCapsule, &DropOpCapsule);
   if (capsule == nullptr) delete owner;

@@ -33,6 +33,8 @@ struct Op {
   // Autograd may keep an input alive in C++ alone, where no Python search finds it: keep a
   // handle to each input's storage so that it can still be cut off from XLA's memory.
   bool hold_storages = false;
+  // A result may carry a pending conjugation or negation. The plan knows where none can.
+  bool may_be_lazy = true;
 };
 
 class OpTable {

@@ -1,0 +1,66 @@
+"""JAX internals. Tried on JAX 0.10.2, 0.11.2 and 0.12.0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+# Public in documentation on custom primitives, but without a promise of stability.
+from jax._src import core as _core
+from jax._src.array import ArrayImpl as ArrayImpl
+from jax.extend.core import Primitive as Primitive
+from jax.interpreters import ad as ad
+from jax.interpreters import batching as batching
+from jax.interpreters import mlir as mlir
+
+Zero = ad.Zero
+
+
+def is_zero(tangent: Any) -> bool:
+    """Whether a tangent or cotangent is symbolically zero (also JAX's float0 arrays)."""
+    return type(tangent) is ad.Zero or getattr(tangent, "dtype", None) == jax.dtypes.float0
+
+
+def zero_tangent_of(aval: Any) -> Any:
+    """The symbolic zero in the tangent space of ``aval``: float0 for ints and bools."""
+    return ad.Zero(aval.to_tangent_aval())
+
+
+def aval_of(value: Any) -> Any:
+    """The abstract value of an array, a tracer or an undefined primal."""
+    return value.aval if ad.is_undefined_primal(value) else jax.typeof(value)
+
+
+def concrete_value(value: Any) -> Any | None:
+    """The array behind a value, or None where there is only a type (under ``jit``).
+
+    ``jax.grad`` outside of ``jit`` calls the function with tracers that hold real arrays.
+    """
+    if isinstance(value, jax.core.Tracer):
+        found = _core.to_concrete_value(value)
+        return None if isinstance(found, jax.core.Tracer) else found
+    return value
+
+
+def output_avals(
+    outputs: Sequence[tuple[tuple[int, ...], str]], operands: Sequence[Any]
+) -> list[Any]:
+    """Abstract results for the given (shape, dtype) pairs of a call on ``operands``.
+
+    Under ``shard_map(check_vma=True)`` a result varies over every mesh axis that an operand
+    varies over; forgetting that would lose the ``psum`` in gradients of replicated inputs.
+    """
+    varying: frozenset[Any] = frozenset()
+    for operand in operands:
+        varying = varying | getattr(operand, "vma", frozenset())
+    extra = {"vma": varying} if varying else {}
+    return [
+        _core.ShapedArray(shape, jax.numpy.dtype(dtype), **extra) for shape, dtype in outputs
+    ]
+
+
+def keep_alive_with(context: Any, thing: Any) -> None:
+    """Hold ``thing`` as long as the program that is being lowered in ``context``."""
+    context.module_context.add_keepalive(thing)

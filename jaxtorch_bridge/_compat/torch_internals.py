@@ -1,0 +1,145 @@
+"""Torch internals. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+# What the native handler calls; see native_src/torch_api.h.
+is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
+storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
+set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
+
+
+def dlpack_exchange_api() -> Any:
+    """Torch's table of DLPack C functions, in a capsule (torch 2.11 and later)."""
+    return torch.Tensor.__dlpack_c_exchange_api__
+
+
+def fake_tensor_mode() -> Any:
+    """A mode in which tensors have shapes, dtypes and strides but no memory.
+
+    Real tensors that a function closes over (parameters, buffers) are taken as fakes too.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def is_fake(tensor: torch.Tensor) -> bool:
+    """Whether a tensor belongs to a fake tensor mode."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(tensor, FakeTensor)
+
+
+def looks_at_values(error: BaseException) -> bool:
+    """Whether a fake evaluation failed because the function asked for a value."""
+    from torch._subclasses.fake_tensor import (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+    )
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+    kinds = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+    if isinstance(error, kinds):
+        return True
+    text = str(error)
+    return "Cannot access data pointer" in text or ".item()" in text or "meta tensors" in text
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Equal for tensors that share memory, real or fake."""
+    return tensor.untyped_storage()._cdata
+
+
+def give_own_memory(storage: torch.UntypedStorage) -> None:
+    """Move a storage's content to memory of its own, under every tensor that shares it."""
+    copy = storage.clone()
+    storage._swap_data_ptr_(copy)
+    # `copy` now frees the borrowed memory through its DLPack deleter.
+
+
+def export_joint(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Any:
+    """The graph that computes a function's outputs and its gradients (AOTAutograd).
+
+    Args:
+        function: Flat tensors to a tuple of tensors. Must not write to its arguments, and its
+            outputs must not share memory with them.
+        arguments: Fake tensors; those that require grad get a gradient.
+
+    Returns:
+        A graph module ``(primals, tangents) -> (*outputs, *gradients)`` with a tangent for
+        every output that requires grad, and None for arguments that do not.
+    """
+    from torch._functorch.aot_autograd import aot_export_joint_simple
+
+    return aot_export_joint_simple(function, tuple(arguments), trace_joint=True)
+
+
+def partition_joint(
+    joint: Any, arguments: Sequence[torch.Tensor], output_count: int
+) -> tuple[Any, Any]:
+    """Split a joint graph into a forward with saved tensors and a backward (min-cut)."""
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+    return min_cut_rematerialization_partition(joint, arguments, num_fwd_outputs=output_count)
+
+
+def is_view_op(target: Any) -> bool:
+    """Whether an ATen op returns a view of its first argument and does nothing else."""
+    schema = getattr(target, "_schema", None)
+    if schema is None or not schema.arguments or len(schema.returns) != 1:
+        return False
+    source, result = schema.arguments[0].alias_info, schema.returns[0].alias_info
+    return (
+        source is not None
+        and result is not None
+        and not source.is_write
+        and bool(source.before_set & result.before_set)
+    )
+
+
+def written_arguments(
+    function: Any, arguments: Sequence[Any], keywords: dict[str, Any]
+) -> Iterator[torch.Tensor]:
+    """The tensors that an ATen op writes to, by its schema."""
+    schema = getattr(function, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return
+    for position, declared in enumerate(schema.arguments):
+        if declared.alias_info is None or not declared.alias_info.is_write:
+            continue
+        value = (
+            arguments[position] if position < len(arguments) else keywords.get(declared.name)
+        )
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from (item for item in value if isinstance(item, torch.Tensor))
+
+
+def draws_random_numbers(function: Any) -> bool:
+    """Whether an ATen op reads torch's random generator."""
+    return torch.Tag.nondeterministic_seeded in getattr(function, "tags", ())
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """Attention by plain matrix products, without the fused kernels.
+
+    The fused CPU kernel's abstract rule gives other strides than the kernel itself (torch
+    2.13), so that `torch.nn.TransformerEncoderLayer` runs but fails as a fake.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -1,0 +1,187 @@
+"""Sort the leaves of a call into arrays, tensors and static values."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from . import trees
+from ._compat.jax_internals import ArrayImpl
+from .errors import ArgumentError
+from .planner.build import ArrayArgument, static_mapping
+from .trees import Structure
+
+# Stands for an array among the hashable leaves of a call's signature.
+ARRAY = "<array>"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """The leaves of one call.
+
+    Attributes:
+        structure: How the leaves make up ``(args, kwargs)``.
+        template: The leaves, with None where an array stands.
+        positions: Where the arrays stand.
+        arrays: The arrays, in order.
+        key: Hashable: structure, and each leaf as `ARRAY` or (type, value).
+        tensors: Number of torch tensors; then nothing else is filled in.
+        traced: Whether any array is a tracer.
+    """
+
+    structure: Structure
+    template: list[Any]
+    positions: tuple[int, ...]
+    arrays: list[Any]
+    key: tuple[Any, ...]
+    tensors: int
+    traced: bool
+
+
+def sort_leaves(label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Leaves:
+    """Sort what a caller passed.
+
+    Raises:
+        ArgumentError: Arrays of both sides in one call, or a leaf that can be no static value.
+    """
+    flat, structure = trees.flatten((args, kwargs))
+    arrays: list[Any] = []
+    positions: list[int] = []
+    key: list[Any] = [structure]
+    template: list[Any] = []
+    tensors = 0
+    traced = False
+    for index, leaf in enumerate(flat):
+        kind = type(leaf)
+        if kind is ArrayImpl or is_array(leaf):
+            arrays.append(leaf)
+            positions.append(index)
+            key.append(ARRAY)
+            template.append(None)
+            traced = traced or (kind is not ArrayImpl and isinstance(leaf, jax.core.Tracer))
+        elif isinstance(leaf, torch.Tensor):
+            tensors += 1
+        else:
+            key.append(_static_key(label, leaf, index, args, kwargs))
+            template.append(leaf)
+    if tensors and arrays:
+        raise ArgumentError(_mixed_message(label, args, kwargs))
+    return Leaves(structure, template, tuple(positions), arrays, tuple(key), tensors, traced)
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array on the JAX side: JAX's, numpy's, or only a shape and dtype."""
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+
+
+def is_direct(leaves: Leaves) -> bool:
+    """Whether the arguments are positional arrays and nothing else."""
+    args, kwargs = trees.unflatten(leaves.structure, range(len(leaves.template)))
+    return not kwargs and args == tuple(range(len(leaves.positions)))
+
+
+def describe_arrays(
+    function: Callable[..., Any], leaves: Leaves, shapes: Sequence[tuple[tuple[int, ...], str]]
+) -> tuple[tuple[ArrayArgument, ...], tuple[tuple[str, str], ...]]:
+    """Name every leaf by its parameter: the arrays, and the static values as text."""
+    named = _named_leaves(function, leaves)
+    arrays = []
+    for position, (shape, dtype) in zip(leaves.positions, shapes, strict=True):
+        path = named[position]
+        arrays.append(
+            ArrayArgument(trees.path_text(path), tuple(map(str, path)), shape, dtype)
+        )
+    static = {
+        trees.path_text(path): leaves.template[index]
+        for index, path in enumerate(named)
+        if index not in leaves.positions
+    }
+    return tuple(arrays), static_mapping(static)
+
+
+def _named_leaves(function: Callable[..., Any], leaves: Leaves) -> list[tuple[str | int, ...]]:
+    numbered = trees.unflatten(leaves.structure, list(range(len(leaves.template))))
+    args, kwargs = numbered
+    named: dict[str, Any] = {}
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except (TypeError, ValueError):  # no signature (builtins), or torch will object itself
+        named = {f"args[{index}]": value for index, value in enumerate(args)} | kwargs
+    else:
+        for name, value in bound.arguments.items():
+            kind = bound.signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                named |= value
+            else:
+                named[name] = value
+    paths: dict[int, tuple[str | int, ...]] = {}
+    for name, value in named.items():
+        for path, leaf in trees.flatten_with_paths(value):
+            paths[leaf] = (name, *path)
+    return [paths[index] for index in range(len(leaves.template))]
+
+
+def _static_key(
+    label: str, leaf: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    try:
+        hash(leaf)
+    except TypeError:
+        path = _call_path(index, args, kwargs)
+        raise ArgumentError(
+            f"{label}, argument `{path}`: expected an array or a static value, got an unhashable "
+            f"{type(leaf).__name__}. Static values are part of the plan's key: pass a hashable one "
+            "(a tuple, a frozenset), or an array."
+        ) from None
+    # 1, 1.0 and True are equal but not the same to torch; nor are 0.0 and -0.0.
+    return (type(leaf), leaf.hex()) if type(leaf) is float else (type(leaf), leaf)
+
+
+def _call_path(index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return _call_paths(args, kwargs)[index][0]
+
+
+def _call_paths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
+    found = [
+        (trees.path_text(path, "args"), leaf) for path, leaf in trees.flatten_with_paths(args)
+    ]
+    return found + [
+        (trees.path_text(path), leaf) for path, leaf in trees.flatten_with_paths(kwargs)
+    ]
+
+
+def _mixed_message(label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    jax_side, torch_side = [], []
+    for path, leaf in _call_paths(args, kwargs):
+        if isinstance(leaf, torch.Tensor):
+            torch_side.append(f"`{path}`")
+        elif is_array(leaf):
+            jax_side.append(f"`{path}`")
+    return (
+        f"{label}: expected arrays of one side; got JAX arrays in {', '.join(jax_side)} and torch "
+        f"tensors in {', '.join(torch_side)}. Convert one of them, with jaxtorch_bridge.t2j or j2t."
+    )
+
+
+class FlatFunction:
+    """The torch function over flat tensors: puts the call together and takes the result apart."""
+
+    def __init__(self, function: Callable[..., Any], leaves: Leaves) -> None:
+        self._function = function
+        self._structure = leaves.structure
+        self._template = list(leaves.template)
+        self._positions = leaves.positions
+
+    def __call__(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
+        """Flat tensors to flat leaves and their structure."""
+        flat = list(self._template)
+        for position, tensor in zip(self._positions, tensors, strict=True):
+            flat[position] = tensor
+        args, kwargs = trees.unflatten(self._structure, flat)
+        return trees.flatten(self._function(*args, **kwargs))

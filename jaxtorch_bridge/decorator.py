@@ -1,0 +1,174 @@
+"""`jax_callable`: a torch function as a JAX function."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import jax
+
+from .arguments import Leaves, sort_leaves
+from .entry import Entry
+from .planner.explain import explain_plan
+from .planner.limits import not_acted_on, refuse_unsupported
+from .planner.plan import CallPlan
+from .planning import Planned, Planner
+from .spec.load import load_spec
+from .spec.model import CallableSpec
+from .torchside.context import current_context
+from .torchside.identity import name_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SpecLike = str | os.PathLike[str] | Mapping[str, Any] | CallableSpec
+
+
+@overload
+def jax_callable(
+    function: Callable[P, R],
+    /,
+    *,
+    spec: SpecLike | None = None,
+    example: Sequence[Any] | None = None,
+    name: str | None = None,
+) -> JaxCallable[P, R]: ...
+@overload
+def jax_callable(
+    function: None = None,
+    /,
+    *,
+    spec: SpecLike | None = None,
+    example: Sequence[Any] | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
+def jax_callable(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    spec: SpecLike | None = None,
+    example: Sequence[Any] | None = None,
+    name: str | None = None,
+) -> Any:
+    """A JAX function that runs a torch function on XLA's own buffers.
+
+    Use it as a decorator, with or without arguments, or as a plain call on a function, a
+    lambda, a ``functools.partial``, a bound method or a ``torch.nn.Module``.
+
+    Called with JAX (or numpy) arrays or tracers, the result is a JAX function: eager, under
+    ``jit``, ``grad`` and the rest. Called with torch tensors it is the torch function itself,
+    untouched. Arguments and results may be any pytrees; leaves that are no arrays are static.
+
+    Args:
+        function: The torch function.
+        spec: Its contract: a path to YAML, a mapping, or a `CallableSpec`. Enforced at trace
+            time and when running.
+        example: Concrete positional arguments to run on once, where the outputs depend on
+            values and abstract evaluation fails.
+        name: Name for messages and op keys; default: the contract's, or the function's own.
+
+    Returns:
+        The JAX function. ``.torch`` is the original, ``.spec`` the contract, ``.plan(*args)``
+        the frozen plan, ``.explain(*args)`` the plan as text.
+
+    Raises:
+        SpecError: The contract is not valid.
+        TypeError: ``function`` cannot be called.
+    """
+    if function is None:
+        return functools.partial(jax_callable, spec=spec, example=example, name=name)
+    if not callable(function):
+        raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
+    contract = None
+    if spec is not None:
+        contract = load_spec(spec)
+        refuse_unsupported(contract)
+    return JaxCallable(function, contract, example, name)
+
+
+class JaxCallable(Generic[P, R]):
+    """A torch function as a JAX function; made by `jax_callable`.
+
+    Attributes:
+        torch: The original torch function.
+        spec: The contract, or None.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        spec: CallableSpec | None = None,
+        example: Sequence[Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+            value = getattr(function, attribute, None)
+            if value is not None:
+                setattr(self, attribute, value)
+        self.torch = function
+        self.spec = spec
+        plain = name or (spec.name if spec else name_of(function))
+        self._label = f"{plain}@{spec.version}" if spec else plain
+        self._planner = Planner(function, spec, example, plain, self._label)
+        self._entries: dict[Any, Entry] = {}
+        self._lock = threading.RLock()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run on JAX arrays, or pass torch tensors straight through.
+
+        Raises:
+            ArgumentError: Arrays of both sides, or an unhashable static value.
+            SpecMismatchError: The call does not fit the contract.
+            TorchExecutionError: The torch function failed (its exception is the cause).
+        """
+        leaves = sort_leaves(self._label, args, kwargs)
+        if leaves.tensors:
+            return self.torch(*args, **kwargs)
+        entry = self._entry(leaves)
+        result: R = entry.trace(leaves.arrays) if leaves.traced else entry.run(leaves.arrays)
+        return result
+
+    def plan(self, *args: P.args, **kwargs: P.kwargs) -> CallPlan:
+        """The plan for these arguments: arrays, tracers or `jax.ShapeDtypeStruct`.
+
+        May run the torch function, if it cannot be evaluated abstractly; `explain` tells.
+        """
+        return self._planned(args, kwargs).plan
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The plan for these arguments as text: what was chosen, and why not something better."""
+        planned = self._planned(args, kwargs)
+        words = [line for item in planned.op.linearized for line in item.words]
+        return explain_plan(planned.plan, words, not_acted_on(self.spec))
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """As a method: bound to the instance, which torch gets as it is."""
+        if instance is None:
+            return self
+        # One callable an instance, kept on it, so that its plans live as long as it does.
+        attribute = f"_jax_callable_{self._label}"
+        attributes = getattr(instance, "__dict__", {})
+        bound = attributes.get(attribute)
+        if bound is None:
+            method = functools.partial(self.torch, instance)
+            bound = attributes[attribute] = JaxCallable(method, self.spec, name=self._label)
+        return bound
+
+    def __repr__(self) -> str:
+        return f"jax_callable({self._label})"
+
+    def _entry(self, leaves: Leaves) -> Entry:
+        key = (leaves.key, current_context(), self._planner.closure.key())
+        entry = self._entries.get(key)
+        if entry is None:
+            with self._lock:
+                entry = self._entries.setdefault(key, Entry(self._planner, leaves))
+        return entry
+
+    def _planned(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Planned:
+        leaves = sort_leaves(self._label, args, kwargs)
+        concrete = not any(isinstance(array, jax.ShapeDtypeStruct) for array in leaves.arrays)
+        return self._entry(leaves).planned(leaves.arrays, concrete=concrete)

@@ -1,0 +1,140 @@
+"""One way of calling a function: fixed structure and static values, any shapes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import trees
+from ._compat.jax_internals import ArrayImpl, concrete_value
+from .arguments import FlatFunction, Leaves, is_direct
+from .planning import Call, ConcreteRunNeeded, Planned, Planner, Shapes, x64_enabled
+from .torchside import faults
+from .torchside.context import current_context
+
+
+class Entry:
+    """Plans and compiled forms for one structure of arguments."""
+
+    def __init__(self, planner: Planner, leaves: Leaves) -> None:
+        # Only the form of the call is kept, not the arrays of whoever came first.
+        form = Leaves(
+            leaves.structure, leaves.template, leaves.positions, [], leaves.key, 0, False
+        )
+        direct: Callable[..., Any] | None = planner.function if is_direct(leaves) else None
+        self._planner = planner
+        self._call = Call(FlatFunction(planner.function, form), direct, form, current_context())
+        self._plans: dict[Any, Planned] = {}
+        self._lock = threading.RLock()
+        self._jitted = jax.jit(self._results)
+
+    def run(self, arrays: Sequence[Any]) -> Any:
+        """An eager call.
+
+        Raises:
+            TorchExecutionError: With the original exception as its cause.
+        """
+        try:
+            results = self._jitted(*arrays)
+        except ConcreteRunNeeded:
+            return self._first_run(arrays)
+        except jax.errors.JaxRuntimeError as error:
+            failure = faults.translated(error)
+            if failure is None:
+                raise
+            raise failure from failure.__cause__
+        return results.rebuild() if type(results) is Boxed else results
+
+    def trace(self, arrays: Sequence[Any]) -> Any:
+        """A call under a JAX transformation."""
+        arrays = [_as_jax(array) for array in arrays]
+        planned = self.planned(arrays)
+        return planned.rebuild(planned.call(arrays))
+
+    def planned(self, arrays: Sequence[Any], *, concrete: bool = True) -> Planned:
+        """The plan for these arrays; made if it is not there yet.
+
+        Args:
+            arrays: Arrays, tracers or ``ShapeDtypeStruct``.
+            concrete: Values may be used where they are known.
+        """
+        shapes = _shapes(arrays)
+        key = (shapes, x64_enabled())
+        found = self._plans.get(key)
+        if found is None:
+            with self._lock:
+                found = self._plans.get(key)
+                if found is None:
+                    values = _values(arrays) if concrete else None
+                    found = self._planner.plan(self._call, shapes, values, eager=False)
+                    self._plans[key] = found
+        return found
+
+    def _results(self, *arrays: Any) -> Any:
+        """Traced by the eager call's own jit."""
+        shapes = _shapes(arrays)
+        key = (shapes, x64_enabled())
+        with self._lock:
+            planned = self._plans.get(key)
+            if planned is None:
+                planned = self._planner.plan(self._call, shapes, None, eager=True)
+                self._plans[key] = planned
+        results = planned.call(arrays)
+        structure = planned.plan.inference.structure
+        if structure.inner:
+            return Boxed(tuple(results), structure)
+        return planned.rebuild(results)
+
+    def _first_run(self, arrays: Sequence[Any]) -> Any:
+        """Plan by running on the caller's own arguments, and give back what came out."""
+        arrays = [_as_jax(array) for array in arrays]
+        shapes = _shapes(arrays)
+        with self._lock:
+            planned, results = self._planner.plan_by_running(self._call, shapes, arrays)
+            self._plans[shapes, x64_enabled()] = planned
+        return planned.rebuild(results)
+
+
+class Boxed:
+    """A result with dataclasses that JAX does not know, on its way through the eager jit."""
+
+    def __init__(self, leaves: tuple[Any, ...], structure: trees.Structure) -> None:
+        self.leaves = leaves
+        self.structure = structure
+
+    def rebuild(self) -> Any:
+        """The function's result."""
+        return trees.unflatten(self.structure, self.leaves)
+
+
+jax.tree_util.register_pytree_node(
+    Boxed,
+    lambda boxed: (boxed.leaves, boxed.structure),
+    lambda structure, leaves: Boxed(tuple(leaves), structure),
+)
+
+
+def _shapes(arrays: Sequence[Any]) -> Shapes:
+    return tuple((tuple(array.shape), _dtype_name(array)) for array in arrays)
+
+
+def _dtype_name(array: Any) -> str:
+    dtype = array.dtype
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        return str(dtype)
+    return str(jax.dtypes.canonicalize_dtype(dtype))
+
+
+def _as_jax(array: Any) -> Any:
+    if type(array) is ArrayImpl or isinstance(array, jax.core.Tracer):
+        return array
+    return jnp.asarray(array)
+
+
+def _values(arrays: Sequence[Any]) -> list[Any] | None:
+    values = [concrete_value(array) for array in arrays]
+    return None if any(value is None for value in values) else values

@@ -1,0 +1,1 @@
+"""Primitives, their rules, and the lowering to the FFI call. No torch here."""

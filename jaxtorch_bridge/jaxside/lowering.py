@@ -1,0 +1,30 @@
+"""From a torch op to the custom call that XLA compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from .._compat.jax_internals import keep_alive_with
+from .ops import OpLike
+from .targets import CALL_TARGET
+
+
+def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
+    """The custom call of one op. Its attribute ``op`` is the key in the native table.
+
+    The handle travels with the lowered program until an executable holds the op itself.
+    """
+    keep_alive_with(context, op.handle)
+    lower = jax.ffi.ffi_lowering(CALL_TARGET, has_side_effect=False)
+    return lower(context, *operands, op=op.key)
+
+
+def jitted(op: OpLike, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled form of ``function``, kept as long as the op lives."""
+    found = op.cache.get(name)
+    if found is None:
+        found = op.cache[name] = jax.jit(function)
+    return found  # type: ignore[no-any-return]

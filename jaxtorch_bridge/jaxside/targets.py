@@ -1,0 +1,30 @@
+"""The FFI targets by which XLA finds the native handler."""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+
+import jax
+
+CALL_TARGET = "jaxtorch_bridge.call"
+_STATE_TYPE = "jaxtorch_bridge.OpState"
+
+
+@functools.cache
+def register_targets(native: ModuleType) -> None:
+    """Tell XLA of the handler, once a process, on every platform that is there.
+
+    Backends must exist first: JAX replays registrations made earlier in an order (handlers
+    before types) that XLA refuses.
+    """
+    platforms = {device.platform for device in jax.devices()}
+    jax.devices("cpu")
+    _register(native, "cpu")
+    if platforms & {"gpu", "cuda"}:
+        _register(native, "CUDA")
+
+
+def _register(native: ModuleType, platform: str) -> None:
+    jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(), platform=platform)
+    jax.ffi.register_ffi_target(CALL_TARGET, native.handlers(platform), platform=platform)

@@ -1,0 +1,1 @@
+"""Contract, static arguments and abstract arrays to a frozen `CallPlan`; pure functions."""

@@ -1,0 +1,183 @@
+"""Put a `CallPlan` together from facts; no array, no torch and no jax in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..dtypes import DTYPES, canonical_name
+from ..errors import DtypeError
+from ..spec.enforce import Sizes, bind_inputs, check_outputs, check_static, resolve_outputs
+from ..spec.model import CallableSpec, TensorSpec
+from .inference import Inference
+from .plan import CallPlan
+from .signature import ArraySig, OutputMeta
+
+ContractPath = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ArrayArgument:
+    """One array leaf of a call, as the JAX side sees it."""
+
+    path: str
+    contract_path: ContractPath
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class CallFacts:
+    """What the decorator knows of a call before planning."""
+
+    name: str
+    code: str
+    arrays: tuple[ArrayArgument, ...]
+    static: tuple[tuple[str, str], ...]
+    context: tuple[tuple[str, str], ...]
+    x64: bool
+
+
+def plan_inputs(
+    spec: CallableSpec | None, facts: CallFacts
+) -> tuple[tuple[ArraySig, ...], Sizes | None]:
+    """Check a call against its contract and say what torch is to see of each array.
+
+    Raises:
+        SpecMismatchError: The call does not fit the contract.
+        DtypeError: An array has a dtype that torch does not have.
+    """
+    for array in facts.arrays:
+        if array.dtype not in DTYPES:
+            raise DtypeError(_no_torch_dtype(facts.name, array))
+    if spec is None:
+        return tuple(_free_input(array) for array in facts.arrays), None
+    check_static(spec, (path for path, _ in facts.static))
+    leaves = {array.contract_path: (array.shape, array.dtype) for array in facts.arrays}
+    sizes = bind_inputs(spec, leaves, x64=facts.x64)
+    declared = dict(spec.input_leaves())
+    return tuple(_declared_input(array, declared[array.contract_path]) for array in facts.arrays), sizes
+
+
+def contract_outputs(spec: CallableSpec | None, sizes: Sizes | None) -> tuple[OutputMeta, ...] | None:
+    """The outputs as the contract alone gives them, or None if it leaves something open."""
+    if spec is None or sizes is None:
+        return None
+    resolved = resolve_outputs(spec, sizes)
+    if resolved is None:
+        return None
+    return tuple(OutputMeta(shape, dtype) for _, shape, dtype in resolved)
+
+
+def plan_call(
+    spec: CallableSpec | None,
+    facts: CallFacts,
+    inputs: tuple[ArraySig, ...],
+    sizes: Sizes | None,
+    inference: Inference,
+    output_paths: Sequence[str],
+) -> CallPlan:
+    """The frozen plan of a call.
+
+    Raises:
+        SpecMismatchError: The outputs found do not fit the contract.
+        DtypeError: An output has a dtype that JAX does not have.
+    """
+    if spec is not None and sizes is not None:
+        found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]
+        sizes = check_outputs(spec, sizes, found, x64=facts.x64, when="when tracing")
+    excluded = _excluded_outputs(spec)
+    outputs = tuple(
+        _output(facts, path, meta, index not in excluded)
+        for index, (path, meta) in enumerate(zip(output_paths, inference.outputs, strict=True))
+    )
+    return CallPlan(
+        name=facts.name,
+        version=spec.version if spec else "0",
+        code=facts.code,
+        inputs=inputs,
+        static=facts.static,
+        outputs=outputs,
+        inference=inference,
+        sizes=tuple(sizes.named.items()) if sizes else (),
+        context=facts.context,
+        derivative=_derivative_words(inputs, outputs, inference),
+        contract=spec.digest() if spec else "",
+        source=spec.where("") if spec else "",
+    )
+
+
+def _excluded_outputs(spec: CallableSpec | None) -> frozenset[int]:
+    if spec is None:
+        return frozenset()
+    leaves = spec.output_leaves()
+    return frozenset(i for i, (_, declared) in enumerate(leaves) if not declared.differentiable)
+
+
+def _free_input(array: ArrayArgument) -> ArraySig:
+    row = DTYPES[array.dtype]
+    return ArraySig(array.path, array.shape, array.dtype, array.dtype, row.differentiable)
+
+
+def _declared_input(array: ArrayArgument, declared: TensorSpec) -> ArraySig:
+    row = DTYPES[array.dtype]
+    # Narrowed floats stay narrow: JAX computes in 32 bits while x64 is off, and so does torch.
+    # Integers become what the contract says, since torch insists on int64 labels and indices.
+    seen = declared.dtype if row.kind == "int" else array.dtype
+    return ArraySig(
+        array.path, array.shape, array.dtype, seen, row.differentiable and declared.differentiable
+    )
+
+
+def _output(facts: CallFacts, path: str, meta: OutputMeta, differentiable: bool) -> ArraySig:
+    if meta.torch_dtype not in DTYPES:
+        from ..dtypes import remark_on
+
+        raise DtypeError(
+            f"{facts.name}, output `{path}`: torch returned {meta.torch_dtype}, which JAX does not "
+            f"have: {remark_on(meta.torch_dtype)}."
+        )
+    dtype = canonical_name(meta.torch_dtype, x64=facts.x64)
+    row = DTYPES[dtype]
+    return ArraySig(
+        path, meta.shape, dtype, meta.torch_dtype, row.differentiable and differentiable
+    )
+
+
+def _no_torch_dtype(name: str, array: ArrayArgument) -> str:
+    from ..dtypes import remark_on
+
+    return (
+        f"{name}, argument `{array.path}`: dtype {array.dtype} cannot be handed to torch: "
+        f"{remark_on(array.dtype)}. Cast it first, with `.astype(...)`."
+    )
+
+
+def _derivative_words(
+    inputs: Sequence[ArraySig], outputs: Sequence[ArraySig], inference: Inference
+) -> str:
+    if not any(sig.differentiable for sig in inputs):
+        return "none: no differentiable input"
+    if not any(sig.differentiable for sig in outputs):
+        return "none: no differentiable output"
+    if inference.updates_state:
+        return (
+            "recompute with torch.autograd.grad (the function writes to tensors that it closes "
+            "over, which a captured graph cannot)"
+        )
+    if not inference.traced:
+        return "recompute with torch.autograd.grad (the function could not be traced abstractly)"
+    return "saved residuals (graph captured when a gradient is first taken)"
+
+
+def static_mapping(static: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """Static arguments as stable text, for the plan and its digest."""
+    return tuple((path, stable_text(value)) for path, value in static.items())
+
+
+def stable_text(value: object) -> str:
+    """Text of a static value that is the same in every process (no memory addresses)."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        return repr(value)
+    text = repr(value)
+    return f"<{type(value).__module__}.{type(value).__qualname__}>" if " at 0x" in text else text

@@ -1,0 +1,57 @@
+"""A plan as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .plan import CallPlan
+
+
+def explain_plan(
+    plan: CallPlan, derivatives: Iterable[str] = (), notes: Iterable[str] = ()
+) -> str:
+    """The plan, one decision a line, and why the better choice was not taken.
+
+    Args:
+        plan: What to explain.
+        derivatives: Lines on the derivatives that have been built so far.
+        notes: What the contract asks for that has no effect.
+    """
+    lines = [f"{plan.label}  (op key {plan.key})"]
+    if plan.source:
+        lines.append(f"contract     {plan.source}")
+    lines += _table("inputs", [(sig.path, _input_words(sig)) for sig in plan.inputs])
+    lines += _table("static", plan.static)
+    lines += _table("outputs", [(sig.path, str(sig)) for sig in plan.outputs])
+    if plan.sizes:
+        lines.append("sizes        " + ", ".join(f"{name}={size}" for name, size in plan.sizes))
+    if plan.context:
+        lines.append("context      " + ", ".join(f"{name}={text}" for name, text in plan.context))
+    lines.append(f"found by     {plan.inference.words}")
+    lines += [f"             not {failure}" for failure in plan.inference.failures]
+    lines.append(f"extra runs   {plan.inference.extra_runs} of the torch function")
+    if plan.inference.random:
+        lines.append(
+            "random       draws from torch's generator: XLA may merge two equal calls into one"
+        )
+    if plan.inference.updates_state:
+        lines.append("state        writes to tensors that it closes over, as in plain torch")
+    lines.append(f"gradient     {plan.derivative}")
+    lines += [f"             {line}" for line in derivatives]
+    lines += [f"note         {note}" for note in notes]
+    return "\n".join(lines)
+
+
+def _input_words(sig: object) -> str:
+    return str(sig) if getattr(sig, "differentiable", True) else f"{sig}, not differentiable"
+
+
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> list[str]:
+    rows = list(rows)
+    if not rows:
+        return []
+    width = max(len(path) for path, _ in rows)
+    return [
+        f"{title if index == 0 else '':<13}{path:<{width}}  {text}"
+        for index, (path, text) in enumerate(rows)
+    ]

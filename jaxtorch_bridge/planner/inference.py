@@ -1,0 +1,67 @@
+"""How the outputs of a torch function came to be known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .signature import OutputMeta
+
+# fake: evaluated without memory. fake-plain-attention: the same with unfused attention.
+# contract: taken from the contract alone. call: a real run that was the caller's own.
+# example, zeros: one extra real run, on the example given or on made-up zeros.
+How = Literal["fake", "fake-plain-attention", "contract", "call", "example", "zeros"]
+
+_WORDS: dict[str, str] = {
+    "fake": "evaluated abstractly (FakeTensor: no FLOPs, no memory)",
+    "fake-plain-attention": "evaluated abstractly (FakeTensor, attention by plain products)",
+    "contract": "taken from the contract; the function was not run",
+    "call": "taken from the first eager call, whose result was used",
+    "example": "taken from one extra run on the example arguments",
+    "zeros": "taken from one extra run on zeros (last resort)",
+}
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Outputs of a function, and what was learnt on the way.
+
+    Attributes:
+        outputs: Flat outputs.
+        structure: Opaque, hashable: how the flat outputs make up the function's result.
+        how: Which way led to them.
+        failures: Words on every way that was tried before, in order.
+        closes_over_grad: The function uses tensors that require grad (a module's parameters),
+            so autograd may record what it does.
+        may_be_lazy: An output may carry a pending conjugation or negation.
+        random: The function draws from torch's generator.
+        updates_state: The function writes to tensors that it closes over (batch-norm's
+            statistics).
+        grads_inside: It calls ``torch.autograd.grad`` without ``create_graph``, so torch
+            treats what comes out as constant.
+    """
+
+    outputs: tuple[OutputMeta, ...]
+    structure: Any
+    how: How
+    failures: tuple[str, ...] = ()
+    closes_over_grad: bool = True
+    may_be_lazy: bool = True
+    random: bool = False
+    updates_state: bool = False
+    grads_inside: bool = False
+
+    @property
+    def traced(self) -> bool:
+        """Whether the function ran abstractly, so that its behaviour depends on shapes only."""
+        return self.how in ("fake", "fake-plain-attention")
+
+    @property
+    def extra_runs(self) -> int:
+        """Real runs that nobody asked for."""
+        return 1 if self.how in ("example", "zeros") else 0
+
+    @property
+    def words(self) -> str:
+        """One line for `explain`."""
+        return _WORDS[self.how]

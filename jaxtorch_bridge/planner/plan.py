@@ -1,0 +1,68 @@
+"""The frozen description of one planned call."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from .inference import Inference
+from .signature import ArraySig
+
+
+@dataclass(frozen=True)
+class CallPlan:
+    """Everything that is decided about a call before it runs. Hashable, equal by content.
+
+    Attributes:
+        name: The callable's name.
+        version: The contract's version; ``0`` without a contract.
+        code: Digest of the torch function's code, so that another body is another plan.
+        inputs: Array arguments, flat and in order.
+        static: Static arguments as (path, text) pairs.
+        outputs: Results, flat and in order.
+        inference: How the outputs were found.
+        sizes: The contract's dimension names with their sizes.
+        context: Torch's thread-local settings at plan time, as (name, text) pairs.
+        derivative: Which rung of the ladder reverse mode will try first, in words.
+        contract: Digest of the contract, or the empty string.
+        source: Where the contract stands, or the empty string.
+    """
+
+    name: str
+    version: str
+    code: str
+    inputs: tuple[ArraySig, ...]
+    static: tuple[tuple[str, str], ...]
+    outputs: tuple[ArraySig, ...]
+    inference: Inference
+    sizes: tuple[tuple[str, int], ...] = ()
+    context: tuple[tuple[str, str], ...] = ()
+    derivative: str = ""
+    contract: str = ""
+    source: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name and version, as messages show them."""
+        return self.name if self.version == "0" else f"{self.name}@{self.version}"
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over everything that decides what runs; the same in every process."""
+        facts: tuple[Any, ...] = (
+            self.name,
+            self.version,
+            self.code,
+            tuple((str(sig), sig.differentiable) for sig in self.inputs),
+            self.static,
+            tuple(str(sig) for sig in self.outputs),
+            self.context,
+            self.contract,
+        )
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+    @property
+    def key(self) -> str:
+        """The op's key in the native table: ``name@version/digest``."""
+        return f"{self.name}@{self.version}/{self.digest}"

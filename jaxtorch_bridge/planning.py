@@ -1,0 +1,320 @@
+"""From a call to its plan and op: facts from JAX's side, inference on torch's side."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from . import trees
+from ._compat.torch_internals import looks_at_values
+from .arguments import FlatFunction, Leaves, describe_arrays, is_array
+from .errors import BridgeError, BridgeWarning, PlanningError, SpecMismatchError
+from .jaxside import primitives, rules
+from .jaxside.targets import register_targets
+from .planner.build import CallFacts, contract_outputs, plan_call, plan_inputs
+from .planner.inference import How, Inference
+from .planner.limits import not_acted_on
+from .planner.plan import CallPlan
+from .planner.signature import ArraySig, OutputMeta
+from .spec.model import CallableSpec
+from .torchside import faults
+from .torchside.build import build_op
+from .torchside.closure import ClosureState
+from .torchside.context import TorchContext
+from .torchside.identity import code_digest
+from .torchside.infer import Attempt, infer_abstractly, infer_by_running
+from .torchside.native import native
+from .torchside.op import TorchOp
+from .transfer import j2t, t2j
+
+__all__ = ["ConcreteRunNeeded", "Planned", "Planner", "rules"]
+
+Shapes = tuple[tuple[tuple[int, ...], str], ...]
+
+
+class ConcreteRunNeeded(Exception):
+    """Planning needs real arguments; an eager call has them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A plan and the op that runs it."""
+
+    plan: CallPlan
+    op: TorchOp
+
+    def call(self, arrays: Sequence[Any]) -> list[Any]:
+        """Flat results for flat arrays or tracers."""
+        return primitives.call(self.op, *arrays)
+
+    def rebuild(self, results: Sequence[Any]) -> Any:
+        """The function's result from its flat leaves."""
+        structure = self.plan.inference.structure
+        return results[0] if structure.is_leaf else trees.unflatten(structure, results)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One way of calling a function, for planning.
+
+    Attributes:
+        function: The torch function over flat tensors.
+        direct: The torch function itself if nothing has to be put together around it.
+        leaves: Structure and static values.
+        context: Torch's settings of the caller.
+    """
+
+    function: FlatFunction
+    direct: Callable[..., Any] | None
+    leaves: Leaves
+    context: TorchContext
+
+
+class Planner:
+    """Plans the calls of one torch function."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        spec: CallableSpec | None,
+        example: Sequence[Any] | None,
+        name: str,
+        label: str,
+    ) -> None:
+        self.function = function
+        self.closure = ClosureState(function)
+        self._spec = spec
+        self._example = None if example is None else tuple(example)
+        self._name = name
+        self._label = label
+        self._code = code_digest(function)
+        self._warned: set[How] = set()
+
+    def plan(self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool) -> Planned:
+        """The plan for arrays of these shapes.
+
+        Args:
+            call: How the function is called.
+            shapes: (shape, JAX dtype) of each array.
+            values: The arrays themselves where they are known, to run on if need be.
+            eager: Raise `ConcreteRunNeeded` rather than run on anything else.
+
+        Raises:
+            PlanningError: The outputs cannot be found without values.
+            ConcreteRunNeeded: As said.
+        """
+        planned, _ = self._plan(call, shapes, values, eager)
+        return planned
+
+    def plan_by_running(
+        self, call: Call, shapes: Shapes, values: Sequence[Any]
+    ) -> tuple[Planned, list[Any]]:
+        """Plan an eager call by running it; also returns its flat results as JAX arrays."""
+        planned, leaves = self._plan(call, shapes, values, eager=False)
+        if leaves is None:
+            return planned, planned.call([jnp.asarray(value) for value in values])
+        return planned, [
+            t2j(leaf.detach().clone()).astype(sig.dtype)
+            for leaf, sig in zip(leaves, planned.plan.outputs, strict=True)
+        ]
+
+    def _plan(
+        self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool
+    ) -> tuple[Planned, list[torch.Tensor] | None]:
+        register_targets(native())
+        facts = self._facts(call, shapes)
+        inputs, sizes = plan_inputs(self._spec, facts)
+        device = self._device(values)
+        inference, updated, attempts = infer_abstractly(
+            call.function, inputs, device, self._label
+        )
+        leaves = None
+        if inference is None:
+            declared = contract_outputs(self._spec, sizes)
+            if declared is not None:
+                inference = self._from_contract(declared, attempts)
+            elif values is not None:
+                inference, leaves = self._run(call, inputs, values, "call", attempts)
+            elif eager:
+                raise ConcreteRunNeeded
+            else:
+                inference = self._from_extra_run(call, inputs, attempts)
+        plan = plan_call(
+            self._spec, facts, inputs, sizes, inference, self._output_paths(inference)
+        )
+        op = build_op(
+            plan,
+            call.function,
+            call.direct if inference.structure.is_leaf else None,
+            updated,
+            self.closure,
+            call.context,
+            device,
+            facts.x64,
+            recompute=self._spec is not None and self._spec.residuals == "recompute",
+            depth=None if self._spec is None else self._spec.vjp_depth,
+        )
+        return Planned(plan, op), leaves
+
+    def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
+        arrays, static = describe_arrays(self.function, call.leaves, shapes)
+        return CallFacts(self._name, self._code, arrays, static, call.context.texts(), x64_enabled())
+
+    def _device(self, values: Sequence[Any] | None) -> str:
+        """Where to evaluate abstractly: by the module's parameters, the arrays, the backend."""
+        for module in self.closure.modules:
+            for parameter in module.parameters():
+                return parameter.device.type
+        for value in values or ():
+            if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+                return _torch_device(next(iter(value.devices())).platform)
+        return _torch_device(jax.default_backend())
+
+    def _output_paths(self, inference: Inference) -> list[str]:
+        count = len(inference.outputs)
+        if self._spec is not None:
+            declared = [trees.path_text(path) for path, _ in self._spec.output_leaves()]
+            if len(declared) == count:
+                return declared
+        if inference.structure.is_leaf:
+            return ["output"]
+        numbered = trees.unflatten(inference.structure, list(range(count)))
+        return [trees.path_text(path, "output") for path, _ in trees.flatten_with_paths(numbered)]
+
+    def _from_contract(
+        self, declared: tuple[OutputMeta, ...], attempts: Sequence[Attempt]
+    ) -> Inference:
+        count = len(declared)
+        shape_of_result = 0 if count == 1 else tuple(range(count))
+        _, structure = trees.flatten(shape_of_result)
+        failures = tuple(attempt.words for attempt in attempts)
+        return Inference(declared, structure, "contract", failures)
+
+    def _from_extra_run(
+        self, call: Call, inputs: tuple[ArraySig, ...], attempts: list[Attempt]
+    ) -> Inference:
+        """Run once on the example, or as the last resort on zeros."""
+        example = self._example_values(inputs, attempts)
+        how: How = "zeros" if example is None else "example"
+        values = example if example is not None else [_zeros(sig) for sig in inputs]
+        warnings.warn(
+            f"{self._label}: the outputs could not be found abstractly "
+            f"({attempts[-1].words}), so the torch function was run once more, on "
+            f"{'the example arguments' if how == 'example' else 'zeros'}. Give a contract with "
+            "outputs, example=(...), or call it once eagerly with these shapes.",
+            BridgeWarning,
+            stacklevel=_caller_level(),
+        )
+        try:
+            inference, _ = self._run(call, inputs, values, how, attempts)
+        except BridgeError as error:
+            cause = error.__cause__
+            if isinstance(cause, Exception):
+                attempts.append(Attempt(how, cause))
+                raise self._planning_error(inputs, attempts) from attempts[0].error
+            raise
+        return inference
+
+    def _example_values(
+        self, inputs: tuple[ArraySig, ...], attempts: list[Attempt]
+    ) -> list[Any] | None:
+        if self._example is None:
+            return None
+        leaves = [leaf for leaf in trees.flatten(self._example)[0] if _is_any_array(leaf)]
+        found = [(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) for leaf in leaves]
+        wanted = [(sig.shape, sig.dtype) for sig in inputs]
+        if [shape for shape, _ in found] == [shape for shape, _ in wanted]:
+            return leaves
+        attempts.append(
+            Attempt("example", PlanningError(f"example has {found}, the call has {wanted}"))
+        )
+        return None
+
+    def _run(
+        self,
+        call: Call,
+        inputs: tuple[ArraySig, ...],
+        values: Sequence[Any],
+        how: How,
+        attempts: Sequence[Attempt],
+    ) -> tuple[Inference, list[torch.Tensor]]:
+        tensors = [
+            _as_tensor(value).to(getattr(torch, sig.torch_dtype))
+            for value, sig in zip(values, inputs, strict=True)
+        ]
+        failures = [attempt.words for attempt in attempts]
+        if how == "call" and not any(looks_at_values(attempt.error) for attempt in attempts):
+            self._warn_once(attempts)
+        try:
+            return infer_by_running(call.function, tensors, inputs, how, failures, self._label)
+        except BridgeError:
+            raise
+        except Exception as error:
+            raise faults.execution_error(self._label, inputs, (), error) from error
+
+    def _warn_once(self, attempts: Sequence[Attempt]) -> None:
+        if "call" in self._warned:
+            return
+        self._warned.add("call")
+        warnings.warn(
+            f"{self._label}: the outputs could not be found abstractly ({attempts[-1].words}), so "
+            "this eager call was run on copies to see them.",
+            BridgeWarning,
+            stacklevel=_caller_level(),
+        )
+
+    def _planning_error(
+        self, inputs: tuple[ArraySig, ...], attempts: Sequence[Attempt]
+    ) -> PlanningError:
+        tried = "\n".join(f"  {attempt.words}" for attempt in attempts)
+        arguments = ", ".join(f"`{sig.path}` {sig}" for sig in inputs)
+        return PlanningError(
+            f"{self._label}: expected to find the outputs for {arguments or 'no arguments'} before "
+            f"running; every way failed:\n{tried}\nIf the function looks at values, give a contract "
+            "with outputs, example=(...) with sensible arguments, or call it once eagerly with "
+            "these shapes before jit."
+        )
+
+
+def x64_enabled() -> bool:
+    """Whether JAX holds 64-bit dtypes here and now."""
+    return bool(jax.dtypes.canonicalize_dtype(np.int64) == np.int64)
+
+
+def _is_any_array(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) or is_array(leaf)
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    return j2t(jnp.asarray(value))
+
+
+def _zeros(sig: ArraySig) -> torch.Tensor:
+    return torch.zeros(sig.shape, dtype=getattr(torch, sig.torch_dtype))
+
+
+def _torch_device(platform: str) -> str:
+    return "cuda" if platform in ("gpu", "cuda") else "cpu"
+
+
+def _caller_level() -> int:
+    """How far up the first frame outside of this package and of JAX stands."""
+    import sys
+
+    level = 2
+    frame = sys._getframe(2)
+    while frame.f_back is not None and any(
+        part in frame.f_code.co_filename for part in ("jaxtorch_bridge/", "/jax/")
+    ):
+        frame = frame.f_back
+        level += 1
+    return level

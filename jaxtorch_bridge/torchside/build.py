@@ -1,0 +1,142 @@
+"""From a plan and a function to the op that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import MutationError, OutputError
+from ..planner.plan import CallPlan
+from .closure import ClosureState
+from .context import TorchContext
+from .infer import FlatFunction, mutation_message, written_copies
+from .linearize import Linearized, Source, linearize
+from .op import TorchOp
+
+
+def build_op(
+    plan: CallPlan,
+    function: FlatFunction,
+    direct: Callable[..., Any] | None,
+    updated: Sequence[torch.Tensor],
+    closure: ClosureState,
+    context: TorchContext,
+    device: str,
+    x64: bool,
+    *,
+    recompute: bool = False,
+    depth: int | None = None,
+) -> TorchOp:
+    """Register the planned function.
+
+    Args:
+        plan: What was decided.
+        function: Flat tensors to flat leaves and structure.
+        direct: The torch function itself, where its arguments and its one result are plain
+            tensors, so that nothing needs to be put together around it.
+        updated: Closed-over tensors that the function writes to.
+        closure: What the function closes over.
+        context: Torch's settings to run under.
+        device: ``cpu`` or ``cuda``: where to evaluate abstractly.
+        x64: Whether JAX holds 64-bit dtypes.
+        recompute: The contract wants no residuals.
+        depth: Highest order of derivative that the contract allows; None: no limit.
+    """
+    source = Source(
+        plan.label,
+        plan.key,
+        function,
+        plan.inputs,
+        plan.outputs,
+        plan.inference,
+        tuple(updated),
+        closure,
+        context,
+        device,
+        x64,
+        recompute,
+        depth,
+        plan.source,
+    )
+
+    def linearizer(wrt: tuple[int, ...]) -> Linearized:
+        with context.scope():
+            return linearize(source, wrt)
+
+    return TorchOp(
+        plan.label,
+        plan.key,
+        plan.inputs,
+        plan.outputs,
+        _runner(plan, function, direct),
+        context,
+        static=plan.static,
+        hold_storages=context.grad and plan.inference.closes_over_grad,
+        may_be_lazy=plan.inference.may_be_lazy,
+        linearizer=linearizer,
+    )
+
+
+def _runner(
+    plan: CallPlan, function: FlatFunction, direct: Callable[..., Any] | None
+) -> Callable[..., Any]:
+    casts = [
+        (index, getattr(torch, sig.torch_dtype))
+        for index, sig in enumerate(plan.inputs)
+        if sig.torch_dtype != sig.dtype
+    ]
+    if direct is not None and not casts:
+        run = direct
+    else:
+        run = _flat_runner(plan, function, casts)
+    # Whatever a plan was found by, a run on copies or an abstract one, has shown that the
+    # inputs are left alone; the contract alone has not.
+    return FirstRunOnCopies(run, plan) if plan.inference.how == "contract" else run
+
+
+def _flat_runner(
+    plan: CallPlan, function: FlatFunction, casts: Sequence[tuple[int, torch.dtype]]
+) -> Callable[..., list[Any]]:
+    structure: Hashable = plan.inference.structure
+
+    def run(*tensors: torch.Tensor) -> list[Any]:
+        arguments: Sequence[torch.Tensor] = tensors
+        if casts:
+            arguments = list(tensors)
+            for index, dtype in casts:
+                arguments[index] = tensors[index].to(dtype)
+        leaves, found = function(*arguments)
+        if found != structure:
+            raise OutputError(
+                f"expected results of the structure {structure}, planned when tracing; got {found}. "
+                "The structure must follow from the arguments' shapes and static values.",
+                callable_name=plan.label,
+            )
+        return leaves
+
+    return run
+
+
+class FirstRunOnCopies:
+    """Lets a function that was never watched work on copies once, and looks at them after."""
+
+    def __init__(self, run: Callable[..., Any], plan: CallPlan) -> None:
+        self._run = run
+        self._plan = plan
+        self._trusted = False
+
+    def __call__(self, *tensors: torch.Tensor) -> Any:
+        """Run; in the first run on copies, whose content is compared afterwards."""
+        if self._trusted:
+            return self._run(*tensors)
+        copies = [tensor.clone() for tensor in tensors]
+        result = self._run(*copies)
+        for index in sorted(written_copies(tensors, copies)):
+            raise MutationError(
+                mutation_message(self._plan.label, self._plan.inputs[index].path),
+                callable_name=self._plan.label,
+            )
+        self._trusted = True
+        return result

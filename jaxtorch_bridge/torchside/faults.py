@@ -1,0 +1,216 @@
+"""Words for what goes wrong while a torch function runs, and the exceptions behind them.
+
+The native handler calls a `Faults` object and hands XLA the text it returns. Under ``jit`` JAX
+raises that text; an eager call finds the exception itself again through `claim`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .._compat.torch_internals import give_own_memory
+from ..errors import BridgeError, EscapeError, MutationError, OutputError, TorchExecutionError
+from ..planner.signature import ArraySig
+from .infer import mutation_message
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+
+# The newest failures of all threads; eager calls look theirs up by its text.
+_failures: deque[tuple[str, BaseException]] = deque(maxlen=32)
+_lock = threading.Lock()
+
+
+def claim(text: str) -> BaseException | None:
+    """The exception whose words JAX's error ``text`` carries, taken out of the record."""
+    with _lock:
+        for entry in reversed(_failures):
+            if entry[0] in text:
+                _failures.remove(entry)
+                return entry[1]
+    return None
+
+
+def translated(error: BaseException) -> BaseException | None:
+    """What an eager call raises in place of JAX's error; None if the error is not ours.
+
+    The bridge's own errors and interrupts as they are; a torch function's exception as the
+    cause of a `TorchExecutionError`.
+    """
+    original = claim(str(error))
+    if original is None or isinstance(original, BridgeError) or not isinstance(original, Exception):
+        return original
+    text = str(error)
+    failure = TorchExecutionError(text[text.find(": ") + 2 :], callable_name=_label_in(text))
+    failure.__cause__ = original
+    return failure
+
+
+def execution_error(
+    label: str,
+    inputs: Sequence[ArraySig],
+    static: Sequence[tuple[str, str]],
+    error: BaseException,
+) -> TorchExecutionError:
+    """The error of a torch function that failed outside of the handler."""
+    text = Faults(label, inputs, (), static).exception_text(error)
+    return TorchExecutionError(text, callable_name=label)
+
+
+class Faults:
+    """Describes the failures of one op."""
+
+    def __init__(
+        self,
+        label: str,
+        inputs: Sequence[ArraySig],
+        outputs: Sequence[ArraySig],
+        static: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._label = label
+        self._inputs = tuple(inputs)
+        self._outputs = tuple(outputs)
+        self._static = tuple(static)
+
+    def __call__(self, kind: str, index: int, payload: Any) -> str:
+        """The words for one failure; called by the native handler with the GIL held.
+
+        Args:
+            kind: ``exception``, ``mutated``, ``escaped``, or ``output_*``, ``input_*``.
+            index: Which input or output.
+            payload: The exception, the output, or (address, bytes, storage) of an escape.
+        """
+        error: BaseException
+        if kind == "exception":
+            text, error = self.exception_text(payload), payload
+            # Frames hold the tensors that point to XLA's memory; the traceback stays.
+            _clear_frames(payload)
+        else:
+            text, error = self._own_fault(kind, index, payload)
+        with _lock:
+            _failures.append((text, error))
+        return text
+
+    def exception_text(self, error: BaseException) -> str:
+        """Type, message and torch-side traceback of an exception, and the arguments."""
+        return (
+            f"{self._label}: the torch function raised {type(error).__name__}: {error}\n"
+            f"torch-side traceback:\n{_torch_traceback(error)}{self._argument_table()}"
+        )
+
+    def _own_fault(self, kind: str, index: int, payload: Any) -> tuple[str, TorchExecutionError]:
+        if kind == "mutated":
+            text = mutation_message(self._label, self._input_path(index))
+            return text, MutationError(text, callable_name=self._label)
+        if kind == "escaped":
+            text = self._escaped(index, payload)
+            return text, EscapeError(text, callable_name=self._label)
+        text = self._bad_output(kind, index, payload)
+        return text, OutputError(text, callable_name=self._label)
+
+    def _escaped(self, index: int, payload: Any) -> str:
+        address, size_bytes, storage = payload
+        found = _cut_off(address, size_bytes, storage)
+        path = self._input_path(index)
+        fate = (
+            "It was given a copy of its own, so nothing dangles."
+            if found
+            else "It could not be found from Python: it must not be used any more."
+        )
+        return (
+            f"{self._label}, input `{path}`: expected torch to be done with it when the call ends, "
+            f"but a tensor that shares its memory was kept (in an attribute, a list, a closure or "
+            f"an autograd graph). XLA takes that memory back after the call. {fate} Keep "
+            f"`{path}.clone()` instead."
+        )
+
+    def _bad_output(self, kind: str, index: int, payload: Any) -> str:
+        expected = ", ".join(f"`{sig.path}` {_torch_words(sig)}" for sig in self._outputs)
+        if kind == "output_count":
+            got = f"{type(payload).__name__}"
+            if isinstance(payload, (tuple, list)):
+                got += f" of {len(payload)}"
+            return f"{self._label}: expected {len(self._outputs)} tensors ({expected}), got {got}."
+        if kind in ("input_dtype", "result_dtype"):
+            return f"{self._label}, {kind} {index}: XLA's dtype has no counterpart in torch."
+        sig = self._outputs[index]
+        where = f"{self._label}, output `{sig.path}`: planned {_torch_words(sig)}"
+        if kind == "output_type":
+            return f"{where}, but torch returned {type(payload).__name__}. Return a tensor."
+        if kind == "output_layout":
+            return (
+                f"{where}, but torch returned a {payload.layout} tensor on {payload.device} that has "
+                "no plain memory. Return a dense tensor (`.to_dense()`, `.dequantize()`)."
+            )
+        got = f"{payload.dtype}{list(payload.shape)} on {payload.device}".removeprefix("torch.")
+        advice = {
+            "output_shape": "Shapes must follow from the arguments' shapes, not from their values.",
+            "output_dtype": "Dtypes must follow from the arguments' dtypes, not from their values.",
+            "output_device": "Return tensors on the device of the inputs.",
+        }.get(kind, "")
+        return f"{where}, but torch returned {got}. {advice}".rstrip()
+
+    def _argument_table(self) -> str:
+        rows = [(sig.path, str(sig)) for sig in self._inputs]
+        rows += [(path, f"{text} (static)") for path, text in self._static]
+        if not rows:
+            return "arguments: none"
+        width = max(len(path) for path, _ in rows)
+        return "arguments:\n" + "\n".join(f"  {path:<{width}}  {text}" for path, text in rows)
+
+    def _input_path(self, index: int) -> str:
+        return self._inputs[index].path
+
+
+def _label_in(text: str) -> str:
+    """``INTERNAL: name@1.0.0: the torch function ...`` names the callable second."""
+    parts = text.split(": ", 2)
+    return parts[1] if len(parts) > 2 else ""
+
+
+def _torch_words(sig: ArraySig) -> str:
+    return f"{sig.torch_dtype}[{', '.join(map(str, sig.shape))}]"
+
+
+def _torch_traceback(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    return "".join(traceback.format_list(own or frames))
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        with contextlib.suppress(RuntimeError):  # a frame that is still running
+            traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _cut_off(address: int, size_bytes: int, storage: torch.UntypedStorage | None) -> bool:
+    """Give every tensor over this memory a copy of its own; True if one was found."""
+    if storage is not None:
+        give_own_memory(storage)
+        return True
+    found = False
+    for thing in gc.get_objects():
+        # type() and not isinstance(): some objects answer `__class__` with surprises.
+        if not issubclass(type(thing), torch.Tensor):
+            continue
+        try:
+            shared = thing.untyped_storage()
+            start = shared.data_ptr()
+        except Exception:  # fake, meta, sparse or functional tensors own no such memory
+            continue
+        if address <= start < address + max(size_bytes, 1):
+            give_own_memory(shared)
+            found = True
+    return found

@@ -1,0 +1,228 @@
+"""Find the outputs of a torch function without running it, or by one careful run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .._compat import torch_internals as compat
+from ..errors import MutationError, OutputError
+from ..planner.inference import How, Inference
+from ..planner.signature import ArraySig, OutputMeta
+
+# Flat tensors in; flat leaves and an opaque, hashable structure out.
+FlatFunction = Callable[..., tuple[list[Any], Hashable]]
+
+
+@dataclass
+class Observed:
+    """What a function did while it was watched."""
+
+    written_inputs: set[int] = field(default_factory=set)
+    updated: list[torch.Tensor] = field(default_factory=list)
+    closes_over_grad: bool = False
+    complex_numbers: bool = False
+    random: bool = False
+    grads_inside: bool = False
+
+
+class _OpWatch(TorchDispatchMode):
+    """Sees every ATen op: also writes through ``.data`` or ``detach()``, which versions miss."""
+
+    def __init__(self, observed: Observed, inputs: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self._observed = observed
+        self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        observed = self._observed
+        for tensor in compat.written_arguments(func, args, kwargs):
+            index = self._inputs.get(compat.storage_key(tensor))
+            if index is not None:
+                observed.written_inputs.add(index)
+            elif not compat.is_fake(tensor):
+                observed.updated.append(tensor)
+        for value in torch.utils._pytree.arg_tree_leaves(*args, **kwargs):
+            if isinstance(value, torch.Tensor):
+                observed.complex_numbers |= value.is_complex()
+                observed.closes_over_grad |= value.requires_grad and not compat.is_fake(value)
+        observed.random |= compat.draws_random_numbers(func)
+        return func(*args, **kwargs)
+
+
+class _CallWatch(TorchFunctionMode):
+    """Sees ``torch.autograd.grad`` without ``create_graph``, whose results are constants."""
+
+    def __init__(self, observed: Observed) -> None:
+        super().__init__()
+        self._observed = observed
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.autograd.grad or func is torch.autograd.backward:
+            self._observed.grads_inside |= not kwargs.get("create_graph", False)
+        return func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way that did not work."""
+
+    how: How
+    error: Exception
+
+    @property
+    def words(self) -> str:
+        """One line for messages and `explain`."""
+        first = str(self.error).strip().splitlines()
+        text = first[0] if first else ""
+        return f"{self.how}: {type(self.error).__name__}: {text[:200]}"
+
+
+def fake_inputs(mode: Any, inputs: Sequence[ArraySig], device: str) -> list[torch.Tensor]:
+    """Tensors of these shapes and (torch-side) dtypes without memory."""
+    with mode:
+        return [
+            torch.empty(sig.shape, dtype=getattr(torch, sig.torch_dtype), device=device)
+            for sig in inputs
+        ]
+
+
+def infer_abstractly(
+    function: FlatFunction, inputs: Sequence[ArraySig], device: str, label: str
+) -> tuple[Inference | None, list[torch.Tensor], list[Attempt]]:
+    """Evaluate without memory, in one way and then in another.
+
+    Returns:
+        What was found (None if neither way worked), the closed-over tensors that the function
+        writes to, and the ways that failed.
+
+    Raises:
+        MutationError: The function writes to an input.
+        OutputError: It returns something that is no tensor.
+    """
+    attempts: list[Attempt] = []
+    ways: tuple[tuple[How, Callable[[], Any]], ...] = (
+        ("fake", contextlib.nullcontext),
+        ("fake-plain-attention", compat.plain_attention),
+    )
+    for how, surroundings in ways:
+        mode = compat.fake_tensor_mode()
+        fakes = fake_inputs(mode, inputs, device)
+        observed = Observed()
+        try:
+            with surroundings(), _CallWatch(observed), mode, _OpWatch(observed, fakes):
+                leaves, structure = function(*fakes)
+        except Exception as error:
+            attempts.append(Attempt(how, error))
+            continue
+        for index, fake in enumerate(fakes):
+            if fake._version:
+                observed.written_inputs.add(index)
+        _refuse_mutation(observed.written_inputs, inputs, label)
+        outputs = read_outputs(leaves, label)
+        lazy = observed.complex_numbers or any(leaf.is_neg() for leaf in leaves)
+        inference = Inference(
+            outputs,
+            structure,
+            how,
+            tuple(attempt.words for attempt in attempts),
+            closes_over_grad=observed.closes_over_grad,
+            may_be_lazy=lazy,
+            random=observed.random,
+            updates_state=bool(observed.updated),
+            grads_inside=observed.grads_inside,
+        )
+        return inference, observed.updated, attempts
+    return None, [], attempts
+
+
+def infer_by_running(
+    function: FlatFunction,
+    tensors: Sequence[torch.Tensor],
+    inputs: Sequence[ArraySig],
+    how: How,
+    failures: Sequence[str],
+    label: str,
+) -> tuple[Inference, list[torch.Tensor]]:
+    """Run the function once on copies and read off what it returns.
+
+    Args:
+        function: What to run.
+        tensors: One a input, in the dtypes that torch is to see; not written to.
+        inputs: Their signatures.
+        how: Whose run this is, for `explain`.
+        failures: Words on what was tried before.
+        label: The callable's name, for messages.
+
+    Returns:
+        What was found, and the flat results.
+
+    Raises:
+        MutationError: The function wrote to a copy.
+        OutputError: It returned something that is no tensor.
+        Exception: Whatever the function raises.
+    """
+    copies = [tensor.clone() for tensor in tensors]
+    leaves, structure = function(*copies)
+    _refuse_mutation(written_copies(tensors, copies), inputs, label)
+    outputs = read_outputs(leaves, label)
+    return Inference(outputs, structure, how, tuple(failures)), leaves
+
+
+def written_copies(originals: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> set[int]:
+    """Which copies a run has written to, by version and by content."""
+    found = set()
+    for index, (original, copy) in enumerate(zip(originals, copies, strict=True)):
+        same_bytes = copy.shape == original.shape and torch.equal(_bytes(copy), _bytes(original))
+        if not same_bytes or (not copy.is_inference() and copy._version):
+            found.add(index)
+    return found
+
+
+def read_outputs(leaves: Sequence[Any], label: str) -> tuple[OutputMeta, ...]:
+    """Shapes and dtypes of flat results.
+
+    Raises:
+        OutputError: A result is no tensor.
+    """
+    for index, leaf in enumerate(leaves):
+        if not isinstance(leaf, torch.Tensor):
+            raise OutputError(
+                f"{label}, output {index}: expected a torch.Tensor, got {type(leaf).__name__} "
+                f"({leaf!r:.60}). Return it as a tensor, with torch.as_tensor(...).",
+                callable_name=label,
+            )
+    return tuple(
+        OutputMeta(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) for leaf in leaves
+    )
+
+
+def mutation_message(label: str, path: str) -> str:
+    """Words on an input that was written to."""
+    return (
+        f"{label}, input `{path}`: expected it to be left as it is, but the torch function writes "
+        f"to it in place. JAX arrays cannot change. Work on a copy (`{path} = {path}.clone()`) or "
+        f"use the out-of-place form of the operation (`add` instead of `add_`)."
+    )
+
+
+def _refuse_mutation(written: set[int], inputs: Sequence[ArraySig], label: str) -> None:
+    for index in sorted(written):
+        raise MutationError(mutation_message(label, inputs[index].path), callable_name=label)
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    # NaN is equal to itself here, and float8 has no comparison of its own.
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)

@@ -1,0 +1,44 @@
+"""The native module, told once which torch functions to call."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from types import ModuleType
+
+import torch
+
+from .._compat import torch_internals as compat
+from .streams import enter_stream, leave_stream
+
+
+@functools.cache
+def native() -> ModuleType:
+    """The compiled module `jaxtorch_bridge._native`, ready for use.
+
+    Raises:
+        ImportError: It was not built, or torch is older than 2.11.
+    """
+    try:
+        from .. import _native
+    except ImportError as error:
+        raise ImportError(
+            "jaxtorch_bridge's native module is missing: it is built when the package is "
+            "installed (`make setup`, or `pip install .` in the repository)."
+        ) from error
+    _native.configure(
+        compat.dlpack_exchange_api(),
+        torch.Tensor,
+        torch.is_grad_enabled,
+        compat.is_any_autocast_enabled,
+        compat.storage_use_count,
+        gc.collect,
+        enter_stream,
+        leave_stream,
+    )
+    return _native
+
+
+def op_keys() -> tuple[str, ...]:
+    """Keys of the ops that are alive: those that a callable or an executable still needs."""
+    return tuple(native().op_keys())

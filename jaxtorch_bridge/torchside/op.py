@@ -1,0 +1,111 @@
+"""A torch function over flat tensors, registered under a stable key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..dtypes import DTYPES
+from ..planner.signature import ArraySig
+from .context import InContext, TorchContext
+from .faults import Faults
+from .native import native
+
+if TYPE_CHECKING:
+    from .linearize import Linearized
+
+Linearizer = Callable[[tuple[int, ...]], "Linearized"]
+
+
+class TorchOp:
+    """What the JAX side needs of a torch function: flat signature, key, derivatives.
+
+    Equal only to itself. The native table forgets the op when this object and every executable
+    that calls it are gone.
+
+    Attributes:
+        label: Name for messages.
+        key: Key in the native op table; unique among live ops.
+        inputs: Flat inputs.
+        outputs: Flat outputs.
+        handle: Owns the table entry.
+        cache: Whatever the JAX side wants to keep as long as the op lives.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        key: str,
+        inputs: Sequence[ArraySig],
+        outputs: Sequence[ArraySig],
+        run: Callable[..., Any],
+        context: TorchContext,
+        *,
+        static: Sequence[tuple[str, str]] = (),
+        hold_storages: bool = False,
+        may_be_lazy: bool = True,
+        linearizer: Linearizer | None = None,
+    ) -> None:
+        self.label = label
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.cache: dict[Any, Any] = {}
+        self._linearizer = linearizer
+        self._linearized: dict[tuple[int, ...], Linearized] = {}
+        self._lock = threading.RLock()
+        dtypes = tuple(DTYPES[sig.torch_dtype].dlpack for sig in self.outputs)
+        faults = Faults(label, self.inputs, self.outputs, static)
+        in_context = InContext(run, context)
+        self.key, self.handle = _register(
+            key, run, in_context, faults, dtypes, context.plain, hold_storages, may_be_lazy
+        )
+
+    @property
+    def linearized(self) -> tuple[Linearized, ...]:
+        """The derivatives that have been built so far."""
+        return tuple(self._linearized.values())
+
+    def linearize(self, wrt: tuple[int, ...]) -> Linearized:
+        """The derivative with respect to these inputs, built at first use.
+
+        Raises:
+            DifferentiationError: No rung of the ladder works.
+        """
+        with self._lock:
+            found = self._linearized.get(wrt)
+            if found is None:
+                if self._linearizer is None:
+                    from ..errors import DifferentiationError
+
+                    raise DifferentiationError(
+                        f"{self.label}: derivatives of this order are not available yet; "
+                        "first-order derivatives of the callable itself are."
+                    )
+                found = self._linearized[wrt] = self._linearizer(wrt)
+            return found
+
+    def __repr__(self) -> str:
+        return f"TorchOp({self.key})"
+
+
+def _register(
+    key: str,
+    run: Callable[..., Any],
+    in_context: Callable[..., Any],
+    faults: Faults,
+    dtypes: tuple[tuple[int, int], ...],
+    plain: bool,
+    hold_storages: bool,
+    may_be_lazy: bool,
+) -> tuple[str, Any]:
+    """Add to the native table; live ops that look alike are told apart by a number."""
+    number = 1
+    while True:
+        name = key if number == 1 else f"{key}#{number}"
+        handle = native().register_op(
+            name, run, in_context, faults, dtypes, plain, hold_storages, may_be_lazy
+        )
+        if handle is not None:
+            return name, handle
+        number += 1

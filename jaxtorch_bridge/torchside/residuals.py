@@ -1,0 +1,99 @@
+"""How tensors saved for the backward pass travel through XLA's buffers.
+
+XLA's buffers are row-major; a saved tensor need not be, and the backward graph was traced for
+its strides. So a residual travels flat, in the order in which it lies in memory, and gets its
+strides back without a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ..dtypes import DTYPES, canonical_name
+from ..planner.signature import ArraySig
+
+# Above this many times the elements, the gaps between them are not worth carrying.
+_MAX_GAPS = 2
+
+
+@dataclass(frozen=True)
+class ResidualLayout:
+    """One saved tensor: its torch metadata and the flat array that carries it.
+
+    Attributes:
+        name: The graph node that it comes from.
+        shape: Torch's shape.
+        stride: Torch's strides, in elements.
+        dtype: Torch's dtype, by name.
+        narrow: JAX cannot hold the dtype (x64 is off): the bytes travel as int32 pairs.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: str
+    narrow: bool
+
+    @classmethod
+    def of(cls, name: str, tensor: torch.Tensor, *, x64: bool) -> ResidualLayout:
+        """The layout of a (fake) tensor."""
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        narrow = canonical_name(dtype, x64=x64) != dtype
+        return cls(name, tuple(tensor.shape), tuple(tensor.stride()), dtype, narrow)
+
+    @property
+    def extent(self) -> int:
+        """Elements from the first to the last in memory, gaps included."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum(
+            (size - 1) * step for size, step in zip(self.shape, self.stride, strict=True)
+        )
+
+    @property
+    def compact(self) -> bool:
+        """Whether the elements travel without the gaps between them."""
+        return self.extent > _MAX_GAPS * math.prod(self.shape)
+
+    @property
+    def sig(self) -> ArraySig:
+        """The flat array on the JAX side."""
+        count = math.prod(self.shape) if self.compact else self.extent
+        path = f"residual {self.name}"
+        if self.narrow:
+            pairs = count * (DTYPES[self.dtype].size_bytes // 4)
+            return ArraySig(path, (pairs,), "int32", "int32", differentiable=False)
+        return ArraySig(path, (count,), self.dtype, self.dtype, differentiable=False)
+
+    def encode(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The flat view of a saved tensor; copies only if it is not laid out as planned."""
+        if self.compact:
+            flat = tensor.reshape(-1)
+        else:
+            flat = restride(tensor, self.stride).as_strided((self.extent,), (1,))
+        return flat.view(torch.int32) if self.narrow else flat
+
+    def decode(self, flat: torch.Tensor) -> torch.Tensor:
+        """The saved tensor again, with its strides."""
+        if self.narrow:
+            flat = flat.view(getattr(torch, self.dtype))
+        if self.compact:
+            return restride(flat.view(self.shape), self.stride)
+        return flat.as_strided(self.shape, self.stride)
+
+
+def restride(tensor: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
+    """The tensor with exactly these strides: itself if it has them, otherwise a copy."""
+    if tuple(tensor.stride()) == stride:
+        return tensor
+    laid_out = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
+    # An expanded dimension (stride 0) cannot be written to as a whole; one slice is all of it.
+    target, source = laid_out, tensor
+    for axis, step in enumerate(stride):
+        if step == 0 and tensor.shape[axis] > 1:
+            target, source = target.narrow(axis, 0, 1), source.narrow(axis, 0, 1)
+    target.copy_(source)
+    return laid_out
