@@ -204,14 +204,7 @@ class Planner:
         example = self._example_values(inputs, attempts)
         how: How = "zeros" if example is None else "example"
         values = example if example is not None else [_zeros(sig) for sig in inputs]
-        warnings.warn(
-            f"{self._label}: the outputs could not be found abstractly "
-            f"({attempts[-1].words}), so the torch function was run once more, on "
-            f"{'the example arguments' if how == 'example' else 'zeros'}. Give a contract with "
-            "outputs, example=(...), or call it once eagerly with these shapes.",
-            BridgeWarning,
-            stacklevel=_caller_level(),
-        )
+        reason = attempts[-1].words
         try:
             inference, _ = self._run(call, inputs, values, how, attempts)
         except BridgeError as error:
@@ -220,6 +213,14 @@ class Planner:
                 attempts.append(Attempt(how, cause))
                 raise self._planning_error(inputs, attempts) from attempts[0].error
             raise
+        warnings.warn(
+            f"{self._label}: the outputs could not be found abstractly ({reason}), so the torch "
+            f"function was run once more, on "
+            f"{'the example arguments' if how == 'example' else 'zeros'}. Give a contract with "
+            "outputs, example=(...), or call it once eagerly with these shapes.",
+            BridgeWarning,
+            stacklevel=_caller_level(),
+        )
         return inference
 
     def _example_values(
@@ -250,14 +251,15 @@ class Planner:
             for value, sig in zip(values, inputs, strict=True)
         ]
         failures = [attempt.words for attempt in attempts]
-        if how == "call" and not any(looks_at_values(attempt.error) for attempt in attempts):
-            self._warn_once(attempts)
         try:
-            return infer_by_running(call.function, tensors, inputs, how, failures, self._label)
+            found = infer_by_running(call.function, tensors, inputs, how, failures, self._label)
         except BridgeError:
             raise
         except Exception as error:
             raise faults.execution_error(self._label, inputs, (), error) from error
+        if how == "call" and not any(looks_at_values(attempt.error) for attempt in attempts):
+            self._warn_once(attempts)
+        return found
 
     def _warn_once(self, attempts: Sequence[Attempt]) -> None:
         if "call" in self._warned:

@@ -73,8 +73,9 @@ def t2j(tensor: torch.Tensor, *, copy: bool | None = None) -> jax.Array:
     dtypes while ``jax_enable_x64`` is off, which become their 32-bit kind as everywhere in JAX.
     Gradients do not flow through: a tensor that requires grad is detached.
 
-    With shared memory, a later in-place write to ``tensor`` shows in the JAX array. JAX itself
-    never writes to it: donating the array makes XLA copy.
+    With shared memory, a later in-place write to ``tensor`` shows in the JAX array. Do not donate
+    a shared array to a jitted function: on CPU XLA then copies, elsewhere it may write to the
+    tensor's memory.
 
     Args:
         tensor: Any shape, dense; a dtype of ``jaxtorch_bridge.dtypes``; on CPU or CUDA.

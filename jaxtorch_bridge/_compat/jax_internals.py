@@ -15,7 +15,8 @@ from jax.interpreters import ad as ad
 from jax.interpreters import batching as batching
 from jax.interpreters import mlir as mlir
 
-Zero = ad.Zero
+# What stands for the batch axis of an operand that has none.
+not_mapped = None
 
 
 def is_zero(tangent: Any) -> bool:

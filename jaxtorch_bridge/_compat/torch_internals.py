@@ -29,6 +29,16 @@ def fake_tensor_mode() -> Any:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+def without_constant(mode: Any, tensor: torch.Tensor) -> torch.Tensor:
+    """The fake of a real tensor, always the same one.
+
+    A fake mode that meets a small real tensor by itself keeps it as a constant and computes
+    with it for real, so that an in-place op would change the caller's tensor.
+    """
+    fake: torch.Tensor = mode.from_tensor(tensor, static_shapes=True)
+    return fake
+
+
 def is_fake(tensor: torch.Tensor) -> bool:
     """Whether a tensor belongs to a fake tensor mode."""
     from torch._subclasses.fake_tensor import FakeTensor
@@ -89,10 +99,15 @@ def partition_joint(
     return min_cut_rematerialization_partition(joint, arguments, num_fwd_outputs=output_count)
 
 
-def is_view_op(target: Any) -> bool:
-    """Whether an ATen op returns a view of its first argument and does nothing else."""
+def is_strided_view_op(target: Any) -> bool:
+    """Whether an ATen op returns its first argument's memory under other sizes and strides.
+
+    Views that also conjugate or negate are left out: sizes and strides do not tell of those.
+    """
     schema = getattr(target, "_schema", None)
     if schema is None or not schema.arguments or len(schema.returns) != 1:
+        return False
+    if target in (torch.ops.aten._conj.default, torch.ops.aten._neg_view.default):
         return False
     source, result = schema.arguments[0].alias_info, schema.returns[0].alias_info
     return (

@@ -7,7 +7,14 @@ from typing import Any
 
 import jax
 
-from .._compat.jax_internals import ad, aval_of, batching, is_zero, zero_tangent_of
+from .._compat.jax_internals import (
+    ad,
+    aval_of,
+    batching,
+    is_zero,
+    not_mapped,
+    zero_tangent_of,
+)
 from .ops import LinearizedLike, OpLike
 from .primitives import nonlinear_count, torch_call_p, torch_linear_call_p
 
@@ -88,7 +95,7 @@ def _batch_one_by_one(
     primitive: Any, operands: Sequence[Any], dims: Sequence[Any], params: dict[str, Any]
 ) -> tuple[list[Any], list[int]]:
     """One torch call for each element of the batch, whatever the function does."""
-    is_mapped = [dim is not batching.not_mapped for dim in dims]
+    is_mapped = [dim is not not_mapped for dim in dims]
     mapped = [
         jax.numpy.moveaxis(operand, dim, 0)
         for operand, dim, flag in zip(operands, dims, is_mapped, strict=True)

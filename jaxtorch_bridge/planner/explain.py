@@ -32,7 +32,7 @@ def explain_plan(
     lines.append(f"extra runs   {plan.inference.extra_runs} of the torch function")
     if plan.inference.random:
         lines.append(
-            "random       draws from torch's generator: XLA may merge two equal calls into one"
+            "random       may draw from torch's generator: XLA may merge two equal calls into one"
         )
     if plan.inference.updates_state:
         lines.append("state        writes to tensors that it closes over, as in plain torch")

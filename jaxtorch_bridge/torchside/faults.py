@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from .._compat.torch_internals import give_own_memory
+from .._compat.torch_internals import give_own_memory, is_fake
 from ..errors import BridgeError, EscapeError, MutationError, OutputError, TorchExecutionError
 from ..planner.signature import ArraySig
 from .infer import mutation_message
@@ -203,12 +203,12 @@ def _cut_off(address: int, size_bytes: int, storage: torch.UntypedStorage | None
     found = False
     for thing in gc.get_objects():
         # type() and not isinstance(): some objects answer `__class__` with surprises.
-        if not issubclass(type(thing), torch.Tensor):
+        if not issubclass(type(thing), torch.Tensor) or is_fake(thing):
             continue
         try:
             shared = thing.untyped_storage()
             start = shared.data_ptr()
-        except Exception:  # fake, meta, sparse or functional tensors own no such memory
+        except Exception:  # meta, sparse or functional tensors own no such memory
             continue
         if address <= start < address + max(size_bytes, 1):
             give_own_memory(shared)

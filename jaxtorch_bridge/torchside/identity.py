@@ -23,7 +23,8 @@ def name_of(function: Callable[..., Any]) -> str:
     owner = getattr(function, "__self__", None)
     if owner is not None and not isinstance(owner, types.ModuleType):
         return f"{type(owner).__qualname__}.{getattr(function, '__name__', 'call')}"
-    return getattr(function, "__qualname__", None) or type(function).__qualname__
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return str(name).rpartition("<locals>.")[2]
 
 
 def code_digest(function: Callable[..., Any]) -> str:

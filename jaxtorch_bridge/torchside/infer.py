@@ -35,9 +35,10 @@ class Observed:
 class _OpWatch(TorchDispatchMode):
     """Sees every ATen op: also writes through ``.data`` or ``detach()``, which versions miss."""
 
-    def __init__(self, observed: Observed, inputs: Sequence[torch.Tensor]) -> None:
+    def __init__(self, observed: Observed, mode: Any, inputs: Sequence[torch.Tensor]) -> None:
         super().__init__()
         self._observed = observed
+        self._mode = mode
         self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
 
     def __torch_dispatch__(
@@ -45,18 +46,30 @@ class _OpWatch(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         observed = self._observed
-        for tensor in compat.written_arguments(func, args, kwargs):
+        for tensor in list(compat.written_arguments(func, args, kwargs)):
             index = self._inputs.get(compat.storage_key(tensor))
             if index is not None:
                 observed.written_inputs.add(index)
             elif not compat.is_fake(tensor):
-                observed.updated.append(tensor)
+                if all(tensor is not other for other in observed.updated):
+                    observed.updated.append(tensor)
+                args, kwargs = self._with_fakes(args, kwargs)
         for value in torch.utils._pytree.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
                 observed.closes_over_grad |= value.requires_grad and not compat.is_fake(value)
         observed.random |= compat.draws_random_numbers(func)
         return func(*args, **kwargs)
+
+    def _with_fakes(self, args: Any, kwargs: Any) -> Any:
+        """The arguments with fakes in place of real tensors, which must not be written to."""
+        return torch.utils._pytree.tree_map_only(
+            torch.Tensor,
+            lambda tensor: (
+                tensor if compat.is_fake(tensor) else compat.without_constant(self._mode, tensor)
+            ),
+            (args, kwargs),
+        )
 
 
 class _CallWatch(TorchFunctionMode):
@@ -122,7 +135,7 @@ def infer_abstractly(
         fakes = fake_inputs(mode, inputs, device)
         observed = Observed()
         try:
-            with surroundings(), _CallWatch(observed), mode, _OpWatch(observed, fakes):
+            with surroundings(), _CallWatch(observed), mode, _OpWatch(observed, mode, fakes):
                 leaves, structure = function(*fakes)
         except Exception as error:
             attempts.append(Attempt(how, error))

@@ -19,6 +19,9 @@ from .infer import FlatFunction, fake_inputs
 from .residuals import ResidualLayout, restride
 
 
+Traced = Callable[..., tuple[torch.Tensor, ...]]
+
+
 @dataclass(frozen=True)
 class Saved:
     """Where the backward graph finds one of its saved tensors.
@@ -124,17 +127,32 @@ def capture_joint(
             traced, diff_outputs = _prepare(function, fakes, outputs)
             if not diff_outputs:
                 return None
-            joint = compat.export_joint(traced, fakes)
+            joint = _export(traced, fakes)
             forward, backward = compat.partition_joint(joint, fakes, len(outputs))
     except Exception as error:
         raise NotCapturedError(f"{type(error).__name__}: {_first_line(error)}") from error
     return _connect(forward, backward, len(inputs), len(outputs), wrt, diff_outputs, x64)
 
 
+def _export(traced: Traced, fakes: Sequence[torch.Tensor]) -> Any:
+    """The joint graph; if need be with a copy of every output."""
+    try:
+        return compat.export_joint(traced, fakes)
+    except RuntimeError as error:
+        if "alias" not in str(error):
+            raise
+
+    def copied(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        # A result may be a view of something in between, such as the real part of a sum.
+        return tuple(result.clone() for result in traced(*tensors))
+
+    return compat.export_joint(copied, fakes)
+
+
 def _prepare(
     function: FlatFunction, fakes: Sequence[torch.Tensor], outputs: Sequence[ArraySig]
-) -> tuple[Callable[..., tuple[torch.Tensor, ...]], tuple[int, ...]]:
-    """The function with outputs that own their storage, and which of them have a cotangent."""
+) -> tuple[Traced, tuple[int, ...]]:
+    """The function with outputs of their own, and which of them have a cotangent."""
     leaves, _ = function(*fakes)
     taken = {compat.storage_key(fake) for fake in fakes}
     shared = set()
@@ -226,7 +244,7 @@ def _view_of_input(node: Any, inputs: dict[str, int]) -> Saved | None:
     """How to take a saved tensor from an input again, if it is nothing but a view of one."""
     value = node.meta["val"]
     while node.name not in inputs:
-        if node.op != "call_function" or not compat.is_view_op(node.target):
+        if node.op != "call_function" or not compat.is_strided_view_op(node.target):
             return None
         node = node.args[0]
     if value.dtype != node.meta["val"].dtype:

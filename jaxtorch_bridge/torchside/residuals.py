@@ -70,6 +70,8 @@ class ResidualLayout:
 
     def encode(self, tensor: torch.Tensor) -> torch.Tensor:
         """The flat view of a saved tensor; copies only if it is not laid out as planned."""
+        # A pending conjugation or negation stands in a flag that no buffer carries.
+        tensor = tensor.resolve_conj().resolve_neg()
         if self.compact:
             flat = tensor.reshape(-1)
         else:

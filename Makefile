@@ -1,0 +1,57 @@
+# Everything a developer or CI runs. Each target works from a fresh clone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+VERSION_TAG := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+CONSTRAINTS := $(wildcard constraints/$(VERSION_TAG).txt)
+PIP := PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/python -m pip install --quiet --disable-pip-version-check
+BUILD_INPUTS := pyproject.toml $(CONSTRAINTS) $(wildcard native_src/*)
+# Parts of the newest supported releases, on the newest Python that is there.
+MATRIX_PYTHON ?= $(shell command -v python3.13 || ls -d $$HOME/.pyenv/versions/3.13*/bin/python3 2>/dev/null | tail -n 1)
+
+.PHONY: setup demo test lint typecheck bench docs gpu-check matrix clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: $(BUILD_INPUTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first: its pinned build must be there before anything else asks for a range of it.
+	$(PIP) torch scikit-build-core cmake ninja jaxlib
+	$(PIP) --no-build-isolation --editable ".[examples,test,lint,docs]"
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/digits.py
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror native_src/*.cc native_src/*.h
+
+typecheck: setup
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: setup
+	$(PIP) --no-deps wrap-torch2jax psutil rich setuptools
+	$(BIN)/python benchmarks/run.py
+
+# Offline, with what the machine's own Python has: builds from source next to the package.
+gpu-check:
+	cmake -S native_src -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release \
+	  -DPython_EXECUTABLE=$$($(PYTHON) -c 'import sys; print(sys.executable)')
+	cmake --build build/gpu
+	cp build/gpu/_native*.so jaxtorch_bridge/
+	$(PYTHON) -m pytest -q tests/gpu
+
+matrix:
+	$(if $(MATRIX_PYTHON),,$(error make matrix needs Python 3.13; set MATRIX_PYTHON=/path/to/python3.13))
+	$(MAKE) test PYTHON=$(MATRIX_PYTHON) VENV=.venv-matrix
+
+clean:
+	rm -rf build site dist .venv .venv-matrix jaxtorch_bridge/_native*.so
