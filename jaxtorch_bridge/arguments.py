@@ -44,6 +44,32 @@ class Leaves:
     traced: bool
 
 
+def quick_key(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], list[Any]] | None:
+    """A key and the arrays of an everyday eager call, or None for any other.
+
+    Everyday: JAX arrays and plain Python scalars in JAX's own pytrees. Such a call need not be
+    sorted again; `sort_leaves` has done so when its key was first seen.
+    """
+    flat, treedef = jax.tree_util.tree_flatten((args, kwargs))
+    key: list[Any] = [treedef]
+    arrays = []
+    for leaf in flat:
+        kind = type(leaf)
+        if kind is ArrayImpl:
+            arrays.append(leaf)
+            key.append(ARRAY)
+        elif kind is bool or kind is int or kind is str:
+            key.append(kind)
+            key.append(leaf)
+        elif kind is float:
+            key.append(leaf.hex())
+        else:
+            return None
+    return tuple(key), arrays
+
+
 def sort_leaves(label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Leaves:
     """Sort what a caller passed.
 

@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
+import torch
 
-from .arguments import Leaves, sort_leaves
+from ._compat.jax_internals import ArrayImpl
+from ._compat.torch_internals import is_any_autocast_enabled
+from .arguments import Leaves, quick_key, sort_leaves
 from .entry import Entry
 from .planner.explain import explain_plan
 from .planner.limits import not_acted_on, refuse_unsupported
@@ -113,7 +116,9 @@ class JaxCallable(Generic[P, R]):
         plain = name or (spec.name if spec else name_of(function))
         self._label = f"{plain}@{spec.version}" if spec else plain
         self._planner = Planner(function, spec, example, plain, self._label)
+        self._state_key = self._planner.closure.key
         self._entries: dict[Any, Entry] = {}
+        self._known: dict[Any, Entry] = {}
         self._lock = threading.RLock()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -124,12 +129,29 @@ class JaxCallable(Generic[P, R]):
             SpecMismatchError: The call does not fit the contract.
             TorchExecutionError: The torch function failed (its exception is the cause).
         """
-        leaves = sort_leaves(self._label, args, kwargs)
-        if leaves.tensors:
-            return self.torch(*args, **kwargs)
-        entry = self._entry(leaves)
-        result: R = entry.trace(leaves.arrays) if leaves.traced else entry.run(leaves.arrays)
-        return result
+        if is_any_autocast_enabled():
+            return self._sorted_call(args, kwargs, None)
+        # The common ways of calling are looked up before anything is taken apart: an eager
+        # call should cost little more than a jitted one.
+        surroundings = (torch.is_grad_enabled(), torch.get_default_dtype(), self._state_key())
+        if not kwargs:
+            for argument in args:
+                if type(argument) is not ArrayImpl:
+                    break
+            else:
+                key = (len(args), surroundings)
+                entry = self._known.get(key)
+                if entry is None:
+                    return self._sorted_call(args, kwargs, key)
+                return entry.run(args)  # type: ignore[no-any-return]
+        quick = quick_key(args, kwargs)
+        if quick is None:
+            return self._sorted_call(args, kwargs, None)
+        key, arrays = (quick[0], surroundings), quick[1]
+        entry = self._known.get(key)
+        if entry is None:
+            return self._sorted_call(args, kwargs, key)
+        return entry.run(arrays)  # type: ignore[no-any-return]
 
     def plan(self, *args: P.args, **kwargs: P.kwargs) -> CallPlan:
         """The plan for these arguments: arrays, tracers or `jax.ShapeDtypeStruct`.
@@ -159,6 +181,16 @@ class JaxCallable(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"jax_callable({self._label})"
+
+    def _sorted_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any) -> Any:
+        """A call whose leaves have to be looked at; remembered under ``key`` if there is one."""
+        leaves = sort_leaves(self._label, args, kwargs)
+        if leaves.tensors:
+            return self.torch(*args, **kwargs)
+        entry = self._entry(leaves)
+        if key is not None:
+            self._known[key] = entry
+        return entry.trace(leaves.arrays) if leaves.traced else entry.run(leaves.arrays)
 
     def _entry(self, leaves: Leaves) -> Entry:
         key = (leaves.key, current_context(), self._planner.closure.key())
