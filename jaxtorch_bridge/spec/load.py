@@ -1,0 +1,118 @@
+"""From a contract file, a dict or a `CallableSpec` to a `CallableSpec`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import yaml
+from pydantic import ValidationError
+
+from ..errors import SpecError, SpecProblem
+from .document import MOST_BYTES, Document, DocumentError, Dumper, read_document
+from .faults import Fault, Path, faults_of
+from .model import CallableSpec, Execution
+from .words import escaped, show
+
+__all__ = ["dump_spec", "load_spec"]
+
+_FIELDS = tuple(info.alias or name for name, info in CallableSpec.model_fields.items())
+
+
+def load_spec(
+    source: str | bytes | os.PathLike[str] | Mapping[str, object] | CallableSpec,
+) -> CallableSpec:
+    """The contract in ``source``: the path of a YAML file, its content as a dict, or itself.
+
+    Raises:
+        SpecError: If it is not valid. Holds every problem, with file, line and column when it
+            came from a file. Problems that need valid inputs to be seen (an unknown dimension
+            under ``sharding``, say) show once the inputs are right.
+    """
+    if isinstance(source, CallableSpec):
+        return source
+    if isinstance(source, Mapping):
+        return _from_mapping(source)
+    try:
+        file = os.fsdecode(source)
+    except TypeError:
+        problem = SpecProblem("", "the path of a YAML file, a dict or a CallableSpec", show(source))
+        raise SpecError("contract", (problem,)) from None
+    return _from_file(file)
+
+
+def dump_spec(spec: CallableSpec) -> str:
+    """The contract as YAML text, which `load_spec` reads back as an equal one."""
+    text: str = yaml.dump(
+        spec.to_dict(), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
+    return text
+
+
+def _from_mapping(data: Mapping[str, object]) -> CallableSpec:
+    try:
+        return CallableSpec.model_validate(dict(data))
+    except ValidationError as error:
+        problems = tuple(
+            SpecProblem(_dotted(one.path), one.expected, one.found) for one in _faults(error)
+        )
+        name = data.get("name")
+        raise SpecError(name if isinstance(name, str) else "contract", problems) from None
+
+
+def _from_file(file: str) -> CallableSpec:
+    try:
+        document = read_document(_read(file), file)
+    except DocumentError as error:
+        line, column = error.position or (None, None)
+        path = _dotted(error.path)
+        problem = SpecProblem(path, error.expected, error.found, file, line, column)
+        raise SpecError(file, (problem,)) from None
+    return _from_document(document)
+
+
+def _read(file: str) -> bytes:
+    try:
+        with open(file, "rb") as stream:
+            # One byte more than allowed tells a file of any size apart, without reading it all.
+            return stream.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = " (this is YAML text; pass a path or a dict)" if "\n" in file else ""
+        raise DocumentError("a readable file", f"{reason}{hint}") from None
+
+
+def _from_document(document: Document) -> CallableSpec:
+    file = document.positions.file
+    placed = list(document.faults)
+    spec = None
+    if isinstance(document.data, dict):
+        try:
+            spec = CallableSpec.model_validate(document.data)
+        except ValidationError as error:
+            placed += [(one, _place(one, document)) for one in _faults(error)]
+    else:
+        fault = Fault("a mapping", show(document.data))
+        placed.append((fault, document.positions.of_value(())))
+    if placed or spec is None:
+        placed.sort(key=lambda pair: pair[1])
+        raise SpecError(file, tuple(_problem(one, file, *position) for one, position in placed))
+    return spec.located(document.positions)
+
+
+def _faults(error: ValidationError) -> tuple[Fault, ...]:
+    return faults_of(error, lambda path: Execution.model_fields if path else _FIELDS)
+
+
+def _place(fault: Fault, document: Document) -> tuple[int, int]:
+    positions = document.positions
+    return positions.of_key(fault.path) if fault.at_key else positions.of_value(fault.path)
+
+
+def _problem(fault: Fault, file: str, line: int, column: int) -> SpecProblem:
+    return SpecProblem(_dotted(fault.path), fault.expected, fault.found, file, line, column)
+
+
+def _dotted(path: Path) -> str:
+    # Names come from the file, and a message must not fail to print because of one.
+    return ".".join(escaped(part) for part in path)

@@ -1,0 +1,138 @@
+"""One array of a contract: shape, dtype and what may be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    StrictBool,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from .. import dtypes
+from .faults import Fault, fault, raise_faults
+from .readby import ReadBy
+from .shapes import Dimension, Rest, Shape, ShapeSyntaxError, Size, parse_dimension, parse_shape
+from .words import did_you_mean, quote, show
+
+
+def _read_shape(value: object) -> Shape:
+    if isinstance(value, Shape):
+        return value
+    try:
+        if isinstance(value, str):
+            return parse_shape(value)
+    except ShapeSyntaxError as error:
+        raise fault(error.expected, error.found) from None
+    if not isinstance(value, (list, tuple)):
+        raise fault('a shape, such as "[batch, 3]"', show(value))
+    return _read_listed_shape(list(value))
+
+
+def _read_listed_shape(values: list[object]) -> Shape:
+    dimensions: list[Dimension] = []
+    faults = []
+    for index, value in enumerate(values):
+        try:
+            dimension = _read_dimension(value)
+        except ShapeSyntaxError as error:
+            faults.append(Fault(error.expected, error.found, (str(index),)))
+            continue
+        if isinstance(dimension, Rest) and dimension in dimensions:
+            faults.append(Fault("`...` at most once in a shape", "another `...`", (str(index),)))
+        dimensions.append(dimension)
+    raise_faults(faults)
+    return Shape(tuple(dimensions))
+
+
+def _read_dimension(value: object) -> Dimension:
+    # True is an int in Python, but no size.
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
+        return Size(value)
+    if isinstance(value, str):
+        return parse_dimension(value)
+    raise ShapeSyntaxError("a dimension name, a size of 0 or more, or `...`", show(value), 1)
+
+
+def _known_dtype(name: str) -> str:
+    if name in dtypes.DTYPES:
+        return name
+    remark = f" ({dtypes.remark_on(name)})" if name in dtypes.WITHOUT_PARTNER else ""
+    hint = "" if remark else did_you_mean(name, dtypes.DTYPES)
+    raise fault(f"a dtype that both JAX and torch have{hint}", f"{quote(name)}{remark}")
+
+
+def _read_shorthand(text: str) -> dict[str, Any]:
+    bracket = text.find("[")
+    if bracket < 0 or not text[:bracket].strip():
+        raise fault("a dtype and a shape, such as `float32[batch, 3]` or `float32[]`", quote(text))
+    try:
+        shape = parse_shape(text, bracket)
+    except ShapeSyntaxError as error:
+        raise fault(error.expected, error.found) from None
+    return {"dtype": _known_dtype(text[:bracket].strip()), "shape": shape}
+
+
+class TensorSpec(BaseModel):
+    """One array: ``float32[batch, 3]``, or a mapping with these fields.
+
+    Attributes:
+        shape: The dimensions.
+        dtype: A name of `dtypes.DTYPES`.
+        differentiable: Whether gradients flow through it; by default where the dtype allows it.
+        optional: Whether a call may leave it out (inputs only).
+        doc: A remark for readers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Annotated[StrictStr, AfterValidator(_known_dtype)]
+    shape: Annotated[Shape, ReadBy(_read_shape)]
+    differentiable: StrictBool = False
+    optional: StrictBool = False
+    doc: StrictStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_shorthand(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = _read_shorthand(data)
+        if isinstance(data, Mapping) and "differentiable" not in data:
+            return {**data, "differentiable": _differentiable_by_default(data.get("dtype"))}
+        return data
+
+    @field_validator("differentiable")
+    @classmethod
+    def _has_tangents(cls, value: bool, info: ValidationInfo) -> bool:
+        dtype = info.data.get("dtype")
+        if value and dtype is not None and not dtypes.DTYPES[dtype].differentiable:
+            raise fault(
+                "a float or complex dtype, or `differentiable: false`", f"true with {dtype}"
+            )
+        return value
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{self.shape}"
+
+    def to_data(self, *, docs: bool = True) -> str | dict[str, Any]:
+        """The array as a contract writes it: the shorthand if that says all."""
+        data: dict[str, Any] = {}
+        if self.differentiable != _differentiable_by_default(self.dtype):
+            data["differentiable"] = self.differentiable
+        if self.optional:
+            data["optional"] = True
+        if docs and self.doc is not None:
+            data["doc"] = self.doc
+        return {"shape": str(self.shape), "dtype": self.dtype, **data} if data else str(self)
+
+
+def _differentiable_by_default(dtype: object) -> bool:
+    row = dtypes.DTYPES.get(dtype) if isinstance(dtype, str) else None
+    return row is not None and row.differentiable

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxtorch_bridge.spec.shapes import (
+    Name,
+    Operation,
+    Rest,
+    Shape,
+    ShapeSyntaxError,
+    Size,
+    Term,
+    evaluate,
+    names_in,
+    parse_dimension,
+    parse_shape,
+)
+
+
+def test_rank_zero_has_no_dimensions():
+    assert parse_shape("[]") == Shape(())
+    assert parse_shape("[ ]").least_rank == 0
+
+
+def test_names_sizes_and_rest_are_told_apart():
+    shape = parse_shape("[batch, 3, ..., dim]")
+    assert shape.dimensions == (Name("batch"), Size(3), Rest(), Name("dim"))
+    assert shape.rest_axis == 2
+    assert shape.least_rank == 3
+    assert shape.plain_names == {"batch", "dim"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("seq+1", 8),
+        ("dim*2", 24),
+        ("2*dim", 24),
+        ("dim//seq", 1),
+        ("seq+2*dim", 31),
+        ("(seq+2)*dim", 108),
+        ("dim-seq-1", 4),
+        ("dim-(seq-1)", 6),
+        ("dim//2*3", 18),
+        ("2*(dim//(seq-3))", 6),
+    ],
+)
+def test_arithmetic_follows_python(text, value):
+    assert evaluate(parse_dimension(text), {"seq": 7, "dim": 12}) == value
+
+
+def test_evaluation_waits_for_unbound_names():
+    assert evaluate(parse_dimension("seq+other"), {"seq": 7}) is None
+    assert names_in(parse_dimension("seq+2*other")) == {"seq", "other"}
+
+
+def test_division_by_zero_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        evaluate(parse_dimension("1//n"), {"n": 0})
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "expected", "found"),
+    [
+        ("batch", 1, r"`\[`", "`batch` at column 1"),
+        ("", 1, r"`\[`", "the end at column 1"),
+        ("[batch", 7, "`,` or `]`", "the end at column 7"),
+        ("[batch,]", 8, "a dimension", "`]` at column 8"),
+        ("[a b]", 4, "`,` or `]`", "`b` at column 4"),
+        ("[2dim]", 3, "`,` or `]`", "`dim` at column 3"),
+        ("[a, ..., ...]", 10, "at most once", "`...` at column 10"),
+        ("[a+]", 4, "a dimension", "`]` at column 4"),
+        ("[a+...]", 4, "a dimension", "`...` at column 4"),
+        ("[-1]", 2, "a dimension", "`-` at column 2"),
+        ("[(a]", 4, r"`\)`", "`]` at column 4"),
+        ("[a/2]", 3, "floor division is `//`", "`/` at column 3"),
+        ("[he@ds]", 4, "a name", "`@` at column 4"),
+        ("[a] b", 5, "the end", "`b` at column 5"),
+        ("[__import__('os')]", 12, "`,` or `]`|a name", "at column 1"),
+        ("[a**2]", 4, "a dimension", r"`\*` at column 4"),
+        ("[" + "9" * 19 + "]", 2, "18 digits", "at column 2"),
+        ("[" + "(" * 17, 18, "16 nested", "at column 18"),
+        ("[" + "+".join("a" * 70) + "]", 131, "64 operations", "at column 131"),
+        ("[" + "a" * 1001, 1, "1000 characters", "1002 characters"),
+    ],
+)
+def test_syntax_errors_say_column(text, column, expected, found):
+    with pytest.raises(ShapeSyntaxError, match=expected) as caught:
+        parse_shape(text)
+    assert caught.match(found)
+    if not text.startswith("[__import__"):
+        assert caught.value.column == column
+
+
+def test_columns_count_from_the_beginning_of_the_text():
+    with pytest.raises(ShapeSyntaxError, match="column 12 of `float32") as caught:
+        parse_shape("float32[a, @]", 7)
+    assert caught.value.column == 12
+
+
+def _terms() -> st.SearchStrategy[Term]:
+    leaves = st.one_of(
+        st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True).map(Name),
+        st.integers(0, 10**6).map(Size),
+    )
+    operators = st.sampled_from(["+", "-", "*", "//"])
+    return st.recursive(
+        leaves, lambda inner: st.builds(Operation, operators, inner, inner), max_leaves=8
+    )
+
+
+@given(_terms())
+def test_printed_dimensions_parse_to_themselves(term):
+    assert parse_dimension(str(term)) == term
