@@ -98,4 +98,6 @@ def canonical_name(name: str, *, x64: bool) -> str:
 
 def remark_on(name: str) -> str:
     """Why ``name`` cannot cross the bridge and what to use instead."""
+    if name.startswith("key<"):
+        return "it is a typed PRNG key; pass jax.random.key_data(key) and seed torch from that"
     return WITHOUT_PARTNER.get(name, "no dtype of the other side corresponds to it")

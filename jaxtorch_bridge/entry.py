@@ -42,7 +42,8 @@ class Entry:
             results = self._jitted(*arrays)
         except ConcreteRunNeeded:
             return self._first_run(arrays)
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            # JAX 0.10 raises a failed call of a known executable as a plain ValueError.
             failure = faults.translated(error)
             if failure is None:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from . import trees
+from ._compat.jax_internals import hold_weakly
 from ._compat.torch_internals import looks_at_values
 from .arguments import FlatFunction, Leaves, describe_arrays, is_array
-from .errors import BridgeError, BridgeWarning, PlanningError, SpecMismatchError
+from .errors import BridgeError, BridgeWarning, PlanningError
 from .jaxside import primitives, rules
 from .jaxside.targets import register_targets
 from .planner.build import CallFacts, contract_outputs, plan_call, plan_inputs
 from .planner.inference import How, Inference
-from .planner.limits import not_acted_on
 from .planner.plan import CallPlan
 from .planner.signature import ArraySig, OutputMeta
 from .spec.model import CallableSpec
@@ -30,11 +30,15 @@ from .torchside.closure import ClosureState
 from .torchside.context import TorchContext
 from .torchside.identity import code_digest
 from .torchside.infer import Attempt, infer_abstractly, infer_by_running
+from .torchside.linearize import Linearized
 from .torchside.native import native
-from .torchside.op import TorchOp
+from .torchside.op import Keeper, TorchOp
 from .transfer import j2t, t2j
 
 __all__ = ["ConcreteRunNeeded", "Planned", "Planner", "rules"]
+
+hold_weakly(TorchOp)
+hold_weakly(Linearized)
 
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
 
@@ -49,6 +53,10 @@ class Planned:
 
     plan: CallPlan
     op: TorchOp
+    keeper: Keeper = field(default_factory=Keeper)
+
+    def __post_init__(self) -> None:
+        self.op.kept_by(self.keeper)
 
     def call(self, arrays: Sequence[Any]) -> list[Any]:
         """Flat results for flat arrays or tracers."""

@@ -9,6 +9,7 @@ import jax
 
 # Public in documentation on custom primitives, but without a promise of stability.
 from jax._src import core as _core
+from jax._src import util as _util
 from jax._src.array import ArrayImpl as ArrayImpl
 from jax.extend.core import Primitive as Primitive
 from jax.interpreters import ad as ad
@@ -62,6 +63,21 @@ def output_avals(
     ]
 
 
+def hold_weakly(kind: type) -> None:
+    """Let JAX's caches of abstract evaluation refer to objects of this class only weakly.
+
+    Equations carry the op as a parameter; held strongly, the newest few thousand would never
+    be freed.
+    """
+    _util.weakref_cache_key_types.add(kind)
+
+
 def keep_alive_with(context: Any, thing: Any) -> None:
-    """Hold ``thing`` as long as the program that is being lowered in ``context``."""
+    """Hold ``thing`` as long as the program that is being lowered in ``context``.
+
+    Not for `jax.export`: an exported program leaves the process, and JAX refuses to serialise
+    one that holds anything here.
+    """
+    if context.module_context.lowering_parameters.for_export:
+        return
     context.module_context.add_keepalive(thing)

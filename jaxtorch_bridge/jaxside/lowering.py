@@ -23,8 +23,10 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
 
 
 def jitted(op: OpLike, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A compiled form of ``function``, kept as long as the op lives."""
-    found = op.cache.get(name)
-    if found is None:
-        found = op.cache[name] = jax.jit(function)
-    return found  # type: ignore[no-any-return]
+    """A compiled form of ``function``, kept as long as somebody can call the op."""
+    keeper = op.keeper
+    if keeper is None:
+        return jax.jit(function)
+    found: Callable[..., Any] = keeper.get(name) or jax.jit(function)
+    keeper[name] = found
+    return found

@@ -28,7 +28,7 @@ class OpLike(Protocol):
     inputs: tuple[ArraySig, ...]
     outputs: tuple[ArraySig, ...]
     handle: Any
-    cache: dict[Any, Any]
+    keeper: dict[Any, Any] | None
 
     def linearize(self, wrt: tuple[int, ...]) -> LinearizedLike:
         """The derivative by these inputs."""

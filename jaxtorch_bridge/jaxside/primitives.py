@@ -42,7 +42,7 @@ def nonlinear_count(linearized: LinearizedLike, op: OpLike) -> int:
 
 
 def _call_impl(*arrays: Any, op: OpLike) -> Any:
-    return lowering.jitted(op, "call", lambda *xs: torch_call_p.bind(*xs, op=op))(*arrays)
+    return lowering.jitted(op, op.key, lambda *xs: torch_call_p.bind(*xs, op=op))(*arrays)
 
 
 def _call_abstract(*avals: Any, op: OpLike) -> list[Any]:
@@ -55,8 +55,8 @@ def _linear_impl(*operands: Any, op: OpLike, linearized: LinearizedLike, transpo
             *xs, op=op, linearized=linearized, transposed=transposed
         )
 
-    # A linearization belongs to one op and lives as long, so its identity is a key.
-    name = f"linear {id(linearized)} {transposed}"
+    # A linearization belongs to one op and lives as long: what it is by makes a name.
+    name = f"{op.key} linear {linearized.wrt} {transposed}"
     return lowering.jitted(op, name, run)(*operands)
 
 

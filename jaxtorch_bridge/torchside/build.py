@@ -91,9 +91,10 @@ def _runner(
         run = direct
     else:
         run = _flat_runner(plan, function, casts)
-    # Whatever a plan was found by, a run on copies or an abstract one, has shown that the
-    # inputs are left alone; the contract alone has not.
-    return FirstRunOnCopies(run, plan) if plan.inference.how == "contract" else run
+    # An abstract evaluation, or a run on copies of the caller's own arguments, has shown that
+    # the inputs are left alone. A contract has not, nor has a run on other values.
+    trusted = plan.inference.traced or plan.inference.how == "call"
+    return run if trusted else FirstRunOnCopies(run, plan)
 
 
 def _flat_runner(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,14 @@ from .native import native
 
 if TYPE_CHECKING:
     from .linearize import Linearized
+
+class Keeper(dict[Any, Any]):
+    """What the JAX side keeps as long as somebody can call the op: compiled eager forms.
+
+    The op refers to it weakly. Compiled forms refer to the op, through closures and through
+    JAX's caches of traced code; a strong reference back would keep them all for ever.
+    """
+
 
 Linearizer = Callable[[tuple[int, ...]], "Linearized"]
 
@@ -30,7 +39,7 @@ class TorchOp:
         inputs: Flat inputs.
         outputs: Flat outputs.
         handle: Owns the table entry.
-        cache: Whatever the JAX side wants to keep as long as the op lives.
+        keeper: Where the JAX side keeps compiled forms; None once nobody can call the op.
     """
 
     def __init__(
@@ -50,7 +59,7 @@ class TorchOp:
         self.label = label
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self.cache: dict[Any, Any] = {}
+        self._keeper: weakref.ref[Keeper] | None = None
         self._linearizer = linearizer
         self._linearized: dict[tuple[int, ...], Linearized] = {}
         self._lock = threading.RLock()
@@ -60,6 +69,15 @@ class TorchOp:
         self.key, self.handle = _register(
             key, run, in_context, faults, dtypes, context.plain, hold_storages, may_be_lazy
         )
+
+    @property
+    def keeper(self) -> Keeper | None:
+        """Where compiled forms of this op are kept."""
+        return None if self._keeper is None else self._keeper()
+
+    def kept_by(self, keeper: Keeper) -> None:
+        """Let ``keeper``, which the caller holds, own the compiled forms."""
+        self._keeper = weakref.ref(keeper)
 
     @property
     def linearized(self) -> tuple[Linearized, ...]:
@@ -83,6 +101,9 @@ class TorchOp:
                         "first-order derivatives of the callable itself are."
                     )
                 found = self._linearized[wrt] = self._linearizer(wrt)
+                for derived in (found.forward, found.pullback):
+                    if derived is not None:
+                        derived._keeper = self._keeper
             return found
 
     def __repr__(self) -> str:
