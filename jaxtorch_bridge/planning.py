@@ -154,9 +154,9 @@ class Planner:
                 raise ConcreteRunNeeded
             else:
                 inference = self._from_extra_run(call, inputs, attempts)
-        plan = plan_call(
-            self._spec, facts, inputs, sizes, inference, self._output_paths(inference)
-        )
+        numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))
+        paths = [path for path, _ in trees.flatten_with_paths(numbered)]
+        plan = plan_call(self._spec, facts, inputs, sizes, inference, paths)
         op = build_op(
             plan,
             call.function,
@@ -184,17 +184,6 @@ class Planner:
             if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
                 return _torch_device(next(iter(value.devices())).platform)
         return _torch_device(jax.default_backend())
-
-    def _output_paths(self, inference: Inference) -> list[str]:
-        count = len(inference.outputs)
-        if self._spec is not None:
-            declared = [trees.path_text(path) for path, _ in self._spec.output_leaves()]
-            if len(declared) == count:
-                return declared
-        if inference.structure.is_leaf:
-            return ["output"]
-        numbered = trees.unflatten(inference.structure, list(range(count)))
-        return [trees.path_text(path, "output") for path, _ in trees.flatten_with_paths(numbered)]
 
     def _from_contract(
         self, declared: tuple[OutputMeta, ...], attempts: Sequence[Attempt]

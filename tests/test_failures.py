@@ -51,7 +51,7 @@ def test_eager_failure_carries_the_exception_and_its_traceback(x):
 
 def test_failure_under_jit_carries_the_text(x):
     function = jax_callable(fails_when_run)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="KeyError: 'no such thing'") as caught:
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="KeyError: 'no such thing'") as caught:
         jax.jit(function)(x)
     assert "in helper" in str(caught.value)
     assert "x  float32[2, 3]" in str(caught.value)
@@ -85,7 +85,7 @@ def test_failure_in_the_middle_of_a_program(x):
         return function(x * big[0, 0]) + 1
 
     for _ in range(2):
-        with pytest.raises(jax.errors.JaxRuntimeError, match="no such thing"):
+        with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="no such thing"):
             program(x).block_until_ready()
 
 
@@ -160,7 +160,7 @@ def test_results_that_differ_from_the_plan(kinds, words, x):
     function = changes_its_mind(kinds)
     with pytest.raises(OutputError, match=words):
         function(x)
-    with pytest.raises(jax.errors.JaxRuntimeError, match=words):
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=words):
         jax.jit(function)(x)
 
 

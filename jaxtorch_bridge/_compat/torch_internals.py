@@ -39,6 +39,16 @@ def without_constant(mode: Any, tensor: torch.Tensor) -> torch.Tensor:
     return fake
 
 
+# Ops that update running statistics in place, which their schemas do not say.
+_UPDATES_STATISTICS = (
+    "aten::native_batch_norm",
+    "aten::cudnn_batch_norm",
+    "aten::miopen_batch_norm",
+    "aten::instance_norm",
+)
+_STATISTICS = ("running_mean", "running_var")
+
+
 def is_fake(tensor: torch.Tensor) -> bool:
     """Whether a tensor belongs to a fake tensor mode."""
     from torch._subclasses.fake_tensor import FakeTensor
@@ -123,7 +133,13 @@ def written_arguments(
 ) -> Iterator[torch.Tensor]:
     """The tensors that an ATen op writes to, by its schema."""
     schema = getattr(function, "_schema", None)
-    if schema is None or not schema.is_mutable:
+    if schema is None:
+        return
+    if schema.name in _UPDATES_STATISTICS:
+        named = _named(schema, arguments, keywords)
+        if named.get("training") or named.get("train"):
+            yield from (named[name] for name in _STATISTICS if named.get(name) is not None)
+    if not schema.is_mutable:
         return
     for position, declared in enumerate(schema.arguments):
         if declared.alias_info is None or not declared.alias_info.is_write:
@@ -137,9 +153,20 @@ def written_arguments(
             yield from (item for item in value if isinstance(item, torch.Tensor))
 
 
-def draws_random_numbers(function: Any) -> bool:
+def _named(schema: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> dict[str, Any]:
+    names = [declared.name for declared in schema.arguments]
+    return {**dict(zip(names, arguments, strict=False)), **keywords}
+
+
+def draws_random_numbers(
+    function: Any, arguments: Sequence[Any], keywords: dict[str, Any]
+) -> bool:
     """Whether an ATen op reads torch's random generator."""
-    return torch.Tag.nondeterministic_seeded in getattr(function, "tags", ())
+    if torch.Tag.nondeterministic_seeded not in getattr(function, "tags", ()):
+        return False
+    named = _named(function._schema, arguments, keywords)
+    # Fused attention and dropout carry the tag also where they drop nothing.
+    return named.get("dropout_p", named.get("p", 1)) != 0 and named.get("train", True) is not False
 
 
 @contextlib.contextmanager

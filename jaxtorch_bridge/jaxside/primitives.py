@@ -55,8 +55,9 @@ def _linear_impl(*operands: Any, op: OpLike, linearized: LinearizedLike, transpo
             *xs, op=op, linearized=linearized, transposed=transposed
         )
 
-    # A linearization belongs to one op and lives as long: what it is by makes a name.
-    name = f"{op.key} linear {linearized.wrt} {transposed}"
+    # The compiled form holds the linearization, so that no other can have its id. (What it is
+    # by would not do: a function whose surroundings changed is linearized anew.)
+    name = f"linear {id(linearized)} {transposed}"
     return lowering.jitted(op, name, run)(*operands)
 
 

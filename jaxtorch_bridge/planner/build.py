@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..dtypes import DTYPES, canonical_name
+from ..dtypes import DTYPES, canonical_name, remark_on
 from ..errors import DtypeError
 from ..spec.enforce import Sizes, bind_inputs, check_outputs, check_static, resolve_outputs
 from ..spec.model import CallableSpec, TensorSpec
@@ -75,20 +75,31 @@ def plan_call(
     inputs: tuple[ArraySig, ...],
     sizes: Sizes | None,
     inference: Inference,
-    output_paths: Sequence[str],
+    output_paths: Sequence[tuple[str | int, ...]],
 ) -> CallPlan:
     """The frozen plan of a call.
+
+    Args:
+        spec: The contract, or None.
+        facts: What is known of the call.
+        inputs: As `plan_inputs` gave them.
+        sizes: Likewise.
+        inference: How the outputs were found, and which.
+        output_paths: Where each flat output stands in the function's result.
 
     Raises:
         SpecMismatchError: The outputs found do not fit the contract.
         DtypeError: An output has a dtype that JAX does not have.
     """
+    leaves = () if spec is None else spec.output_leaves()
+    order = _contract_order([path for path, _ in leaves], output_paths)
     if spec is not None and sizes is not None:
         found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]
-        sizes = check_outputs(spec, sizes, found, x64=facts.x64, when="when tracing")
-    excluded = _excluded_outputs(spec)
+        in_order = found if order is None else [found[index] for index in order]
+        sizes = check_outputs(spec, sizes, in_order, x64=facts.x64, when="when tracing")
+    declared = {} if order is None else {flat: leaves[i] for i, flat in enumerate(order)}
     outputs = tuple(
-        _output(facts, path, meta, index not in excluded)
+        _output(facts, path, meta, declared.get(index))
         for index, (path, meta) in enumerate(zip(output_paths, inference.outputs, strict=True))
     )
     return CallPlan(
@@ -107,11 +118,19 @@ def plan_call(
     )
 
 
-def _excluded_outputs(spec: CallableSpec | None) -> frozenset[int]:
-    if spec is None:
-        return frozenset()
-    leaves = spec.output_leaves()
-    return frozenset(i for i, (_, declared) in enumerate(leaves) if not declared.differentiable)
+def _contract_order(
+    declared: Sequence[ContractPath], paths: Sequence[tuple[str | int, ...]]
+) -> list[int] | None:
+    """For each output of the contract, the flat output that it is; None if counts differ.
+
+    JAX sorts the keys of a dict, a contract does not: names decide where there are names.
+    """
+    if len(declared) != len(paths):
+        return None
+    by_path = {tuple(map(str, path)): index for index, path in enumerate(paths)}
+    if set(by_path) == set(declared):
+        return [by_path[path] for path in declared]
+    return list(range(len(paths)))
 
 
 def _free_input(array: ArrayArgument) -> ArraySig:
@@ -129,24 +148,33 @@ def _declared_input(array: ArrayArgument, declared: TensorSpec) -> ArraySig:
     )
 
 
-def _output(facts: CallFacts, path: str, meta: OutputMeta, differentiable: bool) -> ArraySig:
+def _output(
+    facts: CallFacts,
+    path: tuple[str | int, ...],
+    meta: OutputMeta,
+    declared: tuple[ContractPath, TensorSpec] | None,
+) -> ArraySig:
+    name = _path_text(path if declared is None else declared[0])
     if meta.torch_dtype not in DTYPES:
-        from ..dtypes import remark_on
-
         raise DtypeError(
-            f"{facts.name}, output `{path}`: torch returned {meta.torch_dtype}, which JAX does not "
+            f"{facts.name}, output `{name}`: torch returned {meta.torch_dtype}, which JAX does not "
             f"have: {remark_on(meta.torch_dtype)}."
         )
     dtype = canonical_name(meta.torch_dtype, x64=facts.x64)
-    row = DTYPES[dtype]
-    return ArraySig(
-        path, meta.shape, dtype, meta.torch_dtype, row.differentiable and differentiable
+    differentiable = DTYPES[dtype].differentiable and (
+        declared is None or declared[1].differentiable
     )
+    return ArraySig(name, meta.shape, dtype, meta.torch_dtype, differentiable)
+
+
+def _path_text(path: Sequence[str | int]) -> str:
+    if not path:
+        return "output"
+    first = path[0] if isinstance(path[0], str) else f"output[{path[0]}]"
+    return first + "".join(f"[{part!r}]" for part in path[1:])
 
 
 def _no_torch_dtype(name: str, array: ArrayArgument) -> str:
-    from ..dtypes import remark_on
-
     return (
         f"{name}, argument `{array.path}`: dtype {array.dtype} cannot be handed to torch: "
         f"{remark_on(array.dtype)}. Cast it first, with `.astype(...)`."

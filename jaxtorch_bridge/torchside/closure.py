@@ -91,9 +91,14 @@ class ClosureGuard:
         self._key = state.key()
         self._tensors = state.tensors()
 
+    @property
+    def holds(self) -> bool:
+        """Whether nothing has changed."""
+        return self._state.key() == self._key and self._state.tensors() == self._tensors
+
     def check(self) -> None:
         """Raise StaleClosureError if the captured graph is out of date."""
-        if self._state.key() == self._key and self._state.tensors() == self._tensors:
+        if self.holds:
             return
         raise StaleClosureError(
             "a module that the function uses was switched between train() and eval(), a "

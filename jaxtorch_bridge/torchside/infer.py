@@ -58,7 +58,7 @@ class _OpWatch(TorchDispatchMode):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
                 observed.closes_over_grad |= value.requires_grad and not compat.is_fake(value)
-        observed.random |= compat.draws_random_numbers(func)
+        observed.random |= compat.draws_random_numbers(func, args, kwargs)
         return func(*args, **kwargs)
 
     def _with_fakes(self, args: Any, kwargs: Any) -> Any:

@@ -79,6 +79,12 @@ class Linearized:
     pullback: TorchOp | None
     pullback_inputs: tuple[int, ...]
     failures: tuple[str, ...] = ()
+    guard: ClosureGuard | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the function's surroundings are still those that were traced."""
+        return self.guard is None or self.guard.holds
 
     @property
     def residual_bytes(self) -> int:
@@ -88,7 +94,9 @@ class Linearized:
     @property
     def words(self) -> tuple[str, ...]:
         """Lines for `explain`."""
-        names = ", ".join(self.source.inputs[index].path for index in self.wrt)
+        shown = [self.source.inputs[index].path for index in self.wrt[:4]]
+        hidden = len(self.wrt) - len(shown)
+        names = ", ".join(shown) + (f" and {hidden} more" if hidden else "")
         rung = {
             "saved": f"saved residuals, {self.residual_bytes} bytes in {len(self.residuals)} arrays",
             "recompute": "recompute with torch.autograd.grad",
@@ -118,6 +126,7 @@ def linearize(source: Source, wrt: tuple[int, ...]) -> Linearized:
 
 
 def _from_saved_residuals(source: Source, wrt: tuple[int, ...]) -> Linearized:
+    guard = ClosureGuard(source.closure)
     graphs = capture_joint(
         source.function,
         source.inputs,
@@ -128,10 +137,9 @@ def _from_saved_residuals(source: Source, wrt: tuple[int, ...]) -> Linearized:
         x64=source.x64,
     )
     if graphs is None:
-        return Linearized(wrt, "zero", source, None, (), (), (), None, ())
+        return Linearized(wrt, "zero", source, None, (), (), (), None, (), guard=guard)
     residuals = tuple(layout.sig for _, layout in graphs.kept)
     read = tuple(sorted({place.index for place in graphs.saved if place.source == "input"}))
-    guard = ClosureGuard(source.closure)
     context = source.context.without_grad()
 
     def run_forward(*inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -165,6 +173,7 @@ def _from_saved_residuals(source: Source, wrt: tuple[int, ...]) -> Linearized:
         graphs.grad_inputs,
         pullback,
         read,
+        guard=guard,
     )
 
 
@@ -195,24 +204,8 @@ def _by_recomputing(source: Source, wrt: tuple[int, ...], failures: tuple[str, .
         cotangents = _to_torch(source, diff_outputs, arguments[len(inputs) :])
         with _restored(source.updated):
             leaves, _ = source.function(*inputs)
-        pairs = [
-            (leaves[index], cotangent)
-            for index, cotangent in zip(diff_outputs, cotangents, strict=True)
-            if leaves[index].requires_grad
-        ]
-        asked = [inputs[index] for index in wrt]
-        if not pairs:
-            return [torch.zeros_like(tensor) for tensor in asked]
-        gradients = torch.autograd.grad(
-            [output for output, _ in pairs],
-            asked,
-            [cotangent for _, cotangent in pairs],
-            allow_unused=True,
-        )
-        return _conjugate(
-            torch.zeros_like(tensor) if gradient is None else gradient
-            for gradient, tensor in zip(gradients, asked, strict=True)
-        )
+            outputs = [leaves[index] for index in diff_outputs]
+            return _conjugate(_gradients(outputs, [inputs[index] for index in wrt], cotangents))
 
     context = TorchContext(True, source.context.autocast, source.context.default_dtype)
     pullback = TorchOp(
@@ -227,6 +220,27 @@ def _by_recomputing(source: Source, wrt: tuple[int, ...], failures: tuple[str, .
     return Linearized(
         wrt, "recompute", source, None, (), diff_outputs, wrt, pullback, every, failures
     )
+
+
+def _gradients(
+    outputs: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+) -> list[torch.Tensor]:
+    """Gradients of what was recorded; zeros where nothing was."""
+    recorded = [i for i, output in enumerate(outputs) if output.requires_grad]
+    if not recorded:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    found = torch.autograd.grad(
+        [outputs[i] for i in recorded],
+        inputs,
+        [cotangents[i] for i in recorded],
+        allow_unused=True,
+    )
+    return [
+        torch.zeros_like(tensor) if gradient is None else gradient
+        for gradient, tensor in zip(found, inputs, strict=True)
+    ]
 
 
 def _refuse_beyond_depth(source: Source) -> None:

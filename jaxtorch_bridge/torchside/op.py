@@ -92,7 +92,7 @@ class TorchOp:
         """
         with self._lock:
             found = self._linearized.get(wrt)
-            if found is None:
+            if found is None or not found.fresh:
                 if self._linearizer is None:
                     from ..errors import DifferentiationError
 
