@@ -120,9 +120,7 @@ def describe_arrays(
     arrays = []
     for position, (shape, dtype) in zip(leaves.positions, shapes, strict=True):
         path = named[position]
-        arrays.append(
-            ArrayArgument(trees.path_text(path), tuple(map(str, path)), shape, dtype)
-        )
+        arrays.append(ArrayArgument(trees.path_text(path), tuple(map(str, path)), shape, dtype))
     static = {
         trees.path_text(path): leaves.template[index]
         for index, path in enumerate(named)
@@ -174,9 +172,7 @@ def _call_path(index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str
 
 
 def _call_paths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-    found = [
-        (trees.path_text(path, "args"), leaf) for path, leaf in trees.flatten_with_paths(args)
-    ]
+    found = [(trees.path_text(path, "args"), leaf) for path, leaf in trees.flatten_with_paths(args)]
     return found + [
         (trees.path_text(path), leaf) for path, leaf in trees.flatten_with_paths(kwargs)
     ]

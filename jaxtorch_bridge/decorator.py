@@ -130,7 +130,7 @@ class JaxCallable(Generic[P, R]):
             TorchExecutionError: The torch function failed (its exception is the cause).
         """
         if is_any_autocast_enabled():
-            return self._sorted_call(args, kwargs, None)
+            return self._sorted_call(args, kwargs, None)  # type: ignore[no-any-return]
         # The common ways of calling are looked up before anything is taken apart: an eager
         # call should cost little more than a jitted one.
         surroundings = (torch.is_grad_enabled(), torch.get_default_dtype(), self._state_key())
@@ -142,16 +142,16 @@ class JaxCallable(Generic[P, R]):
                 key = (len(args), surroundings)
                 entry = self._known.get(key)
                 if entry is None:
-                    return self._sorted_call(args, kwargs, key)
+                    return self._sorted_call(args, kwargs, key)  # type: ignore[no-any-return]
                 return entry.run(args)  # type: ignore[no-any-return]
         quick = quick_key(args, kwargs)
         if quick is None:
-            return self._sorted_call(args, kwargs, None)
-        key, arrays = (quick[0], surroundings), quick[1]
-        entry = self._known.get(key)
+            return self._sorted_call(args, kwargs, None)  # type: ignore[no-any-return]
+        known = (quick[0], surroundings)
+        entry = self._known.get(known)
         if entry is None:
-            return self._sorted_call(args, kwargs, key)
-        return entry.run(arrays)  # type: ignore[no-any-return]
+            return self._sorted_call(args, kwargs, known)  # type: ignore[no-any-return]
+        return entry.run(quick[1])  # type: ignore[no-any-return]
 
     def plan(self, *args: P.args, **kwargs: P.kwargs) -> CallPlan:
         """The plan for these arguments: arrays, tracers or `jax.ShapeDtypeStruct`.

@@ -69,7 +69,7 @@ WITHOUT_PARTNER: dict[str, str] = {
     "int4": "torch has no 4-bit integers in tensors; use int8",
     "uint2": "torch has no 2-bit integers; use uint8",
     "uint4": "torch has no 4-bit integers in tensors; use uint8",
-    "float4_e2m1fn": "torch packs two of these in one element (float4_e2m1fn_x2); use float8_e4m3fn",
+    "float4_e2m1fn": "torch packs two of these in an element (float4_e2m1fn_x2); use float8_e4m3fn",
     "float4_e2m1fn_x2": "JAX does not pack two values in one element; use float8_e4m3fn",
     "float8_e3m4": "torch has no such float8; use float8_e4m3fn",
     "float8_e4m3": "torch has no such float8; use float8_e4m3fn",

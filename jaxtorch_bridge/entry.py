@@ -22,9 +22,7 @@ class Entry:
 
     def __init__(self, planner: Planner, leaves: Leaves) -> None:
         # Only the form of the call is kept, not the arrays of whoever came first.
-        form = Leaves(
-            leaves.structure, leaves.template, leaves.positions, [], leaves.key, 0, False
-        )
+        form = Leaves(leaves.structure, leaves.template, leaves.positions, [], leaves.key, 0, False)
         direct: Callable[..., Any] | None = planner.function if is_direct(leaves) else None
         self._planner = planner
         self._call = Call(FlatFunction(planner.function, form), direct, form, current_context())
@@ -125,7 +123,7 @@ def _shapes(arrays: Sequence[Any]) -> Shapes:
 
 def _dtype_name(array: Any) -> str:
     dtype = array.dtype
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
         return str(dtype)
     return str(jax.dtypes.canonicalize_dtype(dtype))
 

@@ -38,7 +38,9 @@ class SpecProblem:
     column: int | None = None
 
     def __str__(self) -> str:
-        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        place = ":".join(
+            str(part) for part in (self.file, self.line, self.column) if part is not None
+        )
         where = f"`{self.path}`: " if self.path else ""
         return f"{place + ': ' if place else ''}{where}expected {self.expected}; got {self.found}"
 
@@ -68,7 +70,12 @@ class SpecMismatchError(BridgeError, TypeError):
     """
 
     def __init__(
-        self, message: str, *, callable_name: str, argument: str, sizes: dict[str, int] | None = None
+        self,
+        message: str,
+        *,
+        callable_name: str,
+        argument: str,
+        sizes: dict[str, int] | None = None,
     ) -> None:
         self.callable_name = callable_name
         self.argument = argument

@@ -105,7 +105,9 @@ class Planner:
         self._code = code_digest(function)
         self._warned: set[How] = set()
 
-    def plan(self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool) -> Planned:
+    def plan(
+        self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool
+    ) -> Planned:
         """The plan for arrays of these shapes.
 
         Args:
@@ -140,9 +142,7 @@ class Planner:
         facts = self._facts(call, shapes)
         inputs, sizes = plan_inputs(self._spec, facts)
         device = self._device(values)
-        inference, updated, attempts = infer_abstractly(
-            call.function, inputs, device, self._label
-        )
+        inference, updated, attempts = infer_abstractly(call.function, inputs, device, self._label)
         leaves = None
         if inference is None:
             declared = contract_outputs(self._spec, sizes)
@@ -173,7 +173,9 @@ class Planner:
 
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
         arrays, static = describe_arrays(self.function, call.leaves, shapes)
-        return CallFacts(self._name, self._code, arrays, static, call.context.texts(), x64_enabled())
+        return CallFacts(
+            self._name, self._code, arrays, static, call.context.texts(), x64_enabled()
+        )
 
     def _device(self, values: Sequence[Any] | None) -> str:
         """Where to evaluate abstractly: by the module's parameters, the arrays, the backend."""
@@ -276,9 +278,9 @@ class Planner:
         arguments = ", ".join(f"`{sig.path}` {sig}" for sig in inputs)
         return PlanningError(
             f"{self._label}: expected to find the outputs for {arguments or 'no arguments'} before "
-            f"running; every way failed:\n{tried}\nIf the function looks at values, give a contract "
-            "with outputs, example=(...) with sensible arguments, or call it once eagerly with "
-            "these shapes before jit."
+            f"running; every way failed:\n{tried}\n"
+            "If the function looks at values, give a contract with outputs, example=(...) with "
+            "sensible arguments, or call it once eagerly with these shapes before jit."
         )
 
 

@@ -88,7 +88,9 @@ def path_text(path: Sequence[str | int], root: str = "") -> str:
 
 
 def _fields(leaf: Any) -> dict[str, Any]:
-    return {field.name: getattr(leaf, field.name) for field in dataclasses.fields(leaf) if field.init}
+    return {
+        field.name: getattr(leaf, field.name) for field in dataclasses.fields(leaf) if field.init
+    }
 
 
 def _flatten_dataclasses(leaves: Sequence[Any], treedef: Any) -> tuple[list[Any], Structure]:

@@ -88,8 +88,8 @@ bool BufferView::Open(const ffi::AnyBuffer& buffer, DLDevice device, DLDataType 
   managed.manager_ctx = block;
   managed.deleter = &BufferView::Deleter;
   managed.flags = 0;
-  managed.dl_tensor = DLTensor{buffer.untyped_data(), device, static_cast<int32_t>(rank), dtype,
-                               shape, strides, 0};
+  managed.dl_tensor =
+      DLTensor{buffer.untyped_data(), device, static_cast<int32_t>(rank), dtype, shape, strides, 0};
   void* object = nullptr;
   if (g_torch.dlpack->managed_tensor_to_py_object_no_sync(&managed, &object) != 0) {
     // Torch did not take the tensor over, so its share of the block is ours to drop as well.

@@ -7,7 +7,13 @@
 
 namespace jaxtorch {
 
-enum DLDeviceType : int32_t { kDLCPU = 1, kDLCUDA = 2, kDLCUDAHost = 3, kDLROCM = 10, kDLCUDAManaged = 13 };
+enum DLDeviceType : int32_t {
+  kDLCPU = 1,
+  kDLCUDA = 2,
+  kDLCUDAHost = 3,
+  kDLROCM = 10,
+  kDLCUDAManaged = 13
+};
 
 // Type codes; the float8 kinds came with DLPack 1.1.
 enum DLTypeCode : uint8_t {
@@ -75,7 +81,8 @@ struct DLPackExchangeAPI {
   void* managed_tensor_allocator;
   void* managed_tensor_from_py_object_no_sync;
   // Takes over `tensor` when it succeeds; returns 0, or -1 with a Python exception set.
-  int (*managed_tensor_to_py_object_no_sync)(DLManagedTensorVersioned* tensor, void** out_py_object);
+  int (*managed_tensor_to_py_object_no_sync)(DLManagedTensorVersioned* tensor,
+                                             void** out_py_object);
   // Describes a tensor without owning it; the pointers hold as long as the tensor lives.
   int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);
   void* current_work_stream;

@@ -29,8 +29,8 @@ ffi::Error Fault(const Op& op, const char* kind, size_t index, PyObject* payload
     PyRef error = TakeRaisedException();
     PyRef words = PyRef::Steal(PyObject_Str(error.get()));
     PyErr_Clear();
-    return ffi::Error::Internal(op.key + ": " + kind + "; describing it failed as well: " +
-                                TextOf(words.get()));
+    return ffi::Error::Internal(op.key + ": " + kind +
+                                "; describing it failed as well: " + TextOf(words.get()));
   }
   return ffi::Error::Internal(TextOf(text.get()));
 }
@@ -96,8 +96,7 @@ ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuf
       (device.device_type != kDLCPU && tensor.device.device_id != device.device_id)) {
     return Fault(op, "output_device", index, output);
   }
-  const int64_t size_bytes =
-      static_cast<int64_t>(buffer.element_count()) * dtype->size_bytes();
+  const int64_t size_bytes = static_cast<int64_t>(buffer.element_count()) * dtype->size_bytes();
   if (size_bytes == 0) return ffi::Error::Success();
   const char* source = static_cast<const char*>(tensor.data) + tensor.byte_offset;
   if (source == buffer.untyped_data() && lazy == 0) return ffi::Error::Success();
@@ -239,9 +238,9 @@ ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets&
   }
   int plain = ThreadHasPlainContext(op);
   if (plain < 0) return RaisedFault(op);
-  PyRef result = PyRef::Steal(PyObject_Vectorcall(
-      plain ? op.run.get() : op.run_in_context.get(), call.data() + 1,
-      inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+  PyRef result = PyRef::Steal(
+      PyObject_Vectorcall(plain ? op.run.get() : op.run_in_context.get(), call.data() + 1,
+                          inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
   if (!result) return RaisedFault(op);
   ffi::Error stored = StoreOutputs(op, result.get(), rets, device);
   if (stored.failure()) return stored;
@@ -292,24 +291,21 @@ ffi::Error CudaImpl(OpState* state, void* stream, int32_t ordinal, ffi::Remainin
 }  // namespace
 
 XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
-  static auto* kernel = ffi::Ffi::BindInstantiate()
-                            .Attr<std::string_view>("op")
-                            .To(InstantiateImpl)
-                            .release();
+  static auto* kernel =
+      ffi::Ffi::BindInstantiate().Attr<std::string_view>("op").To(InstantiateImpl).release();
   return kernel->Call(frame);
 }
 
 // `op` stays among the attributes at execution; naming it here keeps the binding's count right.
 XLA_FFI_Error* ExecuteCpu(XLA_FFI_CallFrame* frame) {
-  static auto* kernel =
-      ffi::Ffi::Bind()
-          .Ctx<ffi::State<OpState>>()
-          .RemainingArgs()
-          .RemainingRets()
-          .Attrs()
-          .To([](OpState* state, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                 ffi::Dictionary) { return CpuImpl(state, args, rets); })
-          .release();
+  static auto* kernel = ffi::Ffi::Bind()
+                            .Ctx<ffi::State<OpState>>()
+                            .RemainingArgs()
+                            .RemainingRets()
+                            .Attrs()
+                            .To([](OpState* state, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                                   ffi::Dictionary) { return CpuImpl(state, args, rets); })
+                            .release();
   return kernel->Call(frame);
 }
 

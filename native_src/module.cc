@@ -21,8 +21,7 @@ PyObject* Configure(PyObject*, PyObject* args) {
                         &use_count, &collect, &enter, &leave)) {
     return nullptr;
   }
-  auto* api =
-      static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+  auto* api = static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
   if (api == nullptr) return nullptr;
   if (api->header.version.major != 1 || api->dltensor_from_py_object_no_sync == nullptr) {
     return PyErr_Format(PyExc_ImportError, "torch's DLPack table has version %u.%u; 1.x is needed",
@@ -139,10 +138,15 @@ PyMethodDef kMethods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-PyModuleDef kModule = {
-    PyModuleDef_HEAD_INIT, "jaxtorch_bridge._native",
-    "XLA FFI handler and op table of jaxtorch_bridge.", -1, kMethods,
-    nullptr, nullptr, nullptr, nullptr};
+PyModuleDef kModule = {PyModuleDef_HEAD_INIT,
+                       "jaxtorch_bridge._native",
+                       "XLA FFI handler and op table of jaxtorch_bridge.",
+                       -1,
+                       kMethods,
+                       nullptr,
+                       nullptr,
+                       nullptr,
+                       nullptr};
 
 }  // namespace
 }  // namespace jaxtorch

@@ -10,7 +10,7 @@ namespace jaxtorch {
 struct TorchApi {
   const DLPackExchangeAPI* dlpack = nullptr;
   PyTypeObject* tensor_type = nullptr;
-  PyObject* is_grad_enabled = nullptr;         // torch.is_grad_enabled
+  PyObject* is_grad_enabled = nullptr;  // torch.is_grad_enabled
   PyObject* is_any_autocast_enabled = nullptr;
   PyObject* storage_use_count = nullptr;
   PyObject* gc_collect = nullptr;

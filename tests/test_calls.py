@@ -64,7 +64,9 @@ def test_tensors_pass_straight_through():
 
 def test_mixed_arrays_and_tensors_name_which_is_which(x):
     function = jax_callable(lambda a, b, c: a)
-    with pytest.raises(TypeError, match=r"JAX arrays in `args\[0\]\['k'\]`, `c` and torch tensors in `args\[1\]`"):
+    with pytest.raises(
+        TypeError, match=r"JAX arrays in `args\[0\]\['k'\]`, `c` and torch tensors in `args\[1\]`"
+    ):
         function({"k": x}, torch.ones(2), c=x)
     with pytest.raises(ArgumentError, match="t2j or j2t"):
         function(x, x, torch.ones(2))
@@ -76,7 +78,11 @@ def test_pytrees_in_and_out(x, jit):
 
     @jax_callable
     def function(tree, pair):
-        return {"sum": tree["a"] + tree["b"][0], "none": None, "pair": Pair(pair.second, [pair.first])}
+        return {
+            "sum": tree["a"] + tree["b"][0],
+            "none": None,
+            "pair": Pair(pair.second, [pair.first]),
+        }
 
     call = jax.jit(function) if jit else function
     result = call({"a": x, "b": (x * 2, None)}, Pair(x, x + 1))
@@ -100,7 +106,12 @@ def test_open_dataclasses_in_and_out(x):
         assert isinstance(pack, Pack)
         return Pack(pack.values * 2, {"inner": Pack(pack.extra)})
 
-    for call in (function, lambda pack: jax.jit(lambda v, e: function(Pack(v, e)).extra["inner"].values)(pack.values, pack.extra)):
+    for call in (
+        function,
+        lambda pack: jax.jit(lambda v, e: function(Pack(v, e)).extra["inner"].values)(
+            pack.values, pack.extra
+        ),
+    ):
         result = call(Pack(x, x + 1))
         inner = result.extra["inner"].values if isinstance(result, Pack) else result
         np.testing.assert_array_equal(inner, x + 1)
@@ -118,12 +129,14 @@ def test_keyword_and_static_arguments(x):
     np.testing.assert_allclose(reduce(x, dim=0, mode="mean", scale=2.0), x.mean(0) * 2)
     np.testing.assert_allclose(reduce(x, dim=1), x.sum(1))
     np.testing.assert_allclose(jax.jit(lambda x: reduce(x=x, dim=0, flags=("a", 1)))(x), x.sum(0))
-    assert ("mean", 2.0) == seen[0][1:3]
+    assert seen[0][1:3] == ("mean", 2.0)
     assert type(seen[0][0]) is int
 
 
 def test_static_values_that_are_equal_but_not_the_same_are_told_apart(x):
-    function = jax_callable(lambda x, k: x * k if type(k) is float else (x > 0) if k is True else x.int() * k)
+    function = jax_callable(
+        lambda x, k: x * k if type(k) is float else (x > 0) if k is True else x.int() * k
+    )
     assert function(x, 1.0).dtype == jnp.float32
     assert function(x, True).dtype == jnp.bool_
     assert function(x, 1).dtype == jnp.int32
@@ -133,7 +146,10 @@ def test_static_values_that_are_equal_but_not_the_same_are_told_apart(x):
 
 
 def test_unhashable_static_argument_is_named(x):
-    with pytest.raises(ArgumentError, match=r"argument `opts`: expected an array or a static value, got an unhashable set"):
+    with pytest.raises(
+        ArgumentError,
+        match=r"argument `opts`: expected an array or a static value, got an unhashable set",
+    ):
         jax_callable(lambda x, opts: x)(x, opts={1, 2})
 
 

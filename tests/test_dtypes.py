@@ -63,8 +63,8 @@ def test_arithmetic_agrees_with_torch(dtype, jit):
             a = make(dtype, shape)
             try:
                 wanted = function(j2t(a, copy=True), j2t(a, copy=True))
-            except RuntimeError as error:  # torch has no such kernel for uint16 and up
-                assert "not implemented" in str(error)
+            except RuntimeError:  # torch has no such kernel for uint16 and up
+                assert dtype in ("uint16", "uint32", "uint64")
                 continue
             for result, tensor in zip(call(a, a), wanted, strict=True):
                 assert as_bytes(result) == as_bytes(_torch_bytes(tensor))
@@ -73,7 +73,12 @@ def test_arithmetic_agrees_with_torch(dtype, jit):
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 def test_results_of_64_bits_follow_jax_while_x64_is_off(jit):
     function = jax_callable(
-        lambda x: (x.argmax(), x.double() * 1e300, x.to(torch.complex128), x.long().to(torch.uint64))
+        lambda x: (
+            x.argmax(),
+            x.double() * 1e300,
+            x.to(torch.complex128),
+            x.long().to(torch.uint64),
+        )
     )
     call = jax.jit(function) if jit else function
     x = jnp.asarray([1.0, 3.0, 2.0])
@@ -101,7 +106,9 @@ print([str(v.dtype) for v in r], f.plan(jnp.arange(3.0)).outputs[0].dtype)
 @pytest.mark.parametrize("dtype", ["int4", "uint4", "float8_e4m3", "float8_e4m3b11fnuz"])
 def test_dtypes_that_torch_lacks_are_refused_by_argument(dtype):
     x = jnp.zeros(2, getattr(jnp, dtype))
-    with pytest.raises(DtypeError, match=f"argument `labels`: dtype {dtype} cannot be handed to torch"):
+    with pytest.raises(
+        DtypeError, match=f"argument `labels`: dtype {dtype} cannot be handed to torch"
+    ):
         jax_callable(lambda x, labels: x)(jnp.ones(2), labels=x)
     assert dtype in WITHOUT_PARTNER
 

@@ -51,7 +51,9 @@ def test_eager_failure_carries_the_exception_and_its_traceback(x):
 
 def test_failure_under_jit_carries_the_text(x):
     function = jax_callable(fails_when_run)
-    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="KeyError: 'no such thing'") as caught:
+    with pytest.raises(
+        (jax.errors.JaxRuntimeError, ValueError), match="KeyError: 'no such thing'"
+    ) as caught:
         jax.jit(function)(x)
     assert "in helper" in str(caught.value)
     assert "x  float32[2, 3]" in str(caught.value)
@@ -102,7 +104,9 @@ def test_failure_in_the_backward_pass_names_itself(x):
             return gradient
 
     function = jax_callable(lambda x: Refuses.apply(x) * 2)
-    with pytest.raises(Exception, match=r"\(backward\): the torch function raised ArithmeticError|no way back"):
+    with pytest.raises(
+        Exception, match=r"\(backward\): the torch function raised ArithmeticError|no way back"
+    ):
         jax.grad(lambda x: function(x).sum())(x)
 
 
@@ -147,9 +151,15 @@ def changes_its_mind(kinds):
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [
-        (lambda x: x[:1], r"output `output`: planned float32\[2, 3\], but torch returned float32\[1, 3\]"),
+        (
+            lambda x: x[:1],
+            r"output `output`: planned float32\[2, 3\], but torch returned float32\[1, 3\]",
+        ),
         (lambda x: x.double(), r"planned float32\[2, 3\], but torch returned float64\[2, 3\]"),
-        (lambda x: (x.clone(), x.clone()), r"expected 1 tensors \(`output` float32\[2, 3\]\), got tuple of 2"),
+        (
+            lambda x: (x.clone(), x.clone()),
+            r"expected 1 tensors \(`output` float32\[2, 3\]\), got tuple of 2",
+        ),
         (lambda x: None, "but torch returned NoneType"),
         (lambda x: x.to_sparse(), "torch.sparse_coo tensor"),
         (lambda x: x.to("meta"), "output `output`"),

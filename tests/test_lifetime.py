@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from jaxtorch_bridge import jax_callable
 from jaxtorch_bridge.torchside.native import op_keys
@@ -35,7 +34,7 @@ def test_dropping_the_callable_frees_its_entries():
 def test_an_executable_keeps_its_op():
     function = jax_callable(lambda x: x * 3, name="compiled")
     x = jnp.ones(4)
-    compiled = jax.jit(lambda x: function(x)).lower(x).compile()
+    compiled = jax.jit(function).lower(x).compile()
     del function
     assert len(keys_of("compiled")) == 1
     np.testing.assert_array_equal(compiled(x), x * 3)
@@ -47,7 +46,7 @@ def test_an_executable_keeps_its_op():
 def test_a_lowered_program_keeps_its_op_until_it_is_compiled():
     function = jax_callable(lambda x: x * 4, name="lowered")
     x = jnp.ones(4)
-    lowered = jax.jit(lambda x: function(x)).lower(x)
+    lowered = jax.jit(function).lower(x)
     del function
     gc.collect()
     np.testing.assert_array_equal(lowered.compile()(x), x * 4)
@@ -85,7 +84,9 @@ import jax, jax.numpy as jnp, torch
 from jaxtorch_bridge import jax_callable
 from jaxtorch_bridge.torchside.native import op_keys
 scale = 3
-f = jax_callable(lambda x, mode: torch.tanh(x) * scale if mode in {"a", "b", "c"} else x, name="stable")
+def g(x, mode):
+    return torch.tanh(x) * scale if mode in {"a", "b", "c"} else x
+f = jax_callable(g, name="stable")
 jax.grad(lambda x: f(x, mode="a").sum())(jnp.ones(3))
 print(op_keys())
 """

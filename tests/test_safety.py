@@ -83,7 +83,9 @@ def test_mutation_that_only_the_contract_vouched_for(x):
         return x + 1
 
     before = np.array(x)
-    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="sneaky@1.0.0, input `x`"):
+    with pytest.raises(
+        (jax.errors.JaxRuntimeError, ValueError), match=r"sneaky@1\.0\.0, input `x`"
+    ):
         jax.jit(jax_callable(sneaky, spec=spec))(x)
     np.testing.assert_array_equal(x, before)
 
@@ -122,7 +124,9 @@ def test_escape_is_an_error_and_the_tensor_gets_memory_of_its_own(keep, jit, x):
     wrapped = jax_callable(function)
     expected = keep(torch.from_numpy(np.array(x)))
     if jit:
-        with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="input `x`: expected torch to be done"):
+        with pytest.raises(
+            (jax.errors.JaxRuntimeError, ValueError), match="input `x`: expected torch to be done"
+        ):
             jax.jit(wrapped)(x)
     else:
         with pytest.raises(EscapeError, match=r"Keep `x.clone\(\)` instead"):
@@ -202,9 +206,7 @@ def test_abstract_evaluation_leaves_closed_over_state_alone(x):
     function = jax_callable(norm)
     function.plan(x)
     assert int(norm.num_batches_tracked) == 0
-    np.testing.assert_allclose(
-        function(x), twin(torch.from_numpy(np.array(x))).detach(), rtol=1e-6
-    )
+    np.testing.assert_allclose(function(x), twin(torch.from_numpy(np.array(x))).detach(), rtol=1e-6)
     assert int(norm.num_batches_tracked) == 1
     torch.testing.assert_close(norm.running_mean, twin.running_mean)
 

@@ -54,13 +54,35 @@ def output_avals(
     Under ``shard_map(check_vma=True)`` a result varies over every mesh axis that an operand
     varies over; forgetting that would lose the ``psum`` in gradients of replicated inputs.
     """
-    varying: frozenset[Any] = frozenset()
-    for operand in operands:
-        varying = varying | getattr(operand, "vma", frozenset())
-    extra = {"vma": varying} if varying else {}
+    varying = _varying_axes(operands)
+    extra: dict[str, Any] = {"sharding": _core.get_cur_mesh_sharding()}
+    if varying:
+        extra["manual_axis_type"] = _core.ManualAxisType(varying=varying)
+    return [_core.ShapedArray(shape, jax.numpy.dtype(dtype), **extra) for shape, dtype in outputs]
+
+
+def with_equal_variance(operands: Sequence[Any]) -> list[Any]:
+    """The operands, all made to vary over the mesh axes that any of them varies over.
+
+    JAX's own primitives do so before they bind; the transpose of that is the ``psum``.
+    """
+    avals = [jax.typeof(operand) for operand in operands]
+    wanted = _varying_axes(avals)
+    if not wanted:
+        return list(operands)
     return [
-        _core.ShapedArray(shape, jax.numpy.dtype(dtype), **extra) for shape, dtype in outputs
+        jax.lax.pcast(operand, tuple(missing), to="varying")
+        if (missing := wanted - _varying_axes([aval]))
+        else operand
+        for operand, aval in zip(operands, avals, strict=True)
     ]
+
+
+def _varying_axes(avals: Sequence[Any]) -> frozenset[Any]:
+    found: frozenset[Any] = frozenset()
+    for aval in avals:
+        found = found | aval.mat.varying
+    return found
 
 
 def hold_weakly(kind: type) -> None:

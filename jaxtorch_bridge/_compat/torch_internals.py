@@ -73,13 +73,13 @@ def looks_at_values(error: BaseException) -> bool:
 
 def storage_key(tensor: torch.Tensor) -> int:
     """Equal for tensors that share memory, real or fake."""
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def give_own_memory(storage: torch.UntypedStorage) -> None:
     """Move a storage's content to memory of its own, under every tensor that shares it."""
     copy = storage.clone()
-    storage._swap_data_ptr_(copy)
+    storage._swap_data_ptr_(copy)  # type: ignore[attr-defined]
     # `copy` now frees the borrowed memory through its DLPack deleter.
 
 
@@ -144,9 +144,7 @@ def written_arguments(
     for position, declared in enumerate(schema.arguments):
         if declared.alias_info is None or not declared.alias_info.is_write:
             continue
-        value = (
-            arguments[position] if position < len(arguments) else keywords.get(declared.name)
-        )
+        value = arguments[position] if position < len(arguments) else keywords.get(declared.name)
         if isinstance(value, torch.Tensor):
             yield value
         elif isinstance(value, (list, tuple)):
@@ -158,9 +156,7 @@ def _named(schema: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> d
     return {**dict(zip(names, arguments, strict=False)), **keywords}
 
 
-def draws_random_numbers(
-    function: Any, arguments: Sequence[Any], keywords: dict[str, Any]
-) -> bool:
+def draws_random_numbers(function: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> bool:
     """Whether an ATen op reads torch's random generator."""
     if torch.Tag.nondeterministic_seeded not in getattr(function, "tags", ()):
         return False

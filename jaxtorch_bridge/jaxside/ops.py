@@ -11,13 +11,33 @@ from ..planner.signature import ArraySig
 class LinearizedLike(Protocol):
     """A derivative; see `torchside.linearize.Linearized`."""
 
-    wrt: tuple[int, ...]
-    forward: Any
-    residuals: tuple[ArraySig, ...]
-    diff_outputs: tuple[int, ...]
-    grad_inputs: tuple[int, ...]
-    pullback: Any
-    pullback_inputs: tuple[int, ...]
+    @property
+    def wrt(self) -> tuple[int, ...]:
+        """Inputs that carry a tangent."""
+
+    @property
+    def forward(self) -> Any:
+        """The op that computes outputs and residuals, or None."""
+
+    @property
+    def residuals(self) -> tuple[ArraySig, ...]:
+        """What the forward saves."""
+
+    @property
+    def diff_outputs(self) -> tuple[int, ...]:
+        """Outputs that carry a tangent."""
+
+    @property
+    def grad_inputs(self) -> tuple[int, ...]:
+        """Inputs that get a cotangent."""
+
+    @property
+    def pullback(self) -> Any:
+        """The op that runs backwards."""
+
+    @property
+    def pullback_inputs(self) -> tuple[int, ...]:
+        """Inputs that the pullback reads."""
 
 
 class OpLike(Protocol):
@@ -28,7 +48,10 @@ class OpLike(Protocol):
     inputs: tuple[ArraySig, ...]
     outputs: tuple[ArraySig, ...]
     handle: Any
-    keeper: dict[Any, Any] | None
+
+    @property
+    def keeper(self) -> dict[Any, Any] | None:
+        """Where compiled forms are kept."""
 
     def linearize(self, wrt: tuple[int, ...]) -> LinearizedLike:
         """The derivative by these inputs."""

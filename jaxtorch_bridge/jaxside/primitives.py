@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._compat.jax_internals import Primitive, mlir, output_avals
+from .._compat.jax_internals import Primitive, mlir, output_avals, with_equal_variance
 from . import lowering
 from .ops import LinearizedLike, OpLike, shapes_of
 
@@ -26,7 +26,7 @@ torch_linear_call_p.multiple_results = True
 
 def call(op: OpLike, *arrays: Any) -> list[Any]:
     """Run ``op`` on arrays or tracers."""
-    return list(torch_call_p.bind(*arrays, op=op))
+    return list(torch_call_p.bind(*with_equal_variance(arrays), op=op))
 
 
 def linear_results(linearized: LinearizedLike, op: OpLike, transposed: bool) -> list[Any]:
@@ -51,9 +51,7 @@ def _call_abstract(*avals: Any, op: OpLike) -> list[Any]:
 
 def _linear_impl(*operands: Any, op: OpLike, linearized: LinearizedLike, transposed: bool) -> Any:
     def run(*xs: Any) -> Any:
-        return torch_linear_call_p.bind(
-            *xs, op=op, linearized=linearized, transposed=transposed
-        )
+        return torch_linear_call_p.bind(*xs, op=op, linearized=linearized, transposed=transposed)
 
     # The compiled form holds the linearization, so that no other can have its id. (What it is
     # by would not do: a function whose surroundings changed is linearized anew.)

@@ -43,9 +43,7 @@ def _call_jvp(
         transposed=False,
     )
     by_output = dict(zip(linearized.diff_outputs, moved, strict=True))
-    out_tangents = [
-        by_output.get(index, None) for index in range(len(outputs))
-    ]
+    out_tangents = [by_output.get(index) for index in range(len(outputs))]
     return list(outputs), [
         zero_tangent_of(aval_of(output)) if tangent is None else tangent
         for output, tangent in zip(outputs, out_tangents, strict=True)
@@ -124,6 +122,6 @@ ad.primitive_transposes[torch_linear_call_p] = _linear_transpose
 batching.primitive_batchers[torch_call_p] = lambda operands, dims, **params: _batch_one_by_one(
     torch_call_p, operands, dims, params
 )
-batching.primitive_batchers[torch_linear_call_p] = (
-    lambda operands, dims, **params: _batch_one_by_one(torch_linear_call_p, operands, dims, params)
+batching.primitive_batchers[torch_linear_call_p] = lambda operands, dims, **params: (
+    _batch_one_by_one(torch_linear_call_p, operands, dims, params)
 )

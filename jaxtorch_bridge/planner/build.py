@@ -56,10 +56,14 @@ def plan_inputs(
     leaves = {array.contract_path: (array.shape, array.dtype) for array in facts.arrays}
     sizes = bind_inputs(spec, leaves, x64=facts.x64)
     declared = dict(spec.input_leaves())
-    return tuple(_declared_input(array, declared[array.contract_path]) for array in facts.arrays), sizes
+    return tuple(
+        _declared_input(array, declared[array.contract_path]) for array in facts.arrays
+    ), sizes
 
 
-def contract_outputs(spec: CallableSpec | None, sizes: Sizes | None) -> tuple[OutputMeta, ...] | None:
+def contract_outputs(
+    spec: CallableSpec | None, sizes: Sizes | None
+) -> tuple[OutputMeta, ...] | None:
     """The outputs as the contract alone gives them, or None if it leaves something open."""
     if spec is None or sizes is None:
         return None

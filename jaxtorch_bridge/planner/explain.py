@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from .plan import CallPlan
 
 
-def explain_plan(
-    plan: CallPlan, derivatives: Iterable[str] = (), notes: Iterable[str] = ()
-) -> str:
+def explain_plan(plan: CallPlan, derivatives: Iterable[str] = (), notes: Iterable[str] = ()) -> str:
     """The plan, one decision a line, and why the better choice was not taken.
 
     Args:

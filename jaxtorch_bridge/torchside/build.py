@@ -87,10 +87,7 @@ def _runner(
         for index, sig in enumerate(plan.inputs)
         if sig.torch_dtype != sig.dtype
     ]
-    if direct is not None and not casts:
-        run = direct
-    else:
-        run = _flat_runner(plan, function, casts)
+    run = _flat_runner(plan, function, casts) if direct is None or casts else direct
     # An abstract evaluation, or a run on copies of the caller's own arguments, has shown that
     # the inputs are left alone. A contract has not, nor has a run on other values.
     trusted = plan.inference.traced or plan.inference.how == "call"
@@ -111,8 +108,8 @@ def _flat_runner(
         leaves, found = function(*arguments)
         if found != structure:
             raise OutputError(
-                f"expected results of the structure {structure}, planned when tracing; got {found}. "
-                "The structure must follow from the arguments' shapes and static values.",
+                f"expected results of the structure {structure}, planned when tracing; got "
+                f"{found}. The structure must follow from the arguments' shapes and static values.",
                 callable_name=plan.label,
             )
         return leaves

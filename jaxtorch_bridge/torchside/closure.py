@@ -34,9 +34,7 @@ class ClosureState:
         """Equal as long as nothing that can be seen from here has changed. Cheap."""
         if not self.modules and not self._cells and not self._globals:
             return ()
-        flags = tuple(
-            part.training for module in self.modules for part in module.modules()
-        )
+        flags = tuple(part.training for module in self.modules for part in module.modules())
         values = [_plain_value(cell) for cell in self._cells]
         values += [_plain(names.get(name)) for names, name in self._globals]
         return flags, tuple(values)

@@ -147,8 +147,8 @@ class Faults:
             return f"{where}, but torch returned {type(payload).__name__}. Return a tensor."
         if kind == "output_layout":
             return (
-                f"{where}, but torch returned a {payload.layout} tensor on {payload.device} that has "
-                "no plain memory. Return a dense tensor (`.to_dense()`, `.dequantize()`)."
+                f"{where}, but torch returned a {payload.layout} tensor on {payload.device} that "
+                "has no plain memory. Return a dense tensor (`.to_dense()`, `.dequantize()`)."
             )
         got = f"{payload.dtype}{list(payload.shape)} on {payload.device}".removeprefix("torch.")
         advice = {

@@ -36,7 +36,7 @@ class _OpWatch(TorchDispatchMode):
     """Sees every ATen op: also writes through ``.data`` or ``detach()``, which versions miss."""
 
     def __init__(self, observed: Observed, mode: Any, inputs: Sequence[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._observed = observed
         self._mode = mode
         self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}

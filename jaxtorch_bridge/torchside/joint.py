@@ -18,7 +18,6 @@ from ..planner.signature import ArraySig
 from .infer import FlatFunction, fake_inputs
 from .residuals import ResidualLayout, restride
 
-
 Traced = Callable[..., tuple[torch.Tensor, ...]]
 
 

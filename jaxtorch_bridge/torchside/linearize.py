@@ -98,7 +98,8 @@ class Linearized:
         hidden = len(self.wrt) - len(shown)
         names = ", ".join(shown) + (f" and {hidden} more" if hidden else "")
         rung = {
-            "saved": f"saved residuals, {self.residual_bytes} bytes in {len(self.residuals)} arrays",
+            "saved": f"saved residuals, {self.residual_bytes} bytes in "
+            f"{len(self.residuals)} arrays",
             "recompute": "recompute with torch.autograd.grad",
             "zero": "zero: no output depends on them",
         }[self.rung]
@@ -246,8 +247,8 @@ def _gradients(
 def _refuse_beyond_depth(source: Source) -> None:
     if source.depth == 0:
         raise DifferentiationError(
-            f"{source.label}: expected no derivative, since the contract says `vjp_depth: 0`; got a "
-            f"first-order one. Raise vjp_depth, or use jax.lax.stop_gradient. [{source.where}]"
+            f"{source.label}: expected no derivative, since the contract says `vjp_depth: 0`; got "
+            f"a first-order one. Raise vjp_depth, or use jax.lax.stop_gradient. [{source.where}]"
         )
 
 

@@ -36,7 +36,8 @@ def native() -> ModuleType:
         enter_stream,
         leave_stream,
     )
-    return _native
+    module: ModuleType = _native
+    return module
 
 
 def op_keys() -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from .native import native
 if TYPE_CHECKING:
     from .linearize import Linearized
 
+
 class Keeper(dict[Any, Any]):
     """What the JAX side keeps as long as somebody can call the op: compiled eager forms.
 
