@@ -90,9 +90,10 @@ class Entry:
 
     def _first_run(self, arrays: Sequence[Any]) -> Any:
         """Plan by running on the caller's own arguments, and give back what came out."""
-        arrays = [_as_jax(array) for array in arrays]
-        shapes = _shapes(arrays)
-        with self._lock:
+        # A call on constants may stand inside somebody's jit; it is run here and now all the same.
+        with jax.ensure_compile_time_eval(), self._lock:
+            arrays = [_as_jax(array) for array in arrays]
+            shapes = _shapes(arrays)
             planned, results = self._planner.plan_by_running(self._call, shapes, arrays)
             self._plans[shapes, x64_enabled()] = planned
         return planned.rebuild(results)

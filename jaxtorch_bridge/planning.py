@@ -296,7 +296,8 @@ def _is_any_array(leaf: Any) -> bool:
 def _as_tensor(value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value.detach()
-    return j2t(jnp.asarray(value))
+    # Not through jnp.asarray: under a trace that would make a tracer of a numpy array.
+    return j2t(value if isinstance(value, jax.Array) else np.asarray(value))
 
 
 def _zeros(sig: ArraySig) -> torch.Tensor:

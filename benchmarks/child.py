@@ -1,0 +1,31 @@
+"""Measurements that need a process of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def run_child(script: str, *arguments: str) -> dict[str, Any]:
+    """Run a family's file as a program; its last line of output is JSON."""
+    done = subprocess.run(
+        [sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def resident_mib(field: str = "VmRSS") -> float:
+    """Memory of this process by Linux's own account: ``VmRSS`` now, ``VmHWM`` at its peak."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def reset_peak() -> None:
+    """Start ``VmHWM`` again from what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")

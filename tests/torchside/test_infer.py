@@ -1,0 +1,207 @@
+"""How outputs are found: abstractly, in a second way, by the contract, by runs that are counted."""
+
+from __future__ import annotations
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from jaxtorch_bridge import BridgeWarning, PlanningError, TorchExecutionError, jax_callable
+
+
+@pytest.fixture
+def x():
+    return jnp.asarray([[1.0, 2.0], [3.0, 4.0]])
+
+
+def counted(function):
+    """The function, and how often it ran for real and on which sums."""
+    runs = []
+
+    def wrapped(x):
+        if not isinstance(x, torch._subclasses.FakeTensor):
+            runs.append(float(x.detach().sum()))
+        return function(x)
+
+    return wrapped, runs
+
+
+def positive_log(x):
+    assert (x > 0).all(), "sigma must be positive"
+    return x.log()
+
+
+def increasing(t):
+    if not bool((t[1:] > t[:-1]).all()):
+        raise ValueError("times must increase")
+    return t.diff()
+
+
+def branches(x):
+    return x / x.norm() if float(x.norm()) > 1 else x
+
+
+@pytest.mark.parametrize("function", [positive_log, increasing, branches])
+def test_eager_functions_that_look_at_values_run_once_and_quietly(function, x):
+    times, runs = counted(function)
+    wrapped = jax_callable(times)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = wrapped(x)
+    assert runs == [10.0]  # the run that planned is the call itself
+    np.testing.assert_allclose(first, function(torch.from_numpy(np.array(x))), rtol=1e-6)
+    np.testing.assert_allclose(wrapped(x + 1), function(torch.from_numpy(np.array(x + 1))))
+    assert runs == [10.0, 14.0]
+    assert "taken from the first eager call, whose result was used" in wrapped.explain(x)
+    assert "extra runs   0" in wrapped.explain(x)
+    # An earlier eager call of the same plan decides under jit.
+    np.testing.assert_allclose(jax.jit(wrapped)(x), first, rtol=1e-6)
+    assert runs == [10.0, 14.0, 10.0]
+
+
+def test_the_function_itself_fails_with_its_own_words(x):
+    wrapped = jax_callable(positive_log)
+    with pytest.raises(TorchExecutionError, match="AssertionError: sigma must be positive"):
+        wrapped(-x)
+    np.testing.assert_allclose(wrapped(x), jnp.log(x), rtol=1e-6)
+
+
+def test_under_jit_the_contract_decides_without_any_run(x):
+    times, runs = counted(positive_log)
+    spec = {
+        "schema": "jaxtorch/1",
+        "name": "positive_log",
+        "version": "1.0.0",
+        "inputs": {"x": "float32[n, m]"},
+        "outputs": {"y": "float32[n, m]"},
+    }
+    wrapped = jax_callable(times, spec=spec)
+    traced = jax.jit(wrapped).trace(x)
+    assert runs == []
+    np.testing.assert_allclose(traced.lower().compile()(x), jnp.log(x), rtol=1e-6)
+    assert runs == [10.0]
+
+
+@pytest.mark.parametrize("kind", ["jax", "numpy", "torch"])
+def test_under_jit_the_example_decides_with_one_run_and_a_warning(kind, x):
+    times, runs = counted(positive_log)
+    example = {"jax": x, "numpy": np.array(x), "torch": torch.from_numpy(np.array(x))}[kind]
+    wrapped = jax_callable(times, example=(example,))
+    with pytest.warns(BridgeWarning, match="run once more, on the example arguments"):
+        result = jax.jit(wrapped)(x + 1)
+    np.testing.assert_allclose(result, jnp.log(x + 1), rtol=1e-6)
+    assert runs == [10.0, 14.0]
+    assert "extra runs   1" in wrapped.explain(x)
+    assert "one extra run on the example arguments" in wrapped.explain(x)
+
+
+def test_zeros_are_the_last_resort_and_say_so(x):
+    times, runs = counted(branches)
+    wrapped = jax_callable(times)
+    with pytest.warns(BridgeWarning, match="run once more, on zeros"):
+        jax.jit(wrapped)(x)
+    assert runs == [0.0, 10.0]
+    assert "last resort" in wrapped.explain(x)
+
+
+def test_when_nothing_works_every_way_is_listed(x):
+    with pytest.raises(PlanningError) as caught:
+        jax.jit(jax_callable(positive_log, example=(np.ones(7, np.float32),)))(x)
+    text = str(caught.value)
+    for words in ("`x` float32[2, 2]", "  fake: DataDependent", "  example: ", "  zeros: Assertion"):
+        assert words in text
+    assert "give a contract with outputs, example=(...)" in text
+
+
+def test_gradients_outside_of_jit_have_values_to_run_on(x):
+    times, runs = counted(positive_log)
+    wrapped = jax_callable(times)
+    np.testing.assert_allclose(jax.grad(lambda x: wrapped(x).sum())(x), 1 / x, rtol=1e-6)
+    assert 0.0 not in runs
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
+def test_transformer_layers_are_found_abstractly(training, grad):
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
+    layer.train(training)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 16, 32)), jnp.float32)
+    with torch.set_grad_enabled(grad):
+        wrapped = jax_callable(layer)
+        result = wrapped(x)
+        wanted = layer(torch.from_numpy(np.array(x)))
+        assert wrapped.plan(x).inference.traced
+        assert wrapped.plan(x).inference.extra_runs == 0
+    np.testing.assert_allclose(result, wanted.detach(), atol=1e-5)
+
+
+def test_a_second_abstract_way_is_tried_before_any_run(x):
+    """Fails while the fused attention kernels are on, which the second way turns off."""
+    times, runs = counted(lambda x: x * 2)
+
+    def picky(x):
+        if isinstance(x, torch._subclasses.FakeTensor) and torch.backends.cuda.flash_sdp_enabled():
+            raise RuntimeError("stride mismatch")
+        return times(x)
+
+    wrapped = jax_callable(picky)
+    plan = wrapped.plan(x)
+    assert plan.inference.how == "fake-plain-attention"
+    assert runs == []
+    assert "not fake: RuntimeError: stride mismatch" in wrapped.explain(x)
+
+
+def test_what_fails_as_a_fake_for_other_reasons_runs_with_a_warning(x):
+    times, runs = counted(lambda x: x * 2)
+
+    def refuses_fakes(x):
+        if isinstance(x, torch._subclasses.FakeTensor):
+            raise RuntimeError("no fakes here")
+        return times(x)
+
+    wrapped = jax_callable(refuses_fakes)
+    with pytest.warns(BridgeWarning, match="no fakes here.*this eager call was run on copies"):
+        wrapped(x)
+    assert runs == [10.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrapped(x)
+        wrapped(jnp.ones(3))  # one warning a callable
+    assert runs == [10.0, 10.0, 3.0]
+
+
+def test_planning_takes_no_memory_and_no_flops():
+    wrapped = jax_callable(lambda x: (x @ x @ x @ x @ x).sum())
+    small = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+    wrapped.plan(small)
+    before = psutil.Process().memory_info().rss
+    huge = jax.ShapeDtypeStruct((1 << 17, 1 << 17), jnp.float32)  # 64 GiB a matrix
+    assert wrapped.plan(huge).outputs[0].shape == ()
+    assert psutil.Process().memory_info().rss - before < 64 << 20
+
+
+def test_plan_and_explain_take_shapes_alone():
+    wrapped = jax_callable(lambda x, *, k=2: x * k)
+    shape = jax.ShapeDtypeStruct((3, 4), jnp.bfloat16)
+    assert wrapped.plan(shape, k=3).outputs[0].dtype == "bfloat16"
+    assert "k  3" in wrapped.explain(shape, k=3)
+
+
+def test_undeclared_randomness_is_noted_and_plain_attention_is_not():
+    x = jnp.ones((2, 3, 4))
+    assert "random" in jax_callable(lambda x: torch.nn.functional.dropout(x)).explain(x)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert "random" not in jax_callable(lambda x: attention(x, x, x)).explain(x)
+
+
+def test_a_call_on_constants_inside_somebodys_jit():
+    wrapped = jax_callable(positive_log)
+    constant = np.asarray([1.0, 2.0], np.float32)
+    result = jax.jit(lambda y: wrapped(constant) + y)(jnp.ones(2))
+    np.testing.assert_allclose(result, np.log(constant) + 1, rtol=1e-6)
