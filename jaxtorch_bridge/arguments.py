@@ -106,12 +106,6 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
 
 
-def is_direct(leaves: Leaves) -> bool:
-    """Whether the arguments are positional arrays and nothing else."""
-    args, kwargs = trees.unflatten(leaves.structure, range(len(leaves.template)))
-    return not kwargs and args == tuple(range(len(leaves.positions)))
-
-
 def describe_arrays(
     function: Callable[..., Any], leaves: Leaves, shapes: Sequence[tuple[tuple[int, ...], str]]
 ) -> tuple[tuple[ArrayArgument, ...], tuple[tuple[str, str], ...]]:
@@ -189,21 +183,3 @@ def _mixed_message(label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         f"{label}: expected arrays of one side; got JAX arrays in {', '.join(jax_side)} and torch "
         f"tensors in {', '.join(torch_side)}. Convert one of them, with jaxtorch_bridge.t2j or j2t."
     )
-
-
-class FlatFunction:
-    """The torch function over flat tensors: puts the call together and takes the result apart."""
-
-    def __init__(self, function: Callable[..., Any], leaves: Leaves) -> None:
-        self._function = function
-        self._structure = leaves.structure
-        self._template = list(leaves.template)
-        self._positions = leaves.positions
-
-    def __call__(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
-        """Flat tensors to flat leaves and their structure."""
-        flat = list(self._template)
-        for position, tensor in zip(self._positions, tensors, strict=True):
-            flat[position] = tensor
-        args, kwargs = trees.unflatten(self._structure, flat)
-        return trees.flatten(self._function(*args, **kwargs))

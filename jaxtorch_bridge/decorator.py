@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
 import jax
 import torch
@@ -19,15 +19,16 @@ from .planner.explain import explain_plan
 from .planner.limits import not_acted_on, refuse_unsupported
 from .planner.plan import CallPlan
 from .planning import Planned, Planner
-from .spec.load import load_spec
-from .spec.model import CallableSpec
 from .torchside.context import current_context
 from .torchside.identity import name_of
+
+if TYPE_CHECKING:
+    from .spec.model import CallableSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SpecLike = str | os.PathLike[str] | Mapping[str, Any] | CallableSpec
+SpecLike: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | CallableSpec"
 
 
 @overload
@@ -87,6 +88,8 @@ def jax_callable(
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
     contract = None
     if spec is not None:
+        from .spec.load import load_spec
+
         contract = load_spec(spec)
         refuse_unsupported(contract)
     return JaxCallable(function, contract, example, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from . import trees
 from ._compat.jax_internals import ArrayImpl, concrete_value
-from .arguments import FlatFunction, Leaves, is_direct
+from .arguments import Leaves
+from .flat import FlatFunction
 from .planning import Call, ConcreteRunNeeded, Planned, Planner, Shapes, x64_enabled
 from .torchside import faults
 from .torchside.context import current_context
@@ -23,9 +24,8 @@ class Entry:
     def __init__(self, planner: Planner, leaves: Leaves) -> None:
         # Only the form of the call is kept, not the arrays of whoever came first.
         form = Leaves(leaves.structure, leaves.template, leaves.positions, [], leaves.key, 0, False)
-        direct: Callable[..., Any] | None = planner.function if is_direct(leaves) else None
         self._planner = planner
-        self._call = Call(FlatFunction(planner.function, form), direct, form, current_context())
+        self._call = Call(FlatFunction(planner.function, form), form, current_context())
         self._plans: dict[Any, Planned] = {}
         self._lock = threading.RLock()
         self._jitted = jax.jit(self._results)

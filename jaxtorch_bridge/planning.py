@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,15 @@ import torch
 from . import trees
 from ._compat.jax_internals import hold_weakly
 from ._compat.torch_internals import looks_at_values
-from .arguments import FlatFunction, Leaves, describe_arrays, is_array
+from .arguments import Leaves, describe_arrays, is_array
 from .errors import BridgeError, BridgeWarning, PlanningError
+from .flat import FlatFunction
 from .jaxside import primitives, rules
 from .jaxside.targets import register_targets
 from .planner.build import CallFacts, contract_outputs, plan_call, plan_inputs
 from .planner.inference import How, Inference
 from .planner.plan import CallPlan
 from .planner.signature import ArraySig, OutputMeta
-from .spec.model import CallableSpec
 from .torchside import faults
 from .torchside.build import build_op
 from .torchside.closure import ClosureState
@@ -34,6 +34,9 @@ from .torchside.linearize import Linearized
 from .torchside.native import native
 from .torchside.op import Keeper, TorchOp
 from .transfer import j2t, t2j
+
+if TYPE_CHECKING:
+    from .spec.model import CallableSpec
 
 __all__ = ["ConcreteRunNeeded", "Planned", "Planner", "rules"]
 
@@ -74,13 +77,11 @@ class Call:
 
     Attributes:
         function: The torch function over flat tensors.
-        direct: The torch function itself if nothing has to be put together around it.
         leaves: Structure and static values.
         context: Torch's settings of the caller.
     """
 
     function: FlatFunction
-    direct: Callable[..., Any] | None
     leaves: Leaves
     context: TorchContext
 
@@ -160,7 +161,7 @@ class Planner:
         op = build_op(
             plan,
             call.function,
-            call.direct if inference.structure.is_leaf else None,
+            call.function.runner(inference.structure, self._label),
             updated,
             self.closure,
             call.context,

@@ -81,7 +81,7 @@ def test_sizes_that_disagree_name_the_argument_the_sizes_so_far_and_the_line(
 
 def test_a_dtype_that_the_contract_does_not_say(attention):
     q = ones(2, 3, 5, 4)
-    with pytest.raises(SpecMismatchError, match="input `q`: expected dtype float32.*got float16"):
+    with pytest.raises(SpecMismatchError, match=r"input `q`: expected dtype float32.*got float16"):
         attention(q.astype(jnp.float16), q, q)
 
 
@@ -108,7 +108,7 @@ def test_outputs_are_checked_when_tracing():
     with pytest.raises(SpecMismatchError, match=r"simple@1\.0\.0, output `y`.*n.*when tracing"):
         jax.jit(wrapped)(ones(3))
     wrapped = jax_callable(lambda x: x > 0, spec=simple({"y": "float32[n]"}))
-    with pytest.raises(SpecMismatchError, match="output `y`.*float32.*bool"):
+    with pytest.raises(SpecMismatchError, match=r"output `y`.*float32.*bool"):
         wrapped(ones(3))
 
 

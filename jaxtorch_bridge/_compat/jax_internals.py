@@ -11,7 +11,9 @@ import jax
 from jax._src import core as _core
 from jax._src import util as _util
 from jax._src.array import ArrayImpl as ArrayImpl
-from jax.extend.core import Primitive as Primitive
+
+# The same class as jax.extend.core.Primitive, whose package loads Pallas as well.
+from jax._src.core import Primitive as Primitive
 from jax.interpreters import ad as ad
 from jax.interpreters import batching as batching
 from jax.interpreters import mlir as mlir

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..dtypes import DTYPES, canonical_name, remark_on
 from ..errors import DtypeError
-from ..spec.enforce import Sizes, bind_inputs, check_outputs, check_static, resolve_outputs
-from ..spec.model import CallableSpec, TensorSpec
 from .inference import Inference
 from .plan import CallPlan
 from .signature import ArraySig, OutputMeta
+
+if TYPE_CHECKING:
+    # At run time loaded where a contract is at hand: pydantic takes as long as all the rest.
+    from ..spec.enforce import Sizes
+    from ..spec.model import CallableSpec, TensorSpec
 
 ContractPath = tuple[str, ...]
 
@@ -52,6 +56,8 @@ def plan_inputs(
             raise DtypeError(_no_torch_dtype(facts.name, array))
     if spec is None:
         return tuple(_free_input(array) for array in facts.arrays), None
+    from ..spec.enforce import bind_inputs, check_static
+
     check_static(spec, (path for path, _ in facts.static))
     leaves = {array.contract_path: (array.shape, array.dtype) for array in facts.arrays}
     sizes = bind_inputs(spec, leaves, x64=facts.x64)
@@ -67,6 +73,8 @@ def contract_outputs(
     """The outputs as the contract alone gives them, or None if it leaves something open."""
     if spec is None or sizes is None:
         return None
+    from ..spec.enforce import resolve_outputs
+
     resolved = resolve_outputs(spec, sizes)
     if resolved is None:
         return None
@@ -98,6 +106,8 @@ def plan_call(
     leaves = () if spec is None else spec.output_leaves()
     order = _contract_order([path for path, _ in leaves], output_paths)
     if spec is not None and sizes is not None:
+        from ..spec.enforce import check_outputs
+
         found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]
         in_order = found if order is None else [found[index] for index in order]
         sizes = check_outputs(spec, sizes, in_order, x64=facts.x64, when="when tracing")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..errors import SpecError, SpecProblem
-from ..spec.model import CallableSpec
+
+if TYPE_CHECKING:
+    from ..spec.model import CallableSpec
 
 
 def refuse_unsupported(spec: CallableSpec) -> None:

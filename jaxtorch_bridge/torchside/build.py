@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from ..errors import MutationError, OutputError
+from ..errors import MutationError
 from ..planner.plan import CallPlan
 from .closure import ClosureState
 from .context import TorchContext
@@ -19,7 +19,7 @@ from .op import TorchOp
 def build_op(
     plan: CallPlan,
     function: FlatFunction,
-    direct: Callable[..., Any] | None,
+    run: Callable[..., Any],
     updated: Sequence[torch.Tensor],
     closure: ClosureState,
     context: TorchContext,
@@ -34,8 +34,7 @@ def build_op(
     Args:
         plan: What was decided.
         function: Flat tensors to flat leaves and structure.
-        direct: The torch function itself, where its arguments and its one result are plain
-            tensors, so that nothing needs to be put together around it.
+        run: The same from flat tensors to flat results alone, as fast as can be.
         updated: Closed-over tensors that the function writes to.
         closure: What the function closes over.
         context: Torch's settings to run under.
@@ -70,7 +69,7 @@ def build_op(
         plan.key,
         plan.inputs,
         plan.outputs,
-        _runner(plan, function, direct),
+        _runner(plan, run),
         context,
         static=plan.static,
         hold_storages=context.grad and plan.inference.closes_over_grad,
@@ -79,42 +78,30 @@ def build_op(
     )
 
 
-def _runner(
-    plan: CallPlan, function: FlatFunction, direct: Callable[..., Any] | None
-) -> Callable[..., Any]:
+def _runner(plan: CallPlan, run: Callable[..., Any]) -> Callable[..., Any]:
     casts = [
         (index, getattr(torch, sig.torch_dtype))
         for index, sig in enumerate(plan.inputs)
         if sig.torch_dtype != sig.dtype
     ]
-    run = _flat_runner(plan, function, casts) if direct is None or casts else direct
+    if casts:
+        run = _with_casts(run, casts)
     # An abstract evaluation, or a run on copies of the caller's own arguments, has shown that
     # the inputs are left alone. A contract has not, nor has a run on other values.
     trusted = plan.inference.traced or plan.inference.how == "call"
     return run if trusted else FirstRunOnCopies(run, plan)
 
 
-def _flat_runner(
-    plan: CallPlan, function: FlatFunction, casts: Sequence[tuple[int, torch.dtype]]
-) -> Callable[..., list[Any]]:
-    structure: Hashable = plan.inference.structure
+def _with_casts(
+    run: Callable[..., Any], casts: Sequence[tuple[int, torch.dtype]]
+) -> Callable[..., Any]:
+    def cast_and_run(*tensors: torch.Tensor) -> Any:
+        arguments = list(tensors)
+        for index, dtype in casts:
+            arguments[index] = tensors[index].to(dtype)
+        return run(*arguments)
 
-    def run(*tensors: torch.Tensor) -> list[Any]:
-        arguments: Sequence[torch.Tensor] = tensors
-        if casts:
-            arguments = list(tensors)
-            for index, dtype in casts:
-                arguments[index] = tensors[index].to(dtype)
-        leaves, found = function(*arguments)
-        if found != structure:
-            raise OutputError(
-                f"expected results of the structure {structure}, planned when tracing; got "
-                f"{found}. The structure must follow from the arguments' shapes and static values.",
-                callable_name=plan.label,
-            )
-        return leaves
-
-    return run
+    return cast_and_run
 
 
 class FirstRunOnCopies:

@@ -106,7 +106,11 @@ def test_64_bit_outputs_are_narrowed_while_x64_is_off():
         {"call": facts(LOGITS, LABELS, code="0ther")},
         {"call": facts(("logits", (9, 10), "float32"), LABELS)},
         {"call": facts(LOGITS, LABELS, static=[("reduction", "'sum'")])},
-        {"inference": Inference((OutputMeta((), "float16"), OutputMeta((8,), "bool")), "t", "fake")},
+        {
+            "inference": Inference(
+                (OutputMeta((), "float16"), OutputMeta((8,), "bool")), "t", "fake"
+            )
+        },
         {"spec": SPEC | {"version": "1.2.1"}, "call": facts(LOGITS, LABELS)},
     ],
 )

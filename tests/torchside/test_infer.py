@@ -113,7 +113,12 @@ def test_when_nothing_works_every_way_is_listed(x):
     with pytest.raises(PlanningError) as caught:
         jax.jit(jax_callable(positive_log, example=(np.ones(7, np.float32),)))(x)
     text = str(caught.value)
-    for words in ("`x` float32[2, 2]", "  fake: DataDependent", "  example: ", "  zeros: Assertion"):
+    for words in (
+        "`x` float32[2, 2]",
+        "  fake: DataDependent",
+        "  example: ",
+        "  zeros: Assertion",
+    ):
         assert words in text
     assert "give a contract with outputs, example=(...)" in text
 
