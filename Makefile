@@ -6,10 +6,11 @@ VERSION_TAG := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_in
 CONSTRAINTS := $(wildcard constraints/$(VERSION_TAG).txt)
 PIP := PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BUILD_INPUTS := pyproject.toml $(CONSTRAINTS) $(wildcard native_src/*)
-# Parts of the newest supported releases, on the newest Python that is there.
-MATRIX_PYTHON ?= $(shell command -v python3.13 || ls -d $$HOME/.pyenv/versions/3.13*/bin/python3 2>/dev/null | tail -n 1)
+# The newest supported releases; a version manager's shim may stand there without working.
+MATRIX_PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3; do \
+  $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo test lint typecheck bench docs gpu-check matrix clean
+.PHONY: setup demo test lint typecheck bench docs gpu-check matrix matrix-python clean
 
 setup: $(VENV)/.installed
 
@@ -47,11 +48,14 @@ gpu-check:
 	  -DPython_EXECUTABLE=$$($(PYTHON) -c 'import sys; print(sys.executable)')
 	cmake --build build/gpu
 	cp build/gpu/_native*.so jaxtorch_bridge/
-	$(PYTHON) -m pytest -q tests/gpu
+	$(PYTHON) -m pytest -q -o addopts= tests/gpu
 
 matrix:
 	$(if $(MATRIX_PYTHON),,$(error make matrix needs Python 3.13; set MATRIX_PYTHON=/path/to/python3.13))
 	$(MAKE) test PYTHON=$(MATRIX_PYTHON) VENV=.venv-matrix
+
+matrix-python:
+	@echo $(MATRIX_PYTHON)
 
 clean:
 	rm -rf build site dist .venv .venv-matrix jaxtorch_bridge/_native*.so

@@ -29,7 +29,8 @@ class Structure:
     @property
     def is_leaf(self) -> bool:
         """Whether the tree is one leaf and nothing around it."""
-        return not self.inner and jax.tree_util.treedef_is_leaf(self.treedef)
+        # One node is not enough: None and an empty list are one node without a leaf.
+        return not self.inner and self.treedef.num_leaves == self.treedef.num_nodes == 1
 
 
 def flatten(tree: Any) -> tuple[list[Any], Structure]:

@@ -1,0 +1,67 @@
+"""Saved tensors of any layout come back with their values and their strides."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxtorch_bridge.torchside.residuals import ResidualLayout
+
+
+@st.composite
+def laid_out(draw):
+    """A tensor that has been permuted, sliced and expanded at will."""
+    shape = draw(st.lists(st.integers(1, 4), min_size=0, max_size=4))
+    dtype = draw(
+        st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16])
+    )
+    count = 1
+    for size in shape:
+        count *= size
+    tensor = torch.arange(count).reshape(shape).to(dtype)
+    for _ in range(draw(st.integers(0, 3))):
+        step = draw(st.sampled_from(["permute", "slice", "expand", "select", "conj"]))
+        if step == "permute" and tensor.ndim:
+            tensor = tensor.permute(draw(st.permutations(range(tensor.ndim))))
+        elif step == "slice" and tensor.ndim:
+            axis = draw(st.integers(0, tensor.ndim - 1))
+            every = (slice(None),) * axis
+            tensor = tensor[(*every, slice(draw(st.integers(0, 1)), None, draw(st.integers(1, 3))))]
+        elif step == "expand":
+            tensor = tensor.unsqueeze(0).expand(draw(st.integers(1, 3)), *tensor.shape)
+        elif step == "select" and tensor.ndim and tensor.shape[0]:
+            tensor = tensor[-1]
+        elif step == "conj" and dtype is torch.float32:
+            tensor = torch.complex(tensor, tensor + 1).conj().imag
+    return tensor
+
+
+@settings(deadline=None, max_examples=300)
+@given(tensor=laid_out(), x64=st.booleans())
+def test_round_trip(tensor, x64):
+    layout = ResidualLayout.of("saved", tensor, x64=x64)
+    flat = layout.encode(tensor)
+    assert tuple(flat.shape) == layout.sig.shape
+    assert str(flat.dtype) == f"torch.{layout.sig.dtype}"
+    carried = torch.empty_like(flat, memory_format=torch.contiguous_format).copy_(flat)
+    back = layout.decode(carried)
+    assert tuple(back.stride()) == tuple(tensor.stride()) or tensor.numel() <= 1
+    assert back.dtype == tensor.dtype
+    assert torch.equal(back, tensor.resolve_neg())
+
+
+@settings(deadline=None, max_examples=100)
+@given(tensor=laid_out())
+def test_a_tensor_laid_out_otherwise_than_planned_is_brought_into_line(tensor):
+    planned = ResidualLayout.of("saved", tensor, x64=True)
+    other = tensor.contiguous()
+    back = planned.decode(planned.encode(other).clone())
+    assert torch.equal(back, other)
+
+
+def test_large_gaps_are_not_carried():
+    column = torch.zeros(100, 100)[:, 0]
+    layout = ResidualLayout.of("saved", column, x64=True)
+    assert layout.sig.shape == (100,)
+    assert layout.decode(layout.encode(column)).stride() == (100,)
