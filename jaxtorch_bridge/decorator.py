@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, overload
@@ -181,6 +182,16 @@ class JaxCallable(Generic[P, R]):
             method = functools.partial(self.torch, instance)
             bound = attributes[attribute] = JaxCallable(method, self.spec, name=self._label)
         return bound
+
+    def __reduce__(self) -> Any:
+        """Pickle and copy by name where the name leads here, otherwise by what it is made of."""
+        found: Any = sys.modules.get(getattr(self, "__module__", ""))
+        name = getattr(self, "__qualname__", "")
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return name
+        return JaxCallable, (self.torch, self.spec, self._planner.example, self._planner.name)
 
     def __repr__(self) -> str:
         return f"jax_callable({self._label})"

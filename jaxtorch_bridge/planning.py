@@ -100,8 +100,8 @@ class Planner:
         self.function = function
         self.closure = ClosureState(function)
         self._spec = spec
-        self._example = None if example is None else tuple(example)
-        self._name = name
+        self.example = None if example is None else tuple(example)
+        self.name = name
         self._label = label
         self._code = code_digest(function)
         self._warned: set[How] = set()
@@ -174,9 +174,7 @@ class Planner:
 
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
         arrays, static = describe_arrays(self.function, call.leaves, shapes)
-        return CallFacts(
-            self._name, self._code, arrays, static, call.context.texts(), x64_enabled()
-        )
+        return CallFacts(self.name, self._code, arrays, static, call.context.texts(), x64_enabled())
 
     def _device(self, values: Sequence[Any] | None) -> str:
         """Where to evaluate abstractly: by the module's parameters, the arrays, the backend."""
@@ -226,9 +224,9 @@ class Planner:
     def _example_values(
         self, inputs: tuple[ArraySig, ...], attempts: list[Attempt]
     ) -> list[Any] | None:
-        if self._example is None:
+        if self.example is None:
             return None
-        leaves = [leaf for leaf in trees.flatten(self._example)[0] if _is_any_array(leaf)]
+        leaves = [leaf for leaf in trees.flatten(self.example)[0] if _is_any_array(leaf)]
         found = [(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) for leaf in leaves]
         wanted = [(sig.shape, sig.dtype) for sig in inputs]
         if [shape for shape, _ in found] == [shape for shape, _ in wanted]:

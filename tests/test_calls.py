@@ -282,3 +282,34 @@ def test_mode_of_the_calling_thread_is_kept(x):
         assert matmul(x).dtype == jnp.bfloat16
         assert jax.jit(lambda x: matmul(x))(x).dtype == jnp.bfloat16
     assert matmul(x).dtype == jnp.float32
+
+
+def test_under_disable_jit(x):
+    wrapped = jax_callable(lambda x: x.sin())
+    with jax.disable_jit():
+        np.testing.assert_allclose(wrapped(x), jnp.sin(x), rtol=1e-6)
+        np.testing.assert_allclose(jax.grad(lambda x: wrapped(x).sum())(x), jnp.cos(x), rtol=1e-6)
+
+
+@jax_callable(name="tripled")
+def tripled(x):
+    return x * 3
+
+
+def test_pickle_and_copy(x):
+    import copy
+    import pickle
+
+    assert pickle.loads(pickle.dumps(tripled)) is tripled
+    made = jax_callable(torch.exp)
+    again = pickle.loads(pickle.dumps(made))
+    np.testing.assert_array_equal(again(x), made(x))
+    local = jax_callable(lambda x: x + 1)
+    np.testing.assert_array_equal(copy.deepcopy(local)(x), x + 1)
+    np.testing.assert_array_equal(copy.copy(local)(x), x + 1)
+
+
+def test_abstract_evaluation_by_jax(x):
+    wrapped = jax_callable(lambda x: {"y": x.sum(0)})
+    assert jax.eval_shape(wrapped, x)["y"].shape == (3,)
+    assert "torch_call" in str(jax.make_jaxpr(wrapped)(x))

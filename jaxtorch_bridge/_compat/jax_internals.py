@@ -96,6 +96,11 @@ def hold_weakly(kind: type) -> None:
     _util.weakref_cache_key_types.add(kind)
 
 
+def jit_is_disabled() -> bool:
+    """Whether the caller is under `jax.disable_jit`."""
+    return bool(jax.config.jax_disable_jit)  # type: ignore[attr-defined]
+
+
 def keep_alive_with(context: Any, thing: Any) -> None:
     """Hold ``thing`` as long as the program that is being lowered in ``context``.
 

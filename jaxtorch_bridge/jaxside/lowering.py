@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from .._compat.jax_internals import keep_alive_with
+from .._compat.jax_internals import jit_is_disabled, keep_alive_with
 from .ops import OpLike
 from .targets import CALL_TARGET
 
@@ -25,8 +25,19 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
 def jitted(op: OpLike, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A compiled form of ``function``, kept as long as somebody can call the op."""
     keeper = op.keeper
-    if keeper is None:
-        return jax.jit(function)
-    found: Callable[..., Any] = keeper.get(name) or jax.jit(function)
-    keeper[name] = found
-    return found
+    found: Callable[..., Any] | None = None if keeper is None else keeper.get(name)
+    if found is None:
+        found = jax.jit(function)
+        if keeper is not None:
+            keeper[name] = found
+    return _always_compiled(found) if jit_is_disabled() else found
+
+
+def _always_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Only a compiled program reaches the handler, also under `jax.disable_jit`."""
+
+    def call(*arrays: Any) -> Any:
+        with jax.disable_jit(False):
+            return function(*arrays)
+
+    return call

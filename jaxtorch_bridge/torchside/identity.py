@@ -20,6 +20,8 @@ def name_of(function: Callable[..., Any]) -> str:
         return name_of(function.func)
     if isinstance(function, torch.nn.Module):
         return type(function).__qualname__
+    if inspect.isbuiltin(function):
+        return function.__name__
     owner = getattr(function, "__self__", None)
     if owner is not None and not isinstance(owner, types.ModuleType):
         return f"{type(owner).__qualname__}.{getattr(function, '__name__', 'call')}"
