@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import itertools
 import re
 import sys
 import types
@@ -69,7 +70,7 @@ def test_code_blocks_run_and_print_what_the_page_says(path, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "page", module)  # where dataclasses look names up
     page = path.read_text(encoding="utf-8")
     blocks = list(blocks_of(page))
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, following in itertools.zip_longest(blocks, blocks[1:]):
         if block.title is not None:
             Path(block.title).write_text(block.text)
         if block.language != "python":
