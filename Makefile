@@ -36,7 +36,7 @@ typecheck: setup
 	$(BIN)/mypy
 
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: setup
 	$(PIP) --no-deps wrap-torch2jax psutil rich setuptools

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +103,9 @@ def sort_leaves(label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Le
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf is an array on the JAX side: JAX's, numpy's, or only a shape and dtype."""
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct))
+    if isinstance(leaf, np.generic):
+        return leaf.dtype.kind not in "USOMm"  # texts, objects and dates are no numbers
+    return isinstance(leaf, (jax.Array, np.ndarray, jax.ShapeDtypeStruct))
 
 
 def describe_arrays(
@@ -126,20 +128,20 @@ def describe_arrays(
 def _named_leaves(function: Callable[..., Any], leaves: Leaves) -> list[tuple[str | int, ...]]:
     numbered = trees.unflatten(leaves.structure, list(range(len(leaves.template))))
     args, kwargs = numbered
-    named: dict[str, Any] = {}
+    named: list[tuple[str, Any]] = []
     try:
-        bound = inspect.signature(function).bind(*args, **kwargs)
+        # A module's own signature is that of __call__, which takes anything.
+        described = function.forward if isinstance(function, torch.nn.Module) else function
+        bound = inspect.signature(described).bind(*args, **kwargs)
     except (TypeError, ValueError):  # no signature (builtins), or torch will object itself
-        named = {f"args[{index}]": value for index, value in enumerate(args)} | kwargs
+        named = [(f"args[{index}]", value) for index, value in enumerate(args)]
+        named += kwargs.items()
     else:
         for name, value in bound.arguments.items():
             kind = bound.signature.parameters[name].kind
-            if kind is inspect.Parameter.VAR_KEYWORD:
-                named |= value
-            else:
-                named[name] = value
+            named += value.items() if kind is inspect.Parameter.VAR_KEYWORD else [(name, value)]
     paths: dict[int, tuple[str | int, ...]] = {}
-    for name, value in named.items():
+    for name, value in named:
         for path, leaf in trees.flatten_with_paths(value):
             paths[leaf] = (name, *path)
     return [paths[index] for index in range(len(leaves.template))]
@@ -157,8 +159,17 @@ def _static_key(
             f"{type(leaf).__name__}. Static values are part of the plan's key: pass a hashable one "
             "(a tuple, a frozenset), or an array."
         ) from None
+    if isinstance(leaf, Iterator):
+        raise ArgumentError(
+            f"{label}, argument `{_call_path(index, args, kwargs)}`: expected a static value that "
+            f"can be read more than once, got a {type(leaf).__name__}. Pass a tuple."
+        )
     # 1, 1.0 and True are equal but not the same to torch; nor are 0.0 and -0.0.
-    return (type(leaf), leaf.hex()) if type(leaf) is float else (type(leaf), leaf)
+    if isinstance(leaf, (float, complex)):
+        return (type(leaf), repr(leaf))
+    if isinstance(leaf, frozenset):
+        return (type(leaf), frozenset((type(item), repr(item)) for item in leaf), leaf)
+    return (type(leaf), leaf)
 
 
 def _call_path(index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

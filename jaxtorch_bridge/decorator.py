@@ -17,7 +17,7 @@ from ._compat.torch_internals import is_any_autocast_enabled
 from .arguments import Leaves, quick_key, sort_leaves
 from .entry import Entry
 from .planner.explain import explain_plan
-from .planner.limits import not_acted_on, refuse_unsupported
+from .planner.limits import not_acted_on, refuse_other_defaults, refuse_unsupported
 from .planner.plan import CallPlan
 from .planning import Planned, Planner
 from .torchside.context import current_context
@@ -93,6 +93,7 @@ def jax_callable(
 
         contract = load_spec(spec)
         refuse_unsupported(contract)
+        refuse_other_defaults(contract, function)
     return JaxCallable(function, contract, example, name)
 
 
@@ -125,7 +126,7 @@ class JaxCallable(Generic[P, R]):
         self._known: dict[Any, Entry] = {}
         self._lock = threading.RLock()
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run on JAX arrays, or pass torch tensors straight through.
 
         Raises:
@@ -174,14 +175,18 @@ class JaxCallable(Generic[P, R]):
         """As a method: bound to the instance, which torch gets as it is."""
         if instance is None:
             return self
-        # One callable an instance, kept on it, so that its plans live as long as it does.
-        attribute = f"_jax_callable_{self._label}"
+        # Kept on the instance, so that plans live as long as it does, but not copied with it.
         attributes = getattr(instance, "__dict__", {})
-        bound = attributes.get(attribute)
-        if bound is None:
+        bound = attributes.get("_jax_callables")
+        if bound is None or bound.owner is not instance:
+            bound = attributes["_jax_callables"] = _BoundMethods(instance)
+        found = bound.get(id(self))
+        if found is None:
             method = functools.partial(self.torch, instance)
-            bound = attributes[attribute] = JaxCallable(method, self.spec, name=self._label)
-        return bound
+            found = bound[id(self)] = JaxCallable(
+                method, self.spec, self._planner.example, self._planner.name
+            )
+        return found
 
     def __reduce__(self) -> Any:
         """Pickle and copy by name where the name leads here, otherwise by what it is made of."""
@@ -218,3 +223,14 @@ class JaxCallable(Generic[P, R]):
         leaves = sort_leaves(self._label, args, kwargs)
         concrete = not any(isinstance(array, jax.ShapeDtypeStruct) for array in leaves.arrays)
         return self._entry(leaves).planned(leaves.arrays, concrete=concrete)
+
+
+class _BoundMethods(dict[int, Any]):
+    """The callables bound to one instance; copies and pickles start without them."""
+
+    def __init__(self, owner: Any = None) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def __reduce__(self) -> Any:
+        return _BoundMethods, ()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from . import trees
-from ._compat.jax_internals import ArrayImpl, concrete_value
+from ._compat.jax_internals import ArrayImpl, concrete_value, wait_for
 from .arguments import Leaves
 from .flat import FlatFunction
 from .planning import Call, ConcreteRunNeeded, Planned, Planner, Shapes, x64_enabled
@@ -29,6 +29,7 @@ class Entry:
         self._plans: dict[Any, Planned] = {}
         self._lock = threading.RLock()
         self._jitted = jax.jit(self._results)
+        self._waits = jax.default_backend() == "cpu"
 
     def run(self, arrays: Sequence[Any]) -> Any:
         """An eager call.
@@ -36,6 +37,12 @@ class Entry:
         Raises:
             TorchExecutionError: With the original exception as its cause.
         """
+        if self._waits:
+            # An eager call is run here and now: XLA would run it later, on another thread, if
+            # its arguments were still being computed, and its failure would come without cause.
+            for array in arrays:
+                if type(array) is ArrayImpl:
+                    wait_for(array)
         try:
             results = self._jitted(*arrays)
         except ConcreteRunNeeded:

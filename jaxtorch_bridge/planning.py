@@ -121,36 +121,41 @@ class Planner:
             PlanningError: The outputs cannot be found without values.
             ConcreteRunNeeded: As said.
         """
-        planned, _ = self._plan(call, shapes, values, eager)
+        planned, _ = self._plan(call, shapes, values, eager, "values")
         return planned
 
     def plan_by_running(
         self, call: Call, shapes: Shapes, values: Sequence[Any]
     ) -> tuple[Planned, list[Any]]:
         """Plan an eager call by running it; also returns its flat results as JAX arrays."""
-        planned, leaves = self._plan(call, shapes, values, eager=False)
+        planned, leaves = self._plan(call, shapes, values, False, "call")
         if leaves is None:
             return planned, planned.call([jnp.asarray(value) for value in values])
-        return planned, [
+        results = [
             t2j(leaf.detach().clone()).astype(sig.dtype)
             for leaf, sig in zip(leaves, planned.plan.outputs, strict=True)
         ]
+        devices = values[0].devices() if values else set()
+        return planned, jax.device_put(results, *devices) if len(devices) == 1 else results
 
     def _plan(
-        self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool
+        self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool, whose: How
     ) -> tuple[Planned, list[torch.Tensor] | None]:
         register_targets(native())
         facts = self._facts(call, shapes)
         inputs, sizes = plan_inputs(self._spec, facts)
         device = self._device(values)
-        inference, updated, attempts = infer_abstractly(call.function, inputs, device, self._label)
+        with call.context.scope():
+            inference, updated, attempts = infer_abstractly(
+                call.function, inputs, device, self._label, self.closure
+            )
         leaves = None
         if inference is None:
             declared = contract_outputs(self._spec, sizes)
             if declared is not None:
                 inference = self._from_contract(declared, attempts)
             elif values is not None:
-                inference, leaves = self._run(call, inputs, values, "call", attempts)
+                inference, leaves = self._run(call, inputs, values, whose, attempts)
             elif eager:
                 raise ConcreteRunNeeded
             else:
@@ -255,7 +260,9 @@ class Planner:
             raise
         except Exception as error:
             raise faults.execution_error(self._label, inputs, (), error) from error
-        if how == "call" and not any(looks_at_values(attempt.error) for attempt in attempts):
+        if how in ("call", "values") and not any(
+            looks_at_values(attempt.error) for attempt in attempts
+        ):
             self._warn_once(attempts)
         return found
 

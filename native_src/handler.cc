@@ -80,6 +80,12 @@ ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuf
   }
   std::optional<DLDataType> dtype = DlpackDtypeOf(buffer.element_type());
   if (!dtype) return Fault(op, "result_dtype", index, nullptr);
+  // A subclass may have a data pointer that means nothing, such as a fake left over in a cache.
+  if (Py_TYPE(output) != g_torch.tensor_type) {
+    PyRef plain = PyRef::Steal(PyObject_CallOneArg(g_torch.has_memory, output));
+    if (!plain) return RaisedFault(op);
+    if (plain.get() != Py_True) return Fault(op, "output_layout", index, output);
+  }
   // Conjugation and negation may be pending in a flag, which DLPack's C table does not carry:
   // such a tensor must go through torch's copy, or the values would have the wrong sign.
   int lazy = op.may_be_lazy ? AskTensor(output, g_torch.name_is_neg) : 0;

@@ -14,11 +14,12 @@ constexpr char kOpCapsule[] = "jaxtorch_bridge.op";
 PyObject* Interned(const char* name) { return PyUnicode_InternFromString(name); }
 
 // configure(exchange_api, tensor_type, is_grad_enabled, is_any_autocast_enabled,
-//           storage_use_count, gc_collect, enter_stream, leave_stream)
+//           storage_use_count, gc_collect, has_memory, enter_stream, leave_stream)
 PyObject* Configure(PyObject*, PyObject* args) {
-  PyObject *capsule, *tensor_type, *grad, *autocast, *use_count, *collect, *enter, *leave;
-  if (!PyArg_ParseTuple(args, "OO!OOOOOO", &capsule, &PyType_Type, &tensor_type, &grad, &autocast,
-                        &use_count, &collect, &enter, &leave)) {
+  PyObject *capsule, *tensor_type, *grad, *autocast, *use_count, *collect, *has_memory, *enter,
+      *leave;
+  if (!PyArg_ParseTuple(args, "OO!OOOOOOO", &capsule, &PyType_Type, &tensor_type, &grad, &autocast,
+                        &use_count, &collect, &has_memory, &enter, &leave)) {
     return nullptr;
   }
   auto* api = static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
@@ -32,6 +33,7 @@ PyObject* Configure(PyObject*, PyObject* args) {
   g_torch.is_any_autocast_enabled = Py_NewRef(autocast);
   g_torch.storage_use_count = Py_NewRef(use_count);
   g_torch.gc_collect = Py_NewRef(collect);
+  g_torch.has_memory = Py_NewRef(has_memory);
   g_torch.enter_stream = Py_NewRef(enter);
   g_torch.leave_stream = Py_NewRef(leave);
   g_torch.name_version = Interned("_version");

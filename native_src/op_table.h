@@ -25,7 +25,7 @@ struct Op {
   // plan's; `run_in_context` first sets that context and is called everywhere else.
   PyRef run;
   PyRef run_in_context;
-  // `fault(kind, index, payload)` -> str: words for a failure, see execution.py.
+  // `fault(kind, index, payload)` -> str: words for a failure, see torchside/faults.py.
   PyRef fault;
   // What torch returns, by plan, before any conversion to XLA's dtype.
   std::vector<DLDataType> output_dtypes;

@@ -14,6 +14,7 @@ struct TorchApi {
   PyObject* is_any_autocast_enabled = nullptr;
   PyObject* storage_use_count = nullptr;
   PyObject* gc_collect = nullptr;
+  PyObject* has_memory = nullptr;    // (tensor) -> False for fakes and their like
   PyObject* enter_stream = nullptr;  // (stream pointer, device ordinal) -> token; CUDA only
   PyObject* leave_stream = nullptr;  // (token)
   // Interned attribute and method names.

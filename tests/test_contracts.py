@@ -216,3 +216,40 @@ def test_a_bad_file_reports_all_its_problems_with_their_places(tmp_path):
     lines = {problem.line for problem in caught.value.problems}
     assert {3, 5, 6, 9} <= lines
     assert "did you mean" in str(caught.value).lower()
+
+
+def test_static_defaults_must_be_the_functions_own():
+    spec = simple({"y": "float32[n]"}, static={"scale": 2.0})
+    with pytest.raises(SpecError, match=r"static\.scale.*own default 1\.0.*got 2\.0"):
+        jax_callable(lambda x, scale=1.0: x * scale, spec=spec)
+    np.testing.assert_array_equal(
+        jax_callable(lambda x, scale=2.0: x * scale, spec=spec)(ones(2)), [2, 2]
+    )
+
+
+def test_a_modules_inputs_go_by_the_names_of_forward():
+    spec = {
+        "schema": "jaxtorch/1",
+        "name": "linear",
+        "version": "1.0.0",
+        "inputs": {"input": "float32[batch, 3]"},
+        "outputs": {"output": "float32[batch, 2]"},
+    }
+    assert jax_callable(torch.nn.Linear(3, 2), spec=spec)(ones(4, 3)).shape == (4, 2)
+
+
+def test_decorated_methods_keep_their_contract_and_example():
+    class Holder:
+        @jax_callable(spec=simple({"y": "float32[n]"}))
+        def method(self, x):
+            return x * 2
+
+        @jax_callable(example=(np.ones(2, np.float32),))
+        def looks(self, x):
+            assert (x > 0).all()
+            return x
+
+    holder = Holder()
+    assert holder.method.plan(ones(2)).label == "simple@1.0.0"
+    with pytest.warns(UserWarning, match="on the example arguments"):
+        jax.jit(lambda x: holder.looks(x))(ones(2))

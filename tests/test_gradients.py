@@ -421,6 +421,45 @@ def test_python_values_that_change_between_calls():
     assert float(gradient(jnp.ones(1))[0]) == 3.0
 
 
+def test_a_stale_graph_is_refused_also_where_xla_drops_the_forward():
+    linear = torch.nn.Linear(3, 3, bias=False)
+    wrapped = jax_callable(linear)
+    gradient = jax.jit(jax.grad(lambda x: wrapped(x).sum()))
+    gradient(jnp.ones((1, 3)))
+    linear.weight = torch.nn.Parameter(torch.ones(3, 3))
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="replaced by another"):
+        gradient(jnp.ones((1, 3)))
+
+
+def test_names_that_are_bound_after_wrapping_are_watched():
+    wrapped = jax_callable(lambda x: x * late_bound)
+    late_bound = torch.tensor(2.0)
+    gradient = jax.grad(lambda x: wrapped(x).sum())
+    assert float(gradient(jnp.ones(1))[0]) == 2.0
+    late_bound = torch.tensor(5.0)
+    assert float(gradient(jnp.ones(1))[0]) == 5.0
+    assert float(jax.value_and_grad(lambda x: wrapped(x).sum())(jnp.ones(1))[0]) == 5.0
+    globals()["LATE_GLOBAL"] = 2.0
+    other = jax_callable(lambda x: x * LATE_GLOBAL)  # noqa: F821
+    assert float(jax.grad(lambda x: other(x).sum())(jnp.ones(1))[0]) == 2.0
+    globals()["LATE_GLOBAL"] = 3.0
+    assert float(jax.grad(lambda x: other(x).sum())(jnp.ones(1))[0]) == 3.0
+
+
+def test_a_function_that_counts_its_calls_is_not_planned_anew_each_time():
+    count = 0
+
+    def counting(x):
+        nonlocal count
+        count += 1
+        return x * 2
+
+    wrapped = jax_callable(counting)
+    for _ in range(5):
+        wrapped(jnp.ones(2))
+    assert count == 5  # what the abstract evaluation counted was put back
+
+
 def forces(positions):
     """An interatomic potential: forces by differentiating the energy inside."""
     positions = positions.detach().requires_grad_()

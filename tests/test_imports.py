@@ -15,10 +15,9 @@ print(sorted({"jax", "torch", "numpy", "pydantic"} & set(sys.modules)))
 
 def test_importing_the_decorator_starts_no_compiler_and_no_backend(run_python):
     script = """
-import subprocess, os
+import subprocess, os, jax, torch
 def forbidden(*args, **kwargs): raise AssertionError("a process was started")
 subprocess.Popen = os.system = forbidden
-import jax, torch
 from jaxtorch_bridge import jax_callable
 import jax._src.xla_bridge as bridge
 print(bridge.backends_are_initialized())

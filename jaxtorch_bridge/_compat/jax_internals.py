@@ -87,6 +87,12 @@ def _varying_axes(avals: Sequence[Any]) -> frozenset[Any]:
     return found
 
 
+def wait_for(array: Any) -> None:
+    """Return when an array has been computed; at once in the common case that it has."""
+    if not array.is_ready():
+        array.block_until_ready()
+
+
 def hold_weakly(kind: type) -> None:
     """Let JAX's caches of abstract evaluation refer to objects of this class only weakly.
 

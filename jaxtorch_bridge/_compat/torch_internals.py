@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -152,8 +153,14 @@ def written_arguments(
 
 
 def _named(schema: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> dict[str, Any]:
+    """An ATen op's arguments by name, defaults included."""
     names = [declared.name for declared in schema.arguments]
-    return {**dict(zip(names, arguments, strict=False)), **keywords}
+    defaults = {
+        declared.name: declared.default_value
+        for declared in schema.arguments
+        if declared.has_default_value()
+    }
+    return {**defaults, **dict(zip(names, arguments, strict=False)), **keywords}
 
 
 def draws_random_numbers(function: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> bool:
@@ -163,6 +170,31 @@ def draws_random_numbers(function: Any, arguments: Sequence[Any], keywords: dict
     named = _named(function._schema, arguments, keywords)
     # Fused attention and dropout carry the tag also where they drop nothing.
     return named.get("dropout_p", named.get("p", 1)) != 0 and named.get("train", True) is not False
+
+
+@contextlib.contextmanager
+def abstract_surroundings() -> Iterator[None]:
+    """Let an abstract evaluation neither log nor leave fakes in autocast's cache of weights.
+
+    What it fails at, the caller reports itself.
+    """
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logs, caches = logger.disabled, torch.is_autocast_cache_enabled()
+    logger.disabled = True
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        logger.disabled = logs
+        torch.set_autocast_cache_enabled(caches)
+        torch.clear_autocast_cache()
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's data pointer means anything: not so for fakes and their like."""
+    own = type(tensor).__torch_dispatch__
+    return own is torch.Tensor.__torch_dispatch__ or own is torch._C._disabled_torch_dispatch_impl
 
 
 @contextlib.contextmanager

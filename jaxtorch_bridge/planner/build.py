@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..dtypes import DTYPES, canonical_name, remark_on
-from ..errors import DtypeError
+from ..errors import DtypeError, SpecMismatchError
 from .inference import Inference
 from .plan import CallPlan
 from .signature import ArraySig, OutputMeta
@@ -58,7 +58,7 @@ def plan_inputs(
         return tuple(_free_input(array) for array in facts.arrays), None
     from ..spec.enforce import bind_inputs, check_static
 
-    check_static(spec, (path for path, _ in facts.static))
+    check_static(spec, {path.partition("[")[0]: None for path, _ in facts.static})
     leaves = {array.contract_path: (array.shape, array.dtype) for array in facts.arrays}
     sizes = bind_inputs(spec, leaves, x64=facts.x64)
     declared = dict(spec.input_leaves())
@@ -104,7 +104,9 @@ def plan_call(
         DtypeError: An output has a dtype that JAX does not have.
     """
     leaves = () if spec is None else spec.output_leaves()
-    order = _contract_order([path for path, _ in leaves], output_paths)
+    order = _contract_order(
+        spec.label if spec else facts.name, [path for path, _ in leaves], output_paths
+    )
     if spec is not None and sizes is not None:
         from ..spec.enforce import check_outputs
 
@@ -133,7 +135,7 @@ def plan_call(
 
 
 def _contract_order(
-    declared: Sequence[ContractPath], paths: Sequence[tuple[str | int, ...]]
+    label: str, declared: Sequence[ContractPath], paths: Sequence[tuple[str | int, ...]]
 ) -> list[int] | None:
     """For each output of the contract, the flat output that it is; None if counts differ.
 
@@ -144,6 +146,14 @@ def _contract_order(
     by_path = {tuple(map(str, path)): index for index, path in enumerate(paths)}
     if set(by_path) == set(declared):
         return [by_path[path] for path in declared]
+    if all(path and isinstance(path[0], str) for path in paths):
+        raise SpecMismatchError(
+            f"{label}, outputs: expected the names "
+            f"{', '.join('.'.join(path) for path in declared)}; torch returned "
+            f"{', '.join('.'.join(path) for path in by_path)}. Rename one side.",
+            callable_name=label,
+            argument="outputs",
+        )
     return list(range(len(paths)))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, SpecProblem
 
@@ -36,6 +38,28 @@ def refuse_unsupported(spec: CallableSpec) -> None:
                 for path, expected in problems
             ),
         )
+
+
+def refuse_other_defaults(spec: CallableSpec, function: Callable[..., Any]) -> None:
+    """Object to a static argument whose default in the contract is not the function's own.
+
+    Raises:
+        SpecError: Names both defaults.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # builtins have none
+        return
+    problems = []
+    for name, wanted in spec.static.items():
+        found = parameters[name].default if name in parameters else inspect.Parameter.empty
+        same = type(found) is type(wanted) and found == wanted
+        if found is not inspect.Parameter.empty and not same:
+            path = f"static.{name}"
+            expected = f"the function's own default {found!r} [{spec.where(path)}]"
+            problems.append(SpecProblem(path, expected, f"{wanted!r}"))
+    if problems:
+        raise SpecError(spec.label, tuple(problems))
 
 
 def not_acted_on(spec: CallableSpec | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from ..errors import MutationError
 from ..planner.plan import CallPlan
 from .closure import ClosureState
 from .context import TorchContext
-from .infer import FlatFunction, mutation_message, written_copies
+from .infer import FlatFunction, WriteGuard, mutation_message, written_copies
 from .linearize import Linearized, Source, linearize
 from .op import TorchOp
 
@@ -86,10 +86,11 @@ def _runner(plan: CallPlan, run: Callable[..., Any]) -> Callable[..., Any]:
     ]
     if casts:
         run = _with_casts(run, casts)
-    # An abstract evaluation, or a run on copies of the caller's own arguments, has shown that
-    # the inputs are left alone. A contract has not, nor has a run on other values.
-    trusted = plan.inference.traced or plan.inference.how == "call"
-    return run if trusted else FirstRunOnCopies(run, plan)
+    # An abstract evaluation has shown that the inputs are left alone. Nothing else has: what a
+    # function does that looks at values may change from call to call.
+    if plan.inference.traced:
+        return run
+    return Guarded(run, plan)
 
 
 def _with_casts(
@@ -104,24 +105,37 @@ def _with_casts(
     return cast_and_run
 
 
-class FirstRunOnCopies:
-    """Lets a function that was never watched work on copies once, and looks at them after."""
+class Guarded:
+    """Runs a function that could not be watched abstractly without letting it write to inputs.
+
+    Torch's own in-place operations are stopped before they write. What torch does not see (numpy
+    writing through shared memory) is looked for in the first run, which works on copies.
+    """
 
     def __init__(self, run: Callable[..., Any], plan: CallPlan) -> None:
         self._run = run
         self._plan = plan
-        self._trusted = False
+        self._first = plan.inference.how != "call"
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
-        """Run; in the first run on copies, whose content is compared afterwards."""
-        if self._trusted:
-            return self._run(*tensors)
+        """Run under guard.
+
+        Raises:
+            MutationError: The function writes to an input, which keeps its value.
+        """
+        if not self._first:
+            with WriteGuard(tensors, self._refuse):
+                return self._run(*tensors)
         copies = [tensor.clone() for tensor in tensors]
-        result = self._run(*copies)
+        with WriteGuard(copies, self._refuse):
+            result = self._run(*copies)
         for index in sorted(written_copies(tensors, copies)):
-            raise MutationError(
-                mutation_message(self._plan.label, self._plan.inputs[index].path),
-                callable_name=self._plan.label,
-            )
-        self._trusted = True
+            self._refuse(index)
+        self._first = False
         return result
+
+    def _refuse(self, index: int) -> None:
+        raise MutationError(
+            mutation_message(self._plan.label, self._plan.inputs[index].path),
+            callable_name=self._plan.label,
+        )

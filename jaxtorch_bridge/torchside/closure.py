@@ -7,14 +7,28 @@ when any of these has changed, so that a new plan is made instead of using a sta
 
 from __future__ import annotations
 
+import builtins
+import copy
+import dis
 import functools
 import inspect
+import types
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
+
+from .._compat.torch_internals import is_fake
 
 _PLAIN = (bool, int, float, complex, str, type(None))
+# What an empty closure cell holds.
+_UNBOUND = object()
+# Names bound to these are taken to stay what they are; following them would cost every call.
+_BUILTINS = frozenset(dir(builtins))
+# Helpers of these are not followed.
+_LIBRARIES = frozenset({"torch", "jax", "numpy", "builtins", "typing", "jaxtorch_bridge"})
+_SETTLED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 
 class ClosureState:
@@ -25,56 +39,188 @@ class ClosureState:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._cells: list[Any] = []
+        self._cells: list[types.CellType] = []
         self._globals: list[tuple[dict[str, Any], str]] = []
+        self._counters: list[types.CellType] = []
+        self._counted: list[tuple[dict[str, Any], str]] = []
+        self._caches: list[Any] = []
+        self._holders: list[Any] = []
+        self._seen: set[int] = set()
         self.modules: list[torch.nn.Module] = []
-        self._look_at(function)
+        self.watch(function)
 
     def key(self) -> Hashable:
         """Equal as long as nothing that can be seen from here has changed. Cheap."""
         if not self.modules and not self._cells and not self._globals:
             return ()
         flags = tuple(part.training for module in self.modules for part in module.modules())
-        values = [_plain_value(cell) for cell in self._cells]
-        values += [_plain(names.get(name)) for names, name in self._globals]
+        values = [_value(_cell_value(cell)) for cell in self._cells]
+        values += [_value(names.get(name)) for names, name in self._globals]
         return flags, tuple(values)
 
-    def tensors(self) -> tuple[int, ...]:
-        """Identities of the modules' parameters and buffers: another tensor is another number."""
-        found: list[int] = []
+    def details(self) -> tuple[Hashable, ...]:
+        """What takes longer to look at: the modules' tensors and their Python attributes.
+
+        Another parameter is another identity; values that change in place do not show.
+        """
+        found: list[Hashable] = []
         for module in self.modules:
             found += [id(tensor) for tensor in module.parameters()]
             found += [id(tensor) for tensor in module.buffers()]
+            for part in module.modules():
+                found += [
+                    (name, value)
+                    for name, value in vars(part).items()
+                    if isinstance(value, (bool, int, float, str))
+                ]
         return tuple(found)
 
-    def _look_at(self, function: Any) -> None:
-        function = inspect.unwrap(function) if callable(function) else function
+    def buffers(self) -> list[torch.Tensor]:
+        """The modules' buffers."""
+        return [buffer for module in self.modules for buffer in module.buffers()]
+
+    def snapshot(self) -> Snapshot:
+        """The function's surroundings as they are, to be put back after a trial run."""
+        parts = [part for module in self.modules for part in module.modules()]
+        cells = [*self._cells, *self._counters]
+        names = [*self._globals, *self._counted]
+        return Snapshot([*parts, *self._holders], cells, names, self._caches)
+
+    def watch(self, function: Any) -> None:
+        """Take in a function, module or object, and what it leads to."""
+        if id(function) in self._seen:
+            return
+        self._seen.add(id(function))
         if isinstance(function, functools.partial):
             for value in (function.func, *function.args, *function.keywords.values()):
-                self._look_at(value)
+                self.watch(value)
         elif isinstance(function, torch.nn.Module):
-            if function not in self.modules:
-                self.modules.append(function)
+            self.modules.append(function)
+        elif hasattr(function, "cache_clear") and hasattr(function, "cache_info"):
+            self._caches.append(function)
+            self.watch(getattr(function, "__wrapped__", None))
         elif inspect.ismethod(function):
-            self._look_at(function.__self__)
-            self._look_at(function.__func__)
+            self.watch(function.__self__)
+            self.watch(function.__func__)
         elif inspect.isfunction(function):
             self._look_into(function)
+            self.watch(getattr(function, "__wrapped__", None))
+        elif hasattr(function, "__dict__") and not isinstance(function, _SETTLED):
+            self._holders.append(function)
+            for value in list(vars(function).values()):
+                if isinstance(value, torch.nn.Module):
+                    self.watch(value)
+        elif isinstance(function, (dict, list, set)):
+            self._holders.append(function)
 
-    def _look_into(self, function: Any) -> None:
-        for cell in function.__closure__ or ():
+    def _look_into(self, function: types.FunctionType) -> None:
+        read, written = _names_used(function.__code__)
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        for name, cell in cells:
             value = _cell_value(cell)
-            if isinstance(value, torch.nn.Module):
-                self._look_at(value)
-            elif isinstance(value, _PLAIN):
+            self._lead_on(value)
+            if name in written:
+                self._counters.append(cell)
+            elif _may_change(value):
                 self._cells.append(cell)
         names = function.__globals__
-        for name in function.__code__.co_names:
+        self._counted += [(names, name) for name in sorted(written & set(names))]
+        for name in sorted(read - written - _BUILTINS):
             value = names.get(name)
-            if isinstance(value, torch.nn.Module):
-                self._look_at(value)
-            elif name in names and isinstance(value, _PLAIN):
+            self._lead_on(value)
+            if _may_change(value):
+                # Also a name that is not bound yet: it will be when the function runs.
                 self._globals.append((names, name))
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._lead_on(value)
+
+    def _lead_on(self, value: Any) -> None:
+        """Follow a value that code refers to: modules, containers and the user's own helpers."""
+        root = (getattr(value, "__module__", None) or "").partition(".")[0]
+        if isinstance(value, torch.nn.Module) or root not in _LIBRARIES:
+            self.watch(value)
+
+
+class Snapshot:
+    """Attributes, containers and names around a function, shallowly, as they were."""
+
+    def __init__(
+        self,
+        holders: list[Any],
+        cells: list[types.CellType],
+        names: list[tuple[dict[str, Any], str]],
+        caches: list[Any],
+    ) -> None:
+        self._caches = [(cache, cache.cache_info().currsize) for cache in caches]
+        self._containers = [
+            (container, copy.copy(container)) for held in holders for container in _containers(held)
+        ]
+        self._cells = [(cell, _cell_value(cell)) for cell in cells]
+        self._names = [(table, name, table.get(name, _UNBOUND)) for table, name in names]
+
+    def restore(self) -> bool:
+        """Put everything back; True if any tensor had been kept or replaced meanwhile."""
+        found: list[Any] = []
+        for cache, size in self._caches:
+            if cache.cache_info().currsize != size:
+                cache.cache_clear()
+        for container, before in self._containers:
+            if not _same_content(container, before):
+                found += container.values() if isinstance(container, dict) else container
+                container.clear()
+                if isinstance(container, list):
+                    container.extend(before)
+                else:
+                    container.update(before)
+        for cell, value in self._cells:
+            if _cell_value(cell) is not value and value is not _UNBOUND:
+                found.append(_cell_value(cell))
+                cell.cell_contents = value
+        for table, name, value in self._names:
+            if table.get(name, _UNBOUND) is not value:
+                found.append(table.pop(name))
+                if value is not _UNBOUND:
+                    table[name] = value
+        return any(is_fake(leaf) for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor))
+
+
+def _containers(holder: Any) -> list[Any]:
+    """The dicts, lists and sets that hold an object's state."""
+    if isinstance(holder, (dict, list, set)):
+        return [holder]
+    own = vars(holder)
+    inner = [value for value in own.values() if isinstance(value, (dict, list, set))]
+    return [own, *inner] if isinstance(own, dict) else inner
+
+
+def _same_content(now: Any, before: Any) -> bool:
+    if len(now) != len(before):
+        return False
+    if isinstance(now, dict):
+        return all(key in now and now[key] is value for key, value in before.items())
+    if isinstance(now, list):
+        return all(one is other for one, other in zip(now, before, strict=True))
+    return bool(now == before)
+
+
+def _may_change(value: Any) -> bool:
+    return not isinstance(value, (*_SETTLED, torch.nn.Module, dict, list, set))
+
+
+def _names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
+    """Globals that code reads; globals and closure names that it writes to (a call counter)."""
+    read, written = set(), set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL":
+            read.add(instruction.argval)
+        elif instruction.opname in ("STORE_GLOBAL", "STORE_DEREF"):
+            written.add(instruction.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner_read, inner_written = _names_used(constant)
+            read |= inner_read
+            written |= inner_written
+    return read, written
 
 
 class StaleClosureError(RuntimeError):
@@ -87,12 +233,12 @@ class ClosureGuard:
     def __init__(self, state: ClosureState) -> None:
         self._state = state
         self._key = state.key()
-        self._tensors = state.tensors()
+        self._details = state.details()
 
     @property
     def holds(self) -> bool:
         """Whether nothing has changed."""
-        return self._state.key() == self._key and self._state.tensors() == self._tensors
+        return self._state.key() == self._key and self._state.details() == self._details
 
     def check(self) -> None:
         """Raise StaleClosureError if the captured graph is out of date."""
@@ -106,17 +252,28 @@ class ClosureGuard:
         )
 
 
-def _cell_value(cell: Any) -> Any:
+class _Same:
+    """An object by its identity, kept alive so that no other can take its place unnoticed."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.held is other.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
+
+
+def _cell_value(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # not bound yet
-        return _plain
+        return _UNBOUND
 
 
-def _plain_value(cell: Any) -> Any:
-    return _plain(_cell_value(cell))
-
-
-def _plain(value: Any) -> Any:
+def _value(value: Any) -> Hashable:
     # The type keeps 1, 1.0 and True apart; the text keeps 0.0 and -0.0 apart.
-    return (type(value), repr(value)) if isinstance(value, _PLAIN) else id(value)
+    return (type(value), repr(value)) if isinstance(value, _PLAIN) else _Same(value)

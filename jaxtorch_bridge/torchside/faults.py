@@ -121,7 +121,8 @@ class Faults:
         found = _cut_off(address, size_bytes, storage)
         path = self._input_path(index)
         fate = (
-            "It was given a copy of its own, so nothing dangles."
+            "The tensor was given a copy of its own. (A numpy array or a DLPack capsule made from "
+            "it would still point to XLA's memory: drop it.)"
             if found
             else "It could not be found from Python: it must not be used any more."
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._compat import torch_internals as compat
-from ..errors import MutationError, OutputError
+from ..errors import BridgeError, MutationError, OutputError
 from ..planner.inference import How, Inference
 from ..planner.signature import ArraySig, OutputMeta
+from .closure import ClosureState
 
 # Flat tensors in; flat leaves and an opaque, hashable structure out.
 FlatFunction = Callable[..., tuple[list[Any], Hashable]]
@@ -30,6 +33,7 @@ class Observed:
     complex_numbers: bool = False
     random: bool = False
     grads_inside: bool = False
+    made: list[weakref.ref[torch.Tensor]] = field(default_factory=list)
 
 
 class _OpWatch(TorchDispatchMode):
@@ -59,7 +63,11 @@ class _OpWatch(TorchDispatchMode):
                 observed.complex_numbers |= value.is_complex()
                 observed.closes_over_grad |= value.requires_grad and not compat.is_fake(value)
         observed.random |= compat.draws_random_numbers(func, args, kwargs)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        for value in torch.utils._pytree.tree_leaves(result):
+            if isinstance(value, torch.Tensor) and compat.is_fake(value):
+                observed.made.append(weakref.ref(value))
+        return result
 
     def _with_fakes(self, args: Any, kwargs: Any) -> Any:
         """The arguments with fakes in place of real tensors, which must not be written to."""
@@ -70,6 +78,25 @@ class _OpWatch(TorchDispatchMode):
             ),
             (args, kwargs),
         )
+
+
+class WriteGuard(TorchDispatchMode):
+    """Calls ``refuse(index)`` before an ATen op writes to an input's memory."""
+
+    def __init__(self, inputs: Sequence[torch.Tensor], refuse: Callable[[int], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._refuse = refuse
+        self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for tensor in compat.written_arguments(func, args, kwargs):
+            index = self._inputs.get(compat.storage_key(tensor))
+            if index is not None:
+                self._refuse(index)
+        return func(*args, **kwargs)
 
 
 class _CallWatch(TorchFunctionMode):
@@ -83,7 +110,7 @@ class _CallWatch(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.autograd.grad or func is torch.autograd.backward:
+        if func in (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward):
             self._observed.grads_inside |= not kwargs.get("create_graph", False)
         return func(*args, **kwargs)
 
@@ -113,7 +140,11 @@ def fake_inputs(mode: Any, inputs: Sequence[ArraySig], device: str) -> list[torc
 
 
 def infer_abstractly(
-    function: FlatFunction, inputs: Sequence[ArraySig], device: str, label: str
+    function: FlatFunction,
+    inputs: Sequence[ArraySig],
+    device: str,
+    label: str,
+    closure: ClosureState,
 ) -> tuple[Inference | None, list[torch.Tensor], list[Attempt]]:
     """Evaluate without memory, in one way and then in another.
 
@@ -131,34 +162,61 @@ def infer_abstractly(
         ("fake-plain-attention", compat.plain_attention),
     )
     for how, surroundings in ways:
-        mode = compat.fake_tensor_mode()
-        fakes = fake_inputs(mode, inputs, device)
         observed = Observed()
         try:
-            with surroundings(), _CallWatch(observed), mode, _OpWatch(observed, mode, fakes):
-                leaves, structure = function(*fakes)
+            inference = _evaluate(
+                function, inputs, device, label, closure, how, surroundings, observed
+            )
+        except BridgeError:
+            raise
         except Exception as error:
             attempts.append(Attempt(how, error))
             continue
-        for index, fake in enumerate(fakes):
-            if fake._version:
-                observed.written_inputs.add(index)
-        _refuse_mutation(observed.written_inputs, inputs, label)
-        outputs = read_outputs(leaves, label)
-        lazy = observed.complex_numbers or any(leaf.is_neg() for leaf in leaves)
-        inference = Inference(
-            outputs,
-            structure,
-            how,
-            tuple(attempt.words for attempt in attempts),
-            closes_over_grad=observed.closes_over_grad,
-            may_be_lazy=lazy,
-            random=observed.random,
-            updates_state=bool(observed.updated),
-            grads_inside=observed.grads_inside,
-        )
-        return inference, observed.updated, attempts
+        if any(made() is not None for made in observed.made):
+            gc.collect()
+        if any(made() is not None for made in observed.made):
+            attempts.append(Attempt(how, RuntimeError("the function keeps tensors that it makes")))
+            continue
+        failures = tuple(attempt.words for attempt in attempts)
+        return replace(inference, failures=failures), observed.updated, attempts
     return None, [], attempts
+
+
+def _evaluate(
+    function: FlatFunction,
+    inputs: Sequence[ArraySig],
+    device: str,
+    label: str,
+    closure: ClosureState,
+    how: How,
+    surroundings: Callable[[], Any],
+    observed: Observed,
+) -> Inference:
+    """One abstract evaluation, which leaves nothing behind in the function's surroundings."""
+    mode = compat.fake_tensor_mode()
+    fakes = fake_inputs(mode, inputs, device)
+    snapshot = closure.snapshot()
+    kept = False
+    try:
+        with surroundings(), compat.abstract_surroundings(), _CallWatch(observed), mode:
+            with _OpWatch(observed, mode, fakes):
+                leaves, structure = function(*fakes)
+    finally:
+        kept = snapshot.restore()
+    for index, fake in enumerate(fakes):
+        if not fake.is_inference() and fake._version:
+            observed.written_inputs.add(index)
+    _refuse_mutation(observed.written_inputs, inputs, label)
+    return Inference(
+        read_outputs(leaves, label),
+        structure,
+        how,
+        closes_over_grad=observed.closes_over_grad,
+        may_be_lazy=observed.complex_numbers or any(leaf.is_neg() for leaf in leaves),
+        random=observed.random,
+        updates_state=bool(observed.updated) or kept,
+        grads_inside=observed.grads_inside,
+    )
 
 
 def infer_by_running(
@@ -188,10 +246,15 @@ def infer_by_running(
         Exception: Whatever the function raises.
     """
     copies = [tensor.clone() for tensor in tensors]
-    leaves, structure = function(*copies)
+    observed = Observed()
+    with _CallWatch(observed):
+        leaves, structure = function(*copies)
     _refuse_mutation(written_copies(tensors, copies), inputs, label)
     outputs = read_outputs(leaves, label)
-    return Inference(outputs, structure, how, tuple(failures)), leaves
+    inference = Inference(
+        outputs, structure, how, tuple(failures), grads_inside=observed.grads_inside
+    )
+    return inference, leaves
 
 
 def written_copies(originals: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> set[int]:

@@ -15,6 +15,7 @@ import torch
 
 from .._compat import torch_internals as compat
 from ..planner.signature import ArraySig
+from .closure import ClosureState
 from .infer import FlatFunction, fake_inputs
 from .residuals import ResidualLayout, restride
 
@@ -66,6 +67,13 @@ class JointGraphs:
     grad_inputs: tuple[int, ...]
     gradients: tuple[int, ...]
 
+    @property
+    def weights_read_backward(self) -> list[torch.Tensor]:
+        """Closed-over tensors that the backward graph reads as they are when it runs."""
+        names = {node.target for node in self.backward.graph.nodes if node.op == "get_attr"}
+        found = [getattr(self.backward, name) for name in sorted(names)]
+        return [value for value in found if isinstance(value, torch.Tensor)]
+
     def run_forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """Outputs, followed by the flat residuals."""
         results = self.forward(*inputs)
@@ -94,6 +102,23 @@ class JointGraphs:
         return [results[position] for position in self.gradients]
 
 
+def weight_versions(
+    weights: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """How often the weights have been written to, as int32[1] on the inputs' device."""
+    count = sum(weight._version for weight in weights if not weight.is_inference())
+    return torch.tensor([count], dtype=torch.int32, device=inputs[0].device)
+
+
+def refuse_changed_weights(weights: Sequence[torch.Tensor], then: torch.Tensor) -> None:
+    """Raise if a weight was written to between a forward and its backward, as torch does."""
+    if int(then[0]) != int(weight_versions(weights, [then])[0]):
+        raise RuntimeError(
+            "a parameter that the backward pass needs was changed in place after the forward "
+            "pass. Take the gradient before the parameters are updated."
+        )
+
+
 class NotCapturedError(RuntimeError):
     """The graphs could not be captured; the message says why."""
 
@@ -107,6 +132,7 @@ def capture_joint(
     *,
     plain_attention: bool,
     x64: bool,
+    closure: ClosureState,
 ) -> JointGraphs | None:
     """Trace forward and backward for gradients with respect to ``wrt``.
 
@@ -121,8 +147,9 @@ def capture_joint(
     fakes = fake_inputs(mode, inputs, device)
     for index in wrt:
         fakes[index].requires_grad_()
+    snapshot = closure.snapshot()
     try:
-        with torch.enable_grad(), surroundings(), mode:
+        with torch.enable_grad(), surroundings(), compat.abstract_surroundings(), mode:
             traced, diff_outputs = _prepare(function, fakes, outputs)
             if not diff_outputs:
                 return None
@@ -130,6 +157,8 @@ def capture_joint(
             forward, backward = compat.partition_joint(joint, fakes, len(outputs))
     except Exception as error:
         raise NotCapturedError(f"{type(error).__name__}: {_first_line(error)}") from error
+    finally:
+        snapshot.restore()
     return _connect(forward, backward, len(inputs), len(outputs), wrt, diff_outputs, x64)
 
 

@@ -21,8 +21,15 @@ from ..planner.signature import ArraySig
 from .closure import ClosureGuard, ClosureState
 from .context import TorchContext
 from .infer import FlatFunction
-from .joint import JointGraphs, NotCapturedError, capture_joint
+from .joint import (
+    JointGraphs,
+    NotCapturedError,
+    capture_joint,
+    refuse_changed_weights,
+    weight_versions,
+)
 from .op import TorchOp
+from .randomness import drawing_from, random_state_sigs, random_states
 
 
 @dataclass(frozen=True)
@@ -136,16 +143,20 @@ def _from_saved_residuals(source: Source, wrt: tuple[int, ...]) -> Linearized:
         source.device,
         plain_attention=source.inference.how == "fake-plain-attention",
         x64=source.x64,
+        closure=source.closure,
     )
     if graphs is None:
         return Linearized(wrt, "zero", source, None, (), (), (), None, (), guard=guard)
-    residuals = tuple(layout.sig for _, layout in graphs.kept)
+    weights = graphs.weights_read_backward
+    versions = (ArraySig("versions of weights", (1,), "int32", "int32", False),) if weights else ()
+    residuals = (*(layout.sig for _, layout in graphs.kept), *versions)
     read = tuple(sorted({place.index for place in graphs.saved if place.source == "input"}))
     context = source.context.without_grad()
 
     def run_forward(*inputs: torch.Tensor) -> list[torch.Tensor]:
         guard.check()
-        return graphs.run_forward(*_seen(source.inputs, inputs))
+        results = graphs.run_forward(*_seen(source.inputs, inputs))
+        return [*results, weight_versions(weights, inputs)] if weights else results
 
     tag = f"wrt{','.join(map(str, wrt))}"
     forward = TorchOp(
@@ -161,7 +172,7 @@ def _from_saved_residuals(source: Source, wrt: tuple[int, ...]) -> Linearized:
         f"{source.key}/backward/{tag}",
         _pullback_inputs(source, read, residuals, graphs.diff_outputs),
         _gradient_sigs(source, graphs.grad_inputs),
-        _saved_pullback(source, graphs, read, len(residuals)),
+        _saved_pullback(source, graphs, read, len(residuals), guard),
         context,
     )
     return Linearized(
@@ -179,13 +190,23 @@ def _from_saved_residuals(source: Source, wrt: tuple[int, ...]) -> Linearized:
 
 
 def _saved_pullback(
-    source: Source, graphs: JointGraphs, read: tuple[int, ...], residual_count: int
+    source: Source,
+    graphs: JointGraphs,
+    read: tuple[int, ...],
+    residual_count: int,
+    guard: ClosureGuard,
 ) -> Callable[..., list[torch.Tensor]]:
     read_sigs = [source.inputs[index] for index in read]
 
     def run(*arguments: torch.Tensor) -> list[torch.Tensor]:
+        # Here too: XLA drops a forward whose results nobody needs.
+        guard.check()
         inputs = dict(zip(read, _seen(read_sigs, arguments[: len(read)]), strict=True))
         residuals = arguments[len(read) : len(read) + residual_count]
+        weights = graphs.weights_read_backward
+        if weights:
+            refuse_changed_weights(weights, residuals[-1])
+            residuals = residuals[:-1]
         cotangents = _to_torch(source, graphs.diff_outputs, arguments[len(read) + residual_count :])
         return _conjugate(graphs.run_backward(inputs, residuals, cotangents))
 
@@ -196,42 +217,74 @@ def _by_recomputing(source: Source, wrt: tuple[int, ...], failures: tuple[str, .
     """The backward pass runs the function again, on inputs that require grad."""
     diff_outputs = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
     every = tuple(range(len(source.inputs)))
+    # Where random numbers may be drawn, the generators' states travel from the forward to the
+    # backward, so that both draw the same.
+    draws = source.inference.random or not source.inference.traced
+    states = random_state_sigs(source.device) if draws else ()
+    updated = source.updated if source.inference.traced else tuple(source.closure.buffers())
+
+    def run_forward(*arguments: torch.Tensor) -> list[torch.Tensor]:
+        before = random_states(source.device)
+        return [*source.function(*_seen(source.inputs, arguments))[0], *before]
 
     def run(*arguments: torch.Tensor) -> list[torch.Tensor]:
+        count = len(source.inputs)
         inputs = [
             tensor.detach().requires_grad_(index in wrt)
-            for index, tensor in enumerate(_seen(source.inputs, arguments))
+            for index, tensor in enumerate(_seen(source.inputs, arguments[:count]))
         ]
-        cotangents = _to_torch(source, diff_outputs, arguments[len(inputs) :])
-        with _restored(source.updated):
-            leaves, _ = source.function(*inputs)
-            outputs = [leaves[index] for index in diff_outputs]
-            return _conjugate(_gradients(outputs, [inputs[index] for index in wrt], cotangents))
+        cotangents = _to_torch(source, diff_outputs, arguments[count + len(states) :])
+        surroundings = source.closure.snapshot()
+        try:
+            with _restored(updated), drawing_from(arguments[count : count + len(states)]):
+                leaves, _ = source.function(*inputs)
+                outputs = [leaves[index] for index in diff_outputs]
+                asked = [inputs[index] for index in wrt]
+                return _conjugate(_gradients(source.label, outputs, asked, cotangents))
+        finally:
+            surroundings.restore()
 
     context = TorchContext(True, source.context.autocast, source.context.default_dtype)
+    tag = f"wrt{','.join(map(str, wrt))}"
+    forward = None
+    if states:
+        forward = TorchOp(
+            f"{source.label} (forward)",
+            f"{source.key}/random/{tag}",
+            source.inputs,
+            (*source.outputs, *states),
+            run_forward,
+            source.context,
+            hold_storages=True,
+        )
     pullback = TorchOp(
         f"{source.label} (backward)",
-        f"{source.key}/recompute/wrt{','.join(map(str, wrt))}",
-        _pullback_inputs(source, every, (), diff_outputs),
+        f"{source.key}/recompute/{tag}",
+        _pullback_inputs(source, every, states, diff_outputs),
         _gradient_sigs(source, wrt),
         run,
         context,
         hold_storages=True,
     )
     return Linearized(
-        wrt, "recompute", source, None, (), diff_outputs, wrt, pullback, every, failures
+        wrt, "recompute", source, forward, states, diff_outputs, wrt, pullback, every, failures
     )
 
 
 def _gradients(
+    label: str,
     outputs: Sequence[torch.Tensor],
     inputs: Sequence[torch.Tensor],
     cotangents: Sequence[torch.Tensor],
 ) -> list[torch.Tensor]:
-    """Gradients of what was recorded; zeros where nothing was."""
+    """Gradients of what autograd recorded."""
     recorded = [i for i, output in enumerate(outputs) if output.requires_grad]
     if not recorded:
-        return [torch.zeros_like(tensor) for tensor in inputs]
+        raise DifferentiationError(
+            f"{label}: torch recorded no way from the inputs to any result (no result requires "
+            "grad), so the gradient would be zero without a word. If that is meant, use "
+            "jax.lax.stop_gradient; otherwise look for detach(), no_grad or backward() inside."
+        )
     found = torch.autograd.grad(
         [outputs[i] for i in recorded],
         inputs,

@@ -33,6 +33,7 @@ def native() -> ModuleType:
         compat.is_any_autocast_enabled,
         compat.storage_use_count,
         gc.collect,
+        compat.has_memory,
         enter_stream,
         leave_stream,
     )
