@@ -12,7 +12,6 @@ import torch
 # What the native handler calls; see native_src/torch_api.h.
 is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
 storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
-set_grad_enabled: Callable[[bool], None] = torch._C._set_grad_enabled
 
 
 def dlpack_exchange_api() -> Any:

@@ -75,7 +75,15 @@ def build_op(
         hold_storages=context.grad and plan.inference.closes_over_grad,
         may_be_lazy=plan.inference.may_be_lazy,
         linearizer=linearizer,
+        contract=_contract_words(plan),
     )
+
+
+def _contract_words(plan: CallPlan) -> str:
+    """What a failure says of the contract: the sizes it has bound, and where it stands."""
+    sizes = ", ".join(f"{name}={size}" for name, size in plan.sizes)
+    words = [f"Sizes: {sizes}."] if sizes else []
+    return " ".join([*words, f"[{plan.source}]"]) if plan.source else ""
 
 
 def _runner(plan: CallPlan, run: Callable[..., Any]) -> Callable[..., Any]:

@@ -74,8 +74,10 @@ class Faults:
         inputs: Sequence[ArraySig],
         outputs: Sequence[ArraySig],
         static: Sequence[tuple[str, str]] = (),
+        contract: str = "",
     ) -> None:
         self._label = label
+        self._contract = contract
         self._inputs = tuple(inputs)
         self._outputs = tuple(outputs)
         self._static = tuple(static)
@@ -157,7 +159,7 @@ class Faults:
             "output_dtype": "Dtypes must follow from the arguments' dtypes, not from their values.",
             "output_device": "Return tensors on the device of the inputs.",
         }.get(kind, "")
-        return f"{where}, but torch returned {got}. {advice}".rstrip()
+        return f"{where}, but torch returned {got}. {advice} {self._contract}".rstrip()
 
     def _argument_table(self) -> str:
         rows = [(sig.path, str(sig)) for sig in self._inputs]

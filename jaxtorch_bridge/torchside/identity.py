@@ -56,6 +56,7 @@ def _facts(function: Any) -> list[str]:
     for value in _closure_values(function):
         facts.append(_value_fact(value))
     facts.append(stable_text(getattr(function, "__defaults__", None)))
+    facts.append(stable_text(getattr(function, "__kwdefaults__", None)))
     return facts
 
 

@@ -56,6 +56,7 @@ class TorchOp:
         hold_storages: bool = False,
         may_be_lazy: bool = True,
         linearizer: Linearizer | None = None,
+        contract: str = "",
     ) -> None:
         self.label = label
         self.inputs = tuple(inputs)
@@ -65,7 +66,7 @@ class TorchOp:
         self._linearized: dict[tuple[int, ...], Linearized] = {}
         self._lock = threading.RLock()
         dtypes = tuple(DTYPES[sig.torch_dtype].dlpack for sig in self.outputs)
-        faults = Faults(label, self.inputs, self.outputs, static)
+        faults = Faults(label, self.inputs, self.outputs, static, contract)
         in_context = InContext(run, context)
         self.key, self.handle = _register(
             key, run, in_context, faults, dtypes, context.plain, hold_storages, may_be_lazy
@@ -98,8 +99,9 @@ class TorchOp:
                     from ..errors import DifferentiationError
 
                     raise DifferentiationError(
-                        f"{self.label}: derivatives of this order are not available yet; "
-                        "first-order derivatives of the callable itself are."
+                        f"{self.label.partition(' (')[0]}: derivatives of second order are not "
+                        "available yet; first-order reverse mode (jax.grad, jax.vjp) is. Write the "
+                        "outer derivative with jax.custom_vjp, or take both inside torch."
                     )
                 found = self._linearized[wrt] = self._linearizer(wrt)
                 for derived in (found.forward, found.pullback):
