@@ -206,6 +206,9 @@ class JaxCallable(Generic[P, R]):
         leaves = sort_leaves(self._label, args, kwargs)
         if leaves.tensors:
             return self.torch(*args, **kwargs)
+        for leaf in leaves.template:
+            if isinstance(leaf, torch.nn.Module):
+                self._planner.closure.watch(leaf)
         entry = self._entry(leaves)
         if key is not None:
             self._known[key] = entry

@@ -309,3 +309,13 @@ def test_explain_that_runs_the_function_says_so(x):
     text = wrapped.explain(x)
     assert len(runs) == 1
     assert "extra runs   1" in text
+
+
+def test_modules_passed_as_static_arguments(x):
+    drop = torch.nn.Dropout(1.0 - 1e-7)
+    drop.eval()
+    wrapped = jax_callable(lambda x, module: module(x))
+    gradient = jax.grad(lambda x: wrapped(x, drop).sum())
+    np.testing.assert_array_equal(gradient(x), np.ones(4))
+    drop.train()
+    np.testing.assert_array_equal(gradient(x), np.zeros(4))

@@ -97,6 +97,8 @@ class Faults:
             _clear_frames(payload)
         else:
             text, error = self._own_fault(kind, index, payload)
+        # XLA's messages are UTF-8; an exception's text may hold lone surrogates.
+        text = text.encode("utf-8", "replace").decode()
         with _lock:
             _failures.append((text, error))
         return text

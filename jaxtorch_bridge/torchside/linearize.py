@@ -59,7 +59,7 @@ class Source:
     where: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linearized:
     """A function together with its derivative at the point where it is evaluated.
 
@@ -87,6 +87,9 @@ class Linearized:
     pullback_inputs: tuple[int, ...]
     failures: tuple[str, ...] = ()
     guard: ClosureGuard | None = None
+
+    def __repr__(self) -> str:
+        return f"Linearized({self.source.key}, wrt={self.wrt}, {self.rung})"
 
     @property
     def fresh(self) -> bool:
