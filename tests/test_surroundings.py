@@ -319,3 +319,17 @@ def test_modules_passed_as_static_arguments(x):
     np.testing.assert_array_equal(gradient(x), np.ones(4))
     drop.train()
     np.testing.assert_array_equal(gradient(x), np.zeros(4))
+
+
+def test_a_global_that_the_function_deletes_is_put_back(x):
+    globals()["SHORT_LIVED"] = 2.0
+
+    def function(x):
+        global SHORT_LIVED
+        value = SHORT_LIVED
+        del SHORT_LIVED
+        return x * value
+
+    wrapped = jax_callable(function)
+    wrapped.plan(x)
+    assert globals()["SHORT_LIVED"] == 2.0

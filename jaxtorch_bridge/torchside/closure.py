@@ -178,7 +178,7 @@ class Snapshot:
                 cell.cell_contents = value
         for table, name, value in self._names:
             if table.get(name, _UNBOUND) is not value:
-                found.append(table.pop(name))
+                found.append(table.pop(name, None))
                 if value is not _UNBOUND:
                     table[name] = value
         return any(is_fake(leaf) for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor))
