@@ -73,7 +73,8 @@ class ResidualLayout:
         # A pending conjugation or negation stands in a flag that no buffer carries.
         tensor = tensor.resolve_conj().resolve_neg()
         if self.compact:
-            flat = tensor.reshape(-1)
+            # Not reshape alone: a column is flattened as a view of itself, gaps and all.
+            flat = tensor.contiguous().reshape(-1)
         else:
             flat = restride(tensor, self.stride).as_strided((self.extent,), (1,))
         return flat.view(torch.int32) if self.narrow else flat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,3 +66,12 @@ def test_large_gaps_are_not_carried():
     layout = ResidualLayout.of("saved", column, x64=True)
     assert layout.sig.shape == (100,)
     assert layout.decode(layout.encode(column)).stride() == (100,)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_a_column_is_packed_before_it_is_carried(x64):
+    column = torch.arange(9.0, dtype=torch.float64).reshape(3, 3)[:, :1]
+    layout = ResidualLayout.of("saved", column, x64=x64)
+    flat = layout.encode(column)
+    assert flat.stride() == (1,)
+    assert torch.equal(layout.decode(flat.clone()), column)
