@@ -168,7 +168,7 @@ class JaxCallable(Generic[P, R]):
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The plan for these arguments as text: what was chosen, and why not something better."""
         planned = self._planned(args, kwargs)
-        words = [line for item in planned.op.linearized for line in item.words]
+        words = [line for item in planned.op.derivatives for line in item.words]
         return explain_plan(planned.plan, words, not_acted_on(self.spec))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

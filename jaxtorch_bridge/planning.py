@@ -25,6 +25,7 @@ from .planner.inference import How, Inference
 from .planner.plan import CallPlan
 from .planner.signature import ArraySig, OutputMeta
 from .torchside import faults
+from .torchside.batching import BatchedLinearized
 from .torchside.build import build_op
 from .torchside.closure import ClosureState
 from .torchside.context import TorchContext
@@ -33,6 +34,7 @@ from .torchside.infer import Attempt, infer_abstractly, infer_by_running
 from .torchside.linearize import Linearized
 from .torchside.native import native
 from .torchside.op import Keeper, TorchOp
+from .torchside.source import Terms
 from .transfer import j2t, t2j
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ __all__ = ["ConcreteRunNeeded", "Planned", "Planner", "rules"]
 
 hold_weakly(TorchOp)
 hold_weakly(Linearized)
+hold_weakly(BatchedLinearized)
 
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
 
@@ -172,10 +175,16 @@ class Planner:
             call.context,
             device,
             facts.x64,
-            recompute=self._spec is not None and self._spec.residuals == "recompute",
-            depth=None if self._spec is None else self._spec.vjp_depth,
+            terms=self._terms(),
         )
         return Planned(plan, op), leaves
+
+    def _terms(self) -> Terms:
+        if self._spec is None:
+            return Terms()
+        return Terms(
+            self._spec.residuals, self._spec.vjp_depth, self._spec.where("vjp_depth")
+        )
 
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
         arrays, static = describe_arrays(self.function, call.leaves, shapes)

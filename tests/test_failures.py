@@ -99,7 +99,7 @@ def test_failure_in_the_backward_pass_names_itself(x):
 
         @staticmethod
         def backward(ctx, gradient):
-            if unless_fake(gradient):
+            if float(gradient.sum()) > 0:  # a value: known only when it runs
                 raise ArithmeticError("no way back")
             return gradient
 

@@ -483,12 +483,3 @@ def test_functions_that_differentiate_inside_run_forward(jit):
 def test_a_derivative_that_torch_hides_is_an_error_not_a_zero():
     with pytest.raises(DifferentiationError, match="create_graph=True"):
         jax.grad(lambda p: jax_callable(forces)(p)[1].sum())(random(4, 3))
-
-
-def test_orders_and_modes_that_do_not_exist_yet_say_so():
-    wrapped = jax_callable(lambda x: x**3)
-    x = random(3)
-    with pytest.raises(NotImplementedError, match="forward-mode"):
-        jax.jvp(wrapped, (x,), (x,))
-    with pytest.raises((NotImplementedError, DifferentiationError), match="not available yet"):
-        jax.grad(lambda x: jax.grad(lambda x: wrapped(x).sum())(x).sum())(x)

@@ -16,6 +16,9 @@ from jaxtorch_bridge.torchside.native import op_keys
 
 
 def keys_of(name: str) -> list[str]:
+    # The first pass frees the compiled forms, whose traces hold derivatives; these refer to each
+    # other, and go in the second.
+    gc.collect()
     gc.collect()
     return [key for key in op_keys() if key.startswith(name + "@")]
 

@@ -14,6 +14,8 @@ from jax._src.array import ArrayImpl as ArrayImpl
 
 # The same class as jax.extend.core.Primitive, whose package loads Pallas as well.
 from jax._src.core import Primitive as Primitive
+from jax._src.interpreters import partial_eval as pe
+from jax._src.interpreters.ad import primitive_linearizations as primitive_linearizations
 from jax.interpreters import ad as ad
 from jax.interpreters import batching as batching
 from jax.interpreters import mlir as mlir
@@ -116,3 +118,46 @@ def keep_alive_with(context: Any, thing: Any) -> None:
     if context.module_context.lowering_parameters.for_export:
         return
     context.module_context.add_keepalive(thing)
+
+
+def known_value(tracer: Any) -> Any | None:
+    """What a tracer of JAX's partial evaluation stands for, or None if that is unknown."""
+    return tracer.pval.get_known()
+
+
+def stage_by_default(
+    trace: Any, primitive: Primitive, tracers: Sequence[Any], params: dict[str, Any]
+) -> list[Any]:
+    """What partial evaluation does with a primitive that has no rule of its own."""
+    return list(trace.default_process_primitive(primitive, tracers, params))
+
+
+def saveable_by_policy(policy: Any, equation: Any) -> bool:
+    """Whether a ``jax.checkpoint`` policy lets the results of an equation be saved."""
+    avals = [variable.aval for variable in equation.invars]
+    found = policy(equation.primitive, *avals, **equation.params)
+    return found is True or (found is not False and not isinstance(found, pe.RecomputeType))
+
+
+def is_variable(atom: Any) -> bool:
+    """Whether an operand of an equation is a variable, not a literal."""
+    return isinstance(atom, _core.Var)
+
+
+def new_variable(shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+    """A variable for one more result of the equation ``like``."""
+    avals = [variable.aval for variable in like.invars]
+    return _core.Var(output_avals([(shape, dtype)], avals)[0])
+
+
+def equation_with(
+    equation: Any,
+    primitive: Primitive,
+    operands: Sequence[Any],
+    results: Sequence[Any],
+    params: dict[str, Any],
+) -> Any:
+    """An equation in the place of another."""
+    return equation.replace(
+        primitive=primitive, invars=list(operands), outvars=list(results), params=params
+    )

@@ -56,6 +56,11 @@ def is_fake(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, FakeTensor)
 
 
+def is_batched(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is one element of a batch, inside ``torch.vmap``."""
+    return bool(torch._C._functorch.is_batchedtensor(tensor))
+
+
 def looks_at_values(error: BaseException) -> bool:
     """Whether a fake evaluation failed because the function asked for a value."""
     from torch._subclasses.fake_tensor import (
@@ -107,6 +112,51 @@ def partition_joint(
     from torch._functorch.partitioners import min_cut_rematerialization_partition
 
     return min_cut_rematerialization_partition(joint, arguments, num_fwd_outputs=output_count)
+
+
+def trace_graph(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Any:
+    """The graph of ATen ops that a function runs on fake arguments, below autograd.
+
+    The graph holds closed-over real tensors themselves, so values changed in place are seen.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    traced = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)
+    return traced(*arguments)
+
+
+def constants_of(graph: Any) -> list[torch.Tensor]:
+    """The tensors that a graph holds."""
+    names = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
+    found = [getattr(graph, name) for name in sorted(names)]
+    return [value for value in found if isinstance(value, torch.Tensor)]
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run functions made by ``torch.compile`` as they were written.
+
+    Dynamo can neither be traced through nor be differentiated by ``torch.func``.
+    """
+    import sys
+
+    if "torch._dynamo" not in sys.modules:
+        # Nothing can have been compiled yet.
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextlib.contextmanager
+def unwarned_fallbacks() -> Iterator[None]:
+    """Let ``torch.vmap`` go through a batch one by one, for ops that need it, without a word."""
+    # Torch has no way to ask; on is the default.
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._functorch._set_vmap_fallback_warning_enabled(True)
 
 
 def is_strided_view_op(target: Any) -> bool:

@@ -7,37 +7,45 @@ from typing import Any, Protocol
 
 from ..planner.signature import ArraySig
 
+Indices = tuple[int, ...]
+Dims = tuple[int | None, ...]
+
+
+class KernelLike(Protocol):
+    """An op and which operands it reads; see `torchside.linearize.Kernel`."""
+
+    @property
+    def op(self) -> Any:
+        """What to run."""
+
+    @property
+    def operands(self) -> Indices:
+        """Which operands of the linear call it reads, in its own order."""
+
 
 class LinearizedLike(Protocol):
     """A derivative; see `torchside.linearize.Linearized`."""
 
-    @property
-    def wrt(self) -> tuple[int, ...]:
-        """Inputs that carry a tangent."""
+    op: Any
+    wrt: Indices
+    diff_outputs: Indices
+    grad_inputs: Indices
+    residuals: tuple[ArraySig, ...]
 
     @property
-    def forward(self) -> Any:
-        """The op that computes outputs and residuals, or None."""
+    def nonlinear_count(self) -> int:
+        """How many operands come before the linear ones: inputs and residuals."""
 
-    @property
-    def residuals(self) -> tuple[ArraySig, ...]:
-        """What the forward saves."""
+    def linear_sigs(
+        self, transposed: bool, ins: Sequence[int], outs: Sequence[int]
+    ) -> tuple[tuple[ArraySig, ...], tuple[ArraySig, ...]]:
+        """(linear operands, results) as signatures."""
 
-    @property
-    def diff_outputs(self) -> tuple[int, ...]:
-        """Outputs that carry a tangent."""
+    def kernel(self, transposed: bool, ins: Indices, outs: Indices) -> KernelLike:
+        """What computes the linear part."""
 
-    @property
-    def grad_inputs(self) -> tuple[int, ...]:
-        """Inputs that get a cotangent."""
-
-    @property
-    def pullback(self) -> Any:
-        """The op that runs backwards."""
-
-    @property
-    def pullback_inputs(self) -> tuple[int, ...]:
-        """Inputs that the pullback reads."""
+    def function(self, transposed: bool, ins: Indices, outs: Indices) -> KernelLike:
+        """The same as a function of the inputs too, to be differentiated again."""
 
 
 class OpLike(Protocol):
@@ -48,13 +56,21 @@ class OpLike(Protocol):
     inputs: tuple[ArraySig, ...]
     outputs: tuple[ArraySig, ...]
     handle: Any
+    primal: Any
+    split: Any
 
     @property
     def keeper(self) -> dict[Any, Any] | None:
         """Where compiled forms are kept."""
 
-    def linearize(self, wrt: tuple[int, ...]) -> LinearizedLike:
+    def linearize(self, wrt: Indices) -> Any:
         """The derivative by these inputs."""
+
+    def pushforward(self, wrt: Indices) -> Any:
+        """Results and tangents together."""
+
+    def batched(self, size: int, dims: Dims) -> Any:
+        """The op for a batch."""
 
 
 def shapes_of(sigs: Sequence[ArraySig]) -> list[tuple[tuple[int, ...], str]]:

@@ -1,11 +1,15 @@
-"""The two primitives: a torch call, and the linear part of its derivative.
+"""The primitives: a torch call, the same with its tangents, and the linear part of a derivative.
 
 ``torch_call``: arrays to arrays, by an op.
 
+``torch_jvp_call``: the same; the op gives the results and the tangents of another op in one run.
+It is a primitive of its own because JAX may have to take it apart again; see `partial`.
+
 ``torch_linear_call``: linear in its last operands. Operands are the function's inputs, the
-residuals that the forward saved, and tangents (or, transposed, cotangents). The inputs are
-there so that higher orders can differentiate the function itself: the backward graph must not
-be differentiated again, since it holds detached copies of what it saved.
+residuals that the forward saved, and tangents of the inputs ``ins`` (transposed: cotangents of
+the outputs ``outs``). Results are tangents of ``outs`` (transposed: cotangents of ``ins``). The
+inputs are there so that higher orders can differentiate the function itself: the backward graph
+must not be differentiated again, since it holds detached copies of what it saved.
 """
 
 from __future__ import annotations
@@ -15,10 +19,13 @@ from typing import Any
 
 from .._compat.jax_internals import Primitive, mlir, output_avals, with_equal_variance
 from . import lowering
-from .ops import LinearizedLike, OpLike, shapes_of
+from .ops import Indices, LinearizedLike, OpLike, shapes_of
 
 torch_call_p = Primitive("torch_call")
 torch_call_p.multiple_results = True
+
+torch_jvp_call_p = Primitive("torch_jvp_call")
+torch_jvp_call_p.multiple_results = True
 
 torch_linear_call_p = Primitive("torch_linear_call")
 torch_linear_call_p.multiple_results = True
@@ -29,16 +36,29 @@ def call(op: OpLike, *arrays: Any) -> list[Any]:
     return list(torch_call_p.bind(*with_equal_variance(arrays), op=op))
 
 
-def linear_results(linearized: LinearizedLike, op: OpLike, transposed: bool) -> list[Any]:
-    """Signatures of what the linear call returns."""
-    if transposed:
-        return [op.inputs[index] for index in linearized.grad_inputs]
-    return [op.outputs[index] for index in linearized.diff_outputs]
+def jvp_call(op: OpLike, *arrays: Any) -> list[Any]:
+    """Run ``op``, which gives results and tangents."""
+    return list(torch_jvp_call_p.bind(*with_equal_variance(arrays), op=op))
 
 
-def nonlinear_count(linearized: LinearizedLike, op: OpLike) -> int:
-    """How many operands come before the linear ones: inputs and residuals."""
-    return len(op.inputs) + len(linearized.residuals)
+def linear_call(
+    linearized: LinearizedLike,
+    transposed: bool,
+    ins: Indices,
+    outs: Indices,
+    nonlinear: Sequence[Any],
+    linear: Sequence[Any],
+) -> list[Any]:
+    """The linear part of a derivative at ``nonlinear`` (inputs and residuals)."""
+    return list(
+        torch_linear_call_p.bind(
+            *with_equal_variance([*nonlinear, *linear]),
+            linearized=linearized,
+            transposed=transposed,
+            ins=ins,
+            outs=outs,
+        )
+    )
 
 
 def _call_impl(*arrays: Any, op: OpLike) -> Any:
@@ -49,44 +69,42 @@ def _call_abstract(*avals: Any, op: OpLike) -> list[Any]:
     return output_avals(shapes_of(op.outputs), avals)
 
 
-def _linear_impl(*operands: Any, op: OpLike, linearized: LinearizedLike, transposed: bool) -> Any:
-    def run(*xs: Any) -> Any:
-        return torch_linear_call_p.bind(*xs, op=op, linearized=linearized, transposed=transposed)
-
-    # The compiled form holds the linearization, so that no other can have its id. (What it is
-    # by would not do: a function whose surroundings changed is linearized anew.)
-    name = f"linear {id(linearized)} {transposed}"
-    return lowering.jitted(op, name, run)(*operands)
+def _linear_impl(
+    *operands: Any, linearized: LinearizedLike, transposed: bool, ins: Indices, outs: Indices
+) -> Any:
+    kernel = linearized.kernel(transposed, ins, outs)
+    return _call_impl(*(operands[index] for index in kernel.operands), op=kernel.op)
 
 
 def _linear_abstract(
-    *avals: Any, op: OpLike, linearized: LinearizedLike, transposed: bool
+    *avals: Any, linearized: LinearizedLike, transposed: bool, ins: Indices, outs: Indices
 ) -> list[Any]:
-    return output_avals(shapes_of(linear_results(linearized, op, transposed)), avals)
+    _, results = linearized.linear_sigs(transposed, ins, outs)
+    return output_avals(shapes_of(results), avals)
 
 
 def _lower_linear(
-    context: Any, *operands: Any, op: OpLike, linearized: LinearizedLike, transposed: bool
+    context: Any,
+    *operands: Any,
+    linearized: LinearizedLike,
+    transposed: bool,
+    ins: Indices,
+    outs: Indices,
 ) -> Sequence[Any]:
-    if not transposed:
-        raise NotImplementedError(
-            f"{op.label}: forward-mode derivatives (jax.jvp, jax.jacfwd) are not available yet; "
-            "reverse mode (jax.grad, jax.vjp, jax.jacrev of one output at a time) is."
-        )
-    # Inputs that the backward graph does not read are left out, so that XLA can free them.
-    inputs = [operands[index] for index in linearized.pullback_inputs]
-    rest = operands[len(op.inputs) :]
-    avals = [context.avals_in[index] for index in linearized.pullback_inputs]
-    avals += context.avals_in[len(op.inputs) :]
-    narrowed = context.replace(avals_in=avals)
-    return lowering.lower_call(narrowed, *inputs, *rest, op=linearized.pullback)
+    # Operands that the kernel does not read are left out, so that XLA can free them.
+    kernel = linearized.kernel(transposed, ins, outs)
+    narrowed = context.replace(avals_in=[context.avals_in[index] for index in kernel.operands])
+    read = [operands[index] for index in kernel.operands]
+    return lowering.lower_call(narrowed, *read, op=kernel.op)
 
 
-torch_call_p.def_impl(_call_impl)
-torch_call_p.def_abstract_eval(_call_abstract)
+for _primitive in (torch_call_p, torch_jvp_call_p):
+    _primitive.def_impl(_call_impl)
+    _primitive.def_abstract_eval(_call_abstract)
 torch_linear_call_p.def_impl(_linear_impl)
 torch_linear_call_p.def_abstract_eval(_linear_abstract)
 
 for _platform in ("cpu", "cuda"):
     mlir.register_lowering(torch_call_p, lowering.lower_call, platform=_platform)
+    mlir.register_lowering(torch_jvp_call_p, lowering.lower_call, platform=_platform)
     mlir.register_lowering(torch_linear_call_p, _lower_linear, platform=_platform)

@@ -12,8 +12,8 @@ from ..planner.plan import CallPlan
 from .closure import ClosureState
 from .context import TorchContext
 from .infer import FlatFunction, WriteGuard, mutation_message, written_copies
-from .linearize import Linearized, Source, linearize
 from .op import TorchOp
+from .source import Source, Terms
 
 
 def build_op(
@@ -26,8 +26,7 @@ def build_op(
     device: str,
     x64: bool,
     *,
-    recompute: bool = False,
-    depth: int | None = None,
+    terms: Terms = Terms(),
 ) -> TorchOp:
     """Register the planned function.
 
@@ -40,13 +39,12 @@ def build_op(
         context: Torch's settings to run under.
         device: ``cpu`` or ``cuda``: where to evaluate abstractly.
         x64: Whether JAX holds 64-bit dtypes.
-        recompute: The contract wants no residuals.
-        depth: Highest order of derivative that the contract allows; None: no limit.
+        terms: What the contract says of derivatives.
     """
     source = Source(
         plan.label,
         plan.key,
-        function,
+        lambda *tensors: function(*tensors)[0],
         plan.inputs,
         plan.outputs,
         plan.inference,
@@ -55,15 +53,9 @@ def build_op(
         context,
         device,
         x64,
-        recompute,
-        depth,
-        plan.source,
+        terms,
+        plain_attention=plan.inference.how == "fake-plain-attention",
     )
-
-    def linearizer(wrt: tuple[int, ...]) -> Linearized:
-        with context.scope():
-            return linearize(source, wrt)
-
     return TorchOp(
         plan.label,
         plan.key,
@@ -74,8 +66,8 @@ def build_op(
         static=plan.static,
         hold_storages=context.grad and plan.inference.closes_over_grad,
         may_be_lazy=plan.inference.may_be_lazy,
-        linearizer=linearizer,
         contract=_contract_words(plan),
+        source=source,
     )
 
 

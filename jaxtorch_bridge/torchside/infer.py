@@ -198,7 +198,12 @@ def _evaluate(
     snapshot = closure.snapshot()
     kept = False
     try:
-        with surroundings(), compat.abstract_surroundings(), _CallWatch(observed), mode:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(surroundings())
+            stack.enter_context(compat.abstract_surroundings())
+            stack.enter_context(compat.uncompiled())
+            stack.enter_context(_CallWatch(observed))
+            stack.enter_context(mode)
             with _OpWatch(observed, mode, fakes):
                 leaves, structure = function(*fakes)
     finally:

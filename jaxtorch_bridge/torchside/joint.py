@@ -6,7 +6,6 @@ The graphs hold the modules' own parameters, so values that an optimiser changes
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,9 +14,11 @@ import torch
 
 from .._compat import torch_internals as compat
 from ..planner.signature import ArraySig
-from .closure import ClosureState
-from .infer import FlatFunction, fake_inputs
+from .capture import NotCapturedError, abstractly
+from .infer import fake_inputs
+from .prune import prune, unused_placeholders
 from .residuals import ResidualLayout, restride
+from .source import Core, Source
 
 Traced = Callable[..., tuple[torch.Tensor, ...]]
 
@@ -40,6 +41,12 @@ class Saved:
     shape: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     offset: int = 0
+
+    def view(self, base: torch.Tensor) -> torch.Tensor:
+        """The saved tensor as a view of the input that it was a view of."""
+        if tuple(base.shape) == self.shape and tuple(base.stride()) == self.stride:
+            return base
+        return base.as_strided(self.shape, self.stride, self.offset)
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,14 @@ class JointGraphs:
     gradients: tuple[int, ...]
 
     @property
-    def weights_read_backward(self) -> list[torch.Tensor]:
+    def weights_read_backward(self) -> tuple[torch.Tensor, ...]:
         """Closed-over tensors that the backward graph reads as they are when it runs."""
-        names = {node.target for node in self.backward.graph.nodes if node.op == "get_attr"}
-        found = [getattr(self.backward, name) for name in sorted(names)]
-        return [value for value in found if isinstance(value, torch.Tensor)]
+        return tuple(compat.constants_of(self.backward))
+
+    @property
+    def residuals(self) -> tuple[ArraySig, ...]:
+        """The flat arrays behind the outputs."""
+        return tuple(layout.sig for _, layout in self.kept)
 
     def run_forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """Outputs, followed by the flat residuals."""
@@ -80,86 +90,120 @@ class JointGraphs:
         residuals = [layout.encode(results[position]) for position, layout in self.kept]
         return [*results[: self.output_count], *residuals]
 
-    def run_backward(
-        self,
-        inputs: dict[int, torch.Tensor],
-        residuals: Sequence[torch.Tensor],
-        cotangents: Sequence[torch.Tensor],
-    ) -> list[torch.Tensor]:
-        """Gradients of `grad_inputs`."""
-        arguments = []
-        for place in self.saved:
-            if place.source == "input":
-                base = inputs[place.index]
-                arguments.append(base.as_strided(place.shape, place.stride, place.offset))
-            else:
-                arguments.append(self.kept[place.index][1].decode(residuals[place.index]))
-        arguments += [
-            restride(cotangent, stride)
-            for cotangent, stride in zip(cotangents, self.cotangent_strides, strict=True)
+    def pullback(self, ins: Sequence[int], outs: Sequence[int]) -> SavedPullback:
+        """The backward graph for gradients of ``ins`` from cotangents of ``outs``."""
+        positions = [self.gradients[self.grad_inputs.index(index)] for index in ins]
+        there = [index in outs for index in self.diff_outputs]
+        whole = all(there) and tuple(ins) == self.grad_inputs
+        graph = self.backward if whole else prune(self.backward, positions, there)
+        unused = unused_placeholders(graph)[: len(self.saved)]
+        places = [
+            None if idle else place for place, idle in zip(self.saved, unused, strict=True)
         ]
-        results = self.backward(*arguments)
-        return [results[position] for position in self.gradients]
+        strides = [
+            stride if used else None
+            for stride, used in zip(self.cotangent_strides, there, strict=True)
+        ]
+        return SavedPullback(self, graph, tuple(places), tuple(strides), tuple(positions))
 
 
-def weight_versions(
-    weights: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    """How often the weights have been written to, as int32[1] on the inputs' device."""
-    count = sum(weight._version for weight in weights if not weight.is_inference())
-    return torch.tensor([count], dtype=torch.int32, device=inputs[0].device)
+@dataclass(frozen=True)
+class SavedPullback:
+    """A backward graph, and where each of its arguments comes from.
+
+    Attributes:
+        graphs: What it is part of.
+        graph: Gradients from saved tensors and cotangents.
+        places: For each saved tensor its place, or None if it is not read.
+        strides: For each cotangent the strides it was traced with, or None if it is zero.
+        positions: Of the gradients among the graph's results.
+    """
+
+    graphs: JointGraphs
+    graph: Any
+    places: tuple[Saved | None, ...]
+    strides: tuple[tuple[int, ...] | None, ...]
+    positions: tuple[int, ...]
+
+    def _read(self, source: str) -> tuple[int, ...]:
+        return tuple(sorted({p.index for p in self.places if p and p.source == source}))
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Inputs of the function that are read."""
+        return self._read("input")
+
+    @property
+    def residuals(self) -> tuple[int, ...]:
+        """Residuals that are read."""
+        return self._read("residual")
+
+    def run(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """Gradients from (inputs that are read, residuals that are read, cotangents)."""
+        inputs, residuals = self.inputs, self.residuals
+        tail = tensors[len(inputs) + len(residuals) :]
+        bases = dict(zip(inputs, tensors, strict=False))
+        flats = dict(zip(residuals, tensors[len(inputs) :], strict=False))
+        arguments: list[torch.Tensor | None] = []
+        for place in self.places:
+            if place is None:
+                arguments.append(None)
+            elif place.source == "input":
+                arguments.append(place.view(bases[place.index]))
+            else:
+                layout = self.graphs.kept[place.index][1]
+                arguments.append(layout.decode(flats[place.index]))
+        # Cotangents come in JAX's convention, the conjugate of torch's; gradients go back so.
+        cotangents = iter(tail)
+        for stride in self.strides:
+            if stride is None:
+                arguments.append(None)
+                continue
+            cotangent = next(cotangents)
+            if cotangent.is_complex():
+                cotangent = cotangent.conj().resolve_conj()
+            arguments.append(restride(cotangent, stride))
+        results = self.graph(*arguments)
+        found = [results[position] for position in self.positions]
+        return [value.conj().resolve_conj() if value.is_complex() else value for value in found]
 
 
-def refuse_changed_weights(weights: Sequence[torch.Tensor], then: torch.Tensor) -> None:
-    """Raise if a weight was written to between a forward and its backward, as torch does."""
-    if int(then[0]) != int(weight_versions(weights, [then])[0]):
-        raise RuntimeError(
-            "a parameter that the backward pass needs was changed in place after the forward "
-            "pass. Take the gradient before the parameters are updated."
-        )
-
-
-class NotCapturedError(RuntimeError):
-    """The graphs could not be captured; the message says why."""
-
-
-def capture_joint(
-    function: FlatFunction,
-    inputs: Sequence[ArraySig],
-    outputs: Sequence[ArraySig],
-    wrt: Sequence[int],
-    device: str,
-    *,
-    plain_attention: bool,
-    x64: bool,
-    closure: ClosureState,
-) -> JointGraphs | None:
+def capture_joint(source: Source, wrt: Sequence[int]) -> JointGraphs | None:
     """Trace forward and backward for gradients with respect to ``wrt``.
 
     Returns:
         The graphs, or None if no output depends differentiably on these inputs.
 
     Raises:
-        NotCapturedError: Torch could not trace the function.
+        NotCapturedError: Says why not.
     """
-    surroundings = compat.plain_attention if plain_attention else contextlib.nullcontext
-    mode = compat.fake_tensor_mode()
-    fakes = fake_inputs(mode, inputs, device)
-    for index in wrt:
-        fakes[index].requires_grad_()
-    snapshot = closure.snapshot()
-    try:
-        with torch.enable_grad(), surroundings(), compat.abstract_surroundings(), mode:
-            traced, diff_outputs = _prepare(function, fakes, outputs)
+    ways = (True,) if source.plain_attention else (False, True)
+    failure: NotCapturedError | None = None
+    for plain in ways:
+        if plain and failure is not None and source.repeatable_by_states:
+            break  # other kernels draw in another order
+        try:
+            return _capture(source, wrt, plain)
+        except NotCapturedError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _capture(source: Source, wrt: Sequence[int], plain_attention: bool) -> JointGraphs | None:
+    outputs = source.outputs
+    with abstractly(source, plain_attention) as mode:
+        fakes = fake_inputs(mode, source.inputs, source.device)
+        for index in wrt:
+            fakes[index].requires_grad_()
+        with torch.enable_grad():
+            traced, diff_outputs = _prepare(source.function, fakes, outputs)
             if not diff_outputs:
                 return None
             joint = _export(traced, fakes)
             forward, backward = compat.partition_joint(joint, fakes, len(outputs))
-    except Exception as error:
-        raise NotCapturedError(f"{type(error).__name__}: {_first_line(error)}") from error
-    finally:
-        snapshot.restore()
-    return _connect(forward, backward, len(inputs), len(outputs), wrt, diff_outputs, x64)
+    count = len(source.inputs)
+    return _connect(forward, backward, count, len(outputs), wrt, diff_outputs, source.x64)
 
 
 def _export(traced: Traced, fakes: Sequence[torch.Tensor]) -> Any:
@@ -178,10 +222,10 @@ def _export(traced: Traced, fakes: Sequence[torch.Tensor]) -> Any:
 
 
 def _prepare(
-    function: FlatFunction, fakes: Sequence[torch.Tensor], outputs: Sequence[ArraySig]
+    function: Core, fakes: Sequence[torch.Tensor], outputs: Sequence[ArraySig]
 ) -> tuple[Traced, tuple[int, ...]]:
     """The function with outputs of their own, and which of them have a cotangent."""
-    leaves, _ = function(*fakes)
+    leaves = function(*fakes)
     taken = {compat.storage_key(fake) for fake in fakes}
     shared = set()
     for index, leaf in enumerate(leaves):
@@ -198,7 +242,7 @@ def _prepare(
 
     def traced(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         results = []
-        for index, leaf in enumerate(function(*tensors)[0]):
+        for index, leaf in enumerate(function(*tensors)):
             own = leaf.clone() if index in shared else leaf
             results.append(own if index in differentiable else own.detach())
         return tuple(results)
@@ -285,7 +329,3 @@ def _view_of_input(node: Any, inputs: dict[str, int]) -> Saved | None:
         int(value.storage_offset()),
     )
 
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else ""

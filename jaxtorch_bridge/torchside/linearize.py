@@ -1,100 +1,176 @@
-"""The ladder of reverse-mode derivatives of a torch function, taken from the top.
+"""The derivatives of an op: forwards, backwards, and the ladder of ways to compute them.
 
 1. ``saved``: forward and backward graphs captured together; the forward saves what the
    backward needs, and nothing is computed twice.
-2. ``recompute``: the backward runs the function again under ``torch.autograd.grad``.
-3. An error that names what failed at each rung.
+2. ``func``: the function again, under ``torch.func.vjp`` (forwards: ``torch.func.jvp``).
+3. ``autograd``: the function again, under ``torch.autograd.grad`` (forwards: twice).
+4. An error that names what failed at each rung.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
 
-import torch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DifferentiationError
-from ..planner.inference import Inference
 from ..planner.signature import ArraySig
-from .closure import ClosureGuard, ClosureState
+from ..settings import settings
+from . import transforms
+from .capture import NotCapturedError, capture, dependent_outputs
+from .closure import ClosureGuard
 from .context import TorchContext
-from .infer import FlatFunction
-from .joint import (
-    JointGraphs,
-    NotCapturedError,
-    capture_joint,
-    refuse_changed_weights,
-    weight_versions,
-)
+from .joint import JointGraphs, capture_joint
 from .op import TorchOp
-from .randomness import drawing_from, random_state_sigs, random_states
+from .program import Program, Undo
+from .source import (
+    Core,
+    Engine,
+    Source,
+    refuse_beyond_depth,
+    refuse_hidden_derivative,
+    tangent_sig,
+)
+
+if TYPE_CHECKING:
+    from .batching import BatchedLinearized
+
+_ENGINES: tuple[Engine, ...] = ("func", "autograd")
+_WORDS = {
+    ("push", "func"): "torch.func.jvp",
+    ("push", "autograd"): "torch.autograd.grad, twice",
+    ("pull", "func"): "torch.func.vjp",
+    ("pull", "autograd"): "torch.autograd.grad",
+}
 
 
 @dataclass(frozen=True)
-class Source:
-    """A planned function, as the derivatives need it.
+class Kernel:
+    """An op and the operands that it reads.
 
     Attributes:
-        function: Flat tensors in the dtypes that torch is to see.
-        updated: Closed-over tensors that the function writes to.
-        recompute: Take no residuals.
-        depth: Highest order of derivative allowed.
+        op: What to run.
+        operands: For each of its operands, which operand of the linear call it is: inputs,
+            residuals and linear operands counted through.
     """
 
-    label: str
-    key: str
-    function: FlatFunction
-    inputs: tuple[ArraySig, ...]
-    outputs: tuple[ArraySig, ...]
-    inference: Inference
-    updated: tuple[torch.Tensor, ...]
-    closure: ClosureState
-    context: TorchContext
-    device: str
-    x64: bool
-    recompute: bool = False
-    depth: int | None = None
-    where: str = ""
+    op: TorchOp
+    operands: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Linearized:
-    """A function together with its derivative at the point where it is evaluated.
+@dataclass(frozen=True)
+class Derived:
+    """A derivative as a function of its own.
 
     Attributes:
-        wrt: Inputs that carry a tangent.
-        rung: Which rung of the ladder was taken.
-        forward: The op that computes outputs and residuals; None if it is the function's own.
-        residuals: Flat residuals behind the outputs of ``forward``.
-        diff_outputs: Outputs that carry a tangent.
-        grad_inputs: Those of ``wrt`` that any of these outputs depends on.
-        pullback: Op from (inputs in ``pullback_inputs``, residuals, cotangents of
-            ``diff_outputs``) to cotangents of ``grad_inputs``. None if nothing depends.
-        pullback_inputs: Inputs that ``pullback`` reads.
-        failures: Words on the rungs above that did not work.
+        source: To be differentiated again.
+        program: To be run.
+        failures: Words on the ways that did not work.
     """
 
-    wrt: tuple[int, ...]
-    rung: Literal["saved", "recompute", "zero"]
     source: Source
-    forward: TorchOp | None
-    residuals: tuple[ArraySig, ...]
-    diff_outputs: tuple[int, ...]
-    grad_inputs: tuple[int, ...]
-    pullback: TorchOp | None
-    pullback_inputs: tuple[int, ...]
+    program: Program
     failures: tuple[str, ...] = ()
-    guard: ClosureGuard | None = None
 
-    def __repr__(self) -> str:
-        return f"Linearized({self.source.key}, wrt={self.wrt}, {self.rung})"
+
+@dataclass(eq=False, repr=False)
+class Pushforward:
+    """Results and tangents from one run.
+
+    Attributes:
+        op: From (inputs, tangents of ``wrt``, states) to (results, tangents of
+            ``diff_outputs``). None if nothing depends.
+        operands: Where the op's operands are among (inputs, tangents of ``wrt``).
+        diff_outputs: Outputs that carry a tangent.
+    """
+
+    op: TorchOp | None
+    operands: tuple[int, ...]
+    diff_outputs: tuple[int, ...]
+    wrt: tuple[int, ...]
+    source: Source
+    failures: tuple[str, ...]
+    guard: ClosureGuard
 
     @property
     def fresh(self) -> bool:
         """Whether the function's surroundings are still those that were traced."""
-        return self.guard is None or self.guard.holds
+        return self.guard.holds
+
+    @property
+    def ops(self) -> tuple[TorchOp, ...]:
+        """The ops that it owns."""
+        return () if self.op is None else (self.op,)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Lines for `explain`."""
+        names = _names(self.source, self.wrt)
+        if self.op is None or self.op.source is None:
+            return (f"forwards by {names}: zero: no output depends on them",)
+        way = _WORDS["push", self.op.source.engine or "func"]
+        return (f"forwards by {names}: {way}", *(f"  not {words}" for words in self.failures))
+
+
+class Linearized:
+    """A function together with its derivative at the point where it is evaluated.
+
+    Attributes:
+        op: The function.
+        source: What it computes.
+        wrt: Inputs that carry a tangent.
+        rung: Which rung of the ladder its pullback takes.
+        forward: The op that computes outputs and residuals: the function's own if there are
+            none.
+        residuals: What ``forward`` returns behind the function's outputs.
+        diff_outputs: Outputs that carry a tangent.
+        grad_inputs: Those of ``wrt`` that any of these outputs depends on.
+        failures: Words on the rungs above that did not work.
+        saved_bytes: Bytes that saving residuals keeps, or would keep; None if it cannot be.
+    """
+
+    def __init__(
+        self,
+        op: TorchOp,
+        wrt: tuple[int, ...],
+        rung: Literal["saved", "func", "autograd", "zero"],
+        *,
+        graphs: JointGraphs | None = None,
+        diff_outputs: tuple[int, ...] = (),
+        grad_inputs: tuple[int, ...] = (),
+        failures: tuple[str, ...] = (),
+        saved_bytes: int | None = None,
+    ) -> None:
+        assert op.source is not None
+        self.op = op
+        self.source: Source = op.source
+        self.wrt = wrt
+        self.rung = rung
+        self.diff_outputs = diff_outputs
+        self.grad_inputs = grad_inputs
+        self.failures = failures
+        self.saved_bytes = saved_bytes
+        self.guard = ClosureGuard(self.source.closure)
+        self._graphs = graphs
+        self._kernels: dict[Any, Kernel] = {}
+        self.batched_forms: dict[Any, BatchedLinearized] = {}
+        self._derived: dict[Any, tuple[Derived, Kernel]] = {}
+        self.forward = self._forward()
+        self.residuals: tuple[ArraySig, ...] = self.forward.outputs[len(op.outputs) :]
+
+    def __repr__(self) -> str:
+        return f"Linearized({self.op.key}, wrt={self.wrt}, {self.rung})"
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the function's surroundings are still those that were traced."""
+        return self.guard.holds
+
+    @property
+    def ops(self) -> tuple[TorchOp, ...]:
+        """The ops that it owns."""
+        return () if self.forward is self.op else (self.forward,)
 
     @property
     def residual_bytes(self) -> int:
@@ -104,276 +180,382 @@ class Linearized:
     @property
     def words(self) -> tuple[str, ...]:
         """Lines for `explain`."""
-        shown = [self.source.inputs[index].path for index in self.wrt[:4]]
-        hidden = len(self.wrt) - len(shown)
-        names = ", ".join(shown) + (f" and {hidden} more" if hidden else "")
-        rung = {
-            "saved": f"saved residuals, {self.residual_bytes} bytes in "
-            f"{len(self.residuals)} arrays",
-            "recompute": "recompute with torch.autograd.grad",
-            "zero": "zero: no output depends on them",
-        }[self.rung]
+        if self.rung == "zero":
+            rung = "zero: no output depends on them"
+        elif self.rung == "saved":
+            rung = f"saved residuals, {self.residual_bytes} bytes in {len(self.residuals)} arrays"
+            rung += "; recomputing would keep 0"
+        else:
+            rung = f"recompute with {_WORDS['pull', self.rung]}, {self.residual_bytes} bytes kept"
+            if self.saved_bytes is not None:
+                rung += f"; saving would keep {self.saved_bytes}"
+        names = _names(self.source, self.wrt)
         return (f"by {names}: {rung}", *(f"  not {words}" for words in self.failures))
 
+    @property
+    def nonlinear_count(self) -> int:
+        """Operands of the linear call before the linear ones: inputs and residuals."""
+        return len(self.op.inputs) + len(self.residuals)
 
-def linearize(source: Source, wrt: tuple[int, ...]) -> Linearized:
+    def linear_sigs(self, transposed: bool, ins: Sequence[int], outs: Sequence[int]) -> Any:
+        """(operands, results) of the linear part as signatures."""
+        tangents = tuple(tangent_sig(self.op.inputs[index], "tangent of") for index in ins)
+        moved = tuple(tangent_sig(self.op.outputs[index], "tangent of") for index in outs)
+        return (moved, tangents) if transposed else (tangents, moved)
+
+    def kernel(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+        """What computes tangents of ``outs`` from tangents of ``ins``, or (transposed)
+        cotangents of ``ins`` from cotangents of ``outs``."""
+        if not transposed or self._graphs is None:
+            return self.function(transposed, ins, outs)
+        found = self._kernels.get((ins, outs))
+        if found is None:
+            with self.source.context.scope():
+                found = self._kernels[ins, outs] = self._saved_pullback(ins, outs)
+        return found
+
+    def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+        """The same as a function of the inputs as well, to be differentiated again."""
+        key = (transposed, ins, outs)
+        if key not in self._derived:
+            with self.source.context.scope():
+                derived = derive(
+                    self.source,
+                    "pull" if transposed else "push",
+                    ins,
+                    outs,
+                    seeded=self.source.repeatable_by_states,
+                    again=True,
+                )
+                op = derived.program.op(derived.source.label, derived.source.key, derived.source)
+                op.belongs_to(self.op)
+            core = len(self.source.inputs)
+            count = len(outs) if transposed else len(ins)
+            linear = range(self.nonlinear_count, self.nonlinear_count + count)
+            states = self._state_places() if derived.source.seeded else ()
+            self._derived[key] = (derived, Kernel(op, (*range(core), *linear, *states)))
+        return self._derived[key][1]
+
+    def batched(
+        self,
+        size: int,
+        dims: tuple[int | None, ...],
+        transposed: bool,
+        ins: tuple[int, ...],
+        outs: tuple[int, ...],
+    ) -> BatchedLinearized | None:
+        """See `batching.batch_linear`."""
+        from .batching import batch_linear
+
+        return batch_linear(self, size, dims, transposed, ins, outs)
+
+    def _state_places(self) -> tuple[int, ...]:
+        """Which of the operands hold the generators' states of the forward run."""
+        core = len(self.source.inputs)
+        if self.source.seeded:
+            return tuple(range(core, len(self.op.inputs)))
+        found = [i for i, sig in enumerate(self.residuals) if sig.path.startswith("random state")]
+        return tuple(len(self.op.inputs) + i for i in found)
+
+    def _forward(self) -> TorchOp:
+        source, graphs = self.source, self._graphs
+        tag = f"wrt{','.join(map(str, self.wrt))}"
+        if graphs is None:
+            if not source.draws or self.rung == "zero":
+                return self.op
+            # Forward and backward must draw the same: the states travel between them.
+            program = self.op.program or Program(
+                source.function,
+                source.inputs,
+                source.outputs,
+                source,
+                source.context,
+                eager=True,
+            )
+            op = replace(program, gives_states=True).op(
+                f"{source.label} (forward)", f"{self.op.key}/random/{tag}"
+            )
+        else:
+            program = Program(
+                graphs.run_forward,
+                source.inputs,
+                (*source.outputs, *graphs.residuals),
+                source,
+                source.context.without_grad(),
+                takes_states=source.seeded,
+                gives_states=source.draws,
+                weights=graphs.weights_read_backward,
+                gives_versions=bool(graphs.weights_read_backward),
+                guard=self.guard,
+            )
+            op = program.op(
+                f"{source.label} (forward with residuals)", f"{self.op.key}/forward/{tag}"
+            )
+        op.primal = self
+        return op
+
+    def _saved_pullback(self, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+        assert self._graphs is not None
+        source = self.source
+        saved = self._graphs.pullback(ins, outs)
+        first_residual = len(self.op.inputs)
+        cotangents, gradients = self.linear_sigs(True, ins, outs)
+        weights = self._graphs.weights_read_backward
+        inputs = (
+            *(source.inputs[index] for index in saved.inputs),
+            *(self.residuals[index] for index in saved.residuals),
+            *(replace(sig, path=f"co{sig.path}") for sig in cotangents),
+        )
+        program = Program(
+            saved.run,
+            tuple(inputs),
+            tuple(replace(sig, path=f"co{sig.path}") for sig in gradients),
+            source,
+            source.context.without_grad(),
+            weights=weights,
+            checks_versions=bool(weights),
+            # Here too: XLA drops a forward whose results nobody needs.
+            guard=self.guard,
+        )
+        tag = f"{','.join(map(str, ins))}:{','.join(map(str, outs))}"
+        op = program.op(f"{source.label} (backward)", f"{self.op.key}/backward/{tag}")
+        op.belongs_to(self.op)
+        operands = (
+            *saved.inputs,
+            *(first_residual + index for index in saved.residuals),
+            *range(self.nonlinear_count, self.nonlinear_count + len(outs)),
+            # The versions are the last residual.
+            *([self.nonlinear_count - 1] if weights else []),
+        )
+        return Kernel(op, operands)
+
+
+def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
     """The derivative by the inputs ``wrt``, from the highest rung that works.
 
     Raises:
-        DifferentiationError: The function hides a derivative from torch, or cannot be
-            differentiated at all.
+        DifferentiationError: The function hides a derivative from torch, the contract forbids
+            it, or no rung works.
     """
-    _refuse_beyond_depth(source)
-    _refuse_hidden_derivative(source, wrt)
+    source = _source_of(op)
+    refuse_beyond_depth(source)
+    refuse_hidden_derivative(source, wrt)
     failures: list[str] = []
-    if source.recompute:
+    saved_bytes = None
+    if source.terms.residuals == "recompute":
         failures.append("saved residuals: the contract says `residuals: recompute`")
-    elif source.inference.traced and not source.inference.updates_state:
+    elif source.facts.updates_state:
+        failures.append("saved residuals: the function writes to tensors that it closes over")
+    elif not source.capturable:
+        failures.append("saved residuals: the function could not be traced abstractly")
+    else:
         try:
-            return _from_saved_residuals(source, wrt)
+            graphs = capture_joint(source, wrt)
         except NotCapturedError as error:
             failures.append(f"saved residuals: {error}")
-    return _by_recomputing(source, wrt, tuple(failures))
+        else:
+            if graphs is None:
+                return Linearized(op, wrt, "zero")
+            saved_bytes = sum(sig.size_bytes for sig in graphs.residuals)
+            limit = settings.residual_limit_bytes
+            if source.terms.residuals == "save" or saved_bytes <= limit:
+                return Linearized(
+                    op,
+                    wrt,
+                    "saved",
+                    graphs=graphs,
+                    diff_outputs=graphs.diff_outputs,
+                    grad_inputs=graphs.grad_inputs,
+                    saved_bytes=saved_bytes,
+                )
+            failures.append(
+                f"saved residuals: {saved_bytes} bytes are more than the limit of {limit} "
+                "(jaxtorch_bridge.settings.residual_limit_bytes)"
+            )
+    if source.terms.residuals == "save":
+        raise DifferentiationError(
+            f"{source.label}: the contract says `residuals: save`, but residuals cannot be saved "
+            f"here: {failures[-1].partition(': ')[2]}. Say `auto` or `recompute`. "
+            f"[{source.terms.where}]"
+        )
+    outs = dependent_outputs(source, wrt)
+    if not outs:
+        return Linearized(op, wrt, "zero")
+    linearized = Linearized(
+        op, wrt, "autograd", diff_outputs=outs, grad_inputs=wrt, saved_bytes=saved_bytes
+    )
+    derived = linearized.function(True, wrt, outs)
+    assert derived.op.source is not None
+    linearized.rung = derived.op.source.engine or "autograd"
+    linearized.failures = (*failures, *linearized._derived[True, wrt, outs][0].failures)
+    return linearized
 
 
-def _from_saved_residuals(source: Source, wrt: tuple[int, ...]) -> Linearized:
+def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
+    """Results and tangents in one run.
+
+    Raises:
+        DifferentiationError: As in `linearize`.
+    """
+    source = _source_of(op)
+    refuse_beyond_depth(source)
+    refuse_hidden_derivative(source, wrt)
     guard = ClosureGuard(source.closure)
-    graphs = capture_joint(
+    outs = dependent_outputs(source, wrt)
+    if not outs:
+        return Pushforward(None, (), (), wrt, source, (), guard)
+    derived = derive(source, "push", wrt, outs, seeded=source.seeded, again=False, primal=True)
+    made = derived.program.op(derived.source.label, derived.source.key, derived.source)
+    made.split = (op, wrt)
+    core = len(source.inputs)
+    tangents = range(len(op.inputs), len(op.inputs) + len(wrt))
+    operands = (*range(core), *tangents, *range(core, len(op.inputs)))
+    return Pushforward(made, operands, outs, wrt, source, derived.failures, guard)
+
+
+def derive(
+    source: Source,
+    kind: Literal["push", "pull"],
+    ins: tuple[int, ...],
+    outs: tuple[int, ...],
+    *,
+    seeded: bool,
+    again: bool,
+    primal: bool = False,
+) -> Derived:
+    """A derivative as a function, by the first engine that works.
+
+    Args:
+        source: What to differentiate.
+        kind: Forwards or backwards.
+        ins: Inputs with a tangent or gradient.
+        outs: Outputs with a tangent or cotangent.
+        seeded: Take the generators' states as operands.
+        again: The function itself has run already: leave nothing behind.
+        primal: Forwards: give the results as well.
+
+    Raises:
+        DifferentiationError: No engine works.
+    """
+    tangents = tuple(tangent_sig(source.inputs[index], "tangent of") for index in ins)
+    moved = tuple(tangent_sig(source.outputs[index], "tangent of") for index in outs)
+    if kind == "pull":
+        tangents = tuple(replace(sig, path=f"co{sig.path}") for sig in tangents)
+        moved = tuple(replace(sig, path=f"co{sig.path}") for sig in moved)
+        inputs, outputs = (*source.inputs, *moved), tangents
+    else:
+        inputs = (*source.inputs, *tangents)
+        outputs = (*source.outputs, *moved) if primal else moved
+    tag = f"{','.join(map(str, ins))}:{','.join(map(str, outs))}{'+' if primal else ''}"
+    word = "forward mode" if kind == "push" else "backward"
+    made = replace(
+        source,
+        label=f"{source.label} ({word})",
+        key=f"{source.key}/{kind}/{tag}",
+        inputs=inputs,
+        outputs=outputs,
+        order=source.order + 1,
+        seeded=seeded,
+        undone=source.undone or again,
+    )
+    failures: list[str] = []
+    for engine, plain, opaque in _ways(source):
+        core = _transformed(source, kind, ins, outs, engine, primal)
+        candidate = replace(
+            made, function=core, engine=engine, plain_attention=plain, opaque=opaque
+        )
+        try:
+            program = program_of(candidate)
+        except NotCapturedError as error:
+            how = " (attention by plain products)" if plain else ""
+            failures.append(f"{_WORDS[kind, engine]}{how}: {error}")
+            continue
+        return Derived(candidate, program, tuple(failures))
+    tried = "; ".join(failures)
+    raise DifferentiationError(
+        f"{source.label}: no way to differentiate by {_names(source, ins)} works: {tried}."
+    )
+
+
+def program_of(source: Source) -> Program:
+    """What runs a derived or batched source: its graph, or where there can be none, itself.
+
+    Raises:
+        NotCapturedError: It cannot be traced.
+    """
+    undo = Undo.of(source) if source.undone else None
+    program = Program(
         source.function,
         source.inputs,
         source.outputs,
-        wrt,
-        source.device,
-        plain_attention=source.inference.how == "fake-plain-attention",
-        x64=source.x64,
-        closure=source.closure,
-    )
-    if graphs is None:
-        return Linearized(wrt, "zero", source, None, (), (), (), None, (), guard=guard)
-    weights = graphs.weights_read_backward
-    versions = (ArraySig("versions of weights", (1,), "int32", "int32", False),) if weights else ()
-    residuals = (*(layout.sig for _, layout in graphs.kept), *versions)
-    read = tuple(sorted({place.index for place in graphs.saved if place.source == "input"}))
-    context = source.context.without_grad()
-
-    def run_forward(*inputs: torch.Tensor) -> list[torch.Tensor]:
-        guard.check()
-        results = graphs.run_forward(*_seen(source.inputs, inputs))
-        return [*results, weight_versions(weights, inputs)] if weights else results
-
-    tag = f"wrt{','.join(map(str, wrt))}"
-    forward = TorchOp(
-        f"{source.label} (forward with residuals)",
-        f"{source.key}/forward/{tag}",
-        source.inputs,
-        (*source.outputs, *residuals),
-        run_forward,
-        context,
-    )
-    pullback = TorchOp(
-        f"{source.label} (backward)",
-        f"{source.key}/backward/{tag}",
-        _pullback_inputs(source, read, residuals, graphs.diff_outputs),
-        _gradient_sigs(source, graphs.grad_inputs),
-        _saved_pullback(source, graphs, read, len(residuals), guard),
-        context,
-    )
-    return Linearized(
-        wrt,
-        "saved",
         source,
-        forward,
-        residuals,
-        graphs.diff_outputs,
-        graphs.grad_inputs,
-        pullback,
-        read,
-        guard=guard,
+        TorchContext(True, source.context.autocast, source.context.default_dtype),
+        takes_states=source.seeded,
+        undo=undo,
+        eager=True,
+    )
+    if not source.capturable:
+        return program
+    graph = capture(
+        source,
+        source.function,
+        source.inputs,
+        source.outputs,
+        plain_attention=source.plain_attention,
+    )
+    return replace(
+        program,
+        core=graph,
+        context=source.context.without_grad(),
+        undo=None,
+        guard=ClosureGuard(source.closure),
+        eager=False,
     )
 
 
-def _saved_pullback(
+def _ways(source: Source) -> Iterator[tuple[Engine, bool, bool]]:
+    """(engine, plain attention, without a graph), the best first."""
+    if source.capturable:
+        # What was differentiated by autograd inside cannot be by torch.func outside.
+        engines = _ENGINES if source.engine != "autograd" else ("autograd",)
+        for engine in engines:
+            if not source.plain_attention:
+                yield engine, False, False
+            # Other attention kernels would draw other random numbers than the forward did.
+            if source.plain_attention or not source.facts.random:
+                yield engine, True, False
+    # What cannot be tried abstractly takes the engine that knows most functions.
+    yield "autograd", source.plain_attention, True
+
+
+def _transformed(
     source: Source,
-    graphs: JointGraphs,
-    read: tuple[int, ...],
-    residual_count: int,
-    guard: ClosureGuard,
-) -> Callable[..., list[torch.Tensor]]:
-    read_sigs = [source.inputs[index] for index in read]
-
-    def run(*arguments: torch.Tensor) -> list[torch.Tensor]:
-        # Here too: XLA drops a forward whose results nobody needs.
-        guard.check()
-        inputs = dict(zip(read, _seen(read_sigs, arguments[: len(read)]), strict=True))
-        residuals = arguments[len(read) : len(read) + residual_count]
-        weights = graphs.weights_read_backward
-        if weights:
-            refuse_changed_weights(weights, residuals[-1])
-            residuals = residuals[:-1]
-        cotangents = _to_torch(source, graphs.diff_outputs, arguments[len(read) + residual_count :])
-        return _conjugate(graphs.run_backward(inputs, residuals, cotangents))
-
-    return run
-
-
-def _by_recomputing(source: Source, wrt: tuple[int, ...], failures: tuple[str, ...]) -> Linearized:
-    """The backward pass runs the function again, on inputs that require grad."""
-    diff_outputs = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
-    every = tuple(range(len(source.inputs)))
-    # Where random numbers may be drawn, the generators' states travel from the forward to the
-    # backward, so that both draw the same.
-    draws = source.inference.random or not source.inference.traced
-    states = random_state_sigs(source.device) if draws else ()
-    updated = source.updated if source.inference.traced else tuple(source.closure.buffers())
-
-    def run_forward(*arguments: torch.Tensor) -> list[torch.Tensor]:
-        before = random_states(source.device)
-        return [*source.function(*_seen(source.inputs, arguments))[0], *before]
-
-    def run(*arguments: torch.Tensor) -> list[torch.Tensor]:
-        count = len(source.inputs)
-        inputs = [
-            tensor.detach().requires_grad_(index in wrt)
-            for index, tensor in enumerate(_seen(source.inputs, arguments[:count]))
-        ]
-        cotangents = _to_torch(source, diff_outputs, arguments[count + len(states) :])
-        surroundings = source.closure.snapshot()
-        try:
-            with _restored(updated), drawing_from(arguments[count : count + len(states)]):
-                leaves, _ = source.function(*inputs)
-                outputs = [leaves[index] for index in diff_outputs]
-                asked = [inputs[index] for index in wrt]
-                return _conjugate(_gradients(source.label, outputs, asked, cotangents))
-        finally:
-            surroundings.restore()
-
-    context = TorchContext(True, source.context.autocast, source.context.default_dtype)
-    tag = f"wrt{','.join(map(str, wrt))}"
-    forward = None
-    if states:
-        forward = TorchOp(
-            f"{source.label} (forward)",
-            f"{source.key}/random/{tag}",
-            source.inputs,
-            (*source.outputs, *states),
-            run_forward,
-            source.context,
-            hold_storages=True,
+    kind: str,
+    ins: Sequence[int],
+    outs: Sequence[int],
+    engine: Engine,
+    primal: bool,
+) -> Core:
+    count = len(source.inputs)
+    if kind == "push":
+        return transforms.pushforward(
+            source.function, count, ins, outs, engine=engine, primal=primal, label=source.label
         )
-    pullback = TorchOp(
-        f"{source.label} (backward)",
-        f"{source.key}/recompute/{tag}",
-        _pullback_inputs(source, every, states, diff_outputs),
-        _gradient_sigs(source, wrt),
-        run,
-        context,
-        hold_storages=True,
-    )
-    return Linearized(
-        wrt, "recompute", source, forward, states, diff_outputs, wrt, pullback, every, failures
+    return transforms.pullback(
+        source.function, count, ins, outs, engine=engine, label=source.label
     )
 
 
-def _gradients(
-    label: str,
-    outputs: Sequence[torch.Tensor],
-    inputs: Sequence[torch.Tensor],
-    cotangents: Sequence[torch.Tensor],
-) -> list[torch.Tensor]:
-    """Gradients of what autograd recorded."""
-    recorded = [i for i, output in enumerate(outputs) if output.requires_grad]
-    if not recorded:
-        raise DifferentiationError(
-            f"{label}: torch recorded no way from the inputs to any result (no result requires "
-            "grad), so the gradient would be zero without a word. If that is meant, use "
-            "jax.lax.stop_gradient; otherwise look for detach(), no_grad or backward() inside."
-        )
-    found = torch.autograd.grad(
-        [outputs[i] for i in recorded],
-        inputs,
-        [cotangents[i] for i in recorded],
-        allow_unused=True,
-    )
-    return [
-        torch.zeros_like(tensor) if gradient is None else gradient
-        for gradient, tensor in zip(found, inputs, strict=True)
-    ]
+def _source_of(op: TorchOp) -> Source:
+    if op.source is None:
+        raise DifferentiationError(f"{op.label}: this part of a derivative has none of its own.")
+    return op.source
 
 
-def _refuse_beyond_depth(source: Source) -> None:
-    if source.depth == 0:
-        raise DifferentiationError(
-            f"{source.label}: expected no derivative, since the contract says `vjp_depth: 0`; got "
-            f"a first-order one. Raise vjp_depth, or use jax.lax.stop_gradient. [{source.where}]"
-        )
+def _names(source: Source, indices: Sequence[int]) -> str:
+    shown = [source.inputs[index].path for index in indices[:4]]
+    hidden = len(indices) - len(shown)
+    return ", ".join(shown) + (f" and {hidden} more" if hidden else "")
 
 
-def _refuse_hidden_derivative(source: Source, wrt: tuple[int, ...]) -> None:
-    if not source.inference.grads_inside:
-        return
-    names = ", ".join(f"`{source.inputs[index].path}`" for index in wrt)
-    raise DifferentiationError(
-        f"{source.label}: cannot differentiate by {names}: the function calls "
-        "torch.autograd.grad without create_graph=True, so torch takes what comes out as a "
-        "constant and the gradient would be silently wrong. Pass create_graph=True inside, or "
-        f"stop the gradient with jax.lax.stop_gradient.{source.where and ' [' + source.where + ']'}"
-    )
-
-
-def _pullback_inputs(
-    source: Source,
-    read: Sequence[int],
-    residuals: Sequence[ArraySig],
-    diff_outputs: Sequence[int],
-) -> tuple[ArraySig, ...]:
-    cotangents = tuple(
-        ArraySig(f"cotangent of {sig.path or 'output'}", sig.shape, sig.dtype, sig.dtype)
-        for sig in (source.outputs[index] for index in diff_outputs)
-    )
-    return (*(source.inputs[index] for index in read), *residuals, *cotangents)
-
-
-def _gradient_sigs(source: Source, indices: Sequence[int]) -> tuple[ArraySig, ...]:
-    return tuple(
-        ArraySig(f"gradient by {sig.path}", sig.shape, sig.dtype, sig.torch_dtype)
-        for sig in (source.inputs[index] for index in indices)
-    )
-
-
-def _seen(sigs: Sequence[ArraySig], tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The inputs in the dtypes that torch is to see."""
-    return [
-        tensor if sig.dtype == sig.torch_dtype else tensor.to(getattr(torch, sig.torch_dtype))
-        for sig, tensor in zip(sigs, tensors, strict=False)
-    ]
-
-
-def _to_torch(
-    source: Source, diff_outputs: Sequence[int], cotangents: Sequence[torch.Tensor]
-) -> list[torch.Tensor]:
-    """JAX's cotangents in torch's convention and dtypes.
-
-    For complex numbers torch's gradient is the conjugate of JAX's, so both ends conjugate.
-    """
-    found = []
-    for index, cotangent in zip(diff_outputs, cotangents, strict=True):
-        wanted = getattr(torch, source.outputs[index].torch_dtype)
-        tensor = cotangent if cotangent.dtype == wanted else cotangent.to(wanted)
-        found.append(tensor.conj().resolve_conj() if tensor.is_complex() else tensor)
-    return found
-
-
-def _conjugate(gradients: Any) -> list[torch.Tensor]:
-    return [gradient.conj() if gradient.is_complex() else gradient for gradient in gradients]
-
-
-@contextlib.contextmanager
-def _restored(updated: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Undo what a second run of the function does to the tensors that it closes over."""
-    before = [tensor.detach().clone() for tensor in updated]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in zip(updated, before, strict=True):
-                tensor.copy_(value)
+__all__ = ["Derived", "Kernel", "Linearized", "Pushforward", "derive", "linearize", "pushforward"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -14,7 +15,10 @@ from .faults import Faults
 from .native import native
 
 if TYPE_CHECKING:
-    from .linearize import Linearized
+    from .batching import Batched, BatchedLinearized
+    from .linearize import Linearized, Pushforward
+    from .program import Program
+    from .source import Source
 
 
 class Keeper(dict[Any, Any]):
@@ -25,11 +29,8 @@ class Keeper(dict[Any, Any]):
     """
 
 
-Linearizer = Callable[[tuple[int, ...]], "Linearized"]
-
-
 class TorchOp:
-    """What the JAX side needs of a torch function: flat signature, key, derivatives.
+    """What the JAX side needs of a torch function: flat signature, key, what derives from it.
 
     Equal only to itself. The native table forgets the op when this object and every executable
     that calls it are gone.
@@ -41,6 +42,11 @@ class TorchOp:
         outputs: Flat outputs.
         handle: Owns the table entry.
         keeper: Where the JAX side keeps compiled forms; None once nobody can call the op.
+        source: What it computes, to be differentiated; None for ops that are linear parts.
+        program: What it runs, for derived ops.
+        primal: For an op that returns residuals as well: the linearization that they are for.
+        split: For an op that gives results and tangents together: the op and the inputs that
+            carry the tangents.
     """
 
     def __init__(
@@ -55,15 +61,19 @@ class TorchOp:
         static: Sequence[tuple[str, str]] = (),
         hold_storages: bool = False,
         may_be_lazy: bool = True,
-        linearizer: Linearizer | None = None,
         contract: str = "",
+        source: Source | None = None,
+        program: Program | None = None,
     ) -> None:
         self.label = label
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
+        self.source = source
+        self.program = program
+        self.primal: Linearized | BatchedLinearized | None = None
+        self.split: tuple[TorchOp, tuple[int, ...]] | None = None
         self._keeper: weakref.ref[Keeper] | None = None
-        self._linearizer = linearizer
-        self._linearized: dict[tuple[int, ...], Linearized] = {}
+        self._derived: dict[Any, Any] = {}
         self._lock = threading.RLock()
         dtypes = tuple(DTYPES[sig.torch_dtype].dlpack for sig in self.outputs)
         faults = Faults(label, self.inputs, self.outputs, static, contract)
@@ -81,10 +91,14 @@ class TorchOp:
         """Let ``keeper``, which the caller holds, own the compiled forms."""
         self._keeper = weakref.ref(keeper)
 
+    def belongs_to(self, other: TorchOp) -> None:
+        """Keep compiled forms where another op keeps its own."""
+        self._keeper = other._keeper
+
     @property
-    def linearized(self) -> tuple[Linearized, ...]:
-        """The derivatives that have been built so far."""
-        return tuple(self._linearized.values())
+    def derivatives(self) -> tuple[Any, ...]:
+        """The derivatives and batched forms that have been built so far."""
+        return tuple(value for value in self._derived.values() if hasattr(value, "words"))
 
     def linearize(self, wrt: tuple[int, ...]) -> Linearized:
         """The derivative with respect to these inputs, built at first use.
@@ -92,22 +106,48 @@ class TorchOp:
         Raises:
             DifferentiationError: No rung of the ladder works.
         """
-        with self._lock:
-            found = self._linearized.get(wrt)
-            if found is None or not found.fresh:
-                if self._linearizer is None:
-                    from ..errors import DifferentiationError
+        from .linearize import linearize
 
-                    raise DifferentiationError(
-                        f"{self.label.partition(' (')[0]}: derivatives of second order are not "
-                        "available yet; first-order reverse mode (jax.grad, jax.vjp) is. Write the "
-                        "outer derivative with jax.custom_vjp, or take both inside torch."
-                    )
-                found = self._linearized[wrt] = self._linearizer(wrt)
-                for derived in (found.forward, found.pullback):
-                    if derived is not None:
-                        derived._keeper = self._keeper
+        return self._build(("linearize", wrt), lambda: linearize(self, wrt))
+
+    def pushforward(self, wrt: tuple[int, ...]) -> Pushforward:
+        """Results and tangents from one run, built at first use.
+
+        Raises:
+            DifferentiationError: It cannot be differentiated forwards.
+        """
+        from .linearize import pushforward
+
+        return self._build(("pushforward", wrt), lambda: pushforward(self, wrt))
+
+    def batched(
+        self, size: int, dims: tuple[int | None, ...], *, loop: bool = False
+    ) -> Batched:
+        """The op for a whole batch, or why there is none.
+
+        Args:
+            size: Of the batch.
+            dims: For each input its batch axis, or None.
+            loop: Call one by one, inside of torch, where one call will not do.
+        """
+        from .batching import batch
+
+        return self._build(("batched", size, dims, loop), lambda: batch(self, size, dims, loop))
+
+    def _build(self, key: Any, build: Callable[[], Any]) -> Any:
+        with self._lock:
+            found = self._derived.get(key)
+            if found is None or not found.fresh:
+                scope = contextlib.nullcontext() if self.source is None else self._scope()
+                with scope:
+                    found = self._derived[key] = build()
+                for op in found.ops:
+                    op.belongs_to(self)
             return found
+
+    def _scope(self) -> contextlib.AbstractContextManager[None]:
+        assert self.source is not None
+        return self.source.context.scope()
 
     def __repr__(self) -> str:
         return f"TorchOp({self.key})"

@@ -7,11 +7,13 @@ strides back without a copy.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
 
+from .._compat.torch_internals import is_batched
 from ..dtypes import DTYPES, canonical_name
 from ..planner.signature import ArraySig
 
@@ -68,21 +70,48 @@ class ResidualLayout:
             return ArraySig(path, (pairs,), "int32", "int32", differentiable=False)
         return ArraySig(path, (count,), self.dtype, self.dtype, differentiable=False)
 
+    @functools.cached_property
+    def _order(self) -> tuple[int, ...] | None:
+        """The axes from the slowest to the fastest in memory, if there are neither gaps nor
+        shared elements between them."""
+        order = tuple(sorted(range(len(self.shape)), key=lambda axis: -self.stride[axis]))
+        step = 1
+        for axis in reversed(order):
+            if self.shape[axis] != 1 and self.stride[axis] != step:
+                return None
+            step *= self.shape[axis]
+        return order
+
     def encode(self, tensor: torch.Tensor) -> torch.Tensor:
         """The flat view of a saved tensor; copies only if it is not laid out as planned."""
         # A pending conjugation or negation stands in a flag that no buffer carries.
         tensor = tensor.resolve_conj().resolve_neg()
-        if self.compact:
+        if self._order is not None:
+            # Without as_strided, which torch.vmap does not know.
+            flat = tensor.permute(self._order).contiguous().reshape(-1)
+        elif self.compact:
             # Not reshape alone: a column is flattened as a view of itself, gaps and all.
             flat = tensor.contiguous().reshape(-1)
         else:
             flat = restride(tensor, self.stride).as_strided((self.extent,), (1,))
-        return flat.view(torch.int32) if self.narrow else flat
+        if not self.narrow:
+            return flat
+        # A single element may have any stride, and its bytes can then not be looked at.
+        return flat.as_strided((1,), (1,)).view(torch.int32) if flat.numel() == 1 else flat.view(
+            torch.int32
+        )
 
     def decode(self, flat: torch.Tensor) -> torch.Tensor:
         """The saved tensor again, with its strides."""
         if self.narrow:
             flat = flat.view(getattr(torch, self.dtype))
+        if self._order is not None:
+            sizes = [self.shape[axis] for axis in self._order]
+            places = [self._order.index(axis) for axis in range(len(self.shape))]
+            tensor = flat.view(sizes).permute(places)
+            if tuple(tensor.stride()) == self.stride or is_batched(tensor):
+                return tensor
+            # An axis of size 1 may have any stride.
         if self.compact:
             return restride(flat.view(self.shape), self.stride)
         return flat.as_strided(self.shape, self.stride)

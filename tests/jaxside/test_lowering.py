@@ -37,7 +37,7 @@ def test_a_gradient_is_two_calls_and_the_forward_is_the_saving_one():
     keys = re.findall(r'op = "([^"]*)"', step.lower(x, w).as_text())
     assert [re.sub("/[0-9a-f]{16}", "", key) for key in keys] == [
         "layer@0/forward/wrt0,1",
-        "layer@0/backward/wrt0,1",
+        "layer@0/backward/0,1:0",
     ]
 
 

@@ -1,0 +1,82 @@
+"""Batching: one torch call for the whole batch where torch can, otherwise one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from .._compat.jax_internals import not_mapped
+from .ops import Indices, LinearizedLike, OpLike
+from .primitives import call, linear_call, torch_call_p, torch_linear_call_p
+
+
+def batch_call(
+    operands: Sequence[Any], dims: Sequence[Any], *, op: OpLike
+) -> tuple[list[Any], list[Any]]:
+    """Of a torch call, with or without tangents."""
+    found = op.batched(_size(operands, dims), _axes(dims))
+    if found.op is None:
+        return _one_by_one(lambda *xs: torch_call_p.bind(*xs, op=op), operands, dims)
+    results = call(found.op, *operands)
+    return results, [not_mapped if i in found.unbatched else 0 for i in range(len(results))]
+
+
+def batch_linear_call(
+    operands: Sequence[Any],
+    dims: Sequence[Any],
+    *,
+    linearized: LinearizedLike,
+    transposed: bool,
+    ins: Indices,
+    outs: Indices,
+) -> tuple[list[Any], list[Any]]:
+    """Of the linear part; stays a linear call, so that it can be transposed and differentiated."""
+    size = _size(operands, dims)
+    count = linearized.nonlinear_count
+    params = {"transposed": transposed, "ins": ins, "outs": outs}
+    found = linearized.batched(size, _axes(dims[:count]), transposed, ins, outs)
+    if found is None:
+        return _one_by_one(
+            lambda *xs: torch_linear_call_p.bind(*xs, linearized=linearized, **params),
+            operands,
+            dims,
+        )
+    linear = [
+        jax.numpy.broadcast_to(operand, (size, *operand.shape))
+        if dim is not_mapped
+        else jax.numpy.moveaxis(operand, dim, 0)
+        for operand, dim in zip(operands[count:], dims[count:], strict=True)
+    ]
+    results = linear_call(found, transposed, ins, outs, operands[:count], linear)
+    return results, [0] * len(results)
+
+
+def _size(operands: Sequence[Any], dims: Sequence[Any]) -> int:
+    pairs = zip(operands, dims, strict=True)
+    return next(int(operand.shape[dim]) for operand, dim in pairs if dim is not not_mapped)
+
+
+def _axes(dims: Sequence[Any]) -> tuple[int | None, ...]:
+    return tuple(None if dim is not_mapped else int(dim) for dim in dims)
+
+
+def _one_by_one(
+    bind: Callable[..., Any], operands: Sequence[Any], dims: Sequence[Any]
+) -> tuple[list[Any], list[int]]:
+    """One torch call for each element of the batch, whatever the function does."""
+    is_mapped = [dim is not not_mapped for dim in dims]
+    mapped = [
+        jax.numpy.moveaxis(operand, dim, 0)
+        for operand, dim, flag in zip(operands, dims, is_mapped, strict=True)
+        if flag
+    ]
+
+    def one(elements: Sequence[Any]) -> list[Any]:
+        rest = iter(elements)
+        pairs = zip(operands, is_mapped, strict=True)
+        return list(bind(*(next(rest) if flag else operand for operand, flag in pairs)))
+
+    results = jax.lax.map(one, mapped)
+    return results, [0] * len(results)

@@ -1,0 +1,55 @@
+"""What may be left out of a jaxpr when some results are not used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._compat.jax_internals import equation_with
+from .primitives import torch_call_p, torch_linear_call_p
+
+
+def forward_rule(used: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
+    """Residuals that nobody reads are not saved."""
+    if not any(used):
+        return [False] * len(eqn.invars), None
+    op = eqn.params["op"]
+    if op.primal is not None:
+        count = len(op.primal.op.outputs)
+        if not any(used[count:]):
+            plain = {"op": op.primal.op}
+            eqn = equation_with(eqn, torch_call_p, eqn.invars, eqn.outvars[:count], plain)
+    return [True] * len(eqn.invars), eqn
+
+
+def jvp_rule(used: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
+    """Tangents that nobody reads are not computed."""
+    if not any(used):
+        return [False] * len(eqn.invars), None
+    op = eqn.params["op"]
+    count = len(op.split[0].outputs)
+    if any(used[count:]):
+        return [True] * len(eqn.invars), eqn
+    function, wrt = op.split
+    order = {index: place for place, index in enumerate(function.pushforward(wrt).operands)}
+    places = [order[index] for index in range(len(function.inputs))]
+    primals = [eqn.invars[place] for place in places]
+    kept = equation_with(eqn, torch_call_p, primals, eqn.outvars[:count], {"op": function})
+    return [place in places for place in range(len(eqn.invars))], kept
+
+
+def linear_rule(used: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
+    """Gradients that nobody asks for are cut out of the backward graph."""
+    if not any(used):
+        return [False] * len(eqn.invars), None
+    params = dict(eqn.params)
+    word = "ins" if params["transposed"] else "outs"
+    params[word] = tuple(
+        index for index, flag in zip(params[word], used, strict=True) if flag
+    )
+    if all(used):
+        return [True] * len(eqn.invars), eqn
+    results = [variable for variable, flag in zip(eqn.outvars, used, strict=True) if flag]
+    return [True] * len(eqn.invars), equation_with(
+        eqn, torch_linear_call_p, eqn.invars, results, params
+    )

@@ -1,0 +1,295 @@
+"""Batched forms of ops: one ``torch.vmap``ped call instead of one call an element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import DifferentiationError
+from ..planner.signature import ArraySig
+from . import transforms
+from .capture import NotCapturedError, capture
+from .closure import ClosureGuard
+from .linearize import Kernel, Linearized, program_of
+from .op import TorchOp
+from .program import Undo
+
+Dims = tuple[int | None, ...]
+
+
+@dataclass(eq=False, repr=False)
+class Batched:
+    """The batched form of an op.
+
+    Attributes:
+        op: Results have the batch first. None: there is no such form.
+        unbatched: Positions of results that have no batch axis.
+        failure: Why there is none.
+        guard: Tells when a captured graph is out of date.
+    """
+
+    op: TorchOp | None
+    unbatched: tuple[int, ...]
+    failure: str
+    guard: ClosureGuard | None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the function's surroundings are still those that were traced."""
+        return self.guard is None or self.guard.holds
+
+    @property
+    def ops(self) -> tuple[TorchOp, ...]:
+        """The ops that it owns."""
+        return () if self.op is None else (self.op,)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Lines for `explain`."""
+        if self.op is not None:
+            return ()
+        return (f"vmap: one call an element: {self.failure}",)
+
+
+def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
+    """The op for a batch of ``size``; see `TorchOp.batched`."""
+    failure = ""
+    guard = None if op.program is None else op.program.guard
+    if op.source is not None:
+        guard = ClosureGuard(op.source.closure)
+    elif op.primal is not None:
+        guard = ClosureGuard(op.primal.source.closure)
+    made = None
+    unbatched: tuple[int, ...] = ()
+    if any(dim is not None for dim in dims[_core_count(op) :]):
+        failure = "each element has generator states of its own"
+    else:
+        try:
+            if op.source is None:
+                made = _batched_part(op, size, dims)
+            else:
+                unbatched = _unbatched_results(op, dims)
+                made = _batched_source(op, size, dims, unbatched)
+        except NotCapturedError as error:
+            failure = str(error)
+            if loop and op.source is not None:
+                made = _looped(op, size, dims)
+    if made is None:
+        return Batched(None, (), failure, guard)
+    extras = 0 if made.program is None else len(made.program.extra_results)
+    count = len(made.outputs)
+    return Batched(made, (*unbatched, *range(count - extras, count)), "", guard)
+
+
+def _core_count(op: TorchOp) -> int:
+    if op.source is not None:
+        return len(op.source.inputs)
+    return len(op.inputs) if op.program is None else len(op.program.inputs)
+
+
+def _batched_source(
+    op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ...]
+) -> TorchOp:
+    source = op.source
+    assert source is not None
+    if not source.facts.traced:
+        raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
+    if source.facts.updates_state:
+        raise NotCapturedError("torch.vmap: the function writes to tensors that it closes over")
+    core = dims[: len(source.inputs)]
+    out_dims: Dims = tuple(None if i in unbatched else 0 for i in range(len(source.outputs)))
+    made = replace(
+        source,
+        label=f"{source.label} (vmap)",
+        key=f"{source.key}/vmap{size}:{_dims_text(core)}",
+        function=transforms.batched(source.function, core, out_dims),
+        inputs=_with_batch(source.inputs, core, size),
+        outputs=_with_batch(source.outputs, out_dims, size),
+        batch=source.batch + 1,
+    )
+    return program_of(made).op(made.label, made.key, made)
+
+
+def _unbatched_results(op: TorchOp, dims: Dims) -> tuple[int, ...]:
+    """Where only tangents are batched (a Jacobian), the function's own results are not."""
+    if op.split is None:
+        return ()
+    function, wrt = op.split
+    places = function.pushforward(wrt).operands
+    moving = [dims[i] for i, index in enumerate(places) if index < len(function.inputs)]
+    return () if any(dim is not None for dim in moving) else tuple(range(len(function.outputs)))
+
+
+def _looped(op: TorchOp, size: int, dims: Dims) -> TorchOp:
+    source = op.source
+    assert source is not None
+    core = dims[: len(source.inputs)]
+    made = replace(
+        source,
+        label=f"{source.label} (one by one)",
+        key=f"{source.key}/loop{size}:{_dims_text(core)}",
+        function=transforms.looped(source.function, core, size),
+        inputs=_with_batch(source.inputs, core, size),
+        outputs=_with_batch(source.outputs, (0,) * len(source.outputs), size),
+        batch=source.batch + 1,
+        opaque=True,
+    )
+    program = program_of(made)
+    return replace(program, undo=Undo.of(source)).op(made.label, made.key, made)
+
+
+def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
+    """Of a forward with residuals, or of a linear part: derivatives come from elsewhere."""
+    program = op.program
+    assert program is not None
+    core_dims = dims[: len(program.inputs)]
+    inputs = _with_batch(program.inputs, core_dims, size)
+    outputs = _with_batch(program.outputs, (0,) * len(program.outputs), size)
+    source = program.home
+    if program.eager:
+        raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
+    core = capture(
+        source,
+        transforms.batched(program.core, core_dims, (0,) * len(program.outputs)),
+        inputs,
+        outputs,
+        plain_attention=source.plain_attention,
+    )
+    made = replace(program, core=core, inputs=inputs, outputs=outputs).op(
+        f"{op.label} (vmap)", f"{op.key}/vmap{size}:{_dims_text(core_dims)}"
+    )
+    if op.primal is not None:
+        linearized: Any = op.primal
+        base = linearized.op.batched(size, dims).op
+        if base is None:
+            raise NotCapturedError("torch.vmap: the function itself cannot be batched")
+        residual_dims: Dims = tuple(
+            None if index >= len(op.outputs) - len(program.extra_results) else 0
+            for index in range(len(linearized.op.outputs), len(op.outputs))
+        )
+        made.primal = batched_linearized(linearized, size, (*dims, *residual_dims))
+        made.primal.op = base
+    return made
+
+
+class BatchedLinearized:
+    """The linear part of a derivative for a whole batch; see `Linearized`.
+
+    Linear operands and results have the batch first; inputs and residuals have it where
+    ``dims`` says, or not at all.
+
+    Attributes:
+        base: Of one element.
+        size: Of the batch.
+        dims: For every input and residual.
+        op: The batched function, where it is known.
+    """
+
+    def __init__(self, base: Linearized | BatchedLinearized, size: int, dims: Dims) -> None:
+        self.base = base
+        self.size = size
+        self.dims = dims
+        self.op: TorchOp | None = None
+        self.source = base.source
+        self.wrt = base.wrt
+        self.diff_outputs = base.diff_outputs
+        self.grad_inputs = base.grad_inputs
+        self.residuals = base.residuals
+        self.batched_forms: dict[Any, BatchedLinearized] = {}
+
+    def __repr__(self) -> str:
+        return f"Batched({self.base!r}, {self.size})"
+
+    @property
+    def nonlinear_count(self) -> int:
+        """See `Linearized`."""
+        return self.base.nonlinear_count
+
+    def linear_sigs(self, transposed: bool, ins: Sequence[int], outs: Sequence[int]) -> Any:
+        """See `Linearized`."""
+        return tuple(
+            _with_batch(sigs, (0,) * len(sigs), self.size)
+            for sigs in self.base.linear_sigs(transposed, ins, outs)
+        )
+
+    def kernel(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+        """See `Linearized`."""
+        return self._batched(self.base.kernel(transposed, ins, outs))
+
+    def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+        """See `Linearized`."""
+        return self._batched(self.base.function(transposed, ins, outs))
+
+    def batched(
+        self,
+        size: int,
+        dims: Dims,
+        transposed: bool,
+        ins: tuple[int, ...],
+        outs: tuple[int, ...],
+    ) -> BatchedLinearized | None:
+        """See `batch_linear`."""
+        return batch_linear(self, size, dims, transposed, ins, outs)
+
+    def _batched(self, kernel: Kernel) -> Kernel:
+        dims = kernel_dims(kernel, self.dims)
+        found = kernel.op.batched(self.size, dims, loop=True)
+        if found.op is None:
+            raise DifferentiationError(
+                f"{kernel.op.label}: no derivative for a batch of {self.size}: {found.failure}. "
+                "Call the function under jax.lax.map instead of jax.vmap."
+            )
+        return Kernel(found.op, kernel.operands)
+
+
+def kernel_dims(kernel: Kernel, dims: Dims) -> Dims:
+    """Batch axes of a kernel's operands: linear ones have it first."""
+    return tuple(dims[index] if index < len(dims) else 0 for index in kernel.operands)
+
+
+def batched_linearized(
+    base: Linearized | BatchedLinearized, size: int, dims: Dims
+) -> BatchedLinearized:
+    """The batched form, always the same object for the same batch."""
+    found = base.batched_forms.get((size, dims))
+    if found is None:
+        found = base.batched_forms[size, dims] = BatchedLinearized(base, size, dims)
+    return found
+
+
+def batch_linear(
+    base: Linearized | BatchedLinearized,
+    size: int,
+    dims: Dims,
+    transposed: bool,
+    ins: tuple[int, ...],
+    outs: tuple[int, ...],
+) -> BatchedLinearized | None:
+    """The batched form if one call can do what is asked, otherwise None.
+
+    Args:
+        base: Of one element.
+        size: Of the batch.
+        dims: Batch axes of inputs and residuals.
+        transposed: See `Linearized.kernel`.
+        ins: Likewise.
+        outs: Likewise.
+    """
+    kernel = base.kernel(transposed, ins, outs)
+    if kernel.op.batched(size, kernel_dims(kernel, dims)).op is None:
+        return None
+    return batched_linearized(base, size, dims)
+
+
+def _with_batch(
+    sigs: Sequence[ArraySig], dims: Sequence[int | None], size: int
+) -> tuple[ArraySig, ...]:
+    return tuple(
+        sig if dim is None else replace(sig, shape=(*sig.shape[:dim], size, *sig.shape[dim:]))
+        for sig, dim in zip(sigs, dims, strict=True)
+    )
+
+
+def _dims_text(dims: Sequence[int | None]) -> str:
+    return ",".join("-" if dim is None else str(dim) for dim in dims)

@@ -1,0 +1,91 @@
+"""Graphs of functions that need no gradient of their own: pushforwards, repeats, batched calls."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from .._compat import torch_internals as compat
+from ..planner.signature import ArraySig
+from .infer import fake_inputs
+from .source import Core, Source, first_line
+
+
+class NotCapturedError(RuntimeError):
+    """A graph could not be captured; the message says why."""
+
+
+@contextlib.contextmanager
+def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
+    """A fake tensor mode in surroundings that are put back; failures are NotCapturedError."""
+    snapshot = source.closure.snapshot()
+    surroundings = compat.plain_attention if plain_attention else contextlib.nullcontext
+    mode = compat.fake_tensor_mode()
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(surroundings())
+            stack.enter_context(compat.abstract_surroundings())
+            stack.enter_context(compat.uncompiled())
+            stack.enter_context(compat.unwarned_fallbacks())
+            stack.enter_context(mode)
+            yield mode
+    except Exception as error:
+        raise NotCapturedError(first_line(error)) from error
+    finally:
+        snapshot.restore()
+
+
+def capture(
+    source: Source,
+    core: Core,
+    inputs: Sequence[ArraySig],
+    outputs: Sequence[ArraySig],
+    *,
+    plain_attention: bool,
+) -> Core:
+    """The graph of ``core``, which computes below autograd, functorch and autocast.
+
+    Args:
+        source: What it belongs to: surroundings and device.
+        core: What to trace.
+        inputs: Its inputs.
+        outputs: What it must return.
+        plain_attention: Trace without fused attention kernels.
+
+    Raises:
+        NotCapturedError: It cannot be traced, or returns something else.
+    """
+    with abstractly(source, plain_attention) as mode:
+        fakes = fake_inputs(mode, inputs, source.device)
+        graph = compat.trace_graph(lambda *tensors: list(core(*tensors)), fakes)
+        results = [node.meta["val"] for node in graph.graph.output_node().args[0]]
+        found = [(tuple(value.shape), value.dtype) for value in results]
+        wanted = [(sig.shape, getattr(torch, sig.torch_dtype)) for sig in outputs]
+        if found != wanted:
+            raise RuntimeError(f"expected results {wanted}, got {found}")
+    if any(compat.is_fake(value) for value in compat.constants_of(graph)):
+        raise NotCapturedError("the function keeps tensors that it makes")
+    found_core: Callable[..., Sequence[torch.Tensor]] = graph
+    return found_core
+
+
+def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
+    """The outputs that depend differentiably on these inputs, as far as can be told."""
+    possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
+    if not source.capturable:
+        return possible
+    for plain in (source.plain_attention, True):
+        try:
+            with abstractly(source, plain) as mode:
+                fakes = fake_inputs(mode, source.inputs, source.device)
+                for index in wrt:
+                    fakes[index].requires_grad_()
+                with torch.enable_grad():
+                    leaves = source.function(*fakes)
+                return tuple(index for index in possible if leaves[index].requires_grad)
+        except NotCapturedError:
+            continue
+    return possible

@@ -1,0 +1,154 @@
+"""A torch function over flat tensors, as its derivatives and its batched forms need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ..errors import DifferentiationError
+from ..planner.inference import Inference
+from ..planner.signature import ArraySig
+from .closure import ClosureState
+from .context import TorchContext
+from .randomness import random_state_sigs
+
+# Flat tensors, in the dtypes that torch is to see, to flat tensors.
+Core = Callable[..., Sequence[torch.Tensor]]
+
+# func: torch.func.jvp and torch.func.vjp. autograd: torch.autograd.grad (twice for a
+# pushforward).
+Engine = Literal["func", "autograd"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a contract says of derivatives.
+
+    Attributes:
+        residuals: What to keep between forward and backward.
+        depth: Highest order allowed; None: any.
+        where: The contract's place, for messages.
+    """
+
+    residuals: Literal["save", "recompute", "auto"] = "auto"
+    depth: int | None = None
+    where: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A differentiable torch function, and what is known of it.
+
+    A derivative is a source again, made of its function's: never of a captured backward graph,
+    which holds detached copies of what it saved.
+
+    Attributes:
+        key: Stable name; the op's key is made of it.
+        function: What to differentiate.
+        inputs: Of ``function``.
+        outputs: Of ``function``.
+        facts: What planning found out about the original function.
+        updated: Closed-over tensors that it writes to.
+        order: Derivatives taken so far.
+        engine: With what the latest was taken; None for the function itself.
+        plain_attention: It runs without fused attention kernels.
+        seeded: Generator states come as further operands, so that repeated runs draw the same.
+        undone: A run leaves nothing behind, since another run has done it.
+        batch: Batch axes added so far.
+        opaque: No graph could be captured of it, though the function itself can be traced.
+    """
+
+    label: str
+    key: str
+    function: Core
+    inputs: tuple[ArraySig, ...]
+    outputs: tuple[ArraySig, ...]
+    facts: Inference
+    updated: tuple[torch.Tensor, ...]
+    closure: ClosureState
+    context: TorchContext
+    device: str
+    x64: bool
+    terms: Terms = Terms()
+    order: int = 0
+    engine: Engine | None = None
+    plain_attention: bool = False
+    seeded: bool = False
+    undone: bool = False
+    batch: int = 0
+    opaque: bool = False
+
+    @property
+    def draws(self) -> bool:
+        """Whether it may draw from torch's generators as they stand when it runs."""
+        return (self.facts.random or not self.facts.traced) and not self.seeded
+
+    @property
+    def repeatable_by_states(self) -> bool:
+        """Whether a repeated run needs the generators' states."""
+        return self.facts.random or not self.facts.traced
+
+    @property
+    def state_sigs(self) -> tuple[ArraySig, ...]:
+        """Operands behind ``inputs``."""
+        return random_state_sigs(self.device) if self.seeded else ()
+
+    @property
+    def operands(self) -> tuple[ArraySig, ...]:
+        """Everything an op of this source takes."""
+        return (*self.inputs, *self.state_sigs)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a graph can stand for it: it depends on shapes only and writes to nothing."""
+        return self.facts.traced and not self.facts.updates_state and not self.opaque
+
+
+def refuse_beyond_depth(source: Source) -> None:
+    """Object to a derivative of higher order than the contract allows.
+
+    Raises:
+        DifferentiationError: Names the contract and the line.
+    """
+    depth = source.terms.depth
+    if depth is None or source.order < depth:
+        return
+    where = f" [{source.terms.where}]" if source.terms.where else ""
+    allowed = "no derivative" if depth == 0 else f"derivatives up to order {depth}"
+    raise DifferentiationError(
+        f"{source.label}: expected {allowed}, since the contract says `vjp_depth: {depth}`; got "
+        f"one of order {source.order + 1}. Raise vjp_depth, or use jax.lax.stop_gradient.{where}"
+    )
+
+
+def refuse_hidden_derivative(source: Source, wrt: Sequence[int]) -> None:
+    """Object to a function whose inner ``autograd.grad`` hides the way to its results.
+
+    Raises:
+        DifferentiationError: Says what to pass.
+    """
+    if not source.facts.grads_inside:
+        return
+    where = f" [{source.terms.where}]" if source.terms.where else ""
+    names = ", ".join(f"`{source.inputs[index].path}`" for index in wrt)
+    raise DifferentiationError(
+        f"{source.label}: cannot differentiate by {names}: the function calls "
+        "torch.autograd.grad without create_graph=True, so torch takes what comes out as a "
+        "constant and the gradient would be silently wrong. Pass create_graph=True inside, or "
+        f"stop the gradient with jax.lax.stop_gradient.{where}"
+    )
+
+
+def tangent_sig(sig: ArraySig, word: str) -> ArraySig:
+    """The array that carries a tangent or cotangent of ``sig``."""
+    return ArraySig(f"{word} {sig.path or 'output'}", sig.shape, sig.dtype, sig.torch_dtype)
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+

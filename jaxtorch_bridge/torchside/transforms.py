@@ -1,0 +1,242 @@
+"""Derivatives of torch functions over flat tensors, as functions of the same kind.
+
+Each is made of its function's and can be differentiated again. For complex numbers torch's
+gradient is the conjugate of JAX's, so pullbacks conjugate at both ends; pushforwards agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from .._compat import torch_internals as compat
+from ..errors import DifferentiationError
+from .source import Core, Engine
+
+
+def pushforward(
+    function: Core,
+    count: int,
+    ins: Sequence[int],
+    outs: Sequence[int],
+    *,
+    engine: Engine,
+    primal: bool,
+    label: str,
+) -> Core:
+    """``(inputs, tangents of ins)`` to ``(results, tangents of outs)``.
+
+    Args:
+        function: Of ``count`` flat tensors.
+        count: How many inputs it has.
+        ins: Inputs with a tangent.
+        outs: Results with a tangent.
+        engine: How to differentiate.
+        primal: Give the results as well, from the same run.
+        label: The callable's name, for messages.
+    """
+    if engine == "func":
+        run = _push_by_func(function, count, ins, outs)
+    else:
+        run = _push_by_autograd(function, count, ins, outs, label)
+
+    def pushed(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        leaves, tangents = run(tensors[:count], tensors[count:])
+        return [*leaves, *tangents] if primal else tangents
+
+    return pushed
+
+
+def pullback(
+    function: Core,
+    count: int,
+    ins: Sequence[int],
+    outs: Sequence[int],
+    *,
+    engine: Engine,
+    label: str,
+) -> Core:
+    """``(inputs, cotangents of outs)`` to cotangents of ``ins``, in JAX's convention."""
+
+    def pulled_by_func(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        inputs = list(tensors[:count])
+
+        def moving(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            leaves = function(*_replaced(inputs, ins, values))
+            return tuple(leaves[index] for index in outs)
+
+        _, vjp = torch.func.vjp(moving, *(inputs[index] for index in ins))
+        return _conjugated(vjp(tuple(_conjugated(tensors[count:]))))
+
+    def pulled_by_autograd(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        again = any(tensor.requires_grad for tensor in tensors)
+        with torch.enable_grad():
+            inputs = _leaves(tensors[:count], ins)
+            leaves = function(*inputs)
+            cotangents = _conjugated(tensors[count:])
+            return _conjugated(
+                _gradients(
+                    label,
+                    [leaves[index] for index in outs],
+                    [inputs[index] for index in ins],
+                    cotangents,
+                    again,
+                )
+            )
+
+    return pulled_by_func if engine == "func" else pulled_by_autograd
+
+
+def _push_by_func(
+    function: Core, count: int, ins: Sequence[int], outs: Sequence[int]
+) -> Callable[..., tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    def run(
+        inputs: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        def moving(
+            *values: torch.Tensor,
+        ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+            leaves = tuple(function(*_replaced(inputs, ins, values)))
+            return tuple(leaves[index] for index in outs), leaves
+
+        primals = tuple(inputs[index] for index in ins)
+        _, moved, leaves = torch.func.jvp(moving, primals, tuple(tangents), has_aux=True)
+        return list(leaves), list(moved)
+
+    return run
+
+
+def _push_by_autograd(
+    function: Core, count: int, ins: Sequence[int], outs: Sequence[int], label: str
+) -> Callable[..., tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """The pullback is linear in its cotangent; the pullback of that is the pushforward."""
+
+    def run(
+        arguments: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        again = any(tensor.requires_grad for tensor in (*arguments, *tangents))
+        with torch.enable_grad():
+            inputs = _leaves(arguments, ins)
+            leaves = list(function(*inputs))
+            moving = [leaves[index] for index in outs]
+            # Ones, not zeros: a backward that hides its way shows by what it makes of them.
+            dummies = [torch.ones_like(leaf).requires_grad_() for leaf in moving]
+            asked = [inputs[index] for index in ins]
+            gradients = _gradients(label, moving, asked, dummies, True)
+            _refuse_hidden_backward(label, gradients)
+            pairs = [
+                (gradient, tangent)
+                for gradient, tangent in zip(gradients, tangents, strict=True)
+                if gradient.requires_grad
+            ]
+            found: Sequence[torch.Tensor | None] = [None] * len(dummies)
+            if pairs:
+                found = torch.autograd.grad(
+                    [gradient for gradient, _ in pairs],
+                    dummies,
+                    [tangent for _, tangent in pairs],
+                    create_graph=again,
+                    allow_unused=True,
+                )
+        moved = [
+            torch.zeros_like(leaf) if tangent is None else tangent
+            for leaf, tangent in zip(moving, found, strict=True)
+        ]
+        return leaves, moved
+
+    return run
+
+
+def _gradients(
+    label: str,
+    outputs: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    again: bool,
+) -> list[torch.Tensor]:
+    """Gradients of what autograd recorded, in torch's convention."""
+    recorded = [i for i, output in enumerate(outputs) if output.requires_grad]
+    if not recorded:
+        raise DifferentiationError(
+            f"{label}: torch recorded no way from the inputs to any result (no result requires "
+            "grad), so the gradient would be zero without a word. If that is meant, use "
+            "jax.lax.stop_gradient; otherwise look for detach(), no_grad or backward() inside."
+        )
+    found = torch.autograd.grad(
+        [outputs[i] for i in recorded],
+        inputs,
+        [cotangents[i] for i in recorded],
+        create_graph=again,
+        allow_unused=True,
+    )
+    return [
+        torch.zeros_like(tensor) if gradient is None else gradient
+        for gradient, tensor in zip(found, inputs, strict=True)
+    ]
+
+
+def _refuse_hidden_backward(label: str, gradients: Sequence[torch.Tensor]) -> None:
+    """A backward in which torch recorded nothing has no pushforward."""
+    for gradient in gradients:
+        hidden = not gradient.requires_grad and not compat.is_fake(gradient)
+        if hidden and bool((gradient != 0).any()):
+            raise DifferentiationError(
+                f"{label}: a backward inside is not differentiable (what it returns was computed "
+                "outside of torch), so there is no forward-mode derivative and none of second "
+                "order. Write that backward with torch operations."
+            )
+
+
+def _leaves(tensors: Sequence[torch.Tensor], ins: Sequence[int]) -> list[torch.Tensor]:
+    """The inputs, those in ``ins`` as tensors that autograd can be asked about."""
+    found = list(tensors)
+    for index in ins:
+        tensor = found[index]
+        # A view keeps the way to whoever differentiates this call again.
+        found[index] = (
+            tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+        )
+    return found
+
+
+def _replaced(
+    tensors: Sequence[torch.Tensor], indices: Sequence[int], values: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    full = list(tensors)
+    for index, value in zip(indices, values, strict=True):
+        full[index] = value
+    return full
+
+
+def _conjugated(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor.conj().resolve_conj() if tensor.is_complex() else tensor for tensor in tensors]
+
+
+def batched(
+    function: Core, dims: Sequence[int | None], out_dims: Sequence[int | None]
+) -> Core:
+    """One call for a whole batch, by ``torch.vmap``."""
+    mapped = torch.vmap(
+        lambda *tensors: tuple(function(*tensors)),
+        in_dims=tuple(dims),
+        out_dims=tuple(out_dims),
+        randomness="different",
+    )
+    return lambda *tensors: list(mapped(*tensors))
+
+
+def looped(function: Core, dims: Sequence[int | None], size: int) -> Core:
+    """The same, one element after the other."""
+
+    def loop(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        columns = []
+        for index in range(size):
+            elements = [
+                tensor if dim is None else tensor.select(dim, index)
+                for tensor, dim in zip(tensors, dims, strict=True)
+            ]
+            columns.append(list(function(*elements)))
+        return [torch.stack(column) for column in zip(*columns, strict=True)]
+
+    return loop
