@@ -13,7 +13,7 @@ import jax
 import torch
 
 from ._compat.jax_internals import ArrayImpl
-from ._compat.torch_internals import is_any_autocast_enabled
+from ._compat.torch_internals import function_modes, is_any_autocast_enabled
 from .arguments import Leaves, quick_key, sort_leaves
 from .entry import Entry
 from .planner.explain import explain_plan
@@ -40,6 +40,7 @@ def jax_callable(
     spec: SpecLike | None = None,
     example: Sequence[Any] | None = None,
     name: str | None = None,
+    nondiff: Sequence[str] = (),
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -49,6 +50,7 @@ def jax_callable(
     spec: SpecLike | None = None,
     example: Sequence[Any] | None = None,
     name: str | None = None,
+    nondiff: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -57,6 +59,7 @@ def jax_callable(
     spec: SpecLike | None = None,
     example: Sequence[Any] | None = None,
     name: str | None = None,
+    nondiff: Sequence[str] = (),
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 
@@ -74,6 +77,8 @@ def jax_callable(
         example: Concrete positional arguments to run on once, where the outputs depend on
             values and abstract evaluation fails.
         name: Name for messages and op keys; default: the contract's, or the function's own.
+        nondiff: Paths of array leaves that get no derivative, as ``jax.lax.stop_gradient`` would
+            do: ``("mask", "params['frozen']")``.
 
     Returns:
         The JAX function. ``.torch`` is the original, ``.spec`` the contract, ``.plan(*args)``
@@ -84,9 +89,16 @@ def jax_callable(
         TypeError: ``function`` cannot be called.
     """
     if function is None:
-        return functools.partial(jax_callable, spec=spec, example=example, name=name)
+        return functools.partial(
+            jax_callable, spec=spec, example=example, name=name, nondiff=nondiff
+        )
     if not callable(function):
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
+    if isinstance(nondiff, str):
+        raise TypeError(
+            f"jax_callable: expected nondiff as a sequence of paths, got {nondiff!r}; write "
+            f"nondiff=({nondiff!r},)."
+        )
     contract = None
     if spec is not None:
         from .spec.load import load_spec
@@ -94,7 +106,7 @@ def jax_callable(
         contract = load_spec(spec)
         refuse_unsupported(contract)
         refuse_other_defaults(contract, function)
-    return JaxCallable(function, contract, example, name)
+    return JaxCallable(function, contract, example, name, nondiff)
 
 
 class JaxCallable(Generic[P, R]):
@@ -111,6 +123,7 @@ class JaxCallable(Generic[P, R]):
         spec: CallableSpec | None = None,
         example: Sequence[Any] | None = None,
         name: str | None = None,
+        nondiff: Sequence[str] = (),
     ) -> None:
         for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
             value = getattr(function, attribute, None)
@@ -120,7 +133,7 @@ class JaxCallable(Generic[P, R]):
         self.spec = spec
         plain = name or (spec.name if spec else name_of(function))
         self._label = f"{plain}@{spec.version}" if spec else plain
-        self._planner = Planner(function, spec, example, plain, self._label)
+        self._planner = Planner(function, spec, example, plain, self._label, nondiff)
         self._state_key = self._planner.closure.key
         self._entries: dict[Any, Entry] = {}
         self._known: dict[Any, Entry] = {}
@@ -134,7 +147,7 @@ class JaxCallable(Generic[P, R]):
             SpecMismatchError: The call does not fit the contract.
             TorchExecutionError: The torch function failed (its exception is the cause).
         """
-        if is_any_autocast_enabled():
+        if is_any_autocast_enabled() or function_modes():
             return self._sorted_call(args, kwargs, None)  # type: ignore[no-any-return]
         # The common ways of calling are looked up before anything is taken apart: an eager
         # call should cost little more than a jitted one.
@@ -184,7 +197,11 @@ class JaxCallable(Generic[P, R]):
         if found is None:
             method = functools.partial(self.torch, instance)
             found = bound[id(self)] = JaxCallable(
-                method, self.spec, self._planner.example, self._planner.name
+                method,
+                self.spec,
+                self._planner.example,
+                self._planner.name,
+                self._planner.nondiff,
             )
         return found
 
@@ -196,7 +213,9 @@ class JaxCallable(Generic[P, R]):
             found = getattr(found, part, None)
         if found is self:
             return name
-        return JaxCallable, (self.torch, self.spec, self._planner.example, self._planner.name)
+        planner = self._planner
+        made_of = (self.torch, self.spec, planner.example, planner.name, planner.nondiff)
+        return JaxCallable, made_of
 
     def __repr__(self) -> str:
         return f"jax_callable({self._label})"

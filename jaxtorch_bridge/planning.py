@@ -22,6 +22,7 @@ from .jaxside import primitives, rules
 from .jaxside.targets import register_targets
 from .planner.build import CallFacts, contract_outputs, plan_call, plan_inputs
 from .planner.inference import How, Inference
+from .planner.nondiff import mark_nondiff
 from .planner.plan import CallPlan
 from .planner.signature import ArraySig, OutputMeta
 from .torchside import faults
@@ -99,12 +100,14 @@ class Planner:
         example: Sequence[Any] | None,
         name: str,
         label: str,
+        nondiff: Sequence[str] = (),
     ) -> None:
         self.function = function
         self.closure = ClosureState(function)
         self._spec = spec
         self.example = None if example is None else tuple(example)
         self.name = name
+        self.nondiff = tuple(nondiff)
         self._label = label
         self._code = code_digest(function)
         self._warned: set[How] = set()
@@ -147,6 +150,7 @@ class Planner:
         register_targets(native())
         facts = self._facts(call, shapes)
         inputs, sizes = plan_inputs(self._spec, facts)
+        inputs = mark_nondiff(self._label, inputs, self.nondiff)
         device = self._device(values)
         with call.context.scope():
             inference, updated, attempts = infer_abstractly(
@@ -182,9 +186,7 @@ class Planner:
     def _terms(self) -> Terms:
         if self._spec is None:
             return Terms()
-        return Terms(
-            self._spec.residuals, self._spec.vjp_depth, self._spec.where("vjp_depth")
-        )
+        return Terms(self._spec.residuals, self._spec.vjp_depth, self._spec.where("vjp_depth"))
 
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
         arrays, static = describe_arrays(self.function, call.leaves, shapes)

@@ -61,7 +61,9 @@ int ThreadHasPlainContext(const Op& op) {
   int grad = AskTorch(g_torch.is_grad_enabled);
   if (grad <= 0) return grad;
   int autocast = AskTorch(g_torch.is_any_autocast_enabled);
-  return autocast < 0 ? -1 : !autocast;
+  if (autocast) return autocast < 0 ? -1 : 0;
+  int modes = AskTorch(g_torch.function_modes);
+  return modes < 0 ? -1 : !modes;
 }
 
 bool SameShape(const DLTensor& tensor, ffi::AnyBuffer::Dimensions dims) {

@@ -13,12 +13,12 @@ constexpr char kOpCapsule[] = "jaxtorch_bridge.op";
 
 PyObject* Interned(const char* name) { return PyUnicode_InternFromString(name); }
 
-// configure(exchange_api, tensor_type, is_grad_enabled, is_any_autocast_enabled,
+// configure(exchange_api, tensor_type, is_grad_enabled, is_any_autocast_enabled, function_modes,
 //           storage_use_count, gc_collect, has_memory, enter_stream, leave_stream)
 PyObject* Configure(PyObject*, PyObject* args) {
-  PyObject *capsule, *tensor_type, *grad, *autocast, *use_count, *collect, *has_memory, *enter,
+  PyObject *capsule, *tensor_type, *grad, *autocast, *modes, *use_count, *collect, *has_memory, *enter,
       *leave;
-  if (!PyArg_ParseTuple(args, "OO!OOOOOOO", &capsule, &PyType_Type, &tensor_type, &grad, &autocast,
+  if (!PyArg_ParseTuple(args, "OO!OOOOOOOO", &capsule, &PyType_Type, &tensor_type, &grad, &autocast, &modes,
                         &use_count, &collect, &has_memory, &enter, &leave)) {
     return nullptr;
   }
@@ -31,6 +31,7 @@ PyObject* Configure(PyObject*, PyObject* args) {
   g_torch.tensor_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(tensor_type));
   g_torch.is_grad_enabled = Py_NewRef(grad);
   g_torch.is_any_autocast_enabled = Py_NewRef(autocast);
+  g_torch.function_modes = Py_NewRef(modes);
   g_torch.storage_use_count = Py_NewRef(use_count);
   g_torch.gc_collect = Py_NewRef(collect);
   g_torch.has_memory = Py_NewRef(has_memory);

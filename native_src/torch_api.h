@@ -12,6 +12,7 @@ struct TorchApi {
   PyTypeObject* tensor_type = nullptr;
   PyObject* is_grad_enabled = nullptr;  // torch.is_grad_enabled
   PyObject* is_any_autocast_enabled = nullptr;
+  PyObject* function_modes = nullptr;  // how many are active: a default device is one
   PyObject* storage_use_count = nullptr;
   PyObject* gc_collect = nullptr;
   PyObject* has_memory = nullptr;    // (tensor) -> False for fakes and their like

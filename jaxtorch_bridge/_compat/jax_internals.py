@@ -14,7 +14,7 @@ from jax._src.array import ArrayImpl as ArrayImpl
 
 # The same class as jax.extend.core.Primitive, whose package loads Pallas as well.
 from jax._src.core import Primitive as Primitive
-from jax._src.interpreters import partial_eval as pe
+from jax._src.interpreters import partial_eval as partial_eval
 from jax._src.interpreters.ad import primitive_linearizations as primitive_linearizations
 from jax.interpreters import ad as ad
 from jax.interpreters import batching as batching
@@ -136,7 +136,9 @@ def saveable_by_policy(policy: Any, equation: Any) -> bool:
     """Whether a ``jax.checkpoint`` policy lets the results of an equation be saved."""
     avals = [variable.aval for variable in equation.invars]
     found = policy(equation.primitive, *avals, **equation.params)
-    return found is True or (found is not False and not isinstance(found, pe.RecomputeType))
+    return found is True or (
+        found is not False and not isinstance(found, partial_eval.RecomputeType)
+    )
 
 
 def is_variable(atom: Any) -> bool:

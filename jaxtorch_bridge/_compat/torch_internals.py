@@ -11,6 +11,8 @@ import torch
 
 # What the native handler calls; see native_src/torch_api.h.
 is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
+# How many torch function modes the thread is in; ``torch.set_default_device`` is one.
+function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
 
 
@@ -122,7 +124,11 @@ def trace_graph(function: Callable[..., Any], arguments: Sequence[torch.Tensor])
     from torch.fx.experimental.proxy_tensor import make_fx
 
     traced = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)
-    return traced(*arguments)
+    graph = traced(*arguments)
+    # Random ops count as having an effect: the order of draws stays.
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
 
 
 def constants_of(graph: Any) -> list[torch.Tensor]:
@@ -152,11 +158,12 @@ def uncompiled() -> Iterator[None]:
 def unwarned_fallbacks() -> Iterator[None]:
     """Let ``torch.vmap`` go through a batch one by one, for ops that need it, without a word."""
     # Torch has no way to ask; on is the default.
-    torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+    set_warnings = torch._C._functorch._set_vmap_fallback_warning_enabled  # type: ignore[attr-defined]
+    set_warnings(False)
     try:
         yield
     finally:
-        torch._C._functorch._set_vmap_fallback_warning_enabled(True)
+        set_warnings(True)
 
 
 def is_strided_view_op(target: Any) -> bool:

@@ -44,9 +44,7 @@ def linear_rule(used: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
         return [False] * len(eqn.invars), None
     params = dict(eqn.params)
     word = "ins" if params["transposed"] else "outs"
-    params[word] = tuple(
-        index for index, flag in zip(params[word], used, strict=True) if flag
-    )
+    params[word] = tuple(index for index, flag in zip(params[word], used, strict=True) if flag)
     if all(used):
         return [True] * len(eqn.invars), eqn
     results = [variable for variable, flag in zip(eqn.outvars, used, strict=True) if flag]

@@ -13,7 +13,9 @@ from .primitives import call, jvp_call, linear_call
 def _carrying(op: OpLike, moves: Sequence[bool]) -> Indices:
     """The inputs that carry a tangent."""
     pairs = zip(op.inputs, moves, strict=True)
-    return tuple(index for index, (sig, moving) in enumerate(pairs) if sig.differentiable and moving)
+    return tuple(
+        index for index, (sig, moving) in enumerate(pairs) if sig.differentiable and moving
+    )
 
 
 def _with_zeros(outputs: Sequence[Any], moved: dict[int, Any]) -> list[Any]:
@@ -181,9 +183,7 @@ def linear_transpose(
     count = linearized.nonlinear_count
     nonlinear, linear = operands[:count], operands[count:]
     results, arguments = (ins, outs) if transposed else (outs, ins)
-    there = tuple(
-        index for index, ct in zip(results, cotangents, strict=True) if not is_zero(ct)
-    )
+    there = tuple(index for index, ct in zip(results, cotangents, strict=True) if not is_zero(ct))
     asked = tuple(
         index
         for index, operand in zip(arguments, linear, strict=True)

@@ -47,6 +47,11 @@ class LinearizedLike(Protocol):
     def function(self, transposed: bool, ins: Indices, outs: Indices) -> KernelLike:
         """The same as a function of the inputs too, to be differentiated again."""
 
+    def batched(
+        self, size: int, dims: Dims, transposed: bool, ins: Indices, outs: Indices
+    ) -> LinearizedLike | None:
+        """The same for a batch, if one call can do it."""
+
 
 class OpLike(Protocol):
     """A torch function over flat tensors; see `torchside.op.TorchOp`."""

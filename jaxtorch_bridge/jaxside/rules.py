@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._compat.jax_internals import ad, batching, pe, primitive_linearizations
+from .._compat.jax_internals import ad, batching, partial_eval, primitive_linearizations
 from . import batch, dead_code, differentiate, partial
 from .primitives import torch_call_p, torch_jvp_call_p, torch_linear_call_p
 
@@ -16,9 +16,9 @@ primitive_linearizations[torch_linear_call_p] = differentiate.linear_linearize
 ad.primitive_transposes[torch_linear_call_p] = differentiate.linear_transpose
 batching.primitive_batchers[torch_linear_call_p] = batch.batch_linear_call
 
-pe.custom_partial_eval_rules[torch_jvp_call_p] = partial.split_unknown
-pe.partial_eval_jaxpr_custom_rules[torch_jvp_call_p] = partial.split_equation
+partial_eval.custom_partial_eval_rules[torch_jvp_call_p] = partial.split_unknown
+partial_eval.partial_eval_jaxpr_custom_rules[torch_jvp_call_p] = partial.split_equation
 
-pe.dce_rules[torch_call_p] = dead_code.forward_rule
-pe.dce_rules[torch_jvp_call_p] = dead_code.jvp_rule
-pe.dce_rules[torch_linear_call_p] = dead_code.linear_rule
+partial_eval.dce_rules[torch_call_p] = dead_code.forward_rule
+partial_eval.dce_rules[torch_jvp_call_p] = dead_code.jvp_rule
+partial_eval.dce_rules[torch_linear_call_p] = dead_code.linear_rule

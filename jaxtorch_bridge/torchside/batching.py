@@ -14,6 +14,7 @@ from .closure import ClosureGuard
 from .linearize import Kernel, Linearized, program_of
 from .op import TorchOp
 from .program import Undo
+from .source import Source
 
 Dims = tuple[int | None, ...]
 
@@ -88,9 +89,7 @@ def _core_count(op: TorchOp) -> int:
     return len(op.inputs) if op.program is None else len(op.program.inputs)
 
 
-def _batched_source(
-    op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ...]
-) -> TorchOp:
+def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ...]) -> TorchOp:
     source = op.source
     assert source is not None
     if not source.facts.traced:
@@ -191,11 +190,11 @@ class BatchedLinearized:
         self.size = size
         self.dims = dims
         self.op: TorchOp | None = None
-        self.source = base.source
-        self.wrt = base.wrt
-        self.diff_outputs = base.diff_outputs
-        self.grad_inputs = base.grad_inputs
-        self.residuals = base.residuals
+        self.source: Source = base.source
+        self.wrt: tuple[int, ...] = base.wrt
+        self.diff_outputs: tuple[int, ...] = base.diff_outputs
+        self.grad_inputs: tuple[int, ...] = base.grad_inputs
+        self.residuals: tuple[ArraySig, ...] = base.residuals
         self.batched_forms: dict[Any, BatchedLinearized] = {}
 
     def __repr__(self) -> str:

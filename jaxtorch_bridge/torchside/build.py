@@ -13,7 +13,7 @@ from .closure import ClosureState
 from .context import TorchContext
 from .infer import FlatFunction, WriteGuard, mutation_message, written_copies
 from .op import TorchOp
-from .source import Source, Terms
+from .source import NO_TERMS, Source, Terms
 
 
 def build_op(
@@ -26,7 +26,7 @@ def build_op(
     device: str,
     x64: bool,
     *,
-    terms: Terms = Terms(),
+    terms: Terms = NO_TERMS,
 ) -> TorchOp:
     """Register the planned function.
 

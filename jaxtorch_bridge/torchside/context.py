@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from .._compat.torch_internals import is_any_autocast_enabled
+from .._compat.torch_internals import function_modes, is_any_autocast_enabled
 
 _AUTOCAST_DEVICES = ("cpu", "cuda")
 
@@ -24,11 +24,13 @@ class TorchContext:
         grad: Whether autograd records.
         autocast: The (device type, dtype) pairs that autocast is on for.
         default_dtype: What ``torch.zeros(3)`` makes. Global in torch, so only part of the key.
+        default_device: Where it makes it.
     """
 
     grad: bool
     autocast: Autocast
     default_dtype: torch.dtype
+    default_device: str = "cpu"
 
     def texts(self) -> tuple[tuple[str, str], ...]:
         """The settings that differ from torch's defaults, for plans and messages."""
@@ -38,16 +40,22 @@ class TorchContext:
         found += [(f"autocast[{device}]", str(dtype)) for device, dtype in self.autocast]
         if self.default_dtype is not torch.float32:
             found.append(("default_dtype", str(self.default_dtype)))
+        if self.default_device != "cpu":
+            found.append(("default_device", self.default_device))
         return tuple(found)
 
     @property
     def plain(self) -> bool:
-        """Grad mode on and no autocast: what the native handler checks for by itself."""
-        return self.grad and not self.autocast
+        """Grad mode on, no autocast, no default device: what the native handler checks for."""
+        return self.grad and not self.autocast and self.default_device == "cpu"
 
     def without_grad(self) -> TorchContext:
         """For captured graphs, which are below autograd and autocast already."""
-        return TorchContext(False, (), self.default_dtype)
+        return replace(self, grad=False, autocast=())
+
+    def with_grad(self) -> TorchContext:
+        """For functions that autograd is to record."""
+        return replace(self, grad=True)
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -57,6 +65,8 @@ class TorchContext:
                 stack.enter_context(torch.inference_mode(False))
             if torch.is_grad_enabled() is not self.grad:
                 stack.enter_context(torch.set_grad_enabled(self.grad))
+            if _default_device() != self.default_device:
+                stack.enter_context(torch.device(self.default_device))
             if self.autocast or is_any_autocast_enabled():
                 wanted = dict(self.autocast)
                 for device in _AUTOCAST_DEVICES:
@@ -73,7 +83,13 @@ def current_context() -> TorchContext:
             for device in _AUTOCAST_DEVICES
             if torch.is_autocast_enabled(device)
         )
-    return TorchContext(torch.is_grad_enabled(), autocast, torch.get_default_dtype())
+    return TorchContext(
+        torch.is_grad_enabled(), autocast, torch.get_default_dtype(), _default_device()
+    )
+
+
+def _default_device() -> str:
+    return str(torch.get_default_device()) if function_modes() else "cpu"
 
 
 class InContext:

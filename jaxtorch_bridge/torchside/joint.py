@@ -16,7 +16,7 @@ from .._compat import torch_internals as compat
 from ..planner.signature import ArraySig
 from .capture import NotCapturedError, abstractly
 from .infer import fake_inputs
-from .prune import prune, unused_placeholders
+from .prune import prune, unused_placeholders, without_detach
 from .residuals import ResidualLayout, restride
 from .source import Core, Source
 
@@ -31,22 +31,20 @@ class Saved:
         source: ``input``: a view of input ``index``, taken again without a copy.
             ``residual``: flat residual ``index``.
         index: Which one.
-        shape: For a view of an input.
-        stride: For a view of an input.
-        offset: For a view of an input: first element, counted from the input's first.
+        steps: For a view of an input: the view ops (function, further arguments, keywords) that
+            lead to it.
     """
 
     source: Literal["input", "residual"]
     index: int
-    shape: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
-    offset: int = 0
+    steps: tuple[tuple[Any, tuple[Any, ...], dict[str, Any]], ...] = ()
 
     def view(self, base: torch.Tensor) -> torch.Tensor:
         """The saved tensor as a view of the input that it was a view of."""
-        if tuple(base.shape) == self.shape and tuple(base.stride()) == self.stride:
-            return base
-        return base.as_strided(self.shape, self.stride, self.offset)
+        # Op by op, not by as_strided: that one is hardly known to torch.vmap.
+        for function, arguments, keywords in self.steps:
+            base = function(base, *arguments, **keywords)
+        return base
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,7 @@ class JointGraphs:
         whole = all(there) and tuple(ins) == self.grad_inputs
         graph = self.backward if whole else prune(self.backward, positions, there)
         unused = unused_placeholders(graph)[: len(self.saved)]
-        places = [
-            None if idle else place for place, idle in zip(self.saved, unused, strict=True)
-        ]
+        places = [None if idle else place for place, idle in zip(self.saved, unused, strict=True)]
         strides = [
             stride if used else None
             for stride, used in zip(self.cotangent_strides, there, strict=True)
@@ -140,6 +136,16 @@ class SavedPullback:
 
     def run(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """Gradients from (inputs that are read, residuals that are read, cotangents)."""
+        return self._run(self.graph, tensors)
+
+    def run_differentiably(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """The same in a form that is differentiable by the cotangents.
+
+        By them alone: what the graph saved is constant here.
+        """
+        return self._run(without_detach(self.graph), tensors)
+
+    def _run(self, graph: Any, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         inputs, residuals = self.inputs, self.residuals
         tail = tensors[len(inputs) + len(residuals) :]
         bases = dict(zip(inputs, tensors, strict=False))
@@ -163,7 +169,7 @@ class SavedPullback:
             if cotangent.is_complex():
                 cotangent = cotangent.conj().resolve_conj()
             arguments.append(restride(cotangent, stride))
-        results = self.graph(*arguments)
+        results = graph(*arguments)
         found = [results[position] for position in self.positions]
         return [value.conj().resolve_conj() if value.is_complex() else value for value in found]
 
@@ -315,17 +321,14 @@ def _results(graph: Any) -> Sequence[Any]:
 def _view_of_input(node: Any, inputs: dict[str, int]) -> Saved | None:
     """How to take a saved tensor from an input again, if it is nothing but a view of one."""
     value = node.meta["val"]
+    steps = []
     while node.name not in inputs:
         if node.op != "call_function" or not compat.is_strided_view_op(node.target):
             return None
+        if len(node.all_input_nodes) != 1:
+            return None
+        steps.append((node.target, tuple(node.args[1:]), dict(node.kwargs)))
         node = node.args[0]
     if value.dtype != node.meta["val"].dtype:
         return None
-    return Saved(
-        "input",
-        inputs[node.name],
-        tuple(value.shape),
-        tuple(value.stride()),
-        int(value.storage_offset()),
-    )
-
+    return Saved("input", inputs[node.name], tuple(reversed(steps)))

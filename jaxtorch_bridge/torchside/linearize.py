@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+import torch
 
 from ..errors import DifferentiationError
 from ..planner.signature import ArraySig
@@ -20,8 +21,7 @@ from ..settings import settings
 from . import transforms
 from .capture import NotCapturedError, capture, dependent_outputs
 from .closure import ClosureGuard
-from .context import TorchContext
-from .joint import JointGraphs, capture_joint
+from .joint import JointGraphs, SavedPullback, capture_joint
 from .op import TorchOp
 from .program import Program, Undo
 from .source import (
@@ -206,13 +206,19 @@ class Linearized:
     def kernel(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
         """What computes tangents of ``outs`` from tangents of ``ins``, or (transposed)
         cotangents of ``ins`` from cotangents of ``outs``."""
-        if not transposed or self._graphs is None:
+        if self._graphs is None:
             return self.function(transposed, ins, outs)
-        found = self._kernels.get((ins, outs))
-        if found is None:
+        key = (transposed, ins, outs)
+        if key not in self._kernels:
             with self.source.context.scope():
-                found = self._kernels[ins, outs] = self._saved_pullback(ins, outs)
-        return found
+                if transposed:
+                    self._kernels[key] = self._saved_pullback(ins, outs)
+                else:
+                    try:
+                        self._kernels[key] = self._saved_pushforward(ins, outs)
+                    except NotCapturedError:
+                        self._kernels[key] = self.function(transposed, ins, outs)
+        return self._kernels[key]
 
     def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
         """The same as a function of the inputs as well, to be differentiated again."""
@@ -296,20 +302,60 @@ class Linearized:
 
     def _saved_pullback(self, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
         assert self._graphs is not None
-        source = self.source
         saved = self._graphs.pullback(ins, outs)
-        first_residual = len(self.op.inputs)
-        cotangents, gradients = self.linear_sigs(True, ins, outs)
-        weights = self._graphs.weights_read_backward
-        inputs = (
-            *(source.inputs[index] for index in saved.inputs),
-            *(self.residuals[index] for index in saved.residuals),
-            *(replace(sig, path=f"co{sig.path}") for sig in cotangents),
+        cotangents, gradients = (
+            tuple(replace(sig, path=f"co{sig.path}") for sig in sigs)
+            for sigs in self.linear_sigs(True, ins, outs)
         )
+        tag = f"backward/{','.join(map(str, ins))}:{','.join(map(str, outs))}"
+        return self._saved_kernel(saved, saved.run, cotangents, gradients, "backward", tag)
+
+    def _saved_pushforward(self, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+        """The backward graph transposed: tangents from the residuals, nothing computed again."""
+        assert self._graphs is not None
+        saved = self._graphs.pullback(ins, outs)
+        tangents, moved = self.linear_sigs(False, ins, outs)
+        inputs = (*self._saved_sigs(saved), *tangents)
+        core = transforms.transposed(
+            saved.run_differentiably, len(inputs) - len(tangents), self._seen_by_torch(moved)
+        )
+        graph = capture(
+            self.source,
+            core,
+            inputs,
+            moved,
+            plain_attention=self.source.plain_attention,
+        )
+        tag = f"linear/{','.join(map(str, ins))}:{','.join(map(str, outs))}"
+        return self._saved_kernel(saved, graph, tangents, moved, "forward mode", tag)
+
+    def _seen_by_torch(self, sigs: Sequence[ArraySig]) -> list[Any]:
+        device = self.source.device
+        return [(sig.shape, getattr(torch, sig.torch_dtype), device) for sig in sigs]
+
+    def _saved_sigs(self, saved: SavedPullback) -> tuple[ArraySig, ...]:
+        return (
+            *(self.source.inputs[index] for index in saved.inputs),
+            *(self.residuals[index] for index in saved.residuals),
+        )
+
+    def _saved_kernel(
+        self,
+        saved: SavedPullback,
+        core: Core,
+        linear: Sequence[ArraySig],
+        results: Sequence[ArraySig],
+        word: str,
+        tag: str,
+    ) -> Kernel:
+        """What runs on residuals: (inputs and residuals that it reads, linear) to results."""
+        assert self._graphs is not None
+        source, first_residual = self.source, len(self.op.inputs)
+        weights = self._graphs.weights_read_backward
         program = Program(
-            saved.run,
-            tuple(inputs),
-            tuple(replace(sig, path=f"co{sig.path}") for sig in gradients),
+            core,
+            (*self._saved_sigs(saved), *linear),
+            tuple(results),
             source,
             source.context.without_grad(),
             weights=weights,
@@ -317,13 +363,12 @@ class Linearized:
             # Here too: XLA drops a forward whose results nobody needs.
             guard=self.guard,
         )
-        tag = f"{','.join(map(str, ins))}:{','.join(map(str, outs))}"
-        op = program.op(f"{source.label} (backward)", f"{self.op.key}/backward/{tag}")
+        op = program.op(f"{source.label} ({word})", f"{self.op.key}/{tag}")
         op.belongs_to(self.op)
         operands = (
             *saved.inputs,
             *(first_residual + index for index in saved.residuals),
-            *range(self.nonlinear_count, self.nonlinear_count + len(outs)),
+            *range(self.nonlinear_count, self.nonlinear_count + len(linear)),
             # The versions are the last residual.
             *([self.nonlinear_count - 1] if weights else []),
         )
@@ -489,7 +534,7 @@ def program_of(source: Source) -> Program:
         source.inputs,
         source.outputs,
         source,
-        TorchContext(True, source.context.autocast, source.context.default_dtype),
+        source.context.with_grad(),
         takes_states=source.seeded,
         undo=undo,
         eager=True,
@@ -541,9 +586,7 @@ def _transformed(
         return transforms.pushforward(
             source.function, count, ins, outs, engine=engine, primal=primal, label=source.label
         )
-    return transforms.pullback(
-        source.function, count, ins, outs, engine=engine, label=source.label
-    )
+    return transforms.pullback(source.function, count, ins, outs, engine=engine, label=source.label)
 
 
 def _source_of(op: TorchOp) -> Source:

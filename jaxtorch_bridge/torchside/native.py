@@ -31,6 +31,7 @@ def native() -> ModuleType:
         torch.Tensor,
         torch.is_grad_enabled,
         compat.is_any_autocast_enabled,
+        compat.function_modes,
         compat.storage_use_count,
         gc.collect,
         compat.has_memory,

@@ -108,7 +108,8 @@ class TorchOp:
         """
         from .linearize import linearize
 
-        return self._build(("linearize", wrt), lambda: linearize(self, wrt))
+        found: Linearized = self._build(("linearize", wrt), lambda: linearize(self, wrt))
+        return found
 
     def pushforward(self, wrt: tuple[int, ...]) -> Pushforward:
         """Results and tangents from one run, built at first use.
@@ -118,11 +119,10 @@ class TorchOp:
         """
         from .linearize import pushforward
 
-        return self._build(("pushforward", wrt), lambda: pushforward(self, wrt))
+        found: Pushforward = self._build(("pushforward", wrt), lambda: pushforward(self, wrt))
+        return found
 
-    def batched(
-        self, size: int, dims: tuple[int | None, ...], *, loop: bool = False
-    ) -> Batched:
+    def batched(self, size: int, dims: tuple[int | None, ...], *, loop: bool = False) -> Batched:
         """The op for a whole batch, or why there is none.
 
         Args:
@@ -132,7 +132,9 @@ class TorchOp:
         """
         from .batching import batch
 
-        return self._build(("batched", size, dims, loop), lambda: batch(self, size, dims, loop))
+        key = ("batched", size, dims, loop)
+        found: Batched = self._build(key, lambda: batch(self, size, dims, loop))
+        return found
 
     def _build(self, key: Any, build: Callable[[], Any]) -> Any:
         with self._lock:

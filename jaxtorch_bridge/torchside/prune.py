@@ -13,12 +13,49 @@ aten = torch.ops.aten
 # Zero if their first argument is.
 _LINEAR = {
     getattr(aten, name)
-    for name in (
-        "view reshape _unsafe_view _reshape_alias expand t transpose permute squeeze unsqueeze sum "
-        "neg clone detach alias slice select _to_copy mean conj _conj _neg_view index_select "
-        "gather flip cumsum tril triu roll repeat div real imag view_as_real view_as_complex "
-        "diagonal unfold to resolve_conj split unbind"
-    ).split()
+    for name in [
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "_reshape_alias",
+        "expand",
+        "t",
+        "transpose",
+        "permute",
+        "squeeze",
+        "unsqueeze",
+        "sum",
+        "neg",
+        "clone",
+        "detach",
+        "alias",
+        "slice",
+        "select",
+        "_to_copy",
+        "mean",
+        "conj",
+        "_conj",
+        "_neg_view",
+        "index_select",
+        "gather",
+        "flip",
+        "cumsum",
+        "tril",
+        "triu",
+        "roll",
+        "repeat",
+        "div",
+        "real",
+        "imag",
+        "view_as_real",
+        "view_as_complex",
+        "diagonal",
+        "unfold",
+        "to",
+        "resolve_conj",
+        "split",
+        "unbind",
+    ]
     if hasattr(aten, name)
 }
 # Zero if either of their first two arguments is.
@@ -39,7 +76,7 @@ def prune(backward: Any, results: Collection[int], cotangents: Sequence[bool]) -
     graph = fx.Graph()
     names: dict[fx.Node, fx.Node] = {}
     output = graph.graph_copy(backward.graph, names)
-    kept = [value if i in results else None for i, value in enumerate(output)]  # type: ignore[arg-type,union-attr,var-annotated]
+    kept = [value if i in results else None for i, value in enumerate(output)]  # type: ignore[arg-type]
     # Outputs that were placeholders or None come through as they are.
     graph.output(tuple(kept))
     for old, new in names.items():
@@ -47,6 +84,18 @@ def prune(backward: Any, results: Collection[int], cotangents: Sequence[bool]) -
     _spread_zeros(graph, cotangents)
     graph.eliminate_dead_code()
     return fx.GraphModule(backward, graph)
+
+
+def without_detach(graph_module: Any) -> Any:
+    """A copy of a graph in which nothing is cut off from differentiation."""
+    graph = fx.Graph()
+    names: dict[fx.Node, fx.Node] = {}
+    output = graph.graph_copy(graph_module.graph, names)
+    graph.output(output)
+    for node in graph.nodes:
+        if node.target is aten.detach.default:
+            node.target = aten.alias.default
+    return fx.GraphModule(graph_module, graph)
 
 
 def unused_placeholders(graph: Any) -> list[bool]:

@@ -97,8 +97,10 @@ class ResidualLayout:
         if not self.narrow:
             return flat
         # A single element may have any stride, and its bytes can then not be looked at.
-        return flat.as_strided((1,), (1,)).view(torch.int32) if flat.numel() == 1 else flat.view(
-            torch.int32
+        return (
+            flat.as_strided((1,), (1,)).view(torch.int32)
+            if flat.numel() == 1
+            else flat.view(torch.int32)
         )
 
     def decode(self, flat: torch.Tensor) -> torch.Tensor:

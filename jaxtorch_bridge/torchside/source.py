@@ -38,6 +38,9 @@ class Terms:
     where: str = ""
 
 
+NO_TERMS = Terms()
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A differentiable torch function, and what is known of it.
@@ -72,7 +75,7 @@ class Source:
     context: TorchContext
     device: str
     x64: bool
-    terms: Terms = Terms()
+    terms: Terms = NO_TERMS
     order: int = 0
     engine: Engine | None = None
     plain_attention: bool = False
@@ -151,4 +154,3 @@ def first_line(error: BaseException) -> str:
     """An exception's type and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
-

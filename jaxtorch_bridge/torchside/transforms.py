@@ -7,6 +7,7 @@ gradient is the conjugate of JAX's, so pullbacks conjugate at both ends; pushfor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -66,7 +67,7 @@ def pullback(
             leaves = function(*_replaced(inputs, ins, values))
             return tuple(leaves[index] for index in outs)
 
-        _, vjp = torch.func.vjp(moving, *(inputs[index] for index in ins))
+        _, vjp, *_ = torch.func.vjp(moving, *(inputs[index] for index in ins))
         return _conjugated(vjp(tuple(_conjugated(tensors[count:]))))
 
     def pulled_by_autograd(*tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -101,7 +102,8 @@ def _push_by_func(
             return tuple(leaves[index] for index in outs), leaves
 
         primals = tuple(inputs[index] for index in ins)
-        _, moved, leaves = torch.func.jvp(moving, primals, tuple(tangents), has_aux=True)
+        found: Any = torch.func.jvp(moving, primals, tuple(tangents), has_aux=True)
+        _, moved, leaves = found
         return list(leaves), list(moved)
 
     return run
@@ -213,14 +215,34 @@ def _conjugated(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [tensor.conj().resolve_conj() if tensor.is_complex() else tensor for tensor in tensors]
 
 
-def batched(
-    function: Core, dims: Sequence[int | None], out_dims: Sequence[int | None]
+def transposed(
+    linear: Core, count: int, results: Sequence[tuple[tuple[int, ...], torch.dtype, str]]
 ) -> Core:
+    """The transpose, in JAX's convention, of a function that is linear in its last arguments.
+
+    Args:
+        linear: ``(*fixed, *cotangents)`` to values.
+        count: How many are fixed.
+        results: (shape, dtype, device) of the cotangents, which the transpose returns.
+    """
+
+    def run(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        fixed, values = tensors[:count], tensors[count:]
+        somewhere = [
+            torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in results
+        ]
+        _, vjp, *_ = torch.func.vjp(lambda *cts: tuple(linear(*fixed, *cts)), *somewhere)
+        return _conjugated(vjp(tuple(_conjugated(values))))
+
+    return run
+
+
+def batched(function: Core, dims: Sequence[int | None], out_dims: Sequence[int | None]) -> Core:
     """One call for a whole batch, by ``torch.vmap``."""
     mapped = torch.vmap(
         lambda *tensors: tuple(function(*tensors)),
         in_dims=tuple(dims),
-        out_dims=tuple(out_dims),
+        out_dims=tuple(out_dims),  # type: ignore[arg-type]
         randomness="different",
     )
     return lambda *tensors: list(mapped(*tensors))
