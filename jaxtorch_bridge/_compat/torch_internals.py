@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import logging
+import operator
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -113,7 +117,12 @@ def partition_joint(
     """Split a joint graph into a forward with saved tensors and a backward (min-cut)."""
     from torch._functorch.partitioners import min_cut_rematerialization_partition
 
-    return min_cut_rematerialization_partition(joint, arguments, num_fwd_outputs=output_count)
+    joint = _without_tokens(joint, len(arguments))
+    parts: tuple[Any, Any] = min_cut_rematerialization_partition(
+        joint, arguments, num_fwd_outputs=output_count
+    )
+    _restore_checks(joint, parts)
+    return parts
 
 
 def trace_graph(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Any:
@@ -125,8 +134,7 @@ def trace_graph(function: Callable[..., Any], arguments: Sequence[torch.Tensor])
 
     traced = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)
     graph = traced(*arguments)
-    # Random ops count as having an effect: the order of draws stays.
-    graph.graph.eliminate_dead_code()
+    remove_dead_code(graph.graph)
     graph.recompile()
     return graph
 
@@ -136,6 +144,75 @@ def constants_of(graph: Any) -> list[torch.Tensor]:
     names = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     found = [getattr(graph, name) for name in sorted(names)]
     return [value for value in found if isinstance(value, torch.Tensor)]
+
+
+@functools.cache
+def load_forward_mode() -> None:
+    """Load torch's forward-mode decompositions, as its first jvp would.
+
+    Torch scripts them, and warns its user about that.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+
+
+# Ops that only check, whose results nobody reads.
+_CHECKS = (torch.ops.aten._linalg_check_errors.default,)
+
+
+def remove_dead_code(graph: Any) -> None:
+    """Drop what no result needs, but neither random ops nor checks."""
+    graph.eliminate_dead_code(lambda node: node.is_impure() or node.target in _CHECKS)
+
+
+def _without_tokens(joint: Any, input_count: int) -> Any:
+    """The joint graph without the tokens by which AOTAutograd orders ops with effects.
+
+    Raises:
+        RuntimeError: An op has effects other than those of a check.
+    """
+    graph, wrapper = joint.graph, torch.ops.higher_order.with_effects
+    primals = [n for n in graph.nodes if n.op == "placeholder" and n.name.startswith("primals")]
+    tokens = primals[: len(primals) - input_count]
+    if not tokens:
+        return joint
+    passed = set(tokens)
+    for node in list(graph.nodes):
+        if node.target is not wrapper:
+            continue
+        _, op, *arguments = node.args
+        if op not in _CHECKS:
+            raise RuntimeError(f"{op} has effects, which a graph cannot keep")
+        with graph.inserting_before(node):
+            graph.call_function(op, tuple(arguments), dict(node.kwargs))
+        passed.add(node)
+        passed.update(node.users)
+    output = graph.output_node()
+    results = [value for value in output.args[0] if value not in passed]
+    output.args = (results,)
+    for node in reversed(list(graph.nodes)):
+        if node in passed:
+            graph.erase_node(node)
+    joint.recompile()
+    return joint
+
+
+def _restore_checks(joint: Any, parts: Sequence[Any]) -> None:
+    """Put checks, whose results nobody reads, back where the partitioner left what they check."""
+    checks = [node for node in joint.graph.nodes if node.target in _CHECKS]
+    for check in checks:
+        found = check.args[0]
+        for part in parts:
+            computed = {n.name: n for n in part.graph.nodes if n.op == "call_function"}
+            parent = computed.get(found.args[0].name) if found.target is operator.getitem else None
+            if parent is None:
+                continue
+            with part.graph.inserting_before(part.graph.output_node()):
+                value = part.graph.call_function(operator.getitem, (parent, found.args[1]))
+                part.graph.call_function(check.target, (value, *check.args[1:]), check.kwargs)
+            part.recompile()
+            break
 
 
 @contextlib.contextmanager

@@ -18,7 +18,10 @@ def batch_call(
     """Of a torch call, with or without tangents."""
     found = op.batched(_size(operands, dims), _axes(dims))
     if found.op is None:
-        return _one_by_one(lambda *xs: torch_call_p.bind(*xs, op=op), operands, dims)
+        results, places = _one_by_one(lambda *xs: torch_call_p.bind(*xs, op=op), operands, dims)
+        for index in found.unbatched:
+            results[index], places[index] = results[index][0], not_mapped
+        return results, places
     results = call(found.op, *operands)
     return results, [not_mapped if i in found.unbatched else 0 for i in range(len(results))]
 
@@ -64,7 +67,7 @@ def _axes(dims: Sequence[Any]) -> tuple[int | None, ...]:
 
 def _one_by_one(
     bind: Callable[..., Any], operands: Sequence[Any], dims: Sequence[Any]
-) -> tuple[list[Any], list[int]]:
+) -> tuple[list[Any], list[Any]]:
     """One torch call for each element of the batch, whatever the function does."""
     is_mapped = [dim is not not_mapped for dim in dims]
     mapped = [

@@ -25,7 +25,7 @@ class Batched:
 
     Attributes:
         op: Results have the batch first. None: there is no such form.
-        unbatched: Positions of results that have no batch axis.
+        unbatched: Positions of results that have no batch axis, also when called one by one.
         failure: Why there is none.
         guard: Tells when a captured graph is out of date.
     """
@@ -77,7 +77,8 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
             if loop and op.source is not None:
                 made = _looped(op, size, dims)
     if made is None:
-        return Batched(None, (), failure, guard)
+        unbatched = _unbatched_results(op, dims)
+        return Batched(None, unbatched, failure, guard)
     extras = 0 if made.program is None else len(made.program.extra_results)
     count = len(made.outputs)
     return Batched(made, (*unbatched, *range(count - extras, count)), "", guard)
@@ -94,6 +95,8 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
     assert source is not None
     if not source.facts.traced:
         raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
+    if source.opaque:
+        raise NotCapturedError("torch.vmap: no graph of the function could be captured")
     if source.facts.updates_state:
         raise NotCapturedError("torch.vmap: the function writes to tensors that it closes over")
     core = dims[: len(source.inputs)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from .._compat import torch_internals as compat
 from ..errors import DifferentiationError
 from ..planner.signature import ArraySig
 from ..settings import settings
@@ -504,6 +505,8 @@ def derive(
         undone=source.undone or again,
     )
     failures: list[str] = []
+    if kind == "push":
+        compat.load_forward_mode()
     for engine, plain, opaque in _ways(source):
         core = _transformed(source, kind, ins, outs, engine, primal)
         candidate = replace(

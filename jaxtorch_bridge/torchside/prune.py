@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from .._compat.torch_internals import remove_dead_code
+
 aten = torch.ops.aten
 
 # Zero if their first argument is.
@@ -82,7 +84,7 @@ def prune(backward: Any, results: Collection[int], cotangents: Sequence[bool]) -
     for old, new in names.items():
         new.meta = dict(old.meta)
     _spread_zeros(graph, cotangents)
-    graph.eliminate_dead_code()
+    remove_dead_code(graph)
     return fx.GraphModule(backward, graph)
 
 

@@ -1,0 +1,152 @@
+"""Ways in which derivatives were silently wrong before, each as a test of its own name."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxtorch_bridge import DifferentiationError, jax_callable
+
+
+def random(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_the_wrong_hessian_of_a_differentiated_backward_graph(jit):
+    """The backward graph of tanh holds a detached copy of its result, so that differentiating
+    that graph again loses a term."""
+    wrapped = jax_callable(lambda x: torch.tanh(x).pow(2).sum())
+    x = random(5)
+    twin = jax.hessian(lambda x: (jnp.tanh(x) ** 2).sum())(x)
+    for order in (
+        jax.hessian,
+        lambda f: jax.jacrev(jax.jacrev(f)),
+        lambda f: jax.jacrev(jax.jacfwd(f)),
+        lambda f: jax.jacfwd(jax.jacfwd(f)),
+    ):
+        np.testing.assert_allclose(jit(order(wrapped))(x), twin, atol=1e-5)
+
+
+def test_a_batched_backward_stays_differentiable_by_the_inputs():
+    """A batching rule that collapses the linear call into a plain call on residuals gives a
+    third derivative without the part that goes through them."""
+    wrapped = jax_callable(lambda x: torch.sin(x) * x[0])
+    twin = lambda x: jnp.sin(x) * x[0]  # noqa: E731
+    x = random(4)
+    third = lambda f: jax.jacfwd(jax.jacrev(jax.jacrev(f)))  # noqa: E731
+    np.testing.assert_allclose(third(wrapped)(x), third(twin)(x), atol=1e-5)
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np, torch
+from jax.sharding import AxisType, PartitionSpec as P
+from jaxtorch_bridge import jax_callable
+
+mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
+layer = jax_callable(lambda x, w: torch.tanh(x @ w))
+rng = np.random.default_rng(0)
+draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+x, w, dx, dw = draw(8, 3), draw(3, 2), draw(8, 3), draw(3, 2)
+
+def total(f):
+    inner = lambda x, w: jax.lax.psum((f(x, w) ** 2).sum(), "d")
+    return jax.shard_map(
+        inner, mesh=mesh, in_specs=(P("d"), P()), out_specs=P(), check_vma=CHECK)
+
+sharded = total(layer)
+twin = lambda x, w: (jnp.tanh(x @ w) ** 2).sum()
+close = lambda a, b: jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), a, b)
+hvp = lambda f: lambda x, w: jax.jvp(jax.grad(f, (0, 1)), (x, w), (dx, dw))[1]
+rev = lambda f: lambda x, w: jax.grad(
+    lambda x, w: sum((g * t).sum() for g, t in zip(jax.grad(f, (0, 1))(x, w), (dx, dw))),
+    (0, 1))(x, w)
+for jit in (lambda f: f, jax.jit):
+    close(jit(jax.grad(sharded, (0, 1)))(x, w), jax.grad(twin, (0, 1))(x, w))
+    close(jit(lambda x, w: jax.jvp(sharded, (x, w), (dx, dw)))(x, w),
+          jax.jvp(twin, (x, w), (dx, dw)))
+    close(jit(hvp(sharded))(x, w), hvp(twin)(x, w))
+    close(jit(rev(sharded))(x, w), rev(twin)(x, w))
+print("right")
+"""
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_the_missing_psum_of_a_replicated_input(check_vma, run_python):
+    """An output that forgets over which mesh axes it varies costs the replicated input's
+    gradient its sum; here in first and second order and in forward mode."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    assert run_python(f"CHECK = {check_vma}\n{SHARDED}", env=flags).strip() == "right"
+
+
+def test_complex_gradients_are_not_silently_zero():
+    wrapped = jax_callable(lambda z: (z * z.conj()).real.sum())
+    z = random(3) + 1j * random(3, seed=1)
+    np.testing.assert_allclose(jax.grad(wrapped)(z), 2 * z.conj(), rtol=1e-5)
+
+
+def test_a_backward_that_leaves_torch_has_no_second_derivative():
+    """Its first derivative is right; what torch did not record must not count as constant."""
+
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, gradient):
+            (x,) = ctx.saved_tensors
+            return torch.from_numpy(3 * x.detach().numpy() ** 2) * gradient.detach()
+
+    wrapped = jax_callable(lambda x: Cube.apply(x).sum())
+    x = random(3)
+    np.testing.assert_allclose(jax.grad(wrapped)(x), 3 * x**2, rtol=1e-5)
+    for second in (jax.hessian, lambda f: jax.jacrev(jax.jacrev(f)), jax.jacfwd):
+        with pytest.raises(
+            Exception, match="not differentiable|recorded no way|no way to differentiate"
+        ) as caught:
+            jax.block_until_ready(second(wrapped)(x))
+        assert isinstance(caught.value, Exception)
+    assert issubclass(DifferentiationError, Exception)
+
+
+def test_a_zero_cotangent_is_not_materialised():
+    """The backward of an output that nobody used is not run."""
+    wrapped = jax_callable(lambda x, w: (torch.tanh(x), torch.linalg.inv(w) @ x))
+    x, w = random(3), random(3, 3)
+    jaxpr = jax.make_jaxpr(jax.grad(lambda x: wrapped(x, w)[0].sum()))(x)
+    (linear,) = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "torch_linear_call"]
+    assert linear.params["outs"] == (0,)
+    linearized = linear.params["linearized"]
+    kernel = linearized.kernel(True, linear.params["ins"], linear.params["outs"])
+    ops = {str(node.target) for node in kernel.op.program.core.__self__.graph.graph.nodes}
+    assert any("tanh_backward" in name for name in ops)
+    assert not any("mm" in name or "mv" in name for name in ops)
+    np.testing.assert_allclose(
+        jax.grad(lambda x: wrapped(x, w)[0].sum())(x), 1 - jnp.tanh(x) ** 2, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        jax.grad(lambda x: wrapped(x, w)[1].sum())(x), jnp.linalg.inv(w).sum(0), rtol=1e-3
+    )
+
+
+def test_a_failing_check_fails_in_captured_graphs_too():
+    """Graphs drop ops that nobody reads, and torch.linalg's checks are such."""
+    wrapped = jax_callable(lambda x: torch.linalg.cholesky(x).sum())
+    good, bad = jnp.eye(2) * 2, -jnp.eye(2)
+    value, gradient = jax.value_and_grad(wrapped)(good)
+    assert jnp.isfinite(value)
+    assert jnp.isfinite(gradient).all()
+    assert jnp.isfinite(jax.jvp(wrapped, (good,), (good,))[1])
+    for transformed in (
+        jax.value_and_grad(wrapped),
+        lambda x: jax.jvp(wrapped, (x,), (x,)),
+        lambda x: jax.vmap(wrapped)(x[None]),
+    ):
+        with pytest.raises(Exception, match="not positive-definite"):
+            jax.block_until_ready(transformed(bad))
