@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from .._compat.jax_internals import not_mapped
+from .differentiate import call_linearize
 from .ops import Indices, LinearizedLike, OpLike
 from .primitives import call, linear_call, torch_call_p, torch_linear_call_p
 
@@ -18,12 +19,35 @@ def batch_call(
     """Of a torch call, with or without tangents."""
     found = op.batched(_size(operands, dims), _axes(dims))
     if found.op is None:
-        results, places = _one_by_one(lambda *xs: torch_call_p.bind(*xs, op=op), operands, dims)
-        for index in found.unbatched:
-            results[index], places[index] = results[index][0], not_mapped
-        return results, places
+        if found.unbatched:
+            return _batch_tangents(operands, dims, op)
+        return _one_by_one(lambda *xs: torch_call_p.bind(*xs, op=op), operands, dims)
     results = call(found.op, *operands)
     return results, [not_mapped if i in found.unbatched else 0 for i in range(len(results))]
+
+
+def _batch_tangents(
+    operands: Sequence[Any], dims: Sequence[Any], op: OpLike
+) -> tuple[list[Any], list[Any]]:
+    """Of a call with tangents of which only the tangents are batched: the function runs once."""
+    function, wrt = op.split
+    places = {index: i for i, index in enumerate(function.pushforward(wrt).operands)}
+    count = len(function.inputs)
+    primals = [operands[places[index]] for index in range(count)]
+    nonzeros = [index in wrt for index in range(count)]
+    outputs, _, residuals, _ = call_linearize(False, nonzeros, *primals, op=function)
+    linearized = function.linearize(wrt)
+    ins, outs = linearized.grad_inputs, linearized.diff_outputs
+    tangents = [places[count + wrt.index(index)] for index in ins]
+    moved, moved_dims = batch_linear_call(
+        [*residuals, *(operands[place] for place in tangents)],
+        [*(not_mapped for _ in residuals), *(dims[place] for place in tangents)],
+        linearized=linearized,
+        transposed=False,
+        ins=ins,
+        outs=outs,
+    )
+    return [*outputs, *moved], [*(not_mapped for _ in outputs), *moved_dims]
 
 
 def batch_linear_call(

@@ -70,8 +70,8 @@ def not_acted_on(spec: CallableSpec | None) -> tuple[str, ...]:
     if spec.sharding:
         notes.append("sharding: no effect yet; under a mesh use jax.shard_map")
     asked = "vmap_method" in spec.model_fields_set
-    if asked and spec.vmap_method not in ("sequential", "sequential_unrolled"):
-        notes.append(f"vmap_method {spec.vmap_method}: no effect yet; vmap calls one by one")
+    if asked and spec.vmap_method != "torch_vmap":
+        notes.append(f"vmap_method {spec.vmap_method}: no effect yet; torch.vmap where it can")
     if spec.execution.outputs == "in_place":
         notes.append("execution.outputs in_place: no effect yet; results are copied")
     return tuple(notes)

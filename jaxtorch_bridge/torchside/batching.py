@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import DifferentiationError
 from ..planner.signature import ArraySig
@@ -101,11 +101,14 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
         raise NotCapturedError("torch.vmap: the function writes to tensors that it closes over")
     core = dims[: len(source.inputs)]
     out_dims: Dims = tuple(None if i in unbatched else 0 for i in range(len(source.outputs)))
+    # Where only tangents are batched, the function itself runs once and draws once.
+    moving = any(dim is not None for dim in core[: source.primal_count])
+    draws: Literal["different", "same"] = "different" if moving else "same"
     made = replace(
         source,
         label=f"{source.label} (vmap)",
         key=f"{source.key}/vmap{size}:{_dims_text(core)}",
-        function=transforms.batched(source.function, core, out_dims),
+        function=transforms.batched(source.function, core, out_dims, draws=draws),
         inputs=_with_batch(source.inputs, core, size),
         outputs=_with_batch(source.outputs, out_dims, size),
         batch=source.batch + 1,

@@ -503,6 +503,7 @@ def derive(
         order=source.order + 1,
         seeded=seeded,
         undone=source.undone or again,
+        primals=source.primal_count,
     )
     failures: list[str] = []
     if kind == "push":

@@ -60,6 +60,8 @@ class Source:
         plain_attention: It runs without fused attention kernels.
         seeded: Generator states come as further operands, so that repeated runs draw the same.
         undone: A run leaves nothing behind, since another run has done it.
+        primals: For a derivative: how many of its first inputs are those of the function that it
+            comes from in the end.
         batch: Batch axes added so far.
         opaque: No graph could be captured of it, though the function itself can be traced.
     """
@@ -81,6 +83,7 @@ class Source:
     plain_attention: bool = False
     seeded: bool = False
     undone: bool = False
+    primals: int | None = None
     batch: int = 0
     opaque: bool = False
 
@@ -103,6 +106,11 @@ class Source:
     def operands(self) -> tuple[ArraySig, ...]:
         """Everything an op of this source takes."""
         return (*self.inputs, *self.state_sigs)
+
+    @property
+    def primal_count(self) -> int:
+        """How many of its first inputs decide how the original function runs."""
+        return len(self.inputs) if self.primals is None else self.primals
 
     @property
     def capturable(self) -> bool:

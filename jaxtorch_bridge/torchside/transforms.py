@@ -7,7 +7,7 @@ gradient is the conjugate of JAX's, so pullbacks conjugate at both ends; pushfor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -237,13 +237,26 @@ def transposed(
     return run
 
 
-def batched(function: Core, dims: Sequence[int | None], out_dims: Sequence[int | None]) -> Core:
-    """One call for a whole batch, by ``torch.vmap``."""
+def batched(
+    function: Core,
+    dims: Sequence[int | None],
+    out_dims: Sequence[int | None],
+    *,
+    draws: Literal["different", "same"] = "different",
+) -> Core:
+    """One call for a whole batch, by ``torch.vmap``.
+
+    Args:
+        function: Of one element.
+        dims: Batch axes of its inputs.
+        out_dims: Batch axes of its results.
+        draws: Whether every element draws random numbers of its own.
+    """
     mapped = torch.vmap(
         lambda *tensors: tuple(function(*tensors)),
         in_dims=tuple(dims),
         out_dims=tuple(out_dims),  # type: ignore[arg-type]
-        randomness="different",
+        randomness=draws,
     )
     return lambda *tensors: list(mapped(*tensors))
 
