@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .config import settings as settings
     from .decorator import JaxCallable as JaxCallable
     from .decorator import jax_callable as jax_callable
     from .errors import ArgumentError as ArgumentError
@@ -55,6 +56,7 @@ _ERRORS = (
     "TransferError",
 )
 _HOME = {
+    "settings": "config",
     "JaxCallable": "decorator",
     "jax_callable": "decorator",
     "CallPlan": "planner.plan",

@@ -18,7 +18,7 @@ import torch
 from .._compat import torch_internals as compat
 from ..errors import DifferentiationError
 from ..planner.signature import ArraySig
-from ..settings import settings
+from ..config import settings
 from . import transforms
 from .capture import NotCapturedError, capture, dependent_outputs
 from .closure import ClosureGuard

@@ -1,0 +1,141 @@
+"""What is kept between forward and backward, and what `explain` says of it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxtorch_bridge import DifferentiationError, jax_callable, settings
+
+SPEC = {
+    "schema": "jaxtorch/1",
+    "name": "wave",
+    "version": "1.0.0",
+    "inputs": {"x": "float32[n]"},
+    "outputs": {"y": "float32[n]"},
+}
+X = jnp.arange(8.0)
+
+
+def wave(x):
+    return torch.sin(torch.exp(-x) * 3)
+
+
+def gradient(function):
+    return jax.jit(jax.grad(lambda x: function(x).sum()))(X)
+
+
+WANTED = jax.grad(lambda x: jnp.sin(jnp.exp(-x) * 3).sum())(X)
+
+
+@pytest.fixture
+def limit():
+    before = settings.residual_limit_bytes
+    yield settings
+    settings.residual_limit_bytes = before
+
+
+def test_auto_saves_what_is_small(limit):
+    wrapped = jax_callable(wave, spec=SPEC)
+    np.testing.assert_allclose(gradient(wrapped), WANTED, rtol=1e-5)
+    assert "saved residuals, " in wrapped.explain(X)
+    assert "recomputing would keep 0" in wrapped.explain(X)
+
+
+def test_auto_recomputes_what_is_large_and_says_how_large(limit):
+    limit.residual_limit_bytes = 16
+    wrapped = jax_callable(wave, spec=SPEC)
+    np.testing.assert_allclose(gradient(wrapped), WANTED, rtol=1e-5)
+    text = wrapped.explain(X)
+    assert "recompute with torch.func.vjp, 0 bytes kept; saving would keep " in text
+    assert "are more than the limit of 16 (jaxtorch_bridge.settings.residual_limit_bytes)" in text
+
+
+def test_save_does_not_look_at_the_limit(limit):
+    limit.residual_limit_bytes = 0
+    wrapped = jax_callable(wave, spec={**SPEC, "residuals": "save"})
+    np.testing.assert_allclose(gradient(wrapped), WANTED, rtol=1e-5)
+    assert "saved residuals, " in wrapped.explain(X)
+
+
+def test_save_that_cannot_be_is_an_error_that_says_why():
+    def looks(x):
+        return torch.sin(x) if float(x.detach()[0]) >= 0 else x
+
+    wrapped = jax_callable(looks, spec={**SPEC, "residuals": "save"})
+    wrapped(X)
+    with pytest.raises(
+        DifferentiationError,
+        match="wave@1.0.0: the contract says `residuals: save`.*could not be traced.*Say `auto`",
+    ):
+        gradient(wrapped)
+
+
+def test_recompute_keeps_nothing():
+    wrapped = jax_callable(wave, spec={**SPEC, "residuals": "recompute"})
+    text = jax.jit(jax.grad(lambda x: wrapped(x).sum())).lower(X).as_text()
+    np.testing.assert_allclose(gradient(wrapped), WANTED, rtol=1e-5)
+    assert "/forward/" not in text
+    assert "recompute with torch.func.vjp, 0 bytes kept" in wrapped.explain(X)
+
+
+def calls(function, *arguments):
+    """Primitives of the bridge in a jaxpr, with the keys of what they run."""
+    jaxpr = jax.make_jaxpr(function)(*arguments)
+    return [eqn.primitive.name for eqn in jaxpr.eqns if eqn.primitive.name.startswith("torch")]
+
+
+def test_how_many_calls_each_transformation_makes():
+    wrapped = jax_callable(lambda x: wave(x).sum())
+    assert calls(wrapped, X) == ["torch_call"]
+    assert calls(lambda x: jax.jvp(wrapped, (x,), (x,)), X) == ["torch_jvp_call"]
+    assert calls(jax.value_and_grad(wrapped), X) == ["torch_call", "torch_linear_call"]
+    assert calls(jax.jacfwd(wrapped), X) == ["torch_call"]
+    assert calls(jax.jacrev(wrapped), X) == ["torch_call", "torch_linear_call"]
+
+
+def test_pure_forward_mode_under_jit_saves_nothing():
+    wrapped = jax_callable(wave)
+    for forward in (lambda x: jax.jvp(wrapped, (x,), (x,)), jax.jacfwd(wrapped)):
+        text = jax.jit(forward).lower(X).compile().as_text()
+        assert "/push/" in text
+        assert "/forward/" not in text
+
+
+def test_dead_code_elimination_drops_residuals_and_tangents():
+    """The rules that JAX applies inside of loops and when it differentiates a jitted function."""
+    from jax._src.interpreters import partial_eval
+
+    wrapped = jax_callable(wave)
+
+    def left(function, used):
+        jaxpr = jax.make_jaxpr(function)(X).jaxpr
+        slim, _ = partial_eval.dce_jaxpr(jaxpr, used)
+        return [eqn for eqn in slim.eqns if eqn.primitive.name.startswith("torch")]
+
+    (only,) = left(lambda x: jax.vjp(wrapped, x)[0], [True])
+    assert only.params["op"].primal is None
+    assert len(only.outvars) == 1
+    (only,) = left(lambda x: jax.jvp(wrapped, (x,), (x,)), [True, False])
+    assert only.primitive.name == "torch_call"
+
+    both = jax_callable(lambda x, y: torch.tanh(x) * y)
+    grads = jax.grad(lambda x, y: both(x, y).sum(), argnums=(0, 1))
+    jaxpr = jax.make_jaxpr(grads)(X, X).jaxpr
+    slim, _ = partial_eval.dce_jaxpr(jaxpr, [False, True])
+    linear = slim.eqns[-1]
+    assert linear.params["ins"] == (1,)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "1GiB"])
+def test_a_limit_that_is_no_number_of_bytes_is_refused(value):
+    with pytest.raises(ValueError, match="settings.residual_limit_bytes: expected a number"):
+        settings.residual_limit_bytes = value
+
+
+def test_a_setting_that_does_not_exist_is_refused():
+    with pytest.raises(AttributeError, match="expected one of residual_limit_bytes; got `limit`"):
+        settings.limit = 3
