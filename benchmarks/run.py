@@ -27,6 +27,7 @@ FAMILIES = (
     "eager_calls",
     "sizes",
     "training",
+    "derivatives",
     "memory",
     "growth",
     "imports",

@@ -186,7 +186,12 @@ class Planner:
     def _terms(self) -> Terms:
         if self._spec is None:
             return Terms()
-        return Terms(self._spec.residuals, self._spec.vjp_depth, self._spec.where("vjp_depth"))
+        return Terms(
+            self._spec.residuals,
+            self._spec.vjp_depth,
+            self._spec.where("residuals"),
+            self._spec.where("vjp_depth"),
+        )
 
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
         arrays, static = describe_arrays(self.function, call.leaves, shapes)

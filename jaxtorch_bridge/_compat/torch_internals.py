@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # What the native handler calls; see native_src/torch_api.h.
 is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
@@ -60,6 +61,13 @@ def is_fake(tensor: torch.Tensor) -> bool:
     from torch._subclasses.fake_tensor import FakeTensor
 
     return isinstance(tensor, FakeTensor)
+
+
+def evaluates_abstractly() -> bool:
+    """Whether a mode watches or replaces ATen ops, so that values may not be looked at."""
+    from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+    return _get_current_dispatch_mode() is not None
 
 
 def is_batched(tensor: torch.Tensor) -> bool:
@@ -115,17 +123,22 @@ def partition_joint(
     joint: Any, arguments: Sequence[torch.Tensor], output_count: int
 ) -> tuple[Any, Any]:
     """Split a joint graph into a forward with saved tensors and a backward (min-cut)."""
+    from torch._functorch import config
     from torch._functorch.partitioners import min_cut_rematerialization_partition
 
     joint = _without_tokens(joint, len(arguments))
-    parts: tuple[Any, Any] = min_cut_rematerialization_partition(
-        joint, arguments, num_fwd_outputs=output_count
-    )
+    # Merging equal nodes would load half of Inductor, for two seconds, and finds next to nothing.
+    with config.patch(cse=False):
+        parts: tuple[Any, Any] = min_cut_rematerialization_partition(
+            joint, arguments, num_fwd_outputs=output_count
+        )
     _restore_checks(joint, parts)
     return parts
 
 
-def trace_graph(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Any:
+def trace_graph(
+    function: Callable[..., Any], arguments: Sequence[torch.Tensor], device: str
+) -> Any:
     """The graph of ATen ops that a function runs on fake arguments, below autograd.
 
     The graph holds closed-over real tensors themselves, so values changed in place are seen.
@@ -134,6 +147,7 @@ def trace_graph(function: Callable[..., Any], arguments: Sequence[torch.Tensor])
 
     traced = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)
     graph = traced(*arguments)
+    repair_graph(graph, device)
     remove_dead_code(graph.graph)
     graph.recompile()
     return graph
@@ -227,8 +241,98 @@ def uncompiled() -> Iterator[None]:
         # Nothing can have been compiled yet.
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    from torch._dynamo import config
+
+    with torch.compiler.set_stance("force_eager"), config.patch(error_on_nested_fx_trace=False):
         yield
+
+
+def is_scripted(value: Any) -> bool:
+    """Whether TorchScript runs a value: functorch's transforms are silently wrong on it.
+
+    Its profiling executor specialises a graph after some runs, and then hides from nested
+    transforms what it does.
+    """
+    if isinstance(value, torch.nn.Module):
+        return any(isinstance(part, torch.jit.ScriptModule) for part in value.modules())
+    return isinstance(value, (torch.jit.ScriptFunction, torch._C.ScriptMethod))
+
+
+def hides_its_derivative(gradients: Sequence[torch.Tensor]) -> bool:
+    """Whether a backward marked ``once_differentiable`` has a part in these gradients."""
+    pending: list[Any] = [gradient.grad_fn for gradient in gradients]
+    seen = set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "Error" in node.name():
+            return True
+        pending += [following for following, _ in node.next_functions]
+    return False
+
+
+class OnDevice(TorchDispatchMode):
+    """Has tensors made on ``device`` that torch's derivative formulas would make on meta.
+
+    In C++, fakes say that they are on the meta device, and formulas make zeros like them.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._device = torch.device(device)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if _is_meta(kwargs.get("device")):
+            kwargs["device"] = self._device
+        return func(*args, **kwargs)
+
+
+def _is_meta(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "meta"
+
+
+def is_attention(function: Any) -> bool:
+    """Whether an ATen op is one of the fused attention kernels, which have few derivatives."""
+    name = str(function)
+    return "attention" in name or "transformer" in name
+
+
+def repair_graph(graph_module: Any, device: str) -> None:
+    """Undo what tracing derivatives on fakes leaves in a graph.
+
+    Raises:
+        RuntimeError: The graph would fail when it runs.
+    """
+    graph, aten = graph_module.graph, torch.ops.aten
+    for node in list(graph.nodes):
+        if _is_meta(node.kwargs.get("device")):
+            node.kwargs = {**node.kwargs, "device": torch.device(device)}
+        if node.target is not aten.copy_.default:
+            continue
+        target, source = node.args[:2]
+        if target.target is aten._new_zeros_with_same_feature_meta.default:
+            # It takes the strides of an expanded tensor, which cannot be written to.
+            with graph.inserting_before(node):
+                shape = list(node.meta["val"].shape)
+                wide = graph.call_function(aten.expand.default, (source, shape))
+                copy = graph.call_function(aten.clone.default, (wide,))
+            copy.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(copy)
+            graph.erase_node(node)
+            target.replace_all_uses_with(copy)
+        elif _shares_elements(target.meta["val"]):
+            raise RuntimeError(f"{node} writes to a tensor whose elements share memory")
+    graph_module.recompile()
+
+
+def _shares_elements(tensor: torch.Tensor) -> bool:
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(size > 1 and step == 0 for size, step in pairs)
 
 
 @contextlib.contextmanager

@@ -65,6 +65,10 @@ class OpLike(Protocol):
     split: Any
 
     @property
+    def draws(self) -> bool:
+        """Whether it may draw random numbers, so that another run gives other results."""
+
+    @property
     def keeper(self) -> dict[Any, Any] | None:
         """Where compiled forms are kept."""
 
@@ -73,6 +77,9 @@ class OpLike(Protocol):
 
     def pushforward(self, wrt: Indices) -> Any:
         """Results and tangents together."""
+
+    def translated(self, error: BaseException) -> BaseException | None:
+        """What to raise in place of JAX's error; None if the error is not ours."""
 
     def batched(self, size: int, dims: Dims) -> Any:
         """The op for a batch."""

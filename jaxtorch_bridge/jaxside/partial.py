@@ -50,6 +50,8 @@ def split_equation(
 ) -> tuple[Any, Any, list[bool], list[bool], list[Any]]:
     """In a jaxpr (``jax.checkpoint``): what to compute now, what later, what to keep.
 
+    Also of calls without tangents, which are computed again unless they are random.
+
     Returns:
         (equation known now, staged equation, unknown results, instantiated results, variables
         to keep), as JAX asks for them.
@@ -62,8 +64,10 @@ def split_equation(
         for variable, there in zip(eqn.invars, instantiated, strict=True)
         if not there and is_variable(variable)
     ]
+    # Run again, a random function would draw other numbers than those of the value.
+    keep = op.draws or saveable_by_policy(saveable, eqn)
     if not any(unknown):
-        if saveable_by_policy(saveable, eqn):
+        if keep:
             return eqn, None, [False] * count, [False] * count, []
         return eqn, eqn, [False] * count, [True] * count, kept
     if split is None or any(unknown[place] for place in split.primals):
@@ -72,7 +76,7 @@ def split_equation(
     outputs = eqn.outvars[: len(split.op.outputs)]
     tangents = eqn.outvars[len(split.op.outputs) :]
     unknown_out = [False] * len(outputs) + [True] * len(tangents)
-    if not saveable_by_policy(saveable, eqn):
+    if not keep:
         now = equation_with(eqn, torch_call_p, primals, outputs, {"op": split.op})
         return now, eqn, unknown_out, [True] * count, kept
     linearized = split.op.linearize(split.wrt)

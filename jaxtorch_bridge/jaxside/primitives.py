@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from .._compat.jax_internals import Primitive, mlir, output_avals, with_equal_variance
 from . import lowering
 from .ops import Indices, LinearizedLike, OpLike, shapes_of
@@ -62,7 +64,15 @@ def linear_call(
 
 
 def _call_impl(*arrays: Any, op: OpLike) -> Any:
-    return lowering.jitted(op, op.key, lambda *xs: torch_call_p.bind(*xs, op=op))(*arrays)
+    compiled = lowering.jitted(op, op.key, lambda *xs: torch_call_p.bind(*xs, op=op))
+    try:
+        return compiled(*arrays)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        # JAX 0.10 raises a failed call of a known executable as a plain ValueError.
+        failure = op.translated(error)
+        if failure is None:
+            raise
+        raise failure from failure.__cause__
 
 
 def _call_abstract(*avals: Any, op: OpLike) -> list[Any]:

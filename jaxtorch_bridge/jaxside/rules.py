@@ -17,7 +17,8 @@ ad.primitive_transposes[torch_linear_call_p] = differentiate.linear_transpose
 batching.primitive_batchers[torch_linear_call_p] = batch.batch_linear_call
 
 partial_eval.custom_partial_eval_rules[torch_jvp_call_p] = partial.split_unknown
-partial_eval.partial_eval_jaxpr_custom_rules[torch_jvp_call_p] = partial.split_equation
+for _primitive in (torch_call_p, torch_jvp_call_p):
+    partial_eval.partial_eval_jaxpr_custom_rules[_primitive] = partial.split_equation
 
 partial_eval.dce_rules[torch_call_p] = dead_code.forward_rule
 partial_eval.dce_rules[torch_jvp_call_p] = dead_code.jvp_rule

@@ -41,6 +41,7 @@ class Inference:
             statistics).
         grads_inside: It calls ``torch.autograd.grad`` without ``create_graph``, so torch
             treats what comes out as constant.
+        attention: It uses fused attention kernels, or may.
     """
 
     outputs: tuple[OutputMeta, ...]
@@ -52,6 +53,7 @@ class Inference:
     random: bool = False
     updates_state: bool = False
     grads_inside: bool = False
+    attention: bool = False
 
     @property
     def traced(self) -> bool:

@@ -95,6 +95,10 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
     assert source is not None
     if not source.facts.traced:
         raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
+    if source.closure.scripted:
+        raise NotCapturedError(
+            "torch.vmap: TorchScript runs it, which hides things from torch.func"
+        )
     if source.opaque:
         raise NotCapturedError("torch.vmap: no graph of the function could be captured")
     if source.facts.updates_state:

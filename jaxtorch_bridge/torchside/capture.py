@@ -31,6 +31,7 @@ def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
             stack.enter_context(compat.uncompiled())
             stack.enter_context(compat.unwarned_fallbacks())
             stack.enter_context(mode)
+            stack.enter_context(compat.OnDevice(source.device))
             yield mode
     except Exception as error:
         raise NotCapturedError(first_line(error)) from error
@@ -60,7 +61,7 @@ def capture(
     """
     with abstractly(source, plain_attention) as mode:
         fakes = fake_inputs(mode, inputs, source.device)
-        graph = compat.trace_graph(lambda *tensors: list(core(*tensors)), fakes)
+        graph = compat.trace_graph(lambda *tensors: list(core(*tensors)), fakes, source.device)
         results = [node.meta["val"] for node in graph.graph.output_node().args[0]]
         found = [(tuple(value.shape), value.dtype) for value in results]
         wanted = [(sig.shape, getattr(torch, sig.torch_dtype)) for sig in outputs]
@@ -77,7 +78,7 @@ def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
     possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
     if not source.capturable:
         return possible
-    for plain in (source.plain_attention, True):
+    for plain in (source.plain_attention, True) if source.facts.attention else (False,):
         try:
             with abstractly(source, plain) as mode:
                 fakes = fake_inputs(mode, source.inputs, source.device)

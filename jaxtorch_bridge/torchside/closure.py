@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from .._compat.torch_internals import is_fake
+from .._compat.torch_internals import is_fake, is_scripted
 
 _PLAIN = (bool, int, float, complex, str, type(None))
 # What an empty closure cell holds.
@@ -47,6 +47,7 @@ class ClosureState:
         self._holders: list[Any] = []
         self._seen: set[int] = set()
         self.modules: list[torch.nn.Module] = []
+        self._scripted = False
         self.watch(function)
 
     def key(self) -> Hashable:
@@ -75,6 +76,11 @@ class ClosureState:
                 ]
         return tuple(found)
 
+    @property
+    def scripted(self) -> bool:
+        """Whether any of it is run by TorchScript."""
+        return self._scripted or any(is_scripted(module) for module in self.modules)
+
     def buffers(self) -> list[torch.Tensor]:
         """The modules' buffers."""
         return [buffer for module in self.modules for buffer in module.buffers()]
@@ -91,6 +97,7 @@ class ClosureState:
         if id(function) in self._seen:
             return
         self._seen.add(id(function))
+        self._scripted |= not isinstance(function, torch.nn.Module) and is_scripted(function)
         if isinstance(function, functools.partial):
             for value in (function.func, *function.args, *function.keywords.values()):
                 self.watch(value)
@@ -137,7 +144,7 @@ class ClosureState:
     def _lead_on(self, value: Any) -> None:
         """Follow a value that code refers to: modules, containers and the user's own helpers."""
         root = (getattr(value, "__module__", None) or "").partition(".")[0]
-        if isinstance(value, torch.nn.Module) or root not in _LIBRARIES:
+        if isinstance(value, torch.nn.Module) or is_scripted(value) or root not in _LIBRARIES:
             self.watch(value)
 
 

@@ -33,6 +33,7 @@ class Observed:
     complex_numbers: bool = False
     random: bool = False
     grads_inside: bool = False
+    attention: bool = False
     made: list[weakref.ref[torch.Tensor]] = field(default_factory=list)
 
 
@@ -62,6 +63,7 @@ class _OpWatch(TorchDispatchMode):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
                 observed.closes_over_grad |= value.requires_grad and not compat.is_fake(value)
+        observed.attention |= compat.is_attention(func)
         observed.random |= compat.draws_random_numbers(func, args, kwargs)
         result = func(*args, **kwargs)
         for value in torch.utils._pytree.tree_leaves(result):
@@ -221,6 +223,7 @@ def _evaluate(
         random=observed.random,
         updates_state=bool(observed.updated) or kept,
         grads_inside=observed.grads_inside,
+        attention=observed.attention or how == "fake-plain-attention",
     )
 
 

@@ -183,11 +183,12 @@ def capture_joint(source: Source, wrt: Sequence[int]) -> JointGraphs | None:
     Raises:
         NotCapturedError: Says why not.
     """
-    ways = (True,) if source.plain_attention else (False, True)
+    ways = [source.plain_attention]
+    # Other kernels would draw in another order.
+    if source.facts.attention and not source.plain_attention and not source.repeatable_by_states:
+        ways.append(True)
     failure: NotCapturedError | None = None
     for plain in ways:
-        if plain and failure is not None and source.repeatable_by_states:
-            break  # other kernels draw in another order
         try:
             return _capture(source, wrt, plain)
         except NotCapturedError as error:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from .._compat import torch_internals as compat
+from ..config import settings
 from ..errors import DifferentiationError
 from ..planner.signature import ArraySig
-from ..config import settings
 from . import transforms
 from .capture import NotCapturedError, capture, dependent_outputs
 from .closure import ClosureGuard
@@ -422,7 +422,7 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
         raise DifferentiationError(
             f"{source.label}: the contract says `residuals: save`, but residuals cannot be saved "
             f"here: {failures[-1].partition(': ')[2]}. Say `auto` or `recompute`. "
-            f"[{source.terms.where}]"
+            f"[{source.terms.residuals_at}]"
         )
     outs = dependent_outputs(source, wrt)
     if not outs:
@@ -516,6 +516,11 @@ def derive(
         try:
             program = program_of(candidate)
         except NotCapturedError as error:
+            if "use_reentrant" in str(error):
+                raise DifferentiationError(
+                    f"{source.label}: torch.utils.checkpoint with use_reentrant=True works with "
+                    "Tensor.backward() only. Pass use_reentrant=False."
+                ) from error
             how = " (attention by plain products)" if plain else ""
             failures.append(f"{_WORDS[kind, engine]}{how}: {error}")
             continue
@@ -564,14 +569,14 @@ def program_of(source: Source) -> Program:
 
 def _ways(source: Source) -> Iterator[tuple[Engine, bool, bool]]:
     """(engine, plain attention, without a graph), the best first."""
-    if source.capturable:
+    if source.derivable_by_graph:
         # What was differentiated by autograd inside cannot be by torch.func outside.
         engines = _ENGINES if source.engine != "autograd" else ("autograd",)
         for engine in engines:
             if not source.plain_attention:
                 yield engine, False, False
             # Other attention kernels would draw other random numbers than the forward did.
-            if source.plain_attention or not source.facts.random:
+            if source.plain_attention or (source.facts.attention and not source.facts.random):
                 yield engine, True, False
     # What cannot be tried abstractly takes the engine that knows most functions.
     yield "autograd", source.plain_attention, True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..dtypes import DTYPES
 from ..planner.signature import ArraySig
 from .context import InContext, TorchContext
-from .faults import Faults
+from .faults import Faults, translated
 from .native import native
 
 if TYPE_CHECKING:
@@ -83,6 +83,12 @@ class TorchOp:
         )
 
     @property
+    def draws(self) -> bool:
+        """Whether it may draw from torch's generators as they stand when it runs."""
+        source = self.source if self.primal is None else self.primal.source
+        return source is not None and source.draws
+
+    @property
     def keeper(self) -> Keeper | None:
         """Where compiled forms of this op are kept."""
         return None if self._keeper is None else self._keeper()
@@ -90,6 +96,11 @@ class TorchOp:
     def kept_by(self, keeper: Keeper) -> None:
         """Let ``keeper``, which the caller holds, own the compiled forms."""
         self._keeper = weakref.ref(keeper)
+
+    @staticmethod
+    def translated(error: BaseException) -> BaseException | None:
+        """What an eager call raises in place of JAX's error; see `faults.translated`."""
+        return translated(error)
 
     def belongs_to(self, other: TorchOp) -> None:
         """Keep compiled forms where another op keeps its own."""

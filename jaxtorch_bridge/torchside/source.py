@@ -30,12 +30,14 @@ class Terms:
     Attributes:
         residuals: What to keep between forward and backward.
         depth: Highest order allowed; None: any.
-        where: The contract's place, for messages.
+        residuals_at: Where the contract says so, for messages.
+        depth_at: Likewise.
     """
 
     residuals: Literal["save", "recompute", "auto"] = "auto"
     depth: int | None = None
-    where: str = ""
+    residuals_at: str = ""
+    depth_at: str = ""
 
 
 NO_TERMS = Terms()
@@ -117,6 +119,11 @@ class Source:
         """Whether a graph can stand for it: it depends on shapes only and writes to nothing."""
         return self.facts.traced and not self.facts.updates_state and not self.opaque
 
+    @property
+    def derivable_by_graph(self) -> bool:
+        """Whether graphs of its derivatives can be trusted."""
+        return self.capturable and not self.closure.scripted
+
 
 def refuse_beyond_depth(source: Source) -> None:
     """Object to a derivative of higher order than the contract allows.
@@ -127,7 +134,7 @@ def refuse_beyond_depth(source: Source) -> None:
     depth = source.terms.depth
     if depth is None or source.order < depth:
         return
-    where = f" [{source.terms.where}]" if source.terms.where else ""
+    where = f" [{source.terms.depth_at}]" if source.terms.depth_at else ""
     allowed = "no derivative" if depth == 0 else f"derivatives up to order {depth}"
     raise DifferentiationError(
         f"{source.label}: expected {allowed}, since the contract says `vjp_depth: {depth}`; got "
@@ -143,7 +150,7 @@ def refuse_hidden_derivative(source: Source, wrt: Sequence[int]) -> None:
     """
     if not source.facts.grads_inside:
         return
-    where = f" [{source.terms.where}]" if source.terms.where else ""
+    where = f" [{source.terms.depth_at}]" if source.terms.depth_at else ""
     names = ", ".join(f"`{source.inputs[index].path}`" for index in wrt)
     raise DifferentiationError(
         f"{source.label}: cannot differentiate by {names}: the function calls "

@@ -13,6 +13,7 @@ import torch
 
 from .._compat import torch_internals as compat
 from ..errors import DifferentiationError
+from . import hidden
 from .source import Core, Engine
 
 
@@ -76,15 +77,14 @@ def pullback(
             inputs = _leaves(tensors[:count], ins)
             leaves = function(*inputs)
             cotangents = _conjugated(tensors[count:])
-            return _conjugated(
-                _gradients(
-                    label,
-                    [leaves[index] for index in outs],
-                    [inputs[index] for index in ins],
-                    cotangents,
-                    again,
-                )
-            )
+            if again:
+                cotangents = [ct if ct.requires_grad else ct.requires_grad_() for ct in cotangents]
+            outputs = [leaves[index] for index in outs]
+            asked = [inputs[index] for index in ins]
+            gradients = _gradients(label, outputs, asked, cotangents, again)
+            if again:
+                _refuse_hidden(label, cotangents, gradients)
+            return _conjugated(gradients)
 
     return pulled_by_func if engine == "func" else pulled_by_autograd
 
@@ -126,7 +126,7 @@ def _push_by_autograd(
             dummies = [torch.ones_like(leaf).requires_grad_() for leaf in moving]
             asked = [inputs[index] for index in ins]
             gradients = _gradients(label, moving, asked, dummies, True)
-            _refuse_hidden_backward(label, gradients)
+            hidden.refuse_marked(label, gradients)
             pairs = [
                 (gradient, tangent)
                 for gradient, tangent in zip(gradients, tangents, strict=True)
@@ -145,6 +145,7 @@ def _push_by_autograd(
             torch.zeros_like(leaf) if tangent is None else tangent
             for leaf, tangent in zip(moving, found, strict=True)
         ]
+        hidden.refuse_missing(label, dummies, moved, gradients, tangents)
         return leaves, moved
 
     return run
@@ -178,16 +179,33 @@ def _gradients(
     ]
 
 
-def _refuse_hidden_backward(label: str, gradients: Sequence[torch.Tensor]) -> None:
-    """A backward in which torch recorded nothing has no pushforward."""
-    for gradient in gradients:
-        hidden = not gradient.requires_grad and not compat.is_fake(gradient)
-        if hidden and bool((gradient != 0).any()):
-            raise DifferentiationError(
-                f"{label}: a backward inside is not differentiable (what it returns was computed "
-                "outside of torch), so there is no forward-mode derivative and none of second "
-                "order. Write that backward with torch operations."
-            )
+def _refuse_hidden(
+    label: str, cotangents: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]
+) -> None:
+    """Before a pullback is differentiated again."""
+    hidden.refuse_marked(label, gradients)
+    if compat.evaluates_abstractly():
+        return
+    tangents = [torch.ones_like(gradient) for gradient in gradients]
+    pairs = [
+        (gradient, tangent)
+        for gradient, tangent in zip(gradients, tangents, strict=True)
+        if gradient.requires_grad
+    ]
+    found: Sequence[torch.Tensor | None] = [None] * len(cotangents)
+    if pairs:
+        found = torch.autograd.grad(
+            [gradient for gradient, _ in pairs],
+            cotangents,
+            [tangent for _, tangent in pairs],
+            retain_graph=True,
+            allow_unused=True,
+        )
+    moved = [
+        torch.zeros_like(ct) if value is None else value
+        for ct, value in zip(cotangents, found, strict=True)
+    ]
+    hidden.refuse_missing(label, cotangents, moved, gradients, tangents)
 
 
 def _leaves(tensors: Sequence[torch.Tensor], ins: Sequence[int]) -> list[torch.Tensor]:
