@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
 # How many torch function modes the thread is in; ``torch.set_default_device`` is one.
 function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+# What ``torch.no_grad`` and its kin call.
+set_grad_enabled: Callable[..., Any] = torch._C._set_grad_enabled
 storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
 
 
@@ -133,6 +135,8 @@ def partition_joint(
             joint, arguments, num_fwd_outputs=output_count
         )
     _restore_checks(joint, parts)
+    for part in parts:
+        repair_graph(part, arguments[0].device.type)
     return parts
 
 
@@ -312,6 +316,8 @@ def repair_graph(graph_module: Any, device: str) -> None:
     for node in list(graph.nodes):
         if _is_meta(node.kwargs.get("device")):
             node.kwargs = {**node.kwargs, "device": torch.device(device)}
+        if node.target is aten.linalg_lu_solve.default:
+            _copy_factors(graph, node)
         if node.target is not aten.copy_.default:
             continue
         target, source = node.args[:2]
@@ -328,6 +334,20 @@ def repair_graph(graph_module: Any, device: str) -> None:
         elif _shares_elements(target.meta["val"]):
             raise RuntimeError(f"{node} writes to a tensor whose elements share memory")
     graph_module.recompile()
+
+
+def _copy_factors(graph: Any, node: Any) -> None:
+    """Give ``lu_solve`` row-major factors: it is wrong on others with a batch axis of size 1."""
+    factors = node.args[0]
+    if factors.meta["val"].ndim > 2:
+        with graph.inserting_before(node):
+            copy = graph.call_function(
+                torch.ops.aten.clone.default,
+                (factors,),
+                {"memory_format": torch.contiguous_format},
+            )
+        copy.meta["val"] = factors.meta["val"].contiguous()
+        node.args = (copy, *node.args[1:])
 
 
 def _shares_elements(tensor: torch.Tensor) -> bool:

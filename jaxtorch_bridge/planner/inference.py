@@ -42,6 +42,7 @@ class Inference:
         grads_inside: It calls ``torch.autograd.grad`` without ``create_graph``, so torch
             treats what comes out as constant.
         attention: It uses fused attention kernels, or may.
+        switches_grad: It enters ``torch.no_grad`` or the like, which forward mode does not heed.
     """
 
     outputs: tuple[OutputMeta, ...]
@@ -54,6 +55,7 @@ class Inference:
     updates_state: bool = False
     grads_inside: bool = False
     attention: bool = False
+    switches_grad: bool = False
 
     @property
     def traced(self) -> bool:

@@ -34,6 +34,7 @@ class Observed:
     random: bool = False
     grads_inside: bool = False
     attention: bool = False
+    switches_grad: bool = False
     made: list[weakref.ref[torch.Tensor]] = field(default_factory=list)
 
 
@@ -114,6 +115,7 @@ class _CallWatch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward):
             self._observed.grads_inside |= not kwargs.get("create_graph", False)
+        self._observed.switches_grad |= func is compat.set_grad_enabled
         return func(*args, **kwargs)
 
 
@@ -223,6 +225,7 @@ def _evaluate(
         random=observed.random,
         updates_state=bool(observed.updated) or kept,
         grads_inside=observed.grads_inside,
+        switches_grad=observed.switches_grad,
         attention=observed.attention or how == "fake-plain-attention",
     )
 

@@ -24,6 +24,7 @@ from .capture import NotCapturedError, capture, dependent_outputs
 from .closure import ClosureGuard
 from .joint import JointGraphs, SavedPullback, capture_joint
 from .op import TorchOp
+from .plain import with_plain_determinants, with_plain_norms
 from .program import Program, Undo
 from .source import (
     Core,
@@ -38,11 +39,13 @@ if TYPE_CHECKING:
     from .batching import BatchedLinearized
 
 _ENGINES: tuple[Engine, ...] = ("func", "autograd")
+# By kind, engine, and whether forward mode goes backwards twice.
 _WORDS = {
-    ("push", "func"): "torch.func.jvp",
-    ("push", "autograd"): "torch.autograd.grad, twice",
-    ("pull", "func"): "torch.func.vjp",
-    ("pull", "autograd"): "torch.autograd.grad",
+    ("push", "func", False): "torch.func.jvp",
+    ("push", "func", True): "torch.func.vjp, twice",
+    ("push", "autograd", True): "torch.autograd.grad, twice",
+    ("pull", "func", True): "torch.func.vjp",
+    ("pull", "autograd", True): "torch.autograd.grad",
 }
 
 
@@ -110,8 +113,10 @@ class Pushforward:
         names = _names(self.source, self.wrt)
         if self.op is None or self.op.source is None:
             return (f"forwards by {names}: zero: no output depends on them",)
-        way = _WORDS["push", self.op.source.engine or "func"]
-        return (f"forwards by {names}: {way}", *(f"  not {words}" for words in self.failures))
+        return (
+            f"forwards by {names}: {self.op.source.way}",
+            *(f"  not {words}" for words in self.failures),
+        )
 
 
 class Linearized:
@@ -187,7 +192,8 @@ class Linearized:
             rung = f"saved residuals, {self.residual_bytes} bytes in {len(self.residuals)} arrays"
             rung += "; recomputing would keep 0"
         else:
-            rung = f"recompute with {_WORDS['pull', self.rung]}, {self.residual_bytes} bytes kept"
+            way = _WORDS["pull", self.rung, True]
+            rung = f"recompute with {way}, {self.residual_bytes} bytes kept"
             if self.saved_bytes is not None:
                 rung += f"; saving would keep {self.saved_bytes}"
         names = _names(self.source, self.wrt)
@@ -508,13 +514,20 @@ def derive(
     failures: list[str] = []
     if kind == "push":
         compat.load_forward_mode()
-    for engine, plain, opaque in _ways(source):
-        core = _transformed(source, kind, ins, outs, engine, primal)
+    lasting = source.function if source.order else with_plain_norms(source.function)
+    for engine, plain, opaque, again in _ways(source, kind):
+        core = _transformed(source.function, source, kind, ins, outs, engine, primal, again)
+        function = _transformed(lasting, source, kind, ins, outs, engine, primal, True)
         candidate = replace(
-            made, function=core, engine=engine, plain_attention=plain, opaque=opaque
+            made,
+            function=with_plain_determinants(function) if source.order == 1 else function,
+            engine=engine,
+            way=_WORDS[kind, engine, again],
+            plain_attention=plain,
+            opaque=opaque,
         )
         try:
-            program = program_of(candidate)
+            program = program_of(candidate, core)
         except NotCapturedError as error:
             if "use_reentrant" in str(error):
                 raise DifferentiationError(
@@ -522,7 +535,7 @@ def derive(
                     "Tensor.backward() only. Pass use_reentrant=False."
                 ) from error
             how = " (attention by plain products)" if plain else ""
-            failures.append(f"{_WORDS[kind, engine]}{how}: {error}")
+            failures.append(f"{candidate.way}{how}: {error}")
             continue
         return Derived(candidate, program, tuple(failures))
     tried = "; ".join(failures)
@@ -531,15 +544,20 @@ def derive(
     )
 
 
-def program_of(source: Source) -> Program:
+def program_of(source: Source, core: Core | None = None) -> Program:
     """What runs a derived or batched source: its graph, or where there can be none, itself.
+
+    Args:
+        source: What to compute.
+        core: The same in another way, which is better to run but not to differentiate.
 
     Raises:
         NotCapturedError: It cannot be traced.
     """
     undo = Undo.of(source) if source.undone else None
+    core = core or source.function
     program = Program(
-        source.function,
+        core,
         source.inputs,
         source.outputs,
         source,
@@ -552,7 +570,7 @@ def program_of(source: Source) -> Program:
         return program
     graph = capture(
         source,
-        source.function,
+        core,
         source.inputs,
         source.outputs,
         plain_attention=source.plain_attention,
@@ -567,35 +585,48 @@ def program_of(source: Source) -> Program:
     )
 
 
-def _ways(source: Source) -> Iterator[tuple[Engine, bool, bool]]:
-    """(engine, plain attention, without a graph), the best first."""
+def _ways(source: Source, kind: str) -> Iterator[tuple[Engine, bool, bool, bool]]:
+    """(engine, plain attention, without a graph, backwards only), the best first."""
     if source.derivable_by_graph:
         # What was differentiated by autograd inside cannot be by torch.func outside.
         engines = _ENGINES if source.engine != "autograd" else ("autograd",)
-        for engine in engines:
+        tries: list[tuple[Engine, bool]] = [(engine, True) for engine in engines]
+        # Forward mode does not heed torch.no_grad, which reverse mode does.
+        if kind == "push" and engines[0] == "func" and not source.facts.switches_grad:
+            tries.insert(0, ("func", False))
+        for engine, again in tries:
             if not source.plain_attention:
-                yield engine, False, False
+                yield engine, False, False, again
             # Other attention kernels would draw other random numbers than the forward did.
             if source.plain_attention or (source.facts.attention and not source.facts.random):
-                yield engine, True, False
+                yield engine, True, False, again
     # What cannot be tried abstractly takes the engine that knows most functions.
-    yield "autograd", source.plain_attention, True
+    yield "autograd", source.plain_attention, True, True
 
 
 def _transformed(
+    function: Core,
     source: Source,
     kind: str,
     ins: Sequence[int],
     outs: Sequence[int],
     engine: Engine,
     primal: bool,
+    again: bool,
 ) -> Core:
     count = len(source.inputs)
     if kind == "push":
         return transforms.pushforward(
-            source.function, count, ins, outs, engine=engine, primal=primal, label=source.label
+            function,
+            count,
+            ins,
+            outs,
+            engine=engine,
+            primal=primal,
+            label=source.label,
+            again=again,
         )
-    return transforms.pullback(source.function, count, ins, outs, engine=engine, label=source.label)
+    return transforms.pullback(function, count, ins, outs, engine=engine, label=source.label)
 
 
 def _source_of(op: TorchOp) -> Source:

@@ -59,6 +59,7 @@ class Source:
         updated: Closed-over tensors that it writes to.
         order: Derivatives taken so far.
         engine: With what the latest was taken; None for the function itself.
+        way: The same in words, for `explain`.
         plain_attention: It runs without fused attention kernels.
         seeded: Generator states come as further operands, so that repeated runs draw the same.
         undone: A run leaves nothing behind, since another run has done it.
@@ -82,6 +83,7 @@ class Source:
     terms: Terms = NO_TERMS
     order: int = 0
     engine: Engine | None = None
+    way: str = ""
     plain_attention: bool = False
     seeded: bool = False
     undone: bool = False

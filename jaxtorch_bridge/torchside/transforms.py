@@ -26,6 +26,7 @@ def pushforward(
     engine: Engine,
     primal: bool,
     label: str,
+    again: bool = False,
 ) -> Core:
     """``(inputs, tangents of ins)`` to ``(results, tangents of outs)``.
 
@@ -37,8 +38,12 @@ def pushforward(
         engine: How to differentiate.
         primal: Give the results as well, from the same run.
         label: The callable's name, for messages.
+        again: It is to be differentiated again. Torch's forward-mode formulas must not be: those
+            of some operations (``linalg.solve``, ``det``) take intermediate results for constants.
     """
-    if engine == "func":
+    if engine == "func" and again:
+        run = _push_by_func_twice(function, ins, outs)
+    elif engine == "func":
         run = _push_by_func(function, count, ins, outs)
     else:
         run = _push_by_autograd(function, count, ins, outs, label)
@@ -105,6 +110,30 @@ def _push_by_func(
         found: Any = torch.func.jvp(moving, primals, tuple(tangents), has_aux=True)
         _, moved, leaves = found
         return list(leaves), list(moved)
+
+    return run
+
+
+def _push_by_func_twice(
+    function: Core, ins: Sequence[int], outs: Sequence[int]
+) -> Callable[..., tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """By ``torch.func.vjp`` of the pullback, which is linear in its cotangents."""
+
+    def run(
+        inputs: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        def moving(
+            *values: torch.Tensor,
+        ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+            leaves = tuple(function(*_replaced(inputs, ins, values)))
+            return tuple(leaves[index] for index in outs), leaves
+
+        primals = tuple(inputs[index] for index in ins)
+        found: Any = torch.func.vjp(moving, *primals, has_aux=True)
+        results, pull, leaves = found
+        zeros = tuple(torch.zeros_like(result) for result in results)
+        _, push, *_ = torch.func.vjp(lambda *cotangents: pull(cotangents), *zeros)
+        return list(leaves), list(push(tuple(tangents)))
 
     return run
 

@@ -69,7 +69,7 @@ def test_save_that_cannot_be_is_an_error_that_says_why():
     wrapped(X)
     with pytest.raises(
         DifferentiationError,
-        match="wave@1.0.0: the contract says `residuals: save`.*could not be traced.*Say `auto`",
+        match=r"wave@1\.0\.0: the contract says `residuals: save`.*could not be traced.*Say `auto`",
     ):
         gradient(wrapped)
 
@@ -132,7 +132,7 @@ def test_dead_code_elimination_drops_residuals_and_tangents():
 
 @pytest.mark.parametrize("value", [-1, 1.5, True, "1GiB"])
 def test_a_limit_that_is_no_number_of_bytes_is_refused(value):
-    with pytest.raises(ValueError, match="settings.residual_limit_bytes: expected a number"):
+    with pytest.raises(ValueError, match=r"settings\.residual_limit_bytes: expected a number"):
         settings.residual_limit_bytes = value
 
 
