@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,8 @@ from jax._src.array import ArrayImpl as ArrayImpl
 # The same class as jax.extend.core.Primitive, whose package loads Pallas as well.
 from jax._src.core import Primitive as Primitive
 from jax._src.interpreters import partial_eval as partial_eval
-from jax._src.interpreters.ad import primitive_linearizations as primitive_linearizations
+from jax._src.interpreters.ad import LinearizeTrace as _LinearizeTrace
+from jax._src.interpreters.ad import primitive_linearizations as _primitive_linearizations
 from jax.interpreters import ad as ad
 from jax.interpreters import batching as batching
 from jax.interpreters import mlir as mlir
@@ -163,3 +164,36 @@ def equation_with(
     return equation.replace(
         primitive=primitive, invars=list(operands), outvars=list(results), params=params
     )
+
+
+# Since JAX 0.12 a linearization also returns structured residuals, of which there are none here.
+_STRUCTURED = "structured_res" in _LinearizeTrace.process_primitive.__code__.co_varnames
+
+
+def register_linearization(primitive: Primitive, rule: Callable[..., Any]) -> None:
+    """How ``jax.linearize`` and reverse mode take a primitive apart.
+
+    Args:
+        primitive: Of multiple results.
+        rule: ``(is_vjp, nonzeros, *primals, **params)`` to (results, which of them move,
+            residuals, ``linear(residuals, *tangents)``).
+    """
+
+    def adapted(*args: Any, **params: Any) -> Any:
+        outputs, moves, residuals, linear = rule(*args, **params)
+        if _STRUCTURED:
+            return outputs, moves, residuals, None, linear
+        return outputs, moves, residuals, linear
+
+    _primitive_linearizations[primitive] = adapted
+
+
+def register_dce_rule(primitive: Primitive, rule: Callable[..., Any]) -> None:
+    """What of an equation may be left out.
+
+    Args:
+        primitive: Whose equations.
+        rule: ``(used results, equation)`` to (used operands, equation or None).
+    """
+    # JAX 0.12 puts the live operands in between.
+    partial_eval.dce_rules[primitive] = lambda used, *rest: rule(used, rest[-1])
