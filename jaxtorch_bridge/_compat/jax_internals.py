@@ -182,7 +182,7 @@ def register_linearization(primitive: Primitive, rule: Callable[..., Any]) -> No
     def adapted(*args: Any, **params: Any) -> Any:
         outputs, moves, residuals, linear = rule(*args, **params)
         if _STRUCTURED:
-            return outputs, moves, residuals, None, linear
+            return outputs, moves, residuals, None, lambda res, _, *tangents: linear(res, *tangents)
         return outputs, moves, residuals, linear
 
     _primitive_linearizations[primitive] = adapted
