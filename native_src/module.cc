@@ -16,10 +16,10 @@ PyObject* Interned(const char* name) { return PyUnicode_InternFromString(name); 
 // configure(exchange_api, tensor_type, is_grad_enabled, is_any_autocast_enabled, function_modes,
 //           storage_use_count, gc_collect, has_memory, enter_stream, leave_stream)
 PyObject* Configure(PyObject*, PyObject* args) {
-  PyObject *capsule, *tensor_type, *grad, *autocast, *modes, *use_count, *collect, *has_memory, *enter,
-      *leave;
-  if (!PyArg_ParseTuple(args, "OO!OOOOOOOO", &capsule, &PyType_Type, &tensor_type, &grad, &autocast, &modes,
-                        &use_count, &collect, &has_memory, &enter, &leave)) {
+  PyObject *capsule, *tensor_type, *grad, *autocast, *modes, *use_count, *collect, *has_memory,
+      *enter, *leave;
+  if (!PyArg_ParseTuple(args, "OO!OOOOOOOO", &capsule, &PyType_Type, &tensor_type, &grad, &autocast,
+                        &modes, &use_count, &collect, &has_memory, &enter, &leave)) {
     return nullptr;
   }
   auto* api = static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));

@@ -300,6 +300,25 @@ def _is_meta(device: Any) -> bool:
     return device is not None and torch.device(device).type == "meta"
 
 
+_ONCE_DIFFERENTIABLE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__
+
+
+def is_once_differentiable(outputs: Sequence[torch.Tensor]) -> bool:
+    """Whether a custom function with a ``once_differentiable`` backward made any of these."""
+    pending: list[Any] = [output.grad_fn for output in outputs]
+    seen = set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+        if getattr(backward, "__code__", None) is _ONCE_DIFFERENTIABLE:
+            return True
+        pending += [following for following, _ in node.next_functions]
+    return False
+
+
 def is_attention(function: Any) -> bool:
     """Whether an ATen op is one of the fused attention kernels, which have few derivatives."""
     name = str(function)

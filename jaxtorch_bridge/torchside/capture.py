@@ -90,3 +90,18 @@ def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
         except NotCapturedError:
             continue
     return possible
+
+
+def is_once_differentiable(source: Source) -> bool:
+    """Whether a backward inside is marked so; under ``torch.func`` it then counts as constant."""
+    if not source.capturable:
+        return False  # the autograd engine looks for itself
+    try:
+        with abstractly(source, source.plain_attention) as mode:
+            fakes = fake_inputs(mode, source.inputs, source.device)
+            for fake, sig in zip(fakes, source.inputs, strict=True):
+                fake.requires_grad_(sig.differentiable)
+            with torch.enable_grad():
+                return compat.is_once_differentiable(list(source.function(*fakes)))
+    except NotCapturedError:
+        return False

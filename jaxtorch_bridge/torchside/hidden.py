@@ -26,7 +26,7 @@ def refuse_marked(label: str, gradients: Sequence[torch.Tensor]) -> None:
         DifferentiationError: There is one behind these gradients.
     """
     if compat.hides_its_derivative(gradients):
-        raise _error(label)
+        raise not_differentiable(label)
 
 
 def refuse_missing(
@@ -62,10 +62,11 @@ def refuse_missing(
     dtypes = [tensor.dtype for tensor in (*moved, *gradients)]
     tolerance = max(_TOLERANCE.get(dtype, _TOLERANCE_OF_OTHERS) for dtype in dtypes)
     if difference > tolerance * scale:
-        raise _error(label)
+        raise not_differentiable(label)
 
 
-def _error(label: str) -> DifferentiationError:
+def not_differentiable(label: str) -> DifferentiationError:
+    """The error for a backward that has no derivative of its own."""
     return DifferentiationError(
         f"{label}: a backward inside is not differentiable (it is marked once_differentiable, or "
         "computes outside of torch), so there is no forward-mode derivative and none of second "

@@ -20,8 +20,9 @@ from ..config import settings
 from ..errors import DifferentiationError
 from ..planner.signature import ArraySig
 from . import transforms
-from .capture import NotCapturedError, capture, dependent_outputs
+from .capture import NotCapturedError, capture, dependent_outputs, is_once_differentiable
 from .closure import ClosureGuard
+from .hidden import not_differentiable
 from .joint import JointGraphs, SavedPullback, capture_joint
 from .op import TorchOp
 from .plain import with_plain_determinants, with_plain_norms
@@ -392,6 +393,8 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
     source = _source_of(op)
     refuse_beyond_depth(source)
     refuse_hidden_derivative(source, wrt)
+    if source.once_differentiable:
+        raise not_differentiable(source.label)
     failures: list[str] = []
     saved_bytes = None
     if source.terms.residuals == "recompute":
@@ -452,6 +455,8 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
     source = _source_of(op)
     refuse_beyond_depth(source)
     refuse_hidden_derivative(source, wrt)
+    if source.once_differentiable:
+        raise not_differentiable(source.label)
     guard = ClosureGuard(source.closure)
     outs = dependent_outputs(source, wrt)
     if not outs:
@@ -514,6 +519,10 @@ def derive(
     failures: list[str] = []
     if kind == "push":
         compat.load_forward_mode()
+    once = source.once_differentiable if source.order else is_once_differentiable(source)
+    made = replace(made, once_differentiable=once)
+    if once and (source.order or kind == "push"):
+        raise not_differentiable(source.label)
     lasting = source.function if source.order else with_plain_norms(source.function)
     for engine, plain, opaque, again in _ways(source, kind):
         core = _transformed(source.function, source, kind, ins, outs, engine, primal, again)

@@ -63,6 +63,7 @@ class Source:
         plain_attention: It runs without fused attention kernels.
         seeded: Generator states come as further operands, so that repeated runs draw the same.
         undone: A run leaves nothing behind, since another run has done it.
+        once_differentiable: A backward inside is marked so.
         primals: For a derivative: how many of its first inputs are those of the function that it
             comes from in the end.
         batch: Batch axes added so far.
@@ -87,6 +88,7 @@ class Source:
     plain_attention: bool = False
     seeded: bool = False
     undone: bool = False
+    once_differentiable: bool = False
     primals: int | None = None
     batch: int = 0
     opaque: bool = False

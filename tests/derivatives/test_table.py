@@ -583,7 +583,7 @@ def run(name, transformation, dtype, jit):
 FULL_TABLE = "FULL_TABLE" in os.environ
 THROUGH_EVERYTHING = "matmul_tanh"
 EVERY_CASE = ("value_and_grad_aux", "jvp")
-SHARE = 2
+SHARE = 1
 
 # Where torch alone goes wrong: derivatives of its forward-mode formulas (layer_norm, solve, det),
 # of a batched backward (layer_norm), third orders, and LU factors with a batch of one in between.

@@ -150,3 +150,35 @@ def test_a_failing_check_fails_in_captured_graphs_too():
     ):
         with pytest.raises(Exception, match="not positive-definite"):
             jax.block_until_ready(transformed(bad))
+
+
+def test_once_differentiable_backwards_of_the_new_style_are_no_constants():
+    """Under torch.func such a backward has zero derivative without a word."""
+
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x**3
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            return 3 * ctx.saved_tensors[0] ** 2 * gradient
+
+    wrapped = jax_callable(lambda x: Cube.apply(x).sin().sum())
+    x = random(3)
+    np.testing.assert_allclose(
+        jax.grad(wrapped)(x), jax.grad(lambda x: jnp.sin(x**3).sum())(x), rtol=1e-4
+    )
+    for second in (
+        lambda x: jax.jvp(wrapped, (x,), (x,)),
+        jax.hessian(wrapped),
+        jax.jacrev(jax.grad(wrapped)),
+        lambda x: jax.jvp(jax.grad(wrapped), (x,), (x,)),
+    ):
+        with pytest.raises(DifferentiationError, match="not differentiable"):
+            second(x)
