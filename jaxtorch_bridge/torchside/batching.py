@@ -11,7 +11,8 @@ from ..planner.signature import ArraySig
 from . import transforms
 from .capture import NotCapturedError, capture
 from .closure import ClosureGuard
-from .linearize import Kernel, Linearized, program_of
+from .derive import program_of
+from .linearize import Kernel, Linearized
 from .op import TorchOp
 from .program import Undo
 from .source import Source
@@ -115,7 +116,6 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
         function=transforms.batched(source.function, core, out_dims, draws=draws),
         inputs=_with_batch(source.inputs, core, size),
         outputs=_with_batch(source.outputs, out_dims, size),
-        batch=source.batch + 1,
     )
     return program_of(made).op(made.label, made.key, made)
 
@@ -141,7 +141,6 @@ def _looped(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         function=transforms.looped(source.function, core, size),
         inputs=_with_batch(source.inputs, core, size),
         outputs=_with_batch(source.outputs, (0,) * len(source.outputs), size),
-        batch=source.batch + 1,
         opaque=True,
     )
     program = program_of(made)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .._compat import torch_graphs
 from .._compat import torch_internals as compat
 from ..planner.signature import ArraySig
 from .infer import fake_inputs
@@ -31,7 +32,7 @@ def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
             stack.enter_context(compat.uncompiled())
             stack.enter_context(compat.unwarned_fallbacks())
             stack.enter_context(mode)
-            stack.enter_context(compat.OnDevice(source.device))
+            stack.enter_context(torch_graphs.OnDevice(source.device))
             yield mode
     except Exception as error:
         raise NotCapturedError(first_line(error)) from error
@@ -61,13 +62,15 @@ def capture(
     """
     with abstractly(source, plain_attention) as mode:
         fakes = fake_inputs(mode, inputs, source.device)
-        graph = compat.trace_graph(lambda *tensors: list(core(*tensors)), fakes, source.device)
+        graph = torch_graphs.trace_graph(
+            lambda *tensors: list(core(*tensors)), fakes, source.device
+        )
         results = [node.meta["val"] for node in graph.graph.output_node().args[0]]
         found = [(tuple(value.shape), value.dtype) for value in results]
         wanted = [(sig.shape, getattr(torch, sig.torch_dtype)) for sig in outputs]
         if found != wanted:
             raise RuntimeError(f"expected results {wanted}, got {found}")
-    if any(compat.is_fake(value) for value in compat.constants_of(graph)):
+    if any(compat.is_fake(value) for value in torch_graphs.constants_of(graph)):
         raise NotCapturedError("the function keeps tensors that it makes")
     found_core: Callable[..., Sequence[torch.Tensor]] = graph
     return found_core

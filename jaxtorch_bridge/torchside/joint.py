@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from .._compat import torch_graphs
 from .._compat import torch_internals as compat
 from ..planner.signature import ArraySig
 from .capture import NotCapturedError, abstractly
@@ -75,7 +76,7 @@ class JointGraphs:
     @property
     def weights_read_backward(self) -> tuple[torch.Tensor, ...]:
         """Closed-over tensors that the backward graph reads as they are when it runs."""
-        return tuple(compat.constants_of(self.backward))
+        return tuple(torch_graphs.constants_of(self.backward))
 
     @property
     def residuals(self) -> tuple[ArraySig, ...]:
@@ -208,7 +209,7 @@ def _capture(source: Source, wrt: Sequence[int], plain_attention: bool) -> Joint
             if not diff_outputs:
                 return None
             joint = _export(traced, fakes)
-            forward, backward = compat.partition_joint(joint, fakes, len(outputs))
+            forward, backward = torch_graphs.partition_joint(joint, fakes, len(outputs))
     count = len(source.inputs)
     return _connect(forward, backward, count, len(outputs), wrt, diff_outputs, source.x64)
 
@@ -216,7 +217,7 @@ def _capture(source: Source, wrt: Sequence[int], plain_attention: bool) -> Joint
 def _export(traced: Traced, fakes: Sequence[torch.Tensor]) -> Any:
     """The joint graph; if need be with a copy of every output."""
     try:
-        return compat.export_joint(traced, fakes)
+        return torch_graphs.export_joint(traced, fakes)
     except RuntimeError as error:
         if "alias" not in str(error):
             raise
@@ -225,7 +226,7 @@ def _export(traced: Traced, fakes: Sequence[torch.Tensor]) -> Any:
         # A result may be a view of something in between, such as the real part of a sum.
         return tuple(result.clone() for result in traced(*tensors))
 
-    return compat.export_joint(copied, fakes)
+    return torch_graphs.export_joint(copied, fakes)
 
 
 def _prepare(
@@ -324,7 +325,7 @@ def _view_of_input(node: Any, inputs: dict[str, int]) -> Saved | None:
     value = node.meta["val"]
     steps = []
     while node.name not in inputs:
-        if node.op != "call_function" or not compat.is_strided_view_op(node.target):
+        if node.op != "call_function" or not torch_graphs.is_strided_view_op(node.target):
             return None
         if len(node.all_input_nodes) != 1:
             return None

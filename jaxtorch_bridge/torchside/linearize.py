@@ -1,4 +1,4 @@
-"""The derivatives of an op: forwards, backwards, and the ladder of ways to compute them.
+"""A function together with its derivative: the ladder of ways to compute it.
 
 1. ``saved``: forward and backward graphs captured together; the forward saves what the
    backward needs, and nothing is computed twice.
@@ -9,45 +9,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from .._compat import torch_internals as compat
 from ..config import settings
 from ..errors import DifferentiationError
 from ..planner.signature import ArraySig
 from . import transforms
-from .capture import NotCapturedError, capture, dependent_outputs, is_once_differentiable
+from .capture import NotCapturedError, capture, dependent_outputs
 from .closure import ClosureGuard
-from .hidden import not_differentiable
+from .derive import PULLBACK_WORDS, Derived, derive
 from .joint import JointGraphs, SavedPullback, capture_joint
 from .op import TorchOp
-from .plain import with_plain_determinants, with_plain_norms
-from .program import Program, Undo
-from .source import (
-    Core,
-    Engine,
-    Source,
-    refuse_beyond_depth,
-    refuse_hidden_derivative,
-    tangent_sig,
-)
+from .program import Program
+from .refusals import differentiable_source
+from .source import Core, Source, tangent_sig
 
 if TYPE_CHECKING:
     from .batching import BatchedLinearized
-
-_ENGINES: tuple[Engine, ...] = ("func", "autograd")
-# By kind, engine, and whether forward mode goes backwards twice.
-_WORDS = {
-    ("push", "func", False): "torch.func.jvp",
-    ("push", "func", True): "torch.func.vjp, twice",
-    ("push", "autograd", True): "torch.autograd.grad, twice",
-    ("pull", "func", True): "torch.func.vjp",
-    ("pull", "autograd", True): "torch.autograd.grad",
-}
 
 
 @dataclass(frozen=True)
@@ -62,62 +44,6 @@ class Kernel:
 
     op: TorchOp
     operands: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Derived:
-    """A derivative as a function of its own.
-
-    Attributes:
-        source: To be differentiated again.
-        program: To be run.
-        failures: Words on the ways that did not work.
-    """
-
-    source: Source
-    program: Program
-    failures: tuple[str, ...] = ()
-
-
-@dataclass(eq=False, repr=False)
-class Pushforward:
-    """Results and tangents from one run.
-
-    Attributes:
-        op: From (inputs, tangents of ``wrt``, states) to (results, tangents of
-            ``diff_outputs``). None if nothing depends.
-        operands: Where the op's operands are among (inputs, tangents of ``wrt``).
-        diff_outputs: Outputs that carry a tangent.
-    """
-
-    op: TorchOp | None
-    operands: tuple[int, ...]
-    diff_outputs: tuple[int, ...]
-    wrt: tuple[int, ...]
-    source: Source
-    failures: tuple[str, ...]
-    guard: ClosureGuard
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the function's surroundings are still those that were traced."""
-        return self.guard.holds
-
-    @property
-    def ops(self) -> tuple[TorchOp, ...]:
-        """The ops that it owns."""
-        return () if self.op is None else (self.op,)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Lines for `explain`."""
-        names = _names(self.source, self.wrt)
-        if self.op is None or self.op.source is None:
-            return (f"forwards by {names}: zero: no output depends on them",)
-        return (
-            f"forwards by {names}: {self.op.source.way}",
-            *(f"  not {words}" for words in self.failures),
-        )
 
 
 class Linearized:
@@ -193,11 +119,11 @@ class Linearized:
             rung = f"saved residuals, {self.residual_bytes} bytes in {len(self.residuals)} arrays"
             rung += "; recomputing would keep 0"
         else:
-            way = _WORDS["pull", self.rung, True]
+            way = PULLBACK_WORDS[self.rung]
             rung = f"recompute with {way}, {self.residual_bytes} bytes kept"
             if self.saved_bytes is not None:
                 rung += f"; saving would keep {self.saved_bytes}"
-        names = _names(self.source, self.wrt)
+        names = self.source.names(self.wrt)
         return (f"by {names}: {rung}", *(f"  not {words}" for words in self.failures))
 
     @property
@@ -390,11 +316,7 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
         DifferentiationError: The function hides a derivative from torch, the contract forbids
             it, or no rung works.
     """
-    source = _source_of(op)
-    refuse_beyond_depth(source)
-    refuse_hidden_derivative(source, wrt)
-    if source.once_differentiable:
-        raise not_differentiable(source.label)
+    source = differentiable_source(op, wrt)
     failures: list[str] = []
     saved_bytes = None
     if source.terms.residuals == "recompute":
@@ -444,210 +366,3 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
     linearized.rung = derived.op.source.engine or "autograd"
     linearized.failures = (*failures, *linearized._derived[True, wrt, outs][0].failures)
     return linearized
-
-
-def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
-    """Results and tangents in one run.
-
-    Raises:
-        DifferentiationError: As in `linearize`.
-    """
-    source = _source_of(op)
-    refuse_beyond_depth(source)
-    refuse_hidden_derivative(source, wrt)
-    if source.once_differentiable:
-        raise not_differentiable(source.label)
-    guard = ClosureGuard(source.closure)
-    outs = dependent_outputs(source, wrt)
-    if not outs:
-        return Pushforward(None, (), (), wrt, source, (), guard)
-    derived = derive(source, "push", wrt, outs, seeded=source.seeded, again=False, primal=True)
-    made = derived.program.op(derived.source.label, derived.source.key, derived.source)
-    made.split = (op, wrt)
-    core = len(source.inputs)
-    tangents = range(len(op.inputs), len(op.inputs) + len(wrt))
-    operands = (*range(core), *tangents, *range(core, len(op.inputs)))
-    return Pushforward(made, operands, outs, wrt, source, derived.failures, guard)
-
-
-def derive(
-    source: Source,
-    kind: Literal["push", "pull"],
-    ins: tuple[int, ...],
-    outs: tuple[int, ...],
-    *,
-    seeded: bool,
-    again: bool,
-    primal: bool = False,
-) -> Derived:
-    """A derivative as a function, by the first engine that works.
-
-    Args:
-        source: What to differentiate.
-        kind: Forwards or backwards.
-        ins: Inputs with a tangent or gradient.
-        outs: Outputs with a tangent or cotangent.
-        seeded: Take the generators' states as operands.
-        again: The function itself has run already: leave nothing behind.
-        primal: Forwards: give the results as well.
-
-    Raises:
-        DifferentiationError: No engine works.
-    """
-    tangents = tuple(tangent_sig(source.inputs[index], "tangent of") for index in ins)
-    moved = tuple(tangent_sig(source.outputs[index], "tangent of") for index in outs)
-    if kind == "pull":
-        tangents = tuple(replace(sig, path=f"co{sig.path}") for sig in tangents)
-        moved = tuple(replace(sig, path=f"co{sig.path}") for sig in moved)
-        inputs, outputs = (*source.inputs, *moved), tangents
-    else:
-        inputs = (*source.inputs, *tangents)
-        outputs = (*source.outputs, *moved) if primal else moved
-    tag = f"{','.join(map(str, ins))}:{','.join(map(str, outs))}{'+' if primal else ''}"
-    word = "forward mode" if kind == "push" else "backward"
-    made = replace(
-        source,
-        label=f"{source.label} ({word})",
-        key=f"{source.key}/{kind}/{tag}",
-        inputs=inputs,
-        outputs=outputs,
-        order=source.order + 1,
-        seeded=seeded,
-        undone=source.undone or again,
-        primals=source.primal_count,
-    )
-    failures: list[str] = []
-    if kind == "push":
-        compat.load_forward_mode()
-    once = source.once_differentiable if source.order else is_once_differentiable(source)
-    made = replace(made, once_differentiable=once)
-    if once and (source.order or kind == "push"):
-        raise not_differentiable(source.label)
-    lasting = source.function if source.order else with_plain_norms(source.function)
-    for engine, plain, opaque, again in _ways(source, kind):
-        core = _transformed(source.function, source, kind, ins, outs, engine, primal, again)
-        function = _transformed(lasting, source, kind, ins, outs, engine, primal, True)
-        candidate = replace(
-            made,
-            function=with_plain_determinants(function) if source.order == 1 else function,
-            engine=engine,
-            way=_WORDS[kind, engine, again],
-            plain_attention=plain,
-            opaque=opaque,
-        )
-        try:
-            program = program_of(candidate, core)
-        except NotCapturedError as error:
-            if "use_reentrant" in str(error):
-                raise DifferentiationError(
-                    f"{source.label}: torch.utils.checkpoint with use_reentrant=True works with "
-                    "Tensor.backward() only. Pass use_reentrant=False."
-                ) from error
-            how = " (attention by plain products)" if plain else ""
-            failures.append(f"{candidate.way}{how}: {error}")
-            continue
-        return Derived(candidate, program, tuple(failures))
-    tried = "; ".join(failures)
-    raise DifferentiationError(
-        f"{source.label}: no way to differentiate by {_names(source, ins)} works: {tried}."
-    )
-
-
-def program_of(source: Source, core: Core | None = None) -> Program:
-    """What runs a derived or batched source: its graph, or where there can be none, itself.
-
-    Args:
-        source: What to compute.
-        core: The same in another way, which is better to run but not to differentiate.
-
-    Raises:
-        NotCapturedError: It cannot be traced.
-    """
-    undo = Undo.of(source) if source.undone else None
-    core = core or source.function
-    program = Program(
-        core,
-        source.inputs,
-        source.outputs,
-        source,
-        source.context.with_grad(),
-        takes_states=source.seeded,
-        undo=undo,
-        eager=True,
-    )
-    if not source.capturable:
-        return program
-    graph = capture(
-        source,
-        core,
-        source.inputs,
-        source.outputs,
-        plain_attention=source.plain_attention,
-    )
-    return replace(
-        program,
-        core=graph,
-        context=source.context.without_grad(),
-        undo=None,
-        guard=ClosureGuard(source.closure),
-        eager=False,
-    )
-
-
-def _ways(source: Source, kind: str) -> Iterator[tuple[Engine, bool, bool, bool]]:
-    """(engine, plain attention, without a graph, backwards only), the best first."""
-    if source.derivable_by_graph:
-        # What was differentiated by autograd inside cannot be by torch.func outside.
-        engines = _ENGINES if source.engine != "autograd" else ("autograd",)
-        tries: list[tuple[Engine, bool]] = [(engine, True) for engine in engines]
-        # Forward mode does not heed torch.no_grad, which reverse mode does.
-        if kind == "push" and engines[0] == "func" and not source.facts.switches_grad:
-            tries.insert(0, ("func", False))
-        for engine, again in tries:
-            if not source.plain_attention:
-                yield engine, False, False, again
-            # Other attention kernels would draw other random numbers than the forward did.
-            if source.plain_attention or (source.facts.attention and not source.facts.random):
-                yield engine, True, False, again
-    # What cannot be tried abstractly takes the engine that knows most functions.
-    yield "autograd", source.plain_attention, True, True
-
-
-def _transformed(
-    function: Core,
-    source: Source,
-    kind: str,
-    ins: Sequence[int],
-    outs: Sequence[int],
-    engine: Engine,
-    primal: bool,
-    again: bool,
-) -> Core:
-    count = len(source.inputs)
-    if kind == "push":
-        return transforms.pushforward(
-            function,
-            count,
-            ins,
-            outs,
-            engine=engine,
-            primal=primal,
-            label=source.label,
-            again=again,
-        )
-    return transforms.pullback(function, count, ins, outs, engine=engine, label=source.label)
-
-
-def _source_of(op: TorchOp) -> Source:
-    if op.source is None:
-        raise DifferentiationError(f"{op.label}: this part of a derivative has none of its own.")
-    return op.source
-
-
-def _names(source: Source, indices: Sequence[int]) -> str:
-    shown = [source.inputs[index].path for index in indices[:4]]
-    hidden = len(indices) - len(shown)
-    return ", ".join(shown) + (f" and {hidden} more" if hidden else "")
-
-
-__all__ = ["Derived", "Kernel", "Linearized", "Pushforward", "derive", "linearize", "pushforward"]

@@ -16,8 +16,9 @@ from .native import native
 
 if TYPE_CHECKING:
     from .batching import Batched, BatchedLinearized
-    from .linearize import Linearized, Pushforward
+    from .linearize import Linearized
     from .program import Program
+    from .pushforward import Pushforward
     from .source import Source
 
 
@@ -128,7 +129,7 @@ class TorchOp:
         Raises:
             DifferentiationError: It cannot be differentiated forwards.
         """
-        from .linearize import pushforward
+        from .pushforward import pushforward
 
         found: Pushforward = self._build(("pushforward", wrt), lambda: pushforward(self, wrt))
         return found

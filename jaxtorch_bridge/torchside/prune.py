@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from .._compat.torch_internals import remove_dead_code
+from .._compat.torch_graphs import remove_dead_code
 
 aten = torch.ops.aten
 

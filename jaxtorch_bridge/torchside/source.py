@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 
-from ..errors import DifferentiationError
 from ..planner.inference import Inference
 from ..planner.signature import ArraySig
 from .closure import ClosureState
@@ -66,7 +65,6 @@ class Source:
         once_differentiable: A backward inside is marked so.
         primals: For a derivative: how many of its first inputs are those of the function that it
             comes from in the end.
-        batch: Batch axes added so far.
         opaque: No graph could be captured of it, though the function itself can be traced.
     """
 
@@ -90,7 +88,6 @@ class Source:
     undone: bool = False
     once_differentiable: bool = False
     primals: int | None = None
-    batch: int = 0
     opaque: bool = False
 
     @property
@@ -107,6 +104,12 @@ class Source:
     def state_sigs(self) -> tuple[ArraySig, ...]:
         """Operands behind ``inputs``."""
         return random_state_sigs(self.device) if self.seeded else ()
+
+    def names(self, indices: Sequence[int]) -> str:
+        """Some of its inputs, for messages."""
+        shown = [self.inputs[index].path for index in indices[:4]]
+        hidden = len(indices) - len(shown)
+        return ", ".join(shown) + (f" and {hidden} more" if hidden else "")
 
     @property
     def operands(self) -> tuple[ArraySig, ...]:
@@ -127,41 +130,6 @@ class Source:
     def derivable_by_graph(self) -> bool:
         """Whether graphs of its derivatives can be trusted."""
         return self.capturable and not self.closure.scripted
-
-
-def refuse_beyond_depth(source: Source) -> None:
-    """Object to a derivative of higher order than the contract allows.
-
-    Raises:
-        DifferentiationError: Names the contract and the line.
-    """
-    depth = source.terms.depth
-    if depth is None or source.order < depth:
-        return
-    where = f" [{source.terms.depth_at}]" if source.terms.depth_at else ""
-    allowed = "no derivative" if depth == 0 else f"derivatives up to order {depth}"
-    raise DifferentiationError(
-        f"{source.label}: expected {allowed}, since the contract says `vjp_depth: {depth}`; got "
-        f"one of order {source.order + 1}. Raise vjp_depth, or use jax.lax.stop_gradient.{where}"
-    )
-
-
-def refuse_hidden_derivative(source: Source, wrt: Sequence[int]) -> None:
-    """Object to a function whose inner ``autograd.grad`` hides the way to its results.
-
-    Raises:
-        DifferentiationError: Says what to pass.
-    """
-    if not source.facts.grads_inside:
-        return
-    where = f" [{source.terms.depth_at}]" if source.terms.depth_at else ""
-    names = ", ".join(f"`{source.inputs[index].path}`" for index in wrt)
-    raise DifferentiationError(
-        f"{source.label}: cannot differentiate by {names}: the function calls "
-        "torch.autograd.grad without create_graph=True, so torch takes what comes out as a "
-        "constant and the gradient would be silently wrong. Pass create_graph=True inside, or "
-        f"stop the gradient with jax.lax.stop_gradient.{where}"
-    )
 
 
 def tangent_sig(sig: ArraySig, word: str) -> ArraySig:

@@ -26,7 +26,7 @@ def pushforward(
     engine: Engine,
     primal: bool,
     label: str,
-    again: bool = False,
+    backwards: bool = False,
 ) -> Core:
     """``(inputs, tangents of ins)`` to ``(results, tangents of outs)``.
 
@@ -38,15 +38,16 @@ def pushforward(
         engine: How to differentiate.
         primal: Give the results as well, from the same run.
         label: The callable's name, for messages.
-        again: It is to be differentiated again. Torch's forward-mode formulas must not be: those
-            of some operations (``linalg.solve``, ``det``) take intermediate results for constants.
+        backwards: By reverse mode twice, as it must be to be differentiated again: torch's
+            forward-mode formulas of some operations (``linalg.solve``, ``det``) take intermediate
+            results for constants. The autograd engine knows no other way.
     """
-    if engine == "func" and again:
+    if engine == "autograd":
+        run = _push_by_autograd(function, ins, outs, label)
+    elif backwards:
         run = _push_by_func_twice(function, ins, outs)
-    elif engine == "func":
-        run = _push_by_func(function, count, ins, outs)
     else:
-        run = _push_by_autograd(function, count, ins, outs, label)
+        run = _push_by_func(function, ins, outs)
 
     def pushed(*tensors: torch.Tensor) -> list[torch.Tensor]:
         leaves, tangents = run(tensors[:count], tensors[count:])
@@ -83,7 +84,7 @@ def pullback(
             leaves = function(*inputs)
             cotangents = _conjugated(tensors[count:])
             if again:
-                cotangents = [ct if ct.requires_grad else ct.requires_grad_() for ct in cotangents]
+                cotangents = _leaves(cotangents, range(len(cotangents)))
             outputs = [leaves[index] for index in outs]
             asked = [inputs[index] for index in ins]
             gradients = _gradients(label, outputs, asked, cotangents, again)
@@ -94,19 +95,17 @@ def pullback(
     return pulled_by_func if engine == "func" else pulled_by_autograd
 
 
-def _push_by_func(
-    function: Core, count: int, ins: Sequence[int], outs: Sequence[int]
-) -> Callable[..., tuple[list[torch.Tensor], list[torch.Tensor]]]:
+# (inputs, tangents) to (results, tangents of some of them).
+_Push = Callable[
+    [Sequence[torch.Tensor], Sequence[torch.Tensor]], tuple[list[torch.Tensor], list[torch.Tensor]]
+]
+
+
+def _push_by_func(function: Core, ins: Sequence[int], outs: Sequence[int]) -> _Push:
     def run(
         inputs: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        def moving(
-            *values: torch.Tensor,
-        ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-            leaves = tuple(function(*_replaced(inputs, ins, values)))
-            return tuple(leaves[index] for index in outs), leaves
-
-        primals = tuple(inputs[index] for index in ins)
+        moving, primals = _moving(function, inputs, ins, outs)
         found: Any = torch.func.jvp(moving, primals, tuple(tangents), has_aux=True)
         _, moved, leaves = found
         return list(leaves), list(moved)
@@ -114,21 +113,13 @@ def _push_by_func(
     return run
 
 
-def _push_by_func_twice(
-    function: Core, ins: Sequence[int], outs: Sequence[int]
-) -> Callable[..., tuple[list[torch.Tensor], list[torch.Tensor]]]:
+def _push_by_func_twice(function: Core, ins: Sequence[int], outs: Sequence[int]) -> _Push:
     """By ``torch.func.vjp`` of the pullback, which is linear in its cotangents."""
 
     def run(
         inputs: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        def moving(
-            *values: torch.Tensor,
-        ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-            leaves = tuple(function(*_replaced(inputs, ins, values)))
-            return tuple(leaves[index] for index in outs), leaves
-
-        primals = tuple(inputs[index] for index in ins)
+        moving, primals = _moving(function, inputs, ins, outs)
         found: Any = torch.func.vjp(moving, *primals, has_aux=True)
         results, pull, leaves = found
         zeros = tuple(torch.zeros_like(result) for result in results)
@@ -138,9 +129,19 @@ def _push_by_func_twice(
     return run
 
 
-def _push_by_autograd(
-    function: Core, count: int, ins: Sequence[int], outs: Sequence[int], label: str
-) -> Callable[..., tuple[list[torch.Tensor], list[torch.Tensor]]]:
+def _moving(
+    function: Core, inputs: Sequence[torch.Tensor], ins: Sequence[int], outs: Sequence[int]
+) -> tuple[Callable[..., tuple[Any, Any]], tuple[torch.Tensor, ...]]:
+    """A function of ``ins`` alone, which gives ``outs`` and, besides, all results; its point."""
+
+    def moving(*values: torch.Tensor) -> tuple[Any, Any]:
+        leaves = tuple(function(*_replaced(inputs, ins, values)))
+        return tuple(leaves[index] for index in outs), leaves
+
+    return moving, tuple(inputs[index] for index in ins)
+
+
+def _push_by_autograd(function: Core, ins: Sequence[int], outs: Sequence[int], label: str) -> _Push:
     """The pullback is linear in its cotangent; the pullback of that is the pushforward."""
 
     def run(
@@ -156,24 +157,7 @@ def _push_by_autograd(
             asked = [inputs[index] for index in ins]
             gradients = _gradients(label, moving, asked, dummies, True)
             hidden.refuse_marked(label, gradients)
-            pairs = [
-                (gradient, tangent)
-                for gradient, tangent in zip(gradients, tangents, strict=True)
-                if gradient.requires_grad
-            ]
-            found: Sequence[torch.Tensor | None] = [None] * len(dummies)
-            if pairs:
-                found = torch.autograd.grad(
-                    [gradient for gradient, _ in pairs],
-                    dummies,
-                    [tangent for _, tangent in pairs],
-                    create_graph=again,
-                    allow_unused=True,
-                )
-        moved = [
-            torch.zeros_like(leaf) if tangent is None else tangent
-            for leaf, tangent in zip(moving, found, strict=True)
-        ]
+            moved = _pulled(gradients, dummies, tangents, again)
         hidden.refuse_missing(label, dummies, moved, gradients, tangents)
         return leaves, moved
 
@@ -188,20 +172,35 @@ def _gradients(
     again: bool,
 ) -> list[torch.Tensor]:
     """Gradients of what autograd recorded, in torch's convention."""
-    recorded = [i for i, output in enumerate(outputs) if output.requires_grad]
-    if not recorded:
+    if not any(output.requires_grad for output in outputs):
         raise DifferentiationError(
             f"{label}: torch recorded no way from the inputs to any result (no result requires "
             "grad), so the gradient would be zero without a word. If that is meant, use "
             "jax.lax.stop_gradient; otherwise look for detach(), no_grad or backward() inside."
         )
-    found = torch.autograd.grad(
-        [outputs[i] for i in recorded],
-        inputs,
-        [cotangents[i] for i in recorded],
-        create_graph=again,
-        allow_unused=True,
-    )
+    return _pulled(outputs, inputs, cotangents, again)
+
+
+def _pulled(
+    outputs: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    again: bool,
+    *,
+    keep: bool | None = None,
+) -> list[torch.Tensor]:
+    """``torch.autograd.grad`` with zeros for what nothing depends on."""
+    recorded = [i for i, output in enumerate(outputs) if output.requires_grad]
+    found: Sequence[torch.Tensor | None] = [None] * len(inputs)
+    if recorded:
+        found = torch.autograd.grad(
+            [outputs[i] for i in recorded],
+            inputs,
+            [cotangents[i] for i in recorded],
+            create_graph=again,
+            retain_graph=keep,
+            allow_unused=True,
+        )
     return [
         torch.zeros_like(tensor) if gradient is None else gradient
         for gradient, tensor in zip(found, inputs, strict=True)
@@ -216,24 +215,7 @@ def _refuse_hidden(
     if compat.evaluates_abstractly():
         return
     tangents = [torch.ones_like(gradient) for gradient in gradients]
-    pairs = [
-        (gradient, tangent)
-        for gradient, tangent in zip(gradients, tangents, strict=True)
-        if gradient.requires_grad
-    ]
-    found: Sequence[torch.Tensor | None] = [None] * len(cotangents)
-    if pairs:
-        found = torch.autograd.grad(
-            [gradient for gradient, _ in pairs],
-            cotangents,
-            [tangent for _, tangent in pairs],
-            retain_graph=True,
-            allow_unused=True,
-        )
-    moved = [
-        torch.zeros_like(ct) if value is None else value
-        for ct, value in zip(cotangents, found, strict=True)
-    ]
+    moved = _pulled(gradients, cotangents, tangents, False, keep=True)
     hidden.refuse_missing(label, cotangents, moved, gradients, tangents)
 
 

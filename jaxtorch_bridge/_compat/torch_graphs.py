@@ -1,0 +1,219 @@
+"""Graphs of ATen ops: captured, split, repaired. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+def export_joint(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Any:
+    """The graph that computes a function's outputs and its gradients (AOTAutograd).
+
+    Args:
+        function: Flat tensors to a tuple of tensors. Must not write to its arguments, and its
+            outputs must not share memory with them.
+        arguments: Fake tensors; those that require grad get a gradient.
+
+    Returns:
+        A graph module ``(primals, tangents) -> (*outputs, *gradients)`` with a tangent for
+        every output that requires grad, and None for arguments that do not.
+    """
+    from torch._functorch.aot_autograd import aot_export_joint_simple
+
+    return aot_export_joint_simple(function, tuple(arguments), trace_joint=True)
+
+
+def partition_joint(
+    joint: Any, arguments: Sequence[torch.Tensor], output_count: int
+) -> tuple[Any, Any]:
+    """Split a joint graph into a forward with saved tensors and a backward (min-cut)."""
+    from torch._functorch import config
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+    joint = _without_tokens(joint, len(arguments))
+    # Merging equal nodes would load half of Inductor, for two seconds, and finds next to nothing.
+    with config.patch(cse=False):
+        parts: tuple[Any, Any] = min_cut_rematerialization_partition(
+            joint, arguments, num_fwd_outputs=output_count
+        )
+    _restore_checks(joint, parts)
+    for part in parts:
+        repair_graph(part, arguments[0].device.type)
+    return parts
+
+
+def trace_graph(
+    function: Callable[..., Any], arguments: Sequence[torch.Tensor], device: str
+) -> Any:
+    """The graph of ATen ops that a function runs on fake arguments, below autograd.
+
+    The graph holds closed-over real tensors themselves, so values changed in place are seen.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    traced = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)
+    graph = traced(*arguments)
+    repair_graph(graph, device)
+    remove_dead_code(graph.graph)
+    graph.recompile()
+    return graph
+
+
+def constants_of(graph: Any) -> list[torch.Tensor]:
+    """The tensors that a graph holds."""
+    names = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
+    found = [getattr(graph, name) for name in sorted(names)]
+    return [value for value in found if isinstance(value, torch.Tensor)]
+
+
+# Ops that only check, whose results nobody reads.
+_CHECKS = (torch.ops.aten._linalg_check_errors.default,)
+
+
+def remove_dead_code(graph: Any) -> None:
+    """Drop what no result needs, but neither random ops nor checks."""
+    graph.eliminate_dead_code(lambda node: node.is_impure() or node.target in _CHECKS)
+
+
+def _without_tokens(joint: Any, input_count: int) -> Any:
+    """The joint graph without the tokens by which AOTAutograd orders ops with effects.
+
+    Raises:
+        RuntimeError: An op has effects other than those of a check.
+    """
+    graph, wrapper = joint.graph, torch.ops.higher_order.with_effects
+    primals = [n for n in graph.nodes if n.op == "placeholder" and n.name.startswith("primals")]
+    tokens = primals[: len(primals) - input_count]
+    if not tokens:
+        return joint
+    passed = set(tokens)
+    for node in list(graph.nodes):
+        if node.target is not wrapper:
+            continue
+        _, op, *arguments = node.args
+        if op not in _CHECKS:
+            raise RuntimeError(f"{op} has effects, which a graph cannot keep")
+        with graph.inserting_before(node):
+            graph.call_function(op, tuple(arguments), dict(node.kwargs))
+        passed.add(node)
+        passed.update(node.users)
+    output = graph.output_node()
+    results = [value for value in output.args[0] if value not in passed]
+    output.args = (results,)
+    for node in reversed(list(graph.nodes)):
+        if node in passed:
+            graph.erase_node(node)
+    joint.recompile()
+    return joint
+
+
+def _restore_checks(joint: Any, parts: Sequence[Any]) -> None:
+    """Put checks, whose results nobody reads, back where the partitioner left what they check."""
+    checks = [node for node in joint.graph.nodes if node.target in _CHECKS]
+    for check in checks:
+        found = check.args[0]
+        for part in parts:
+            computed = {n.name: n for n in part.graph.nodes if n.op == "call_function"}
+            parent = computed.get(found.args[0].name) if found.target is operator.getitem else None
+            if parent is None:
+                continue
+            with part.graph.inserting_before(part.graph.output_node()):
+                value = part.graph.call_function(operator.getitem, (parent, found.args[1]))
+                part.graph.call_function(check.target, (value, *check.args[1:]), check.kwargs)
+            part.recompile()
+            break
+
+
+class OnDevice(TorchDispatchMode):
+    """Has tensors made on ``device`` that torch's derivative formulas would make on meta.
+
+    In C++, fakes say that they are on the meta device, and formulas make zeros like them.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._device = torch.device(device)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if _is_meta(kwargs.get("device")):
+            kwargs["device"] = self._device
+        return func(*args, **kwargs)
+
+
+def _is_meta(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "meta"
+
+
+def repair_graph(graph_module: Any, device: str) -> None:
+    """Undo what tracing derivatives on fakes leaves in a graph.
+
+    Raises:
+        RuntimeError: The graph would fail when it runs.
+    """
+    graph, aten = graph_module.graph, torch.ops.aten
+    for node in list(graph.nodes):
+        if _is_meta(node.kwargs.get("device")):
+            node.kwargs = {**node.kwargs, "device": torch.device(device)}
+        if node.target is aten.linalg_lu_solve.default:
+            _copy_factors(graph, node)
+        if node.target is not aten.copy_.default:
+            continue
+        target, source = node.args[:2]
+        if target.target is aten._new_zeros_with_same_feature_meta.default:
+            # It takes the strides of an expanded tensor, which cannot be written to.
+            with graph.inserting_before(node):
+                shape = list(node.meta["val"].shape)
+                wide = graph.call_function(aten.expand.default, (source, shape))
+                copy = graph.call_function(aten.clone.default, (wide,))
+            copy.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(copy)
+            graph.erase_node(node)
+            target.replace_all_uses_with(copy)
+        elif _shares_elements(target.meta["val"]):
+            raise RuntimeError(f"{node} writes to a tensor whose elements share memory")
+    graph_module.recompile()
+
+
+def _copy_factors(graph: Any, node: Any) -> None:
+    """Give ``lu_solve`` row-major factors: it is wrong on others with a batch axis of size 1."""
+    factors = node.args[0]
+    if factors.meta["val"].ndim > 2:
+        with graph.inserting_before(node):
+            copy = graph.call_function(
+                torch.ops.aten.clone.default,
+                (factors,),
+                {"memory_format": torch.contiguous_format},
+            )
+        copy.meta["val"] = factors.meta["val"].contiguous()
+        node.args = (copy, *node.args[1:])
+
+
+def _shares_elements(tensor: torch.Tensor) -> bool:
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(size > 1 and step == 0 for size, step in pairs)
+
+
+def is_strided_view_op(target: Any) -> bool:
+    """Whether an ATen op returns its first argument's memory under other sizes and strides.
+
+    Views that also conjugate or negate are left out: sizes and strides do not tell of those.
+    """
+    schema = getattr(target, "_schema", None)
+    if schema is None or not schema.arguments or len(schema.returns) != 1:
+        return False
+    if target in (torch.ops.aten._conj.default, torch.ops.aten._neg_view.default):
+        return False
+    source, result = schema.arguments[0].alias_info, schema.returns[0].alias_info
+    return (
+        source is not None
+        and result is not None
+        and not source.is_write
+        and bool(source.before_set & result.before_set)
+    )
