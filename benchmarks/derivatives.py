@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gc
+import importlib
 import json
-import random
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ import subjects
 import torch
 from child import run_child
 from report import Row, Table, Target, at_most
-from timing import Variant, waiting
+from timing import Variant, in_turn, waiting
 
 from jaxtorch_bridge.torchside.op import TorchOp
 
@@ -28,6 +27,7 @@ BATCH, SEQUENCE, WIDTH, HEADS, HIDDEN = 8, 128, 256, 4, 1024
 JACOBIAN_SIZE = 64
 HESSIAN_SIZE = 16
 
+LOADING = "loading the parts of torch that differentiate"
 FIRST = "first trace and lowering of the process"
 AGAIN = "the same again, new jit"
 ONE_THREAD, TRACING = "one thread", "tracing"  # what a child process measures
@@ -154,19 +154,22 @@ def _hessian() -> Table:
 def _tracing() -> Table:
     found = run_child(__file__, TRACING)
     first, again, other = found["first"], found["again"], found["other"]
+    loading = {"ms": found["loading"], "modes": 0}
     rows = [
+        Row(LOADING, loading["ms"]),
         Row(FIRST, first["ms"], targets=[at_most(first["ms"], 2000, "ms")]),
         Row(AGAIN, again["ms"], targets=[Target("no planning", again["modes"] == 0)]),
         Row(OTHER, other["ms"], targets=[at_most(other["ms"], 2000, "ms")]),
     ]
     rows = [
         replace(row, beside={"fake tensor modes": facts["modes"]})
-        for row, facts in zip(rows, (first, again, other), strict=True)
+        for row, facts in zip(rows, (loading, first, again, other), strict=True)
     ]
     notes = [
         "jit(value_and_grad(loss)).lower of the layer above, in a process of its own. Torch is",
-        "planned under a fake tensor mode: where none was made, none was planned. The first trace",
-        "of a process imports torch._dynamo and parts of torch._inductor as well.",
+        "planned under a fake tensor mode: where none was made, none was planned. Loading",
+        "comes on top of the first trace of a process that differentiates: torch imports",
+        "torch._dynamo, parts of torch._inductor and sympy with its graph partitioner.",
     ]
     return Table("Tracing: transformer layer, forward and backward", "ms", rows, notes)
 
@@ -187,6 +190,10 @@ def _trace() -> dict[str, Any]:
     # What JAX itself loads when it lowers for the first time is not counted.
     jax.jit(lambda x: x + 1).lower(arrays[1])
 
+    start = time.perf_counter()
+    importlib.import_module("torch._functorch.partitioners")
+    loading = (time.perf_counter() - start) * 1e3
+
     def lowered(form: Callable[..., Any]) -> dict[str, float]:
         # Whatever is planned on torch's side is evaluated on fake tensors.
         with _replaced(FakeTensorMode, "__init__", _counting) as made:
@@ -197,7 +204,12 @@ def _trace() -> dict[str, Any]:
 
     form = subjects.bridge(layer.loss)
     first, again = lowered(form), lowered(form)
-    return {"first": first, "again": again, "other": lowered(subjects.bridge(other.loss))}
+    return {
+        "loading": loading,
+        "first": first,
+        "again": again,
+        "other": lowered(subjects.bridge(other.loss)),
+    }
 
 
 def _rows(
@@ -236,23 +248,13 @@ def _rounds(
 ) -> dict[str, list[float]]:
     """Milliseconds of each call; the variants in turn, in shuffled order."""
     times: dict[str, list[float]] = {name: [] for name in variants}
-    order = list(variants)
-    shuffle = random.Random(0).shuffle
     for call in variants.values():
         for _ in range(3):
             call()
-    gc.collect()
-    gc.disable()
-    try:
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            shuffle(order)
-            for name in order:
-                start = clock()
-                variants[name]()
-                times[name].append((clock() - start) * 1e3)
-    finally:
-        gc.enable()
+    for name in in_turn(variants, seconds=seconds):
+        start = clock()
+        variants[name]()
+        times[name].append((clock() - start) * 1e3)
     return times
 
 

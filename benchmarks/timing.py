@@ -6,7 +6,7 @@ import gc
 import itertools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -35,7 +35,14 @@ def fastest(
     """
     counts = {name: _calls_per_batch(call, wait) for name, call in variants.items()}
     best = dict.fromkeys(variants, float("inf"))
-    order = list(variants)
+    for name in in_turn(variants, seconds=seconds):
+        best[name] = min(best[name], _batch(variants[name], counts[name], wait))
+    return {name: value * 1e6 for name, value in best.items()}
+
+
+def in_turn(names: Iterable[str], *, seconds: float) -> Iterator[str]:
+    """Each name once a round, whole rounds for so long; no garbage is collected meanwhile."""
+    order = list(names)
     shuffle = random.Random(0).shuffle
     gc.collect()
     gc.disable()
@@ -44,11 +51,9 @@ def fastest(
         while time.perf_counter() < end:
             # In a fixed order each variant would always meet the caches of the same neighbour.
             shuffle(order)
-            for name in order:
-                best[name] = min(best[name], _batch(variants[name], counts[name], wait))
+            yield from order
     finally:
         gc.enable()
-    return {name: value * 1e6 for name, value in best.items()}
 
 
 def waiting(call: Callable[..., Any], *arguments: Any) -> Variant:
