@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .decorator import JaxCallable as JaxCallable
     from .decorator import jax_callable as jax_callable
     from .errors import ArgumentError as ArgumentError
+    from .errors import BatchingError as BatchingError
     from .errors import BridgeError as BridgeError
     from .errors import BridgeWarning as BridgeWarning
     from .errors import DifferentiationError as DifferentiationError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .errors import MutationError as MutationError
     from .errors import OutputError as OutputError
     from .errors import PlanningError as PlanningError
+    from .errors import ShardingError as ShardingError
     from .errors import SpecError as SpecError
     from .errors import SpecMismatchError as SpecMismatchError
     from .errors import SpecProblem as SpecProblem
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 
 _ERRORS = (
     "ArgumentError",
+    "BatchingError",
     "BridgeError",
     "BridgeWarning",
     "DifferentiationError",
@@ -49,6 +52,7 @@ _ERRORS = (
     "MutationError",
     "OutputError",
     "PlanningError",
+    "ShardingError",
     "SpecError",
     "SpecMismatchError",
     "SpecProblem",

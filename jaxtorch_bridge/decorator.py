@@ -18,7 +18,9 @@ from .arguments import Leaves, quick_key, sort_leaves
 from .entry import Entry
 from .planner.explain import explain_plan
 from .planner.limits import not_acted_on, refuse_other_defaults, refuse_unsupported
+from .planner.options import NO_OPTIONS, Options, VmapMethod
 from .planner.plan import CallPlan
+from .planner.sharding import Placement
 from .planning import Planned, Planner
 from .torchside.context import current_context
 from .torchside.identity import name_of
@@ -41,6 +43,8 @@ def jax_callable(
     example: Sequence[Any] | None = None,
     name: str | None = None,
     nondiff: Sequence[str] = (),
+    vmap_method: VmapMethod | None = None,
+    verify: bool | None = None,
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -51,6 +55,8 @@ def jax_callable(
     example: Sequence[Any] | None = None,
     name: str | None = None,
     nondiff: Sequence[str] = (),
+    vmap_method: VmapMethod | None = None,
+    verify: bool | None = None,
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -60,6 +66,8 @@ def jax_callable(
     example: Sequence[Any] | None = None,
     name: str | None = None,
     nondiff: Sequence[str] = (),
+    vmap_method: VmapMethod | None = None,
+    verify: bool | None = None,
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 
@@ -79,6 +87,11 @@ def jax_callable(
         name: Name for messages and op keys; default: the contract's, or the function's own.
         nondiff: Paths of array leaves that get no derivative, as ``jax.lax.stop_gradient`` would
             do: ``("mask", "params['frozen']")``.
+        vmap_method: What ``jax.vmap`` does: ``torch_vmap`` (the default: one call of
+            ``torch.vmap``, one by one where it cannot), ``sequential``, ``sequential_unrolled``,
+            ``expand_dims`` or ``broadcast_all``, with the meaning that `jax.pure_callback` gives
+            to them. The last two are claims that the function works along leading axes.
+        verify: Compare the first batched run of a plan with single calls.
 
     Returns:
         The JAX function. ``.torch`` is the original, ``.spec`` the contract, ``.plan(*args)``
@@ -86,11 +99,18 @@ def jax_callable(
 
     Raises:
         SpecError: The contract is not valid.
+        ArgumentError: A keyword is not valid, or contradicts the contract.
         TypeError: ``function`` cannot be called.
     """
     if function is None:
         return functools.partial(
-            jax_callable, spec=spec, example=example, name=name, nondiff=nondiff
+            jax_callable,
+            spec=spec,
+            example=example,
+            name=name,
+            nondiff=nondiff,
+            vmap_method=vmap_method,
+            verify=verify,
         )
     if not callable(function):
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
@@ -99,6 +119,8 @@ def jax_callable(
             f"jax_callable: expected nondiff as a sequence of paths, got {nondiff!r}; write "
             f"nondiff=({nondiff!r},)."
         )
+    options = Options(tuple(nondiff), vmap_method, verify)
+    options.refuse_invalid()
     contract = None
     if spec is not None:
         from .spec.load import load_spec
@@ -106,7 +128,8 @@ def jax_callable(
         contract = load_spec(spec)
         refuse_unsupported(contract)
         refuse_other_defaults(contract, function)
-    return JaxCallable(function, contract, example, name, nondiff)
+        options.refuse_contradiction(contract)
+    return JaxCallable(function, contract, example, name, options)
 
 
 class JaxCallable(Generic[P, R]):
@@ -123,7 +146,7 @@ class JaxCallable(Generic[P, R]):
         spec: CallableSpec | None = None,
         example: Sequence[Any] | None = None,
         name: str | None = None,
-        nondiff: Sequence[str] = (),
+        options: Options = NO_OPTIONS,
     ) -> None:
         for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
             value = getattr(function, attribute, None)
@@ -133,7 +156,7 @@ class JaxCallable(Generic[P, R]):
         self.spec = spec
         plain = name or (spec.name if spec else name_of(function))
         self._label = f"{plain}@{spec.version}" if spec else plain
-        self._planner = Planner(function, spec, example, plain, self._label, nondiff)
+        self._planner = Planner(function, spec, example, plain, self._label, options)
         self._state_key = self._planner.closure.key
         self._entries: dict[Any, Entry] = {}
         self._known: dict[Any, Entry] = {}
@@ -176,13 +199,20 @@ class JaxCallable(Generic[P, R]):
 
         May run the torch function, if it cannot be evaluated abstractly; `explain` tells.
         """
-        return self._planned(args, kwargs).plan
+        return self._planned(args, kwargs)[0].plan
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The plan for these arguments as text: what was chosen, and why not something better."""
-        planned = self._planned(args, kwargs)
-        words = [line for item in planned.op.derivatives for line in item.words]
-        return explain_plan(planned.plan, words, not_acted_on(self.spec))
+        planned, placement = self._planned(args, kwargs)
+        derived = [item.words for item in planned.op.derivatives]
+        batches = [item.words for item in planned.op.batches]
+        return explain_plan(
+            planned.plan,
+            [line for words in derived for line in words],
+            [line for words in batches for line in words],
+            () if placement is None else placement.words,
+            not_acted_on(self.spec),
+        )
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: bound to the instance, which torch gets as it is."""
@@ -201,7 +231,7 @@ class JaxCallable(Generic[P, R]):
                 self.spec,
                 self._planner.example,
                 self._planner.name,
-                self._planner.nondiff,
+                self._planner.options,
             )
         return found
 
@@ -214,7 +244,7 @@ class JaxCallable(Generic[P, R]):
         if found is self:
             return name
         planner = self._planner
-        made_of = (self.torch, self.spec, planner.example, planner.name, planner.nondiff)
+        made_of = (self.torch, self.spec, planner.example, planner.name, planner.options)
         return JaxCallable, made_of
 
     def __repr__(self) -> str:
@@ -241,10 +271,16 @@ class JaxCallable(Generic[P, R]):
                 entry = self._entries.setdefault(key, Entry(self._planner, leaves))
         return entry
 
-    def _planned(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Planned:
+    def _planned(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Planned, Placement | None]:
         leaves = sort_leaves(self._label, args, kwargs)
         concrete = not any(isinstance(array, jax.ShapeDtypeStruct) for array in leaves.arrays)
-        return self._entry(leaves).planned(leaves.arrays, concrete=concrete)
+        entry = self._entry(leaves)
+        placement = entry.placement(leaves.arrays)
+        if placement is not None:
+            return entry.planned_for_shard(leaves.arrays, placement), placement
+        return entry.planned(leaves.arrays, concrete=concrete), None
 
 
 class _BoundMethods(dict[int, Any]):

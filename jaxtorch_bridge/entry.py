@@ -13,6 +13,8 @@ from . import trees
 from ._compat.jax_internals import ArrayImpl, concrete_value, wait_for
 from .arguments import Leaves
 from .flat import FlatFunction
+from .jaxside.sharding import call_per_shard, layouts_of, mesh_axes_of
+from .planner.sharding import Placement, is_whole
 from .planning import Call, ConcreteRunNeeded, Planned, Planner, Shapes, x64_enabled
 from .torchside import faults
 from .torchside.context import current_context
@@ -58,8 +60,41 @@ class Entry:
     def trace(self, arrays: Sequence[Any]) -> Any:
         """A call under a JAX transformation."""
         arrays = [_as_jax(array) for array in arrays]
+        placement = self.placement(arrays)
+        if placement is not None:
+            planned, results = self._per_shard(arrays, placement)
+            return planned.rebuild(results)
         planned = self.planned(arrays)
         return planned.rebuild(planned.call(arrays))
+
+    def placement(self, arrays: Sequence[Any]) -> Placement | None:
+        """How a call is cut into shards; None if every array is whole.
+
+        Raises:
+            ShardingError: Arrays are sharded in another way than the contract says.
+        """
+        layouts = layouts_of(arrays)
+        if all(is_whole(layout) for layout in layouts):
+            return None
+        mesh = mesh_axes_of(arrays)
+        return self._planner.place(self._call, _shapes(arrays), layouts, mesh)
+
+    def planned_for_shard(self, arrays: Sequence[Any], placement: Placement) -> Planned:
+        """The plan for what one shard gets."""
+        shapes = tuple(
+            (shape, dtype)
+            for shape, (_, dtype) in zip(placement.shapes, _shapes(arrays), strict=True)
+        )
+        return self._planned_for(shapes, None)
+
+    def _per_shard(
+        self, arrays: Sequence[Any], placement: Placement
+    ) -> tuple[Planned, Sequence[Any]]:
+        planned = self.planned_for_shard(arrays, placement)
+        outputs = self._planner.place_outputs(placement, planned.plan)
+        return planned, call_per_shard(
+            lambda *shards: planned.call(shards), arrays, placement.inputs, outputs
+        )
 
     def planned(self, arrays: Sequence[Any], *, concrete: bool = True) -> Planned:
         """The plan for these arrays; made if it is not there yet.
@@ -68,20 +103,25 @@ class Entry:
             arrays: Arrays, tracers or ``ShapeDtypeStruct``.
             concrete: Values may be used where they are known.
         """
-        shapes = _shapes(arrays)
+        return self._planned_for(_shapes(arrays), arrays if concrete else None)
+
+    def _planned_for(self, shapes: Shapes, arrays: Sequence[Any] | None) -> Planned:
         key = (shapes, x64_enabled())
         found = self._plans.get(key)
         if found is None:
             with self._lock:
                 found = self._plans.get(key)
                 if found is None:
-                    values = _values(arrays) if concrete else None
+                    values = None if arrays is None else _values(arrays)
                     found = self._planner.plan(self._call, shapes, values, eager=False)
                     self._plans[key] = found
         return found
 
     def _results(self, *arrays: Any) -> Any:
         """Traced by the eager call's own jit."""
+        placement = self.placement(arrays)
+        if placement is not None:
+            return self._boxed(*self._per_shard(arrays, placement))
         shapes = _shapes(arrays)
         key = (shapes, x64_enabled())
         with self._lock:
@@ -89,7 +129,10 @@ class Entry:
             if planned is None:
                 planned = self._planner.plan(self._call, shapes, None, eager=True)
                 self._plans[key] = planned
-        results = planned.call(arrays)
+        return self._boxed(planned, planned.call(arrays))
+
+    @staticmethod
+    def _boxed(planned: Planned, results: Sequence[Any]) -> Any:
         structure = planned.plan.inference.structure
         if structure.inner:
             return Boxed(tuple(results), structure)

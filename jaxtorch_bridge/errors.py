@@ -99,6 +99,14 @@ class DifferentiationError(BridgeError, TypeError):
     """A derivative that cannot be taken; names what failed at each rung of the ladder."""
 
 
+class BatchingError(BridgeError, ValueError):
+    """A function does not work on whole batches, though it was said to."""
+
+
+class ShardingError(BridgeError, ValueError):
+    """An array is sharded in a way that torch cannot be called on without a gather."""
+
+
 class TransferError(BridgeError, TypeError):
     """An array that cannot be handed over as it is."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,20 @@ from .errors import BridgeError, BridgeWarning, PlanningError
 from .flat import FlatFunction
 from .jaxside import primitives, rules
 from .jaxside.targets import register_targets
-from .planner.build import CallFacts, contract_outputs, plan_call, plan_inputs
+from .planner.build import (
+    CallFacts,
+    contract_outputs,
+    declared_outputs,
+    plan_call,
+    plan_inputs,
+)
 from .planner.inference import How, Inference
 from .planner.nondiff import mark_nondiff
+from .planner.options import Options
 from .planner.plan import CallPlan
+from .planner.sharding import Layout, Placement, place_inputs, place_outputs
 from .planner.signature import ArraySig, OutputMeta
+from .surroundings import caller_level
 from .torchside import faults
 from .torchside.batching import BatchedLinearized
 from .torchside.build import build_op
@@ -100,17 +109,18 @@ class Planner:
         example: Sequence[Any] | None,
         name: str,
         label: str,
-        nondiff: Sequence[str] = (),
+        options: Options,
     ) -> None:
         self.function = function
         self.closure = ClosureState(function)
         self._spec = spec
         self.example = None if example is None else tuple(example)
         self.name = name
-        self.nondiff = tuple(nondiff)
+        self.options = options
         self._label = label
         self._code = code_digest(function)
         self._warned: set[How] = set()
+        self._notices: set[str] = set()
 
     def plan(
         self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool
@@ -150,7 +160,7 @@ class Planner:
         register_targets(native())
         facts = self._facts(call, shapes)
         inputs, sizes = plan_inputs(self._spec, facts)
-        inputs = mark_nondiff(self._label, inputs, self.nondiff)
+        inputs = mark_nondiff(self._label, inputs, self.options.nondiff)
         device = self._device(values)
         with call.context.scope():
             inference, updated, attempts = infer_abstractly(
@@ -167,9 +177,9 @@ class Planner:
                 raise ConcreteRunNeeded
             else:
                 inference = self._from_extra_run(call, inputs, attempts)
-        numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))
-        paths = [path for path, _ in trees.flatten_with_paths(numbered)]
-        plan = plan_call(self._spec, facts, inputs, sizes, inference, paths)
+        paths = _output_paths(inference)
+        terms = self._terms()
+        plan = plan_call(self._spec, facts, inputs, sizes, inference, paths, terms.vmap_method)
         op = build_op(
             plan,
             call.function,
@@ -179,18 +189,48 @@ class Planner:
             call.context,
             device,
             facts.x64,
-            terms=self._terms(),
+            terms=terms,
+            notices=self._notices,
         )
         return Planned(plan, op), leaves
 
+    def place(
+        self, call: Call, shapes: Shapes, layouts: Sequence[Layout], mesh: Mapping[str, int]
+    ) -> Placement | None:
+        """How a call on sharded arrays is cut into shards; None if all are whole.
+
+        Raises:
+            ShardingError: They are sharded in another way than the contract says.
+        """
+        arrays, _ = describe_arrays(self.function, call.leaves, shapes)
+        return place_inputs(self._label, self._spec, arrays, layouts, mesh)
+
+    def place_outputs(
+        self, placement: Placement, plan: CallPlan
+    ) -> tuple[tuple[str | None, ...], ...]:
+        """Of each flat result, the mesh axis of each dimension or None.
+
+        Raises:
+            ShardingError: Nothing says how to put the shards together.
+        """
+        assert self._spec is not None
+        leaves = declared_outputs(self._spec, _output_paths(plan.inference))
+        assert leaves is not None  # planning has compared the counts
+        ranks = [len(sig.shape) for sig in plan.outputs]
+        return place_outputs(self._label, self._spec, placement, leaves, ranks)
+
     def _terms(self) -> Terms:
-        if self._spec is None:
-            return Terms()
+        options, spec = self.options, self._spec
+        terms = Terms(vmap_method=options.vmap_method or "torch_vmap", verify=bool(options.verify))
+        if spec is None:
+            return terms
         return Terms(
-            self._spec.residuals,
-            self._spec.vjp_depth,
-            self._spec.where("residuals"),
-            self._spec.where("vjp_depth"),
+            spec.residuals,
+            spec.vjp_depth,
+            spec.where("residuals"),
+            spec.where("vjp_depth"),
+            options.vmap_method or spec.vmap_method,
+            spec.verify if options.verify is None else options.verify,
         )
 
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
@@ -238,7 +278,7 @@ class Planner:
             f"{'the example arguments' if how == 'example' else 'zeros'}. Give a contract with "
             "outputs, example=(...), or call it once eagerly with these shapes.",
             BridgeWarning,
-            stacklevel=_caller_level(),
+            stacklevel=caller_level(),
         )
         return inference
 
@@ -290,7 +330,7 @@ class Planner:
             f"{self._label}: the outputs could not be found abstractly ({attempts[-1].words}), so "
             "this eager call was run on copies to see them.",
             BridgeWarning,
-            stacklevel=_caller_level(),
+            stacklevel=caller_level(),
         )
 
     def _planning_error(
@@ -304,6 +344,11 @@ class Planner:
             "If the function looks at values, give a contract with outputs, example=(...) with "
             "sensible arguments, or call it once eagerly with these shapes before jit."
         )
+
+
+def _output_paths(inference: Inference) -> list[tuple[str | int, ...]]:
+    numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))
+    return [path for path, _ in trees.flatten_with_paths(numbered)]
 
 
 def x64_enabled() -> bool:
@@ -328,17 +373,3 @@ def _zeros(sig: ArraySig) -> torch.Tensor:
 
 def _torch_device(platform: str) -> str:
     return "cuda" if platform in ("gpu", "cuda") else "cpu"
-
-
-def _caller_level() -> int:
-    """How far up the first frame outside of this package and of JAX stands."""
-    import sys
-
-    level = 2
-    frame = sys._getframe(2)
-    while frame.f_back is not None and any(
-        part in frame.f_code.co_filename for part in ("jaxtorch_bridge/", "/jax/")
-    ):
-        frame = frame.f_back
-        level += 1
-    return level

@@ -9,6 +9,7 @@ import jax
 
 # Public in documentation on custom primitives, but without a promise of stability.
 from jax._src import core as _core
+from jax._src import sharding_impls as _sharding_impls
 from jax._src import util as _util
 from jax._src.array import ArrayImpl as ArrayImpl
 
@@ -17,6 +18,8 @@ from jax._src.core import Primitive as Primitive
 from jax._src.interpreters import partial_eval as partial_eval
 from jax._src.interpreters.ad import LinearizeTrace as _LinearizeTrace
 from jax._src.interpreters.ad import primitive_linearizations as _primitive_linearizations
+from jax._src.lib import xla_client as _xla_client  # type: ignore[attr-defined]
+from jax._src.lib.mlir.dialects import hlo as _hlo  # type: ignore[attr-defined]
 from jax.interpreters import ad as ad
 from jax.interpreters import batching as batching
 from jax.interpreters import mlir as mlir
@@ -88,6 +91,93 @@ def _varying_axes(avals: Sequence[Any]) -> frozenset[Any]:
     for aval in avals:
         found = found | aval.mat.varying
     return found
+
+
+def explicit_layout(array: Any) -> tuple[tuple[str, ...], ...]:
+    """For each dimension of an array, tracer or shape, the explicit mesh axes it is sharded along.
+
+    What ``Auto`` axes do is not known while tracing, and not told here.
+    """
+    sharding = _type_sharding(array)
+    rank = len(array.shape)
+    if sharding is None:
+        return ((),) * rank
+    found = [_as_axes(entry) for entry in sharding.spec]
+    return (*found, *(((),) * (rank - len(found))))
+
+
+def mesh_of(arrays: Sequence[Any]) -> Any:
+    """The (abstract) mesh that the types of some arrays name; None if there is none."""
+    for array in arrays:
+        sharding = _type_sharding(array)
+        if sharding is not None and any(explicit_layout(array)):
+            return sharding.mesh
+    return None
+
+
+def watch_sharding(
+    context: Any, value: Any, rank: int, callback: Callable[[tuple[int, ...]], None]
+) -> None:
+    """Have XLA say, when it has partitioned a program, into how many parts it cut an operand.
+
+    Only where ``Auto`` mesh axes leave that to XLA; types tell the rest. As in
+    `jax.debug.inspect_array_sharding`, an exception in ``callback`` fails the compilation.
+
+    Args:
+        context: Of a lowering rule.
+        value: The operand.
+        rank: Its number of dimensions.
+        callback: Called with the number of parts of each dimension, if any is cut.
+    """
+    module = context.module_context
+    if module.lowering_parameters.for_export or not _left_to_xla(context):
+        return
+
+    def tell(sharding: Any) -> None:
+        if sharding.is_replicated() or sharding.is_manual() or sharding.is_maximal():
+            return
+        parts = tuple(sharding.tile_assignment_dimensions()[:rank])
+        if any(count > 1 for count in parts):
+            callback(parts)
+
+    key = _xla_client.encode_inspect_sharding_callback(tell)
+    module.add_keepalive(tell)
+    _hlo.CustomCallOp(
+        [value.type],
+        [value],
+        call_target_name=mlir.ir.StringAttr.get("InspectSharding"),
+        has_side_effect=mlir.ir.BoolAttr.get(True),
+        api_version=mlir.i32_attr(1),
+        called_computations=mlir.ir.ArrayAttr.get([]),
+        backend_config=mlir.ir.StringAttr.get(key),
+        operand_layouts=None,
+        result_layouts=None,
+    )
+
+
+def _left_to_xla(context: Any) -> bool:
+    axis_context = context.module_context.axis_context
+    if isinstance(axis_context, _sharding_impls.SPMDAxisContext):
+        return axis_context.manual_axes != frozenset(axis_context.mesh.axis_names)
+    if getattr(axis_context, "num_devices", 1) == 1:
+        return False
+    meshes = [aval.sharding.mesh for aval in context.avals_in if hasattr(aval, "sharding")]
+    auto = jax.sharding.AxisType.Auto
+    return any(mesh.empty or auto in mesh.axis_types for mesh in meshes)
+
+
+def _type_sharding(array: Any) -> Any:
+    if isinstance(array, (_core.Tracer, ArrayImpl, _core.AbstractValue)):
+        aval = array if isinstance(array, _core.AbstractValue) else jax.typeof(array)
+        return getattr(aval, "sharding", None)
+    found = getattr(array, "sharding", None)
+    return found if isinstance(found, jax.sharding.NamedSharding) else None
+
+
+def _as_axes(entry: Any) -> tuple[str, ...]:
+    if entry is None or entry is jax.sharding.PartitionSpec.UNCONSTRAINED:
+        return ()
+    return tuple(entry) if isinstance(entry, (tuple, list)) else (entry,)
 
 
 def wait_for(array: Any) -> None:

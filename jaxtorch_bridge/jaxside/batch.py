@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ def batch_call(
     if found.op is None:
         if found.unbatched:
             return _batch_tangents(operands, dims, op)
-        return _one_by_one(lambda *xs: torch_call_p.bind(*xs, op=op), operands, dims)
+        bind = functools.partial(torch_call_p.bind, op=op)
+        return _one_by_one(bind, operands, dims, op.unrolled)
     results = call(found.op, *operands)
     return results, [not_mapped if i in found.unbatched else 0 for i in range(len(results))]
 
@@ -65,11 +67,8 @@ def batch_linear_call(
     params = {"transposed": transposed, "ins": ins, "outs": outs}
     found = linearized.batched(size, _axes(dims[:count]), transposed, ins, outs)
     if found is None:
-        return _one_by_one(
-            lambda *xs: torch_linear_call_p.bind(*xs, linearized=linearized, **params),
-            operands,
-            dims,
-        )
+        bind = functools.partial(torch_linear_call_p.bind, linearized=linearized, **params)
+        return _one_by_one(bind, operands, dims, linearized.unrolled)
     linear = [
         jax.numpy.broadcast_to(operand, (size, *operand.shape))
         if dim is not_mapped
@@ -90,7 +89,7 @@ def _axes(dims: Sequence[Any]) -> tuple[int | None, ...]:
 
 
 def _one_by_one(
-    bind: Callable[..., Any], operands: Sequence[Any], dims: Sequence[Any]
+    bind: Callable[..., Any], operands: Sequence[Any], dims: Sequence[Any], unrolled: bool
 ) -> tuple[list[Any], list[Any]]:
     """One torch call for each element of the batch, whatever the function does."""
     is_mapped = [dim is not not_mapped for dim in dims]
@@ -105,5 +104,10 @@ def _one_by_one(
         pairs = zip(operands, is_mapped, strict=True)
         return list(bind(*(next(rest) if flag else operand for operand, flag in pairs)))
 
-    results = jax.lax.map(one, mapped)
+    if unrolled and mapped[0].shape[0] > 0:
+        count = mapped[0].shape[0]
+        columns = zip(*(one([array[i] for array in mapped]) for i in range(count)), strict=True)
+        results = [jax.numpy.stack(column) for column in columns]
+    else:
+        results = jax.lax.map(one, mapped)
     return results, [0] * len(results)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from .._compat.jax_internals import jit_is_disabled, keep_alive_with
+from .._compat.jax_internals import jit_is_disabled, keep_alive_with, watch_sharding
+from ..planner.sharding import refuse_parts
 from .ops import OpLike
 from .targets import CALL_TARGET
 
@@ -18,8 +20,16 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     The handle travels with the lowered program until an executable holds the op itself.
     """
     keep_alive_with(context, op.handle)
+    for index, (operand, sig) in enumerate(zip(operands, op.inputs, strict=True)):
+        refuse = functools.partial(_refuse_parts, op, index)
+        watch_sharding(context, operand, len(sig.shape), refuse)
     lower = jax.ffi.ffi_lowering(CALL_TARGET, has_side_effect=False)
     return lower(context, *operands, op=op.key)
+
+
+def _refuse_parts(op: OpLike, index: int, parts: tuple[int, ...]) -> None:
+    """Called by XLA's partitioner; without this it would gather the operand in silence."""
+    raise op.refused(refuse_parts(op.label, op.inputs[index].path, parts))
 
 
 def jitted(op: OpLike, name: str, function: Callable[..., Any]) -> Callable[..., Any]:

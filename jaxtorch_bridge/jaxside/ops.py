@@ -27,10 +27,15 @@ class LinearizedLike(Protocol):
     """A derivative; see `torchside.linearize.Linearized`."""
 
     op: Any
+    label: str
     wrt: Indices
     diff_outputs: Indices
     grad_inputs: Indices
     residuals: tuple[ArraySig, ...]
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether one call for each element is written into the program."""
 
     @property
     def nonlinear_count(self) -> int:
@@ -65,6 +70,10 @@ class OpLike(Protocol):
     split: Any
 
     @property
+    def unrolled(self) -> bool:
+        """Whether ``jax.vmap`` writes one call for each element into the program."""
+
+    @property
     def draws(self) -> bool:
         """Whether it may draw random numbers, so that another run gives other results."""
 
@@ -77,6 +86,9 @@ class OpLike(Protocol):
 
     def pushforward(self, wrt: Indices) -> Any:
         """Results and tangents together."""
+
+    def refused(self, error: Exception) -> Exception:
+        """The error itself; an eager call whose compilation it fails raises it."""
 
     def translated(self, error: BaseException) -> BaseException | None:
         """What to raise in place of JAX's error; None if the error is not ours."""

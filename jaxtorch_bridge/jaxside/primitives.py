@@ -19,7 +19,14 @@ from typing import Any
 
 import jax
 
-from .._compat.jax_internals import Primitive, mlir, output_avals, with_equal_variance
+from .._compat.jax_internals import (
+    Primitive,
+    explicit_layout,
+    mlir,
+    output_avals,
+    with_equal_variance,
+)
+from ..planner.sharding import is_whole, refuse_sharded
 from . import lowering
 from .ops import Indices, LinearizedLike, OpLike, shapes_of
 
@@ -76,7 +83,16 @@ def _call_impl(*arrays: Any, op: OpLike) -> Any:
 
 
 def _call_abstract(*avals: Any, op: OpLike) -> list[Any]:
+    _refuse_sharded(op.label, [sig.path for sig in op.inputs], avals)
     return output_avals(shapes_of(op.outputs), avals)
+
+
+def _refuse_sharded(label: str, paths: Sequence[str], avals: Sequence[Any]) -> None:
+    """An opaque call on sharded operands would make XLA gather them."""
+    for path, aval in zip(paths, avals, strict=True):
+        layout = explicit_layout(aval)
+        if not is_whole(layout):
+            raise refuse_sharded(label, path, layout)
 
 
 def _linear_impl(
@@ -90,6 +106,7 @@ def _linear_abstract(
     *avals: Any, linearized: LinearizedLike, transposed: bool, ins: Indices, outs: Indices
 ) -> list[Any]:
     _, results = linearized.linear_sigs(transposed, ins, outs)
+    _refuse_sharded(linearized.label, [f"operand {i}" for i in range(len(avals))], avals)
     return output_avals(shapes_of(results), avals)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..dtypes import DTYPES, canonical_name, remark_on
 from ..errors import DtypeError, SpecMismatchError
 from .inference import Inference
+from .options import VmapMethod
 from .plan import CallPlan
 from .signature import ArraySig, OutputMeta
 
@@ -88,6 +89,7 @@ def plan_call(
     sizes: Sizes | None,
     inference: Inference,
     output_paths: Sequence[tuple[str | int, ...]],
+    vmap_method: VmapMethod = "torch_vmap",
 ) -> CallPlan:
     """The frozen plan of a call.
 
@@ -98,6 +100,7 @@ def plan_call(
         sizes: Likewise.
         inference: How the outputs were found, and which.
         output_paths: Where each flat output stands in the function's result.
+        vmap_method: What ``jax.vmap`` does.
 
     Raises:
         SpecMismatchError: The outputs found do not fit the contract.
@@ -129,9 +132,26 @@ def plan_call(
         sizes=tuple(sizes.named.items()) if sizes else (),
         context=facts.context,
         derivative=_derivative_words(inputs, outputs, inference),
+        vmap_method=vmap_method,
         contract=spec.digest() if spec else "",
         source=spec.where("") if spec else "",
     )
+
+
+def declared_outputs(
+    spec: CallableSpec, output_paths: Sequence[tuple[str | int, ...]]
+) -> list[tuple[ContractPath, TensorSpec]] | None:
+    """The contract's outputs in the order of the flat results; None if counts differ.
+
+    Raises:
+        SpecMismatchError: The results have other names.
+    """
+    leaves = spec.output_leaves()
+    order = _contract_order(spec.label, [path for path, _ in leaves], output_paths)
+    if order is None:
+        return None
+    by_flat = {flat: leaves[number] for number, flat in enumerate(order)}
+    return [by_flat[flat] for flat in range(len(leaves))]
 
 
 def _contract_order(

@@ -6,13 +6,29 @@ from collections.abc import Iterable
 
 from .plan import CallPlan
 
+_VMAP = {
+    "torch_vmap": "one call by torch.vmap, one call an element where it cannot",
+    "sequential": "one call an element, in a loop",
+    "sequential_unrolled": "one call an element, written one after the other",
+    "expand_dims": "one call of the function as it stands; others get an axis of size 1",
+    "broadcast_all": "one call of the function as it stands; others are repeated",
+}
 
-def explain_plan(plan: CallPlan, derivatives: Iterable[str] = (), notes: Iterable[str] = ()) -> str:
+
+def explain_plan(
+    plan: CallPlan,
+    derivatives: Iterable[str] = (),
+    batches: Iterable[str] = (),
+    shards: Iterable[str] = (),
+    notes: Iterable[str] = (),
+) -> str:
     """The plan, one decision a line, and why the better choice was not taken.
 
     Args:
         plan: What to explain.
         derivatives: Lines on the derivatives that have been built so far.
+        batches: Lines on the batched forms that have been built so far.
+        shards: Lines on how the call is cut; the plan is that of one shard.
         notes: What the contract asks for that has no effect.
     """
     lines = [f"{plan.label}  (op key {plan.key})"]
@@ -36,6 +52,9 @@ def explain_plan(plan: CallPlan, derivatives: Iterable[str] = (), notes: Iterabl
         lines.append("state        writes to tensors that it closes over, as in plain torch")
     lines.append(f"gradient     {plan.derivative}")
     lines += [f"             {line}" for line in derivatives]
+    lines.append(f"vmap         {plan.vmap_method}: {_VMAP[plan.vmap_method]}")
+    lines += [f"             batch of {line}" for line in batches]
+    lines += [f"sharding     {line}" for line in shards]
     lines += [f"note         {note}" for note in notes]
     return "\n".join(lines)
 

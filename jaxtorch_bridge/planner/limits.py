@@ -67,11 +67,6 @@ def not_acted_on(spec: CallableSpec | None) -> tuple[str, ...]:
     if spec is None:
         return ()
     notes = []
-    if spec.sharding:
-        notes.append("sharding: no effect yet; under a mesh use jax.shard_map")
-    asked = "vmap_method" in spec.model_fields_set
-    if asked and spec.vmap_method != "torch_vmap":
-        notes.append(f"vmap_method {spec.vmap_method}: no effect yet; torch.vmap where it can")
     if spec.execution.outputs == "in_place":
         notes.append("execution.outputs in_place: no effect yet; results are copied")
     return tuple(notes)

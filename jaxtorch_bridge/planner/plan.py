@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .inference import Inference
+from .options import VmapMethod
 from .signature import ArraySig
 
 
@@ -25,6 +26,7 @@ class CallPlan:
         sizes: The contract's dimension names with their sizes.
         context: Torch's thread-local settings at plan time, as (name, text) pairs.
         derivative: Which rung of the ladder reverse mode will try first, in words.
+        vmap_method: What ``jax.vmap`` does.
         contract: Digest of the contract, or the empty string.
         source: Where the contract stands, or the empty string.
     """
@@ -39,6 +41,7 @@ class CallPlan:
     sizes: tuple[tuple[str, int], ...] = ()
     context: tuple[tuple[str, str], ...] = ()
     derivative: str = ""
+    vmap_method: VmapMethod = "torch_vmap"
     contract: str = ""
     source: str = ""
 
@@ -58,6 +61,7 @@ class CallPlan:
             self.static,
             tuple(str(sig) for sig in self.outputs),
             self.context,
+            self.vmap_method,
             self.contract,
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

@@ -16,12 +16,14 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    StrictBool,
     StrictInt,
     StrictStr,
     ValidationInfo,
     field_validator,
 )
 
+from ..planner.options import VmapMethod
 from .faults import Fault, fault, raise_faults
 from .frozen import FrozenDict
 from .nodes import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
@@ -34,9 +36,6 @@ from .words import did_you_mean, listed, show
 __all__ = ["CallableSpec", "Execution", "FrozenDict", "Node", "Scalar", "TensorSpec"]
 
 Scalar = bool | int | float | str | None
-VmapMethod = Literal[
-    "torch_vmap", "sequential", "sequential_unrolled", "expand_dims", "broadcast_all"
-]
 
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}")
 
@@ -152,6 +151,7 @@ class CallableSpec(BaseModel):
         vjp_depth: The highest order of reverse differentiation a caller may take, or None.
         residuals: Whether the forward saves what the backward needs.
         vmap_method: What ``jax.vmap`` does.
+        verify: Whether the first batched run of a plan is compared with single calls.
         sharding: Dimension name -> mesh axis; the other dimensions must be whole.
         mutates: Inputs that the function writes to.
         random: Whether the function takes a JAX random key.
@@ -171,6 +171,7 @@ class CallableSpec(BaseModel):
     vjp_depth: Annotated[StrictInt, Field(ge=0)] | None = None
     residuals: Literal["save", "recompute", "auto"] = "auto"
     vmap_method: VmapMethod = "torch_vmap"
+    verify: StrictBool = False
     sharding: Annotated[FrozenDict[str, str], ReadBy(_read_sharding)] = FrozenDict()
     mutates: Annotated[tuple[str, ...], ReadBy(_read_names)] = ()
     random: Literal["none", "key"] = "none"

@@ -61,7 +61,7 @@ class Binder:
             Clash: If rank, a fixed size or a size bound before differs.
         """
         _check_rank(shape, len(actual))
-        for dimension, axis, size in _aligned(shape, actual):
+        for dimension, axis, size in aligned(shape, actual):
             if isinstance(dimension, Name):
                 self._bind_name(dimension.name, size, f"`{owner}` axis {axis}", axis)
             elif isinstance(dimension, Size) and dimension.size != size:
@@ -75,7 +75,7 @@ class Binder:
         Raises:
             Clash: If a size differs or cannot be worked out.
         """
-        for dimension, axis, size in _aligned(shape, actual):
+        for dimension, axis, size in aligned(shape, actual):
             if isinstance(dimension, (Name, Size)):
                 continue
             expected = size_of(dimension, self.named)
@@ -147,7 +147,7 @@ def _rest_of(shape: Shape, actual: tuple[int, ...]) -> tuple[int, ...]:
     return actual[start : start + len(actual) - shape.least_rank]
 
 
-def _aligned(shape: Shape, actual: tuple[int, ...]) -> Iterator[tuple[Term, int, int]]:
+def aligned(shape: Shape, actual: tuple[int, ...]) -> Iterator[tuple[Term, int, int]]:
     """Each dimension but ``...`` with its axis and size in the array."""
     skipped = len(actual) - len(shape.dimensions)
     axis = 0

@@ -1,20 +1,29 @@
-"""Batched forms of ops: one ``torch.vmap``ped call instead of one call an element."""
+"""Batched forms of ops: one call instead of one call an element.
+
+By ``torch.vmap``, or as the function stands where it is said to work along leading axes. There is
+none where the contract says ``sequential``, or where torch cannot.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..errors import DifferentiationError
+from ..errors import BatchingError, BridgeWarning, DifferentiationError
+from ..planner.options import VmapMethod
 from ..planner.signature import ArraySig
+from ..surroundings import caller_level
 from . import transforms
+from .build import Guarded
 from .capture import NotCapturedError, capture
+from .claims import CLAIMS, Verified, claimed, refuse_wrong_shapes
 from .closure import ClosureGuard
 from .derive import program_of
 from .linearize import Kernel, Linearized
 from .op import TorchOp
-from .program import Undo
+from .program import Program, Undo
 from .source import Source
 
 Dims = tuple[int | None, ...]
@@ -25,16 +34,20 @@ class Batched:
     """The batched form of an op.
 
     Attributes:
+        size: Of the batch.
         op: Results have the batch first. None: there is no such form.
         unbatched: Positions of results that have no batch axis, also when called one by one.
         failure: Why there is none.
         guard: Tells when a captured graph is out of date.
+        way: How it is computed, in words.
     """
 
+    size: int
     op: TorchOp | None
     unbatched: tuple[int, ...]
     failure: str
     guard: ClosureGuard | None
+    way: str = ""
 
     @property
     def fresh(self) -> bool:
@@ -48,10 +61,10 @@ class Batched:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Lines for `explain`."""
+        """Lines for `explain`, on a batch of a size."""
         if self.op is not None:
-            return ()
-        return (f"vmap: one call an element: {self.failure}",)
+            return (f"{self.size}: {self.way}",)
+        return (f"{self.size}: one call an element: {self.failure}",)
 
 
 def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
@@ -62,14 +75,20 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
         guard = ClosureGuard(op.source.closure)
     elif op.primal is not None:
         guard = ClosureGuard(op.primal.source.closure)
+    home = op.home
+    method = home.terms.vmap_method
     made = None
     unbatched: tuple[int, ...] = ()
-    if any(dim is not None for dim in dims[_core_count(op) :]):
+    if method in ("sequential", "sequential_unrolled"):
+        failure = f"`vmap_method: {method}`"
+    elif any(dim is not None for dim in dims[_core_count(op) :]):
         failure = "each element has generator states of its own"
     else:
         try:
             if op.source is None:
                 made = _batched_part(op, size, dims)
+            elif method in CLAIMS and op.source.order == 0:
+                made = _claimed(op.source, size, dims[: len(op.source.inputs)])
             else:
                 unbatched = _unbatched_results(op, dims)
                 made = _batched_source(op, size, dims, unbatched)
@@ -78,11 +97,65 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
             if loop and op.source is not None:
                 made = _looped(op, size, dims)
     if made is None:
+        if method not in ("sequential", "sequential_unrolled"):
+            _warn_once(home, op.label, failure)
         unbatched = _unbatched_results(op, dims)
-        return Batched(None, unbatched, failure, guard)
+        return Batched(size, None, unbatched, failure, guard)
     extras = 0 if made.program is None else len(made.program.extra_results)
     count = len(made.outputs)
-    return Batched(made, (*unbatched, *range(count - extras, count)), "", guard)
+    return Batched(
+        size, made, (*unbatched, *range(count - extras, count)), "", guard, _way(method, made)
+    )
+
+
+def _way(method: VmapMethod, made: TorchOp) -> str:
+    """How a batch is computed, for `explain`."""
+    if method not in CLAIMS or made.source is None or made.source.order:
+        return "one call by torch.vmap"
+    checked = ", first compared with single calls" if made.source.terms.verify else ""
+    return f"one call of the function as it stands (`vmap_method: {method}`){checked}"
+
+
+def _warn_once(home: Source, label: str, failure: str) -> None:
+    """Of one call an element, which nobody asked for: once a callable."""
+    if "vmap" in home.notices:
+        return
+    home.notices.add("vmap")
+    warnings.warn(
+        f"{label}: jax.vmap calls torch once for each element ({failure}). Say `vmap_method: "
+        "sequential` if that is meant; `explain` shows which parts are batched.",
+        BridgeWarning,
+        stacklevel=caller_level(),
+    )
+
+
+def _claimed(source: Source, size: int, dims: Dims) -> TorchOp:
+    """The function as it stands, on whole batches."""
+    method = source.terms.vmap_method
+    whole: Dims = (0,) * len(source.outputs)
+    function = claimed(source.function, source.inputs, dims, size, method)
+    made = replace(
+        source,
+        label=f"{source.label} ({method})",
+        key=f"{source.key}/{method}{size}:{_dims_text(dims)}",
+        function=function,
+        inputs=_with_batch(source.inputs, dims, size),
+        outputs=_with_batch(source.outputs, whole, size),
+    )
+    refuse_wrong_shapes(made, method)
+    core = function
+    if source.terms.verify:
+        if source.facts.random:
+            raise BatchingError(
+                f"{source.label}: `verify: true` compares a batch with single calls, but the "
+                "function draws random numbers, so that no two calls agree."
+            )
+        single = transforms.looped(source.function, dims, size)
+        core = Verified(made.label, function, single, made.outputs, method)
+    if not source.facts.traced:
+        core = Guarded(core, source.label, source.inputs, first_on_copies=False)
+    program = Program(core, made.inputs, made.outputs, made, source.context, eager=True)
+    return program.op(made.label, made.key, made)
 
 
 def _core_count(op: TorchOp) -> int:
@@ -199,12 +272,18 @@ class BatchedLinearized:
         self.size = size
         self.dims = dims
         self.op: TorchOp | None = None
+        self.label: str = base.label
         self.source: Source = base.source
         self.wrt: tuple[int, ...] = base.wrt
         self.diff_outputs: tuple[int, ...] = base.diff_outputs
         self.grad_inputs: tuple[int, ...] = base.grad_inputs
         self.residuals: tuple[ArraySig, ...] = base.residuals
         self.batched_forms: dict[Any, BatchedLinearized] = {}
+
+    @property
+    def unrolled(self) -> bool:
+        """See `Linearized`."""
+        return self.base.unrolled
 
     def __repr__(self) -> str:
         return f"Batched({self.base!r}, {self.size})"

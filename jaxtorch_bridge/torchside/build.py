@@ -9,6 +9,7 @@ import torch
 
 from ..errors import MutationError
 from ..planner.plan import CallPlan
+from ..planner.signature import ArraySig
 from .closure import ClosureState
 from .context import TorchContext
 from .infer import FlatFunction, WriteGuard, mutation_message, written_copies
@@ -27,6 +28,7 @@ def build_op(
     x64: bool,
     *,
     terms: Terms = NO_TERMS,
+    notices: set[str],
 ) -> TorchOp:
     """Register the planned function.
 
@@ -39,7 +41,8 @@ def build_op(
         context: Torch's settings to run under.
         device: ``cpu`` or ``cuda``: where to evaluate abstractly.
         x64: Whether JAX holds 64-bit dtypes.
-        terms: What the contract says of derivatives.
+        terms: What the contract says of derivatives and batches.
+        notices: What the caller of this callable has been warned of.
     """
     source = Source(
         plan.label,
@@ -55,6 +58,7 @@ def build_op(
         x64,
         terms,
         plain_attention=plan.inference.how == "fake-plain-attention",
+        notices=notices,
     )
     return TorchOp(
         plan.label,
@@ -90,7 +94,7 @@ def _runner(plan: CallPlan, run: Callable[..., Any]) -> Callable[..., Any]:
     # function does that looks at values may change from call to call.
     if plan.inference.traced:
         return run
-    return Guarded(run, plan)
+    return Guarded(run, plan.label, plan.inputs, first_on_copies=plan.inference.how != "call")
 
 
 def _with_casts(
@@ -112,10 +116,18 @@ class Guarded:
     writing through shared memory) is looked for in the first run, which works on copies.
     """
 
-    def __init__(self, run: Callable[..., Any], plan: CallPlan) -> None:
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        label: str,
+        inputs: Sequence[ArraySig],
+        *,
+        first_on_copies: bool,
+    ) -> None:
         self._run = run
-        self._plan = plan
-        self._first = plan.inference.how != "call"
+        self._label = label
+        self._inputs = inputs
+        self._first = first_on_copies
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
         """Run under guard.
@@ -136,6 +148,6 @@ class Guarded:
 
     def _refuse(self, index: int) -> None:
         raise MutationError(
-            mutation_message(self._plan.label, self._plan.inputs[index].path),
-            callable_name=self._plan.label,
+            mutation_message(self._label, self._inputs[index].path),
+            callable_name=self._label,
         )

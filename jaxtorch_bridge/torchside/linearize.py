@@ -77,6 +77,7 @@ class Linearized:
     ) -> None:
         assert op.source is not None
         self.op = op
+        self.label = f"{op.label} (derivative)"
         self.source: Source = op.source
         self.wrt = wrt
         self.rung = rung
@@ -125,6 +126,11 @@ class Linearized:
                 rung += f"; saving would keep {self.saved_bytes}"
         names = self.source.names(self.wrt)
         return (f"by {names}: {rung}", *(f"  not {words}" for words in self.failures))
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether ``jax.vmap`` writes one call for each element into the program."""
+        return self.op.unrolled
 
     @property
     def nonlinear_count(self) -> int:

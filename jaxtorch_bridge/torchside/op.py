@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..dtypes import DTYPES
 from ..planner.signature import ArraySig
 from .context import InContext, TorchContext
-from .faults import Faults, translated
+from .faults import Faults, recorded, translated
 from .native import native
 
 if TYPE_CHECKING:
@@ -84,6 +84,19 @@ class TorchOp:
         )
 
     @property
+    def home(self) -> Source:
+        """The source whose terms hold for it, be it a linear part."""
+        if self.source is not None:
+            return self.source
+        assert self.program is not None
+        return self.program.home
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether ``jax.vmap`` writes one call for each element into the program."""
+        return self.home.terms.vmap_method == "sequential_unrolled"
+
+    @property
     def draws(self) -> bool:
         """Whether it may draw from torch's generators as they stand when it runs."""
         source = self.source if self.primal is None else self.primal.source
@@ -99,6 +112,11 @@ class TorchOp:
         self._keeper = weakref.ref(keeper)
 
     @staticmethod
+    def refused(error: Exception) -> Exception:
+        """The error itself; an eager call whose compilation it fails raises it."""
+        return recorded(error)
+
+    @staticmethod
     def translated(error: BaseException) -> BaseException | None:
         """What an eager call raises in place of JAX's error; see `faults.translated`."""
         return translated(error)
@@ -109,8 +127,13 @@ class TorchOp:
 
     @property
     def derivatives(self) -> tuple[Any, ...]:
-        """The derivatives and batched forms that have been built so far."""
-        return tuple(value for value in self._derived.values() if hasattr(value, "words"))
+        """The derivatives that have been built so far."""
+        return tuple(item for key, item in self._derived.items() if key[0] != "batched")
+
+    @property
+    def batches(self) -> tuple[Any, ...]:
+        """The batched forms that have been built so far."""
+        return tuple(item for key, item in self._derived.items() if key[0] == "batched")
 
     def linearize(self, wrt: tuple[int, ...]) -> Linearized:
         """The derivative with respect to these inputs, built at first use.

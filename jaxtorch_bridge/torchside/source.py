@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
 from ..planner.inference import Inference
+from ..planner.options import VmapMethod
 from ..planner.signature import ArraySig
 from .closure import ClosureState
 from .context import TorchContext
@@ -24,19 +25,23 @@ Engine = Literal["func", "autograd"]
 
 @dataclass(frozen=True)
 class Terms:
-    """What a contract says of derivatives.
+    """What a contract says of derivatives and batches.
 
     Attributes:
         residuals: What to keep between forward and backward.
         depth: Highest order allowed; None: any.
         residuals_at: Where the contract says so, for messages.
         depth_at: Likewise.
+        vmap_method: What ``jax.vmap`` does.
+        verify: Compare the first batched run of a plan with single calls.
     """
 
     residuals: Literal["save", "recompute", "auto"] = "auto"
     depth: int | None = None
     residuals_at: str = ""
     depth_at: str = ""
+    vmap_method: VmapMethod = "torch_vmap"
+    verify: bool = False
 
 
 NO_TERMS = Terms()
@@ -66,6 +71,7 @@ class Source:
         primals: For a derivative: how many of its first inputs are those of the function that it
             comes from in the end.
         opaque: No graph could be captured of it, though the function itself can be traced.
+        notices: What the caller of this callable has been warned of.
     """
 
     label: str
@@ -89,6 +95,7 @@ class Source:
     once_differentiable: bool = False
     primals: int | None = None
     opaque: bool = False
+    notices: set[str] = field(default_factory=set)
 
     @property
     def draws(self) -> bool:

@@ -1,0 +1,60 @@
+"""What `jax_callable` was asked for besides the contract, and which of both holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from ..errors import ArgumentError
+
+if TYPE_CHECKING:
+    from ..spec.model import CallableSpec
+
+VmapMethod = Literal[
+    "torch_vmap", "sequential", "sequential_unrolled", "expand_dims", "broadcast_all"
+]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Keywords of `jax_callable` that decide what a call means.
+
+    Attributes:
+        nondiff: Paths of array leaves without a derivative.
+        vmap_method: What ``jax.vmap`` does; None: what the contract says.
+        verify: Whether the first batched run is compared with single calls; None: likewise.
+    """
+
+    nondiff: tuple[str, ...] = ()
+    vmap_method: VmapMethod | None = None
+    verify: bool | None = None
+
+    def refuse_invalid(self) -> None:
+        """Object to values that mean nothing.
+
+        Raises:
+            ArgumentError: Names the keyword and what it may be.
+        """
+        known = get_args(VmapMethod)
+        if self.vmap_method is not None and self.vmap_method not in known:
+            raise ArgumentError(
+                f"jax_callable: expected vmap_method as one of {', '.join(known)}; got "
+                f"{self.vmap_method!r}."
+            )
+
+    def refuse_contradiction(self, spec: CallableSpec) -> None:
+        """Object to a keyword that says something else than the contract.
+
+        Raises:
+            ArgumentError: Shows both.
+        """
+        for name in ("vmap_method", "verify"):
+            mine, theirs = getattr(self, name), getattr(spec, name)
+            if mine is not None and name in spec.model_fields_set and mine != theirs:
+                raise ArgumentError(
+                    f"jax_callable: {name}={mine!r} was passed, but the contract says `{name}: "
+                    f"{theirs}` [{spec.where(name)}]. Say it in one place."
+                )
+
+
+NO_OPTIONS = Options()
