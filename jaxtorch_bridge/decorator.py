@@ -214,6 +214,13 @@ class JaxCallable(Generic[P, R]):
             not_acted_on(self.spec),
         )
 
+    def dimension_names(
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[tuple[str | None, ...], ...]:
+        """For each array of a call, flat, what the contract calls each dimension, or None."""
+        leaves = sort_leaves(self._label, args, kwargs)
+        return self._entry(leaves).dimension_names(leaves.arrays)
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: bound to the instance, which torch gets as it is."""
         if instance is None:

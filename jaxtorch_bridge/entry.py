@@ -67,6 +67,10 @@ class Entry:
         planned = self.planned(arrays)
         return planned.rebuild(planned.call(arrays))
 
+    def dimension_names(self, arrays: Sequence[Any]) -> tuple[tuple[str | None, ...], ...]:
+        """For each array, what the contract calls each dimension, or None."""
+        return self._planner.dimension_names(self._call, _shapes(arrays))
+
     def placement(self, arrays: Sequence[Any]) -> Placement | None:
         """How a call is cut into shards; None if every array is whole.
 

@@ -31,7 +31,7 @@ from .planner.inference import How, Inference
 from .planner.nondiff import mark_nondiff
 from .planner.options import Options
 from .planner.plan import CallPlan
-from .planner.sharding import Layout, Placement, place_inputs, place_outputs
+from .planner.sharding import Layout, Placement, dimension_names, place_inputs, place_outputs
 from .planner.signature import ArraySig, OutputMeta
 from .surroundings import caller_level
 from .torchside import faults
@@ -193,6 +193,11 @@ class Planner:
             notices=self._notices,
         )
         return Planned(plan, op), leaves
+
+    def dimension_names(self, call: Call, shapes: Shapes) -> tuple[tuple[str | None, ...], ...]:
+        """For each array of a call, what the contract calls each dimension, or None."""
+        arrays, _ = describe_arrays(self.function, call.leaves, shapes)
+        return dimension_names(self._spec, arrays)
 
     def place(
         self, call: Call, shapes: Shapes, layouts: Sequence[Layout], mesh: Mapping[str, int]

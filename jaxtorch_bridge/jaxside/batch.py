@@ -12,12 +12,20 @@ from .._compat.jax_internals import not_mapped
 from .differentiate import call_linearize
 from .ops import Indices, LinearizedLike, OpLike
 from .primitives import call, linear_call, torch_call_p, torch_linear_call_p
+from .sharding import batch_axes, batch_per_shard, part_of
 
 
 def batch_call(
     operands: Sequence[Any], dims: Sequence[Any], *, op: OpLike
 ) -> tuple[list[Any], list[Any]]:
     """Of a torch call, with or without tangents."""
+    axes = batch_axes(operands, dims)
+    if axes:
+        part = op.batched(part_of(_size(operands, dims), operands, axes), _axes(dims))
+        out_dims = [not_mapped if i in part.unbatched else 0 for i in range(len(op.outputs))]
+        return batch_per_shard(
+            lambda *parts: batch_call(parts, dims, op=op)[0], operands, dims, axes, out_dims
+        ), out_dims
     found = op.batched(_size(operands, dims), _axes(dims))
     if found.op is None:
         if found.unbatched:
@@ -62,6 +70,16 @@ def batch_linear_call(
     outs: Indices,
 ) -> tuple[list[Any], list[Any]]:
     """Of the linear part; stays a linear call, so that it can be transposed and differentiated."""
+    axes = batch_axes(operands, dims)
+    if axes:
+        rule = functools.partial(
+            batch_linear_call, linearized=linearized, transposed=transposed, ins=ins, outs=outs
+        )
+        count = len(linearized.linear_sigs(transposed, ins, outs)[1])
+        results = batch_per_shard(
+            lambda *parts: rule(parts, dims)[0], operands, dims, axes, [0] * count
+        )
+        return results, [0] * count
     size = _size(operands, dims)
     count = linearized.nonlinear_count
     params = {"transposed": transposed, "ins": ins, "outs": outs}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from .._compat.jax_internals import explicit_layout, mesh_of
+from .._compat.jax_internals import explicit_layout, mesh_of, not_mapped
 from ..planner.sharding import Layout
 
 Axes = Sequence[str | None]
@@ -48,3 +49,46 @@ def call_per_shard(
         axis_names=axes,
     )
     return list(mapped(*arrays))
+
+
+def batch_axes(operands: Sequence[Any], dims: Sequence[Any]) -> tuple[str, ...]:
+    """The explicit mesh axes along which a batch is sharded; none if it is whole."""
+    for operand, dim in zip(operands, dims, strict=True):
+        if dim is not not_mapped:
+            axes = explicit_layout(operand)[dim]
+            if axes:
+                return axes
+    return ()
+
+
+def batch_per_shard(
+    rule: Callable[..., Sequence[Any]],
+    operands: Sequence[Any],
+    dims: Sequence[Any],
+    axes: tuple[str, ...],
+    out_dims: Sequence[Any],
+) -> list[Any]:
+    """The results of a batching rule on each device's part of a batch sharded along ``axes``.
+
+    Elements of a batch are independent, so that nothing has to be gathered for it.
+    """
+    entry = axes[0] if len(axes) == 1 else axes
+    spec_of: Any = jax.P
+
+    def spec(dim: Any) -> Any:
+        return spec_of() if dim is not_mapped else spec_of(*([None] * dim), entry)
+
+    mapped: Any = jax.shard_map(
+        lambda *parts: tuple(rule(*parts)),
+        mesh=mesh_of(operands),
+        in_specs=tuple(map(spec, dims)),
+        out_specs=tuple(map(spec, out_dims)),
+        axis_names=set(axes),
+    )
+    return list(mapped(*operands))
+
+
+def part_of(size: int, operands: Sequence[Any], axes: tuple[str, ...]) -> int:
+    """How much of a batch one device has."""
+    mesh = mesh_axes_of(operands)
+    return size // math.prod(mesh[axis] for axis in axes)

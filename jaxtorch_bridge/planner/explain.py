@@ -52,7 +52,9 @@ def explain_plan(
         lines.append("state        writes to tensors that it closes over, as in plain torch")
     lines.append(f"gradient     {plan.derivative}")
     lines += [f"             {line}" for line in derivatives]
-    lines.append(f"vmap         {plan.vmap_method}: {_VMAP[plan.vmap_method]}")
+    batches = list(batches)
+    if batches or plan.vmap_method != "torch_vmap":
+        lines.append(f"vmap         {plan.vmap_method}: {_VMAP[plan.vmap_method]}")
     lines += [f"             batch of {line}" for line in batches]
     lines += [f"sharding     {line}" for line in shards]
     lines += [f"note         {note}" for note in notes]

@@ -167,6 +167,14 @@ def place_outputs(
     return tuple(found)
 
 
+def dimension_names(
+    spec: CallableSpec | None, arrays: Sequence[ArrayArgument]
+) -> tuple[tuple[str | None, ...], ...]:
+    """For each array of a call, what the contract calls each dimension, or None."""
+    declared = dict(spec.input_leaves()) if spec else {}
+    return tuple(_names(declared.get(array.contract_path), array.shape) for array in arrays)
+
+
 def _names(leaf: TensorSpec | None, shape: tuple[int, ...]) -> tuple[str | None, ...]:
     """The contract's plain name of each dimension."""
     from ..spec.shapes import Name

@@ -56,8 +56,9 @@ def _refuse_hidden_derivative(source: Source, wrt: Sequence[int]) -> None:
     if not source.facts.grads_inside:
         return
     where = f" [{source.terms.depth_at}]" if source.terms.depth_at else ""
+    names = ", ".join(f"`{source.inputs[index].path}`" for index in wrt)
     raise DifferentiationError(
-        f"{source.label}: cannot differentiate by {source.names(wrt)}: the function calls "
+        f"{source.label}: cannot differentiate by {names}: the function calls "
         "torch.autograd.grad without create_graph=True, so torch takes what comes out as a "
         "constant and the gradient would be silently wrong. Pass create_graph=True inside, or "
         f"stop the gradient with jax.lax.stop_gradient.{where}"

@@ -16,6 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from jaxtorch_bridge import BridgeWarning, DifferentiationError, jax_callable
 
+# Torch cannot batch some of the functions here, which is said once a callable.
+pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
+
 F = torch.nn.functional
 
 # TorchScript is deprecated, but much code still ships as it.

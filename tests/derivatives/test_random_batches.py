@@ -10,6 +10,9 @@ import torch
 
 from jaxtorch_bridge import jax_callable
 
+# Torch cannot batch some of the functions here, which is said once a callable.
+pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
+
 RECOMPUTE = {
     "schema": "jaxtorch/1",
     "name": "noisy",

@@ -10,6 +10,9 @@ import torch
 
 from jaxtorch_bridge import DifferentiationError, jax_callable
 
+# Torch cannot batch some of the functions here, which is said once a callable.
+pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
+
 
 def random(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)

@@ -162,7 +162,7 @@ def test_explain_says_how_and_at_what_price():
     extra = Inference(
         INFERENCE.outputs, "t", "zeros", ("fake: DataDependentOutputException: x",), random=True
     )
-    text = explain_plan(plan(SPEC, inference=extra), ["by logits: recompute"], ["a note"])
+    text = explain_plan(plan(SPEC, inference=extra), ["by logits: recompute"], notes=["a note"])
     assert "logits  float32[8, 10]" in text
     assert "labels  int32[8] (torch: int64), not differentiable" in text
     assert "batch=8, classes=10" in text

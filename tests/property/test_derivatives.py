@@ -20,6 +20,9 @@ from hypothesis import strategies as st
 
 from jaxtorch_bridge import jax_callable
 
+# Torch cannot batch some of the functions here, which is said once a callable.
+pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
+
 F = torch.nn.functional
 BATCH = 3
 MOST_ELEMENTS = 24

@@ -1,0 +1,238 @@
+"""Run by test_sharding.py in a process with eight devices; prints `right` at the end."""
+
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxtorch_bridge import ShardingError, SpecMismatchError, jax_callable
+from jaxtorch_bridge.testing import check_sharding
+
+EXPLICIT = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+AUTO = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+BOTH = (lambda f: f, jax.jit)
+COLLECTIVE = re.compile(r"all-gather|all-to-all|collective-permute|all-reduce|reduce-scatter")
+
+CONTRACT = {
+    "schema": "jaxtorch/1",
+    "name": "layer",
+    "version": "1.0.0",
+    "inputs": {"x": "float32[batch, k]", "w": "float32[k, m]"},
+    "outputs": {"y": "float32[batch, m]"},
+    "sharding": {"batch": "data", "m": "model"},
+}
+rng = np.random.default_rng(0)
+X = jnp.asarray(rng.standard_normal((8, 3)), jnp.float32)
+W = jnp.asarray(rng.standard_normal((3, 4)), jnp.float32)
+shapes_seen = []
+
+
+def torch_layer(x, w):
+    shapes_seen.append((tuple(x.shape), tuple(w.shape)))
+    return torch.tanh(x @ w)
+
+
+def twin(x, w):
+    return jnp.tanh(x @ w)
+
+
+def put(array, *spec, mesh=EXPLICIT):
+    return jax.device_put(array, NamedSharding(mesh, P(*spec)))
+
+
+def close(mine, theirs, **tolerance):
+    tolerance = {"rtol": 1e-4, "atol": 1e-5, **tolerance}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), mine, theirs)
+
+
+def collectives(function, *arguments):
+    return set(COLLECTIVE.findall(jax.jit(function).lower(*arguments).compile().as_text()))
+
+
+def refused(kind, words, function, *arguments):
+    try:
+        jax.block_until_ready(function(*arguments))
+    except kind as error:
+        text = str(error)
+        assert re.search(words, text), text
+    else:
+        raise AssertionError(f"no error about {words}")
+
+
+def explicit_axes():
+    layer = jax_callable(torch_layer, spec=CONTRACT)
+    cases = [
+        (("data", None), (None, None), "8@data,4]", ((4, 3), (3, 4))),
+        ((None, None), (None, "model"), "8,4@model]", ((8, 3), (3, 1))),
+        (("data", None), (None, "model"), "8@data,4@model]", ((4, 3), (3, 1))),
+    ]
+    with jax.set_mesh(EXPLICIT):
+        for x_spec, w_spec, result, part in cases:
+            x, w = put(X, *x_spec), put(W, *w_spec)
+            for jit in BOTH:
+                shapes_seen.clear()
+                y = jax.block_until_ready(jit(layer)(x, w))
+                assert result in str(jax.typeof(y)), jax.typeof(y)
+                assert part in shapes_seen
+                close(y, twin(X, W))
+                for form in derivatives():
+                    mine = jit(form(layer))(x, w)
+                    close(mine, form(twin)(X, W), rtol=1e-3, atol=1e-4)
+                    for gradient, array in zip(mine, (x, w), strict=True):
+                        assert jax.typeof(gradient).sharding == jax.typeof(array).sharding
+            assert collectives(layer, x, w) == set()
+            loss = jax.grad(lambda x, w: (layer(x, w) ** 2).sum(), (0, 1))
+            assert "all-gather" not in collectives(loss, x, w)
+            text = layer.explain(x, w)
+            assert "one call for each of" in text, text
+
+
+def derivatives():
+    def loss(f):
+        return lambda x, w: (f(x, w) ** 2).sum()
+
+    def gradient(f):
+        return jax.grad(loss(f), (0, 1))
+
+    def forward_over_reverse(f):
+        return lambda x, w: jax.jvp(gradient(f), (x, w), (2 * x, -w))[1]
+
+    def reverse_over_forward(f):
+        def directional(x, w):
+            return jax.jvp(loss(f), (x, w), (2 * x, w))[1]
+
+        return jax.grad(directional, (0, 1))
+
+    return gradient, forward_over_reverse, reverse_over_forward
+
+
+def what_is_refused():
+    layer = jax_callable(torch_layer, spec=CONTRACT)
+    plain = jax_callable(lambda x: x * 2, name="plain")
+    square = jnp.ones((8, 8), jnp.float32)
+    with jax.set_mesh(EXPLICIT):
+        for jit in BOTH:
+            f = jit(layer)
+            words = r"dimension 1 \(`k`\) whole.*got it sharded along data.*P\(None, None\)"
+            refused(ShardingError, words, f, put(square, None, "data"), put(square))
+            words = r"dimension 0 \(`batch`\) sharded along data or whole.*jax.P\('data'"
+            refused(ShardingError, words, f, put(square, "model"), put(square))
+            refused(ShardingError, r"\+model", f, put(square, ("data", "model")), put(square))
+            words = r"whole of `x`.*P\('data', None\).*reshard\(x, jax.P\(None, None\)\)"
+            refused(ShardingError, words, jit(plain), put(square, "data"))
+            refused(
+                ShardingError, words, jit(jax.grad(lambda x: plain(x).sum())), put(square, "data")
+            )
+
+        both = {
+            **CONTRACT,
+            "inputs": {"x": "float32[batch, k]", "w": "float32[batch, k]"},
+            "outputs": {"y": "float32[batch, k]"},
+            "sharding": {"batch": "data"},
+        }
+        added = jax_callable(lambda x, w: x + w, spec=both)
+        words = r"`w`: expected dimension 0 \(`batch`\) sharded along data.*jax.P\('data', N"
+        refused(ShardingError, words, added, put(square, "data"), put(square))
+
+        summed = jax_callable(
+            lambda x: x.sum(0),
+            spec={
+                **CONTRACT,
+                "inputs": {"x": "float32[batch, k]"},
+                "outputs": {"y": "float32[k]"},
+                "sharding": {"batch": "data"},
+            },
+        )
+        words = "output `y`: expected the dimension `batch` once.*put the shards together"
+        refused(ShardingError, words, summed, put(square, "data"))
+        doubled = jax_callable(
+            lambda x: torch.cat([x, x]),
+            spec={
+                **CONTRACT,
+                "inputs": {"x": "float32[batch, k]"},
+                "outputs": {"y": "float32[2 * batch, k]"},
+                "sharding": {"batch": "data"},
+            },
+        )
+        words = r"output `y`: the dimension `2 ?\* ?batch` is computed from `batch`"
+        refused(ShardingError, words, doubled, put(square, "data"))
+        # The contract is enforced on shards as well.
+        refused(SpecMismatchError, "dimension `k`", layer, put(X, "data"), put(square))
+
+
+def batches():
+    layer = jax_callable(torch_layer)
+    looks = jax_callable(
+        lambda x, w: x @ w if x.sum() > -1e9 else x @ w - 1, vmap_method="sequential"
+    )
+    looks(X, W)
+    xs = jnp.stack([X, -X, 2 * X, 3 * X])
+    with jax.set_mesh(EXPLICIT):
+        sharded, w = put(xs, "data"), put(W)
+        for jit in BOTH:
+            y = jit(jax.vmap(layer, (0, None)))(sharded, w)
+            assert "4@data" in str(jax.typeof(y))
+            close(y, jax.vmap(twin, (0, None))(xs, W))
+            close(jit(jax.vmap(looks, (0, None)))(sharded, w), xs @ W)
+
+            def total(f):
+                def loss(xs, w):
+                    return (jax.vmap(f, (0, None))(xs, w) ** 2).sum()
+
+                return jax.grad(loss, (0, 1))
+
+            close(jit(total(layer))(sharded, w), total(twin)(xs, W), rtol=1e-3, atol=1e-4)
+
+            def inside(f):
+                return jax.vmap(jax.grad(lambda x, w: (f(x, w) ** 2).sum(), (0, 1)), (0, None))
+
+            close(jit(inside(layer))(sharded, w), inside(twin)(xs, W), rtol=1e-3, atol=1e-4)
+        assert collectives(jax.vmap(layer, (0, None)), sharded, w) == set()
+
+
+def auto_axes():
+    plain = jax_callable(lambda x: x * 2, name="plain")
+    whole = NamedSharding(AUTO, P())
+    x = put(X, "data", mesh=AUTO)
+    words = "plain: expected the whole of `x`.*dimension 0 into 2 parts.*jax.shard_map"
+    refused(ShardingError, words, plain, x)
+    refused(jax.errors.JaxRuntimeError, words, jax.jit(plain), x)
+    refused(jax.errors.JaxRuntimeError, words, jax.jit(lambda x: plain(x * 3) + 1), x)
+    squared = jax_callable(lambda x: x**2)
+    gradient = jax.jit(jax.grad(lambda x: squared(x * 3).sum()))
+    refused(jax.errors.JaxRuntimeError, "expected the whole of", gradient, x)
+    close(plain(put(X, mesh=AUTO)), 2 * X)
+    close(jax.jit(plain)(put(X, mesh=AUTO)), 2 * X)
+    # After the refusals the same calls work on what is whole.
+    asked = jax.jit(lambda x: plain(jax.lax.with_sharding_constraint(x, whole)))
+    close(asked(x), 2 * X)
+    per_device = jax.shard_map(plain, mesh=AUTO, in_specs=P("data"), out_specs=P("data"))
+    close(jax.jit(per_device)(x), 2 * X)
+    assert collectives(per_device, x) == set()
+    # Manual over one axis, the other left to XLA.
+    partly = jax.shard_map(
+        plain, mesh=AUTO, in_specs=P("data"), out_specs=P("data"), axis_names={"data"}
+    )
+    close(jax.jit(partly)(x), 2 * X)
+
+
+def checks():
+    layer = jax_callable(torch_layer, spec=CONTRACT)
+    for mesh in (EXPLICIT, AUTO):
+        check_sharding(layer, mesh, X, W)
+    mixing = jax_callable(lambda x, w: torch.softmax(x @ w, 1), spec=CONTRACT)
+    words = "layer@1.0.0, output, cut .* differs from the call on whole arrays by up to"
+    refused(ShardingError, words, check_sharding, mixing, EXPLICIT, X, W)
+    refused(ValueError, "`sharding`; .* has none", check_sharding, jax_callable(twin), AUTO, X)
+    line = jax.make_mesh((8,), ("other",), axis_types=(AxisType.Auto,))
+    refused(ValueError, "expected a mesh with one of", check_sharding, layer, line, X, W)
+    refused(ValueError, "divi", check_sharding, layer, EXPLICIT, X[:7], W)
+
+
+globals()[sys.argv[1]]()
+print("right")
