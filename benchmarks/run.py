@@ -28,6 +28,7 @@ FAMILIES = (
     "sizes",
     "training",
     "derivatives",
+    "batching",
     "memory",
     "growth",
     "imports",
