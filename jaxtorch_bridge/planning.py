@@ -226,9 +226,10 @@ class Planner:
 
     def _terms(self) -> Terms:
         options, spec = self.options, self._spec
-        terms = Terms(vmap_method=options.vmap_method or "torch_vmap", verify=bool(options.verify))
         if spec is None:
-            return terms
+            return Terms(
+                vmap_method=options.vmap_method or "torch_vmap", verify=bool(options.verify)
+            )
         return Terms(
             spec.residuals,
             spec.vjp_depth,
