@@ -120,8 +120,7 @@ def watch_sharding(
 ) -> None:
     """Have XLA say, when it has partitioned a program, into how many parts it cut an operand.
 
-    Only where ``Auto`` mesh axes leave that to XLA; types tell the rest. As in
-    `jax.debug.inspect_array_sharding`, an exception in ``callback`` fails the compilation.
+    As in `jax.debug.inspect_array_sharding`, an exception in ``callback`` fails the compilation.
 
     Args:
         context: Of a lowering rule.
@@ -129,9 +128,6 @@ def watch_sharding(
         rank: Its number of dimensions.
         callback: Called with the number of parts of each dimension, if any is cut.
     """
-    module = context.module_context
-    if module.lowering_parameters.for_export or not _left_to_xla(context):
-        return
 
     def tell(sharding: Any) -> None:
         if sharding.is_replicated() or sharding.is_manual() or sharding.is_maximal():
@@ -141,7 +137,7 @@ def watch_sharding(
             callback(parts)
 
     key = _xla_client.encode_inspect_sharding_callback(tell)
-    module.add_keepalive(tell)
+    context.module_context.add_keepalive(tell)
     _hlo.CustomCallOp(
         [value.type],
         [value],
@@ -155,7 +151,13 @@ def watch_sharding(
     )
 
 
-def _left_to_xla(context: Any) -> bool:
+def is_exported(context: Any) -> bool:
+    """Whether a program is being lowered for `jax.export`, so that it will leave the process."""
+    return bool(context.module_context.lowering_parameters.for_export)
+
+
+def cuts_are_left_to_xla(context: Any) -> bool:
+    """Whether XLA decides how operands are cut: several devices, and ``Auto`` mesh axes."""
     axis_context = context.module_context.axis_context
     if isinstance(axis_context, _sharding_impls.SPMDAxisContext):
         return axis_context.manual_axes != frozenset(axis_context.mesh.axis_names)
@@ -206,9 +208,8 @@ def keep_alive_with(context: Any, thing: Any) -> None:
     Not for `jax.export`: an exported program leaves the process, and JAX refuses to serialise
     one that holds anything here.
     """
-    if context.module_context.lowering_parameters.for_export:
-        return
-    context.module_context.add_keepalive(thing)
+    if not is_exported(context):
+        context.module_context.add_keepalive(thing)
 
 
 def known_value(tracer: Any) -> Any | None:

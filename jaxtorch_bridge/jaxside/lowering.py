@@ -8,8 +8,14 @@ from typing import Any
 
 import jax
 
-from .._compat.jax_internals import jit_is_disabled, keep_alive_with, watch_sharding
-from ..planner.sharding import refuse_parts
+from .._compat.jax_internals import (
+    cuts_are_left_to_xla,
+    is_exported,
+    jit_is_disabled,
+    keep_alive_with,
+    watch_sharding,
+)
+from ..planner.sharding import refuse_export, refuse_parts
 from .ops import OpLike
 from .targets import CALL_TARGET
 
@@ -20,15 +26,23 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     The handle travels with the lowered program until an executable holds the op itself.
     """
     keep_alive_with(context, op.handle)
-    for index, (operand, sig) in enumerate(zip(operands, op.inputs, strict=True)):
-        refuse = functools.partial(_refuse_parts, op, index)
-        watch_sharding(context, operand, len(sig.shape), refuse)
+    if cuts_are_left_to_xla(context):
+        _watch_operands(context, operands, op)
     lower = jax.ffi.ffi_lowering(CALL_TARGET, has_side_effect=False)
     return lower(context, *operands, op=op.key)
 
 
+def _watch_operands(context: Any, operands: Sequence[Any], op: OpLike) -> None:
+    """Without this XLA would gather what it has cut, in silence."""
+    if is_exported(context):
+        raise refuse_export(op.label)
+    for index, (operand, sig) in enumerate(zip(operands, op.inputs, strict=True)):
+        refuse = functools.partial(_refuse_parts, op, index)
+        watch_sharding(context, operand, len(sig.shape), refuse)
+
+
 def _refuse_parts(op: OpLike, index: int, parts: tuple[int, ...]) -> None:
-    """Called by XLA's partitioner; without this it would gather the operand in silence."""
+    """Called by XLA's partitioner."""
     raise op.refused(refuse_parts(op.label, op.inputs[index].path, parts))
 
 

@@ -78,6 +78,15 @@ def refuse_parts(label: str, path: str, parts: Sequence[int]) -> ShardingError:
     )
 
 
+def refuse_export(label: str) -> ShardingError:
+    """The error for an export that could not carry the check for hidden gathers."""
+    return ShardingError(
+        f"{label}: cannot be exported for several devices whose mesh axes are Auto, since nothing "
+        "could tell whether XLA gathers its operands where the program is loaded. Call it under "
+        "jax.shard_map, which can be exported."
+    )
+
+
 def place_inputs(
     label: str,
     spec: CallableSpec | None,

@@ -1,9 +1,11 @@
 """Run by test_sharding.py in a process with eight devices; prints `right` at the end."""
 
+import functools
 import re
 import sys
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from jaxtorch_bridge.testing import check_sharding
 EXPLICIT = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
 AUTO = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 BOTH = (lambda f: f, jax.jit)
+CHECKS = [jax.export.DisabledSafetyCheck.custom_call("jaxtorch_bridge.call")]
 COLLECTIVE = re.compile(r"all-gather|all-to-all|collective-permute|all-reduce|reduce-scatter")
 
 CONTRACT = {
@@ -214,6 +217,10 @@ def auto_axes():
     per_device = jax.shard_map(plain, mesh=AUTO, in_specs=P("data"), out_specs=P("data"))
     close(jax.jit(per_device)(x), 2 * X)
     assert collectives(per_device, x) == set()
+    # The check cannot travel with an exported program.
+    exported = functools.partial(jax.export.export, disabled_checks=CHECKS)
+    refused(ShardingError, "cannot be exported for several devices", exported(jax.jit(plain)), x)
+    assert exported(jax.jit(per_device))(x).nr_devices == 8
     # Manual over one axis, the other left to XLA.
     partly = jax.shard_map(
         plain, mesh=AUTO, in_specs=P("data"), out_specs=P("data"), axis_names={"data"}
