@@ -270,10 +270,29 @@ ffi::Error Execute(OpState* state, ffi::RemainingArgs args, ffi::RemainingRets r
   return called.failure() ? called : released;
 }
 
-ffi::ErrorOr<std::unique_ptr<OpState>> InstantiateImpl(std::string_view key) {
-  std::shared_ptr<Op> op = OpTable::Find(std::string(key));
+// In a run of many processes: what is wrong with this op in any of them; empty if nothing is.
+std::string AskProcesses(const std::string& key, bool held, int64_t devices) {
+  if (g_torch.agreement == nullptr) return std::string();
+  GilScope gil;
+  PyRef text = PyRef::Steal(PyObject_CallFunction(g_torch.agreement, "sOL", key.c_str(),
+                                                  held ? Py_True : Py_False,
+                                                  static_cast<long long>(devices)));
+  if (text) return TextOf(text.get());
+  PyRef error = TakeRaisedException();
+  PyRef words = PyRef::Steal(PyObject_Str(error.get()));
+  PyErr_Clear();
+  return "asking the other processes failed: " + TextOf(words.get());
+}
+
+ffi::ErrorOr<std::unique_ptr<OpState>> InstantiateImpl(ffi::Dictionary attributes) {
+  ffi::ErrorOr<std::string_view> key = attributes.get<std::string_view>("op");
+  if (!key.has_value()) return ffi::Unexpected(key.error());
+  const std::string text(*key);
+  const ffi::ErrorOr<int64_t> devices = attributes.get<int64_t>("devices");
+  std::shared_ptr<Op> op = OpTable::Find(text);
+  const std::string disagreement =
+      AskProcesses(text, op != nullptr, devices.has_value() ? *devices : 1);
   if (op == nullptr) {
-    const std::string text(key);
     const std::string name = text.substr(0, text.find('/'));
     return ffi::Unexpected(ffi::Error(
         ffi::ErrorCode::kNotFound,
@@ -281,6 +300,9 @@ ffi::ErrorOr<std::unique_ptr<OpState>> InstantiateImpl(std::string_view key) {
             "`, which this process does not hold (op key " + text +
             "). Import the module that defines it and call it once with arguments of these "
             "shapes, or keep the decorated function alive as long as the program."));
+  }
+  if (!disagreement.empty()) {
+    return ffi::Unexpected(ffi::Error(ffi::ErrorCode::kFailedPrecondition, disagreement));
   }
   auto state = std::make_unique<OpState>();
   state->op = std::move(op);
@@ -299,12 +321,11 @@ ffi::Error CudaImpl(OpState* state, void* stream, int32_t ordinal, ffi::Remainin
 }  // namespace
 
 XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
-  static auto* kernel =
-      ffi::Ffi::BindInstantiate().Attr<std::string_view>("op").To(InstantiateImpl).release();
+  static auto* kernel = ffi::Ffi::BindInstantiate().Attrs().To(InstantiateImpl).release();
   return kernel->Call(frame);
 }
 
-// `op` stays among the attributes at execution; naming it here keeps the binding's count right.
+// The attributes stay there at execution; naming them here keeps the binding's count right.
 XLA_FFI_Error* ExecuteCpu(XLA_FFI_CallFrame* frame) {
   static auto* kernel = ffi::Ffi::Bind()
                             .Ctx<ffi::State<OpState>>()

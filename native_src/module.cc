@@ -48,6 +48,14 @@ PyObject* Configure(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+// set_agreement(function or None): who is asked when an executable is made; see processes.py.
+PyObject* SetAgreement(PyObject*, PyObject* function) {
+  PyObject* old =
+      std::exchange(g_torch.agreement, function == Py_None ? nullptr : Py_NewRef(function));
+  Py_XDECREF(old);
+  Py_RETURN_NONE;
+}
+
 void DropOpCapsule(PyObject* capsule) {
   delete static_cast<std::shared_ptr<Op>*>(PyCapsule_GetPointer(capsule, kOpCapsule));
 }
@@ -132,6 +140,7 @@ PyObject* NoopHandler(PyObject*, PyObject*) { return Capsule(reinterpret_cast<vo
 
 PyMethodDef kMethods[] = {
     {"configure", Configure, METH_VARARGS, "Hand over the torch functions that the handler calls."},
+    {"set_agreement", SetAgreement, METH_O, "What the processes of a run agree on an op by."},
     {"register_op", RegisterOp, METH_VARARGS,
      "Add an op under a key; the capsule returned owns it. None if the key is taken."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},

@@ -1,4 +1,4 @@
-// The few things of torch that the handler touches, looked up once from Python.
+// The few things of Python that the handler touches, looked up once from Python.
 // No torch header is included: tensors are made and read through torch's DLPack C table.
 #pragma once
 
@@ -18,6 +18,8 @@ struct TorchApi {
   PyObject* has_memory = nullptr;    // (tensor) -> False for fakes and their like
   PyObject* enter_stream = nullptr;  // (stream pointer, device ordinal) -> token; CUDA only
   PyObject* leave_stream = nullptr;  // (token)
+  // (key, held, devices) -> text, empty if all is well; null in a run of one process.
+  PyObject* agreement = nullptr;
   // Interned attribute and method names.
   PyObject* name_version = nullptr;
   PyObject* name_is_neg = nullptr;

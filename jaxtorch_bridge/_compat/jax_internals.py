@@ -9,6 +9,7 @@ import jax
 
 # Public in documentation on custom primitives, but without a promise of stability.
 from jax._src import core as _core
+from jax._src import distributed as _distributed
 from jax._src import sharding_impls as _sharding_impls
 from jax._src import util as _util
 from jax._src.array import ArrayImpl as ArrayImpl
@@ -210,6 +211,18 @@ def keep_alive_with(context: Any, thing: Any) -> None:
     """
     if not is_exported(context):
         context.module_context.add_keepalive(thing)
+
+
+def device_count_of(context: Any) -> int:
+    """How many devices the program that is being lowered in ``context`` runs on."""
+    found = context.module_context.axis_context
+    mesh = getattr(found, "mesh", None)
+    return int(getattr(found, "num_devices", 1) if mesh is None else mesh.size)
+
+
+def shared_store() -> Any | None:
+    """The key-value store of `jax.distributed`; None where that was not initialised."""
+    return _distributed.global_state.client
 
 
 def known_value(tracer: Any) -> Any | None:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from .._compat.jax_internals import (
     cuts_are_left_to_xla,
+    device_count_of,
     is_exported,
     jit_is_disabled,
     keep_alive_with,
@@ -23,13 +25,16 @@ from .targets import CALL_TARGET
 def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     """The custom call of one op. Its attribute ``op`` is the key in the native table.
 
-    The handle travels with the lowered program until an executable holds the op itself.
+    The handle travels with the lowered program until an executable holds the op itself. A
+    program for several devices says for how many: see `processes`.
     """
     keep_alive_with(context, op.handle)
     if cuts_are_left_to_xla(context):
         _watch_operands(context, operands, op)
     lower = jax.ffi.ffi_lowering(CALL_TARGET, has_side_effect=False)
-    return lower(context, *operands, op=op.key)
+    devices = device_count_of(context)
+    spread = {"devices": np.int64(devices)} if devices > 1 else {}
+    return lower(context, *operands, op=op.key, **spread)
 
 
 def _watch_operands(context: Any, operands: Sequence[Any], op: OpLike) -> None:

@@ -7,6 +7,8 @@ from types import ModuleType
 
 import jax
 
+from .processes import agreement_of_this_run
+
 CALL_TARGET = "jaxtorch_bridge.call"
 _STATE_TYPE = "jaxtorch_bridge.OpState"
 
@@ -20,6 +22,7 @@ def register_targets(native: ModuleType) -> None:
     """
     platforms = {device.platform for device in jax.devices()}
     jax.devices("cpu")
+    native.set_agreement(agreement_of_this_run())
     _register(native, "cpu")
     if platforms & {"gpu", "cuda"}:
         _register(native, "CUDA")

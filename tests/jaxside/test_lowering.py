@@ -59,3 +59,8 @@ def test_an_unused_result_drops_the_call():
         return x
 
     assert "custom-call" not in program.lower(jnp.ones(3)).compile().as_text()
+
+
+def test_a_program_for_one_device_does_not_say_for_how_many():
+    wrapped = jax_callable(lambda x: x * 2, name="small")
+    assert "devices" not in jax.jit(wrapped).lower(jnp.ones(3)).as_text()

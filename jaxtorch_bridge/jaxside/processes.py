@@ -1,0 +1,159 @@
+"""In a run of many processes, an op that one of them lacks is an error in all of them.
+
+XLA makes the same executable in every process. A process that cannot fails at once; the others
+would go on, and wait in the next collective for one that never comes. So when an executable is
+made that runs on the devices of all processes, each says through the key-value store of
+`jax.distributed` whether it holds the op, and waits for the others to say so. That happens once
+for each op; nothing is asked when programs run, or in a run of one process.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from .._compat.jax_internals import shared_store
+from ..config import settings
+
+_FOLDER = "jaxtorch_bridge"
+# How long two processes may wait for each other's word on different ops. Threads that compile at
+# the same time may do so for a moment; a process that runs other code stays there.
+_STANDOFF_SECONDS = 5.0
+_POLL_SECONDS = (0.005, 0.2)
+
+
+def agreement_of_this_run() -> Agreement | None:
+    """What the native handler asks; None where there is one process, or no store."""
+    store = shared_store()
+    if store is None or jax.process_count() == 1:
+        return None
+    return Agreement(store, jax.process_index(), jax.process_count())
+
+
+class Agreement:
+    """Whether all processes hold an op. Called by the native handler.
+
+    The store has, for each op and process, ``held`` or ``missing`` and which try that was, and
+    for each process the op that it waits for, or waited for last.
+    """
+
+    def __init__(self, store: Any, process: int, processes: int) -> None:
+        self._store = store
+        self._process = str(process)
+        self._others = [str(number) for number in range(processes) if number != process]
+        self._agreed: set[str] = set()
+        self._tries: dict[str, int] = {}
+
+    def __call__(self, key: str, held: bool, devices: int) -> str:
+        """What is wrong, or the empty string.
+
+        Args:
+            key: Of the op.
+            held: Whether this process holds it.
+            devices: How many devices the executable runs on.
+        """
+        # The programs of some processes only are left to themselves: who takes part in them is
+        # not known here.
+        if devices != jax.device_count():
+            return ""
+        key = _without_number(key)
+        if held and (key in self._agreed or not settings.process_timeout_seconds):
+            return ""
+        self._tries[key] = self._tries.get(key, 0) + 1
+        word = "held" if held else "missing"
+        self._put(f"asked/{self._process}", key if held else "")
+        self._put(f"ops/{_folder(key)}/{self._process}", f"{word} {self._tries[key]}")
+        # Without the op there is nothing to wait for: the caller fails by itself.
+        fault = self._wait(key) if held else ""
+        if held and not fault:
+            self._agreed.add(key)
+        return fault
+
+    def _wait(self, key: str) -> str:
+        started = time.monotonic()
+        pause, longest = _POLL_SECONDS
+        elsewhere: Mapping[str, str] = {}
+        since = started
+        while True:
+            words = self._read(f"ops/{_folder(key)}/")
+            missing = [n for n in self._others if self._is_missing(key, words.get(n, ""))]
+            if missing:
+                return _missing_words(key, missing)
+            silent = [n for n in self._others if n not in words]
+            late = [n for n in self._others if not words.get(n, "").startswith("held")]
+            if not late:
+                return ""
+            asked = self._read("asked/")
+            now = time.monotonic()
+            found = {n: asked[n] for n in silent if asked.get(n, "") not in ("", key)}
+            found = {n: other for n, other in found.items() if other not in self._agreed}
+            if found != elsewhere:
+                elsewhere, since = found, now
+            if elsewhere and now - since > _STANDOFF_SECONDS:
+                return _elsewhere_words(key, elsewhere)
+            if now - started > settings.process_timeout_seconds:
+                return _late_words(key, late, now - started)
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    def _is_missing(self, key: str, word: str) -> bool:
+        """A word of an earlier try no longer counts: the op may have been defined since."""
+        kind, _, number = word.partition(" ")
+        return kind == "missing" and int(number) >= self._tries[key]
+
+    def _put(self, name: str, value: str) -> None:
+        self._store.key_value_set(f"{_FOLDER}/{name}", value, allow_overwrite=True)
+
+    def _read(self, folder: str) -> dict[str, str]:
+        found = self._store.key_value_dir_get(f"{_FOLDER}/{folder}")
+        return {name.rpartition("/")[2]: value for name, value in found}
+
+
+def _without_number(key: str) -> str:
+    """Live ops that look alike are numbered in the order in which each process made them."""
+    return re.sub(r"#\d+", "", key)
+
+
+def _folder(key: str) -> str:
+    """A key as one step of a path in the store."""
+    return key.replace("%", "%25").replace("/", "%2F")
+
+
+def _name(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _list(numbers: list[str]) -> str:
+    return f"process{'es' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+
+
+def _missing_words(key: str, missing: list[str]) -> str:
+    verb = "do" if len(missing) > 1 else "does"
+    return (
+        f"ProcessMismatchError: this program calls the torch function `{_name(key)}` in every "
+        f"process; {_list(missing)} {verb} not hold it (op key {key}). Import the module that "
+        "defines it there, and trace the same call or gradient once with these shapes."
+    )
+
+
+def _elsewhere_words(key: str, elsewhere: Mapping[str, str]) -> str:
+    found = "; ".join(f"process {number} has {other}" for number, other in elsewhere.items())
+    return (
+        f"ProcessMismatchError: expected the same program in every process; this one calls the "
+        f"torch function `{_name(key)}` (op key {key}), {found}. Run the same code, with the same "
+        "contracts, shapes and versions, in every process."
+    )
+
+
+def _late_words(key: str, late: list[str], seconds: float) -> str:
+    verb = "have" if len(late) > 1 else "has"
+    return (
+        f"ProcessMismatchError: this program calls the torch function `{_name(key)}` (op key "
+        f"{key}) in every process; {_list(late)} {verb} not come to it within {seconds:.0f} "
+        "seconds. Look for an earlier error there; if it is only slow, raise "
+        "jaxtorch_bridge.settings.process_timeout_seconds (0: do not wait)."
+    )

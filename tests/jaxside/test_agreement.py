@@ -1,0 +1,126 @@
+"""What the processes of a run tell each other of an op, with a dictionary for their store."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import jax
+import pytest
+
+from jaxtorch_bridge import settings
+from jaxtorch_bridge.jaxside import processes
+from jaxtorch_bridge.jaxside.processes import Agreement
+
+KEY, OTHER = "layer@0/0123", "layer@0/4567"
+
+
+class Store(dict):
+    def key_value_set(self, name, value, allow_overwrite):
+        assert allow_overwrite
+        self[name] = value
+
+    def key_value_dir_get(self, folder):
+        assert folder.endswith("/")
+        return [(name, value) for name, value in list(self.items()) if name.startswith(folder)]
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(processes, "_STANDOFF_SECONDS", 0.2)
+    before = settings.process_timeout_seconds
+    settings.process_timeout_seconds = 1
+    yield
+    settings.process_timeout_seconds = before
+
+
+def ask(store, *calls):
+    """What each process is told; a call is (process, key, held)."""
+    found = {}
+
+    def one(place, agreement, key, held):
+        found[place] = agreement(key, held, jax.device_count())
+
+    threads = [threading.Thread(target=one, args=(i, *call)) for i, call in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [found[place] for place in range(len(calls))]
+
+
+def test_all_hold_it(store):
+    three = [Agreement(store, process, 3) for process in range(3)]
+    assert ask(store, *((one, KEY, True) for one in three)) == ["", "", ""]
+
+
+def test_what_was_agreed_is_not_asked_again(store):
+    first, second = (Agreement(store, process, 2) for process in range(2))
+    ask(store, (first, KEY, True), (second, KEY, True))
+    store.clear()
+    assert first(KEY, True, jax.device_count()) == ""
+    assert not store
+
+
+def test_programs_on_some_devices_only_ask_nobody(store):
+    assert Agreement(store, 0, 2)(KEY, True, jax.device_count() + 1) == ""
+    assert not store
+
+
+def test_no_time_to_wait_asks_nobody_but_says_what_is_missing(store):
+    settings.process_timeout_seconds = 0
+    first, second = (Agreement(store, process, 2) for process in range(2))
+    assert first(KEY, True, jax.device_count()) == ""
+    assert not store
+    assert second(KEY, False, jax.device_count()) == ""
+    assert "missing 1" in store.values()
+
+
+def test_a_process_without_it_is_named(store):
+    first, second, third = (Agreement(store, process, 3) for process in range(3))
+    told = ask(store, (first, KEY, True), (second, KEY, False), (third, KEY, False))
+    assert told[1:] == ["", ""]  # they fail by themselves
+    assert "`layer@0` in every process; processes 1, 2 do not hold it" in told[0]
+
+
+def test_a_second_try_forgets_what_was_missing_in_the_first(store):
+    first, second = (Agreement(store, process, 2) for process in range(2))
+    ask(store, (first, KEY, True), (second, KEY, False))
+    assert ask(store, (first, KEY, True), (second, KEY, True)) == ["", ""]
+
+
+def test_different_ops_are_named_before_the_time_is_over(store):
+    settings.process_timeout_seconds = 60
+    first, second = (Agreement(store, process, 2) for process in range(2))
+    began = time.monotonic()
+    told = ask(store, (first, KEY, True), (second, OTHER, True))
+    assert time.monotonic() - began < 10
+    assert f"(op key {KEY}), process 1 has {OTHER}" in told[0]
+    assert f"(op key {OTHER}), process 0 has {KEY}" in told[1]
+
+
+def test_an_op_that_was_agreed_before_is_no_difference(store):
+    first, second = (Agreement(store, process, 2) for process in range(2))
+    ask(store, (first, OTHER, True), (second, OTHER, True))
+    assert "process 1 has not come to it within 1 seconds" in first(KEY, True, jax.device_count())
+
+
+def test_keys_that_begin_alike_are_different_ops(store):
+    first, second = (Agreement(store, process, 2) for process in range(2))
+    ask(store, (second, f"{KEY}/forward", False))
+    assert "has not come to it" in first(KEY, True, jax.device_count())
+
+
+def test_numbers_of_functions_that_look_alike_do_not_count(store):
+    first, second = (Agreement(store, process, 2) for process in range(2))
+    calls = (first, f"{KEY}#2/forward/wrt0", True), (second, f"{KEY}/forward/wrt0", True)
+    assert ask(store, *calls) == ["", ""]
+
+
+def test_a_run_of_one_process_has_nobody_to_ask():
+    assert processes.agreement_of_this_run() is None
