@@ -13,7 +13,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -223,9 +223,13 @@ class Report:
 
     def loss_gap(self) -> float:
         """The largest difference between the two losses in the first steps."""
-        early = slice(COMPARED_STEPS)
-        pairs = zip(self.jax.losses[early], self.torch.losses[early], strict=True)
-        return max(abs(ours - theirs) for ours, theirs in pairs)
+        return loss_gap(self.jax, self.torch)
+
+
+def loss_gap(one: Record, other: Record) -> float:
+    """The largest difference between the losses of two trainings in their first steps."""
+    early = slice(COMPARED_STEPS)
+    return max(abs(a - b) for a, b in zip(one.losses[early], other.losses[early], strict=True))
 
 
 def timed_step(training: Training, batch: Batch, record: Record) -> None:
@@ -264,19 +268,25 @@ def accuracy(training: Training, data: Batch) -> float:
 # ---- The command ---------------------------------------------------------------------------------
 
 
-def results_table(report: Report) -> Table:
-    """The two trainings side by side."""
-    steps = len(report.jax.losses)
+def results_table(records: Mapping[str, Record]) -> Table:
+    """Trainings side by side, under their names."""
+    columns = tuple(records.values())
+    steps = len(columns[0].losses)
     table = Table(title=f"Handwritten digits, {steps} steps of {BATCH_SIZE} images")
     table.add_column("")
-    table.add_column("JAX + bridge", justify="right")
-    table.add_column("plain torch", justify="right")
-    columns = (report.jax, report.torch)
+    for name in records:
+        table.add_column(name, justify="right")
     table.add_row("test accuracy", *(f"{one.accuracy:.4f}" for one in columns))
     table.add_row("loss, last step", *(f"{one.losses[-1]:.4f}" for one in columns))
     table.add_row("time per step, median", *(f"{one.median_ms():.2f} ms" for one in columns))
     table.add_row("first step", *(f"{1e3 * one.seconds[0]:.0f} ms" for one in columns))
     return table
+
+
+def progress_bar(console: Console) -> Progress:
+    """How far the training is; silent where the console is."""
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=console.quiet)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -294,11 +304,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, print what came of it, and give back the exit code."""
     args = parse_args(argv)
     console = Console(quiet=args.quiet)
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=args.quiet) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("training", total=args.steps)
         report = train(args.steps, after_step=lambda: progress.advance(task))
-    console.print(results_table(report))
+    console.print(results_table({"JAX + bridge": report.jax, "plain torch": report.torch}))
     first = min(args.steps, COMPARED_STEPS)
     console.print(
         f"Largest difference of losses in the first {first} steps: {report.loss_gap():.1e}"

@@ -1,7 +1,7 @@
 """Run one script in several processes of this machine, as `jax.distributed` wants them.
 
-A worker gets ``--rank``, ``--count`` and ``--port`` in front of its own arguments, and calls
-`join`. If one of them fails, the others are stopped: they would wait for it in their next
+A worker gets ``--rank``, ``--count`` and ``--port`` in front of its own arguments, and works
+within `joined`. If one of them fails, the others are stopped: they would wait for it in their next
 collective. Nothing is left running, whatever happens here.
 """
 
@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -125,11 +126,23 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
 
 
-def join(place: argparse.Namespace) -> None:
-    """Become one process of the run. Before anything asks JAX for devices."""
+@contextlib.contextmanager
+def joined(place: argparse.Namespace) -> Iterator[None]:
+    """Be one process of the run. To be entered before anything asks JAX for devices.
+
+    A failure within ends the process at once. By itself, JAX would wait for the others when the
+    interpreter exits, for minutes, while they wait for this one.
+    """
     import jax
 
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        f"127.0.0.1:{place.port}", place.count, place.rank, initialization_timeout=60
-    )
+    try:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(
+            f"127.0.0.1:{place.port}", place.count, place.rank, initialization_timeout=60
+        )
+        yield
+    except Exception:
+        traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)

@@ -207,12 +207,12 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("scenes", nargs="*")
     args = parser.parse_args()
-    loopback.join(args)
-    found = {"train": train()}
-    for name in args.scenes:
-        found[name] = SCENES[name](args.folder, args.rank, args.count - 1)
-        multihost_utils.sync_global_devices(name)
-    (args.folder / f"{args.rank}.json").write_text(json.dumps(found))
+    with loopback.joined(args):
+        found = {"train": train()}
+        for name in args.scenes:
+            found[name] = SCENES[name](args.folder, args.rank, args.count - 1)
+            multihost_utils.sync_global_devices(name)
+        (args.folder / f"{args.rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
