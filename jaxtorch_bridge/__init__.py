@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import BatchingError as BatchingError
     from .errors import BridgeError as BridgeError
     from .errors import BridgeWarning as BridgeWarning
+    from .errors import ConcurrencyError as ConcurrencyError
     from .errors import DifferentiationError as DifferentiationError
     from .errors import DtypeError as DtypeError
     from .errors import EscapeError as EscapeError
@@ -46,6 +47,7 @@ _ERRORS = (
     "BatchingError",
     "BridgeError",
     "BridgeWarning",
+    "ConcurrencyError",
     "DifferentiationError",
     "DtypeError",
     "EscapeError",

@@ -16,6 +16,7 @@ from ._compat.jax_internals import ArrayImpl
 from ._compat.torch_internals import function_modes, is_any_autocast_enabled
 from .arguments import Leaves, quick_key, sort_leaves
 from .entry import Entry
+from .planner.concurrency import Mode
 from .planner.explain import explain_plan
 from .planner.limits import not_acted_on, refuse_other_defaults, refuse_unsupported
 from .planner.options import NO_OPTIONS, Options, VmapMethod
@@ -45,6 +46,7 @@ def jax_callable(
     nondiff: Sequence[str] = (),
     vmap_method: VmapMethod | None = None,
     verify: bool | None = None,
+    concurrency: Mode | None = None,
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -57,6 +59,7 @@ def jax_callable(
     nondiff: Sequence[str] = (),
     vmap_method: VmapMethod | None = None,
     verify: bool | None = None,
+    concurrency: Mode | None = None,
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -68,6 +71,7 @@ def jax_callable(
     nondiff: Sequence[str] = (),
     vmap_method: VmapMethod | None = None,
     verify: bool | None = None,
+    concurrency: Mode | None = None,
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 
@@ -92,6 +96,10 @@ def jax_callable(
             ``expand_dims`` or ``broadcast_all``, with the meaning that `jax.pure_callback` gives
             to them. The last two are claims that the function works along leading axes.
         verify: Compare the first batched run of a plan with single calls.
+        concurrency: How calls on several devices share the modules that the function closes over:
+            ``parallel`` (at the same time), ``locked`` (one at a time) or ``replicated`` (each on
+            structures of its own with the same parameters). Default: the contract's, or the best
+            that is safe.
 
     Returns:
         The JAX function. ``.torch`` is the original, ``.spec`` the contract, ``.plan(*args)``
@@ -101,6 +109,7 @@ def jax_callable(
         SpecError: The contract is not valid.
         ArgumentError: A keyword is not valid, or contradicts the contract.
         TypeError: ``function`` cannot be called.
+        ConcurrencyError: No replica can be made where one is asked for.
     """
     if function is None:
         return functools.partial(
@@ -111,6 +120,7 @@ def jax_callable(
             nondiff=nondiff,
             vmap_method=vmap_method,
             verify=verify,
+            concurrency=concurrency,
         )
     if not callable(function):
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
@@ -119,7 +129,7 @@ def jax_callable(
             f"jax_callable: expected nondiff as a sequence of paths, got {nondiff!r}; write "
             f"nondiff=({nondiff!r},)."
         )
-    options = Options(tuple(nondiff), vmap_method, verify)
+    options = Options(tuple(nondiff), vmap_method, verify, concurrency)
     options.refuse_invalid()
     contract = None
     if spec is not None:

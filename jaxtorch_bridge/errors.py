@@ -107,6 +107,10 @@ class ShardingError(BridgeError, ValueError):
     """An array is sharded in a way that torch cannot be called on without a gather."""
 
 
+class ConcurrencyError(BridgeError, RuntimeError):
+    """A torch function that cannot run on many devices at once in the way that was asked for."""
+
+
 class TransferError(BridgeError, TypeError):
     """An array that cannot be handed over as it is."""
 

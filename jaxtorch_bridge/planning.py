@@ -33,6 +33,7 @@ from .planner.options import Options
 from .planner.plan import CallPlan
 from .planner.sharding import Layout, Placement, dimension_names, place_inputs, place_outputs
 from .planner.signature import ArraySig, OutputMeta
+from .sharing import Sharing
 from .surroundings import caller_level
 from .torchside import faults
 from .torchside.batching import BatchedLinearized
@@ -121,6 +122,8 @@ class Planner:
         self._code = code_digest(function)
         self._warned: set[How] = set()
         self._notices: set[str] = set()
+        asked = options.concurrency or (spec.concurrency if spec else None)
+        self._sharing = Sharing(function, self.closure, asked, label)
 
     def plan(
         self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool
@@ -163,7 +166,7 @@ class Planner:
         inputs = mark_nondiff(self._label, inputs, self.options.nondiff)
         device = self._device(values)
         with call.context.scope():
-            inference, updated, attempts = infer_abstractly(
+            inference, observed, attempts = infer_abstractly(
                 call.function, inputs, device, self._label, self.closure
             )
         leaves = None
@@ -179,18 +182,22 @@ class Planner:
                 inference = self._from_extra_run(call, inputs, attempts)
         paths = _output_paths(inference)
         terms = self._terms()
-        plan = plan_call(self._spec, facts, inputs, sizes, inference, paths, terms.vmap_method)
+        concurrency, access = self._sharing.arrange(call.leaves, inference, observed)
+        plan = plan_call(
+            self._spec, facts, inputs, sizes, inference, paths, terms.vmap_method, concurrency
+        )
         op = build_op(
             plan,
             call.function,
             call.function.runner(inference.structure, self._label),
-            updated,
+            observed.updated,
             self.closure,
             call.context,
             device,
             facts.x64,
             terms=terms,
             notices=self._notices,
+            access=access,
         )
         return Planned(plan, op), leaves
 
@@ -317,7 +324,9 @@ class Planner:
         ]
         failures = [attempt.words for attempt in attempts]
         try:
-            found = infer_by_running(call.function, tensors, inputs, how, failures, self._label)
+            # Not before: what the arrays are computed by may have to wait for these locks.
+            with self.closure.locks.alone():
+                found = infer_by_running(call.function, tensors, inputs, how, failures, self._label)
         except BridgeError:
             raise
         except Exception as error:

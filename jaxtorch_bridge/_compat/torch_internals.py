@@ -252,6 +252,29 @@ def abstract_surroundings() -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
+@contextlib.contextmanager
+def before_every_module(see: Callable[[torch.nn.Module, Any], None]) -> Iterator[None]:
+    """Call ``see(module, arguments)`` before every module's forward, on whatever thread."""
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(see)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def is_borrowed(value: Any) -> bool:
+    """Whether an entry of a module's ``_parameters`` was put there by ``functional_call``.
+
+    It swaps entries of that dict; parameters that a module owns are of their own class.
+    """
+    return value is not None and not isinstance(value, torch.nn.Parameter)
+
+
+def caches_parametrizations() -> bool:
+    """Whether ``torch.nn.utils.parametrize.cached()`` is on: one cache for all threads."""
+    return bool(torch.nn.utils.parametrize._cache_enabled)
+
+
 def has_memory(tensor: torch.Tensor) -> bool:
     """Whether a tensor's data pointer means anything: not so for fakes and their like."""
     own = type(tensor).__torch_dispatch__

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..dtypes import DTYPES, canonical_name, remark_on
 from ..errors import DtypeError, SpecMismatchError
+from .concurrency import PARALLEL, Concurrency
 from .inference import Inference
 from .options import VmapMethod
 from .plan import CallPlan
@@ -90,6 +91,7 @@ def plan_call(
     inference: Inference,
     output_paths: Sequence[tuple[str | int, ...]],
     vmap_method: VmapMethod = "torch_vmap",
+    concurrency: Concurrency = PARALLEL,
 ) -> CallPlan:
     """The frozen plan of a call.
 
@@ -101,6 +103,7 @@ def plan_call(
         inference: How the outputs were found, and which.
         output_paths: Where each flat output stands in the function's result.
         vmap_method: What ``jax.vmap`` does.
+        concurrency: What was decided about calls at the same time.
 
     Raises:
         SpecMismatchError: The outputs found do not fit the contract.
@@ -135,6 +138,7 @@ def plan_call(
         vmap_method=vmap_method,
         contract=spec.digest() if spec else "",
         source=spec.where("") if spec else "",
+        concurrency=concurrency,
     )
 
 

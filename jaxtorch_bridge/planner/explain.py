@@ -50,6 +50,7 @@ def explain_plan(
         )
     if plan.inference.updates_state:
         lines.append("state        writes to tensors that it closes over, as in plain torch")
+    lines.append(f"concurrency  {plan.concurrency}")
     lines.append(f"gradient     {plan.derivative}")
     lines += [f"             {line}" for line in derivatives]
     batches = list(batches)

@@ -43,6 +43,8 @@ class Inference:
             treats what comes out as constant.
         attention: It uses fused attention kernels, or may.
         switches_grad: It enters ``torch.no_grad`` or the like, which forward mode does not heed.
+        swaps: What it changes while it runs, in words: parameters of a module, for one.
+        leaves_changed: Those of them that it does not put back.
     """
 
     outputs: tuple[OutputMeta, ...]
@@ -56,6 +58,8 @@ class Inference:
     grads_inside: bool = False
     attention: bool = False
     switches_grad: bool = False
+    swaps: str = ""
+    leaves_changed: str = ""
 
     @property
     def traced(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from ..errors import ArgumentError
+from .concurrency import Mode
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec
@@ -23,11 +24,14 @@ class Options:
         nondiff: Paths of array leaves without a derivative.
         vmap_method: What ``jax.vmap`` does; None: what the contract says.
         verify: Whether the first batched run is compared with single calls; None: likewise.
+        concurrency: How calls on several devices share modules; None: what the contract says, or
+            what is best.
     """
 
     nondiff: tuple[str, ...] = ()
     vmap_method: VmapMethod | None = None
     verify: bool | None = None
+    concurrency: Mode | None = None
 
     def refuse_invalid(self) -> None:
         """Object to values that mean nothing.
@@ -35,12 +39,12 @@ class Options:
         Raises:
             ArgumentError: Names the keyword and what it may be.
         """
-        known = get_args(VmapMethod)
-        if self.vmap_method is not None and self.vmap_method not in known:
-            raise ArgumentError(
-                f"jax_callable: expected vmap_method as one of {', '.join(known)}; got "
-                f"{self.vmap_method!r}."
-            )
+        for name, words in (("vmap_method", VmapMethod), ("concurrency", Mode)):
+            value, known = getattr(self, name), get_args(words)
+            if value is not None and value not in known:
+                raise ArgumentError(
+                    f"jax_callable: expected {name} as one of {', '.join(known)}; got {value!r}."
+                )
 
     def refuse_contradiction(self, spec: CallableSpec) -> None:
         """Object to a keyword that says something else than the contract.
@@ -48,7 +52,7 @@ class Options:
         Raises:
             ArgumentError: Shows both.
         """
-        for name in ("vmap_method", "verify"):
+        for name in ("vmap_method", "verify", "concurrency"):
             mine, theirs = getattr(self, name), getattr(spec, name)
             if mine is not None and name in spec.model_fields_set and mine != theirs:
                 raise ArgumentError(

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from .concurrency import PARALLEL, Concurrency
 from .inference import Inference
 from .options import VmapMethod
 from .signature import ArraySig
@@ -29,6 +30,7 @@ class CallPlan:
         vmap_method: What ``jax.vmap`` does.
         contract: Digest of the contract, or the empty string.
         source: Where the contract stands, or the empty string.
+        concurrency: How calls on several devices share what the function closes over.
     """
 
     name: str
@@ -44,6 +46,7 @@ class CallPlan:
     vmap_method: VmapMethod = "torch_vmap"
     contract: str = ""
     source: str = ""
+    concurrency: Concurrency = PARALLEL
 
     @property
     def label(self) -> str:

@@ -156,6 +156,7 @@ class CallableSpec(BaseModel):
         mutates: Inputs that the function writes to.
         random: Whether the function takes a JAX random key.
         execution: How the function is run.
+        concurrency: How calls on several devices share the function's modules, or None: as is best.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -176,6 +177,7 @@ class CallableSpec(BaseModel):
     mutates: Annotated[tuple[str, ...], ReadBy(_read_names)] = ()
     random: Literal["none", "key"] = "none"
     execution: Execution = Execution()
+    concurrency: Literal["parallel", "locked", "replicated"] | None = None
 
     _positions: Positions | None = PrivateAttr(None)
 

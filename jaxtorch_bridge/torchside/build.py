@@ -10,6 +10,7 @@ import torch
 from ..errors import MutationError
 from ..planner.plan import CallPlan
 from ..planner.signature import ArraySig
+from .access import NO_ACCESS, Access
 from .closure import ClosureState
 from .context import TorchContext
 from .infer import FlatFunction, WriteGuard, mutation_message, written_copies
@@ -29,6 +30,7 @@ def build_op(
     *,
     terms: Terms = NO_TERMS,
     notices: set[str],
+    access: Access = NO_ACCESS,
 ) -> TorchOp:
     """Register the planned function.
 
@@ -43,6 +45,7 @@ def build_op(
         x64: Whether JAX holds 64-bit dtypes.
         terms: What the contract says of derivatives and batches.
         notices: What the caller of this callable has been warned of.
+        access: What its calls hold while they run.
     """
     source = Source(
         plan.label,
@@ -59,13 +62,14 @@ def build_op(
         terms,
         plain_attention=plan.inference.how == "fake-plain-attention",
         notices=notices,
+        access=access,
     )
     return TorchOp(
         plan.label,
         plan.key,
         plan.inputs,
         plan.outputs,
-        _runner(plan, run),
+        access.around(_runner(plan, access.replicas or run)),
         context,
         static=plan.static,
         hold_storages=context.grad and plan.inference.closes_over_grad,

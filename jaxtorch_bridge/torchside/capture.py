@@ -22,6 +22,11 @@ class NotCapturedError(RuntimeError):
 @contextlib.contextmanager
 def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
     """A fake tensor mode in surroundings that are put back; failures are NotCapturedError."""
+    with source.closure.locks.alone():
+        yield from _alone(source, plain_attention)
+
+
+def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
     snapshot = source.closure.snapshot()
     surroundings = compat.plain_attention if plain_attention else contextlib.nullcontext
     mode = compat.fake_tensor_mode()

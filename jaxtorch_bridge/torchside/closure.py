@@ -20,6 +20,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from .._compat.torch_internals import is_fake, is_scripted
+from .locks import Locks, locks_of
+from .things import keys_of, modules_in, parts_of
 
 _PLAIN = (bool, int, float, complex, str, type(None))
 # What an empty closure cell holds.
@@ -48,6 +50,7 @@ class ClosureState:
         self._seen: set[int] = set()
         self.modules: list[torch.nn.Module] = []
         self._scripted = False
+        self._locks: tuple[int, Locks] | None = None
         self.watch(function)
 
     def key(self) -> Hashable:
@@ -64,17 +67,61 @@ class ClosureState:
 
         Another parameter is another identity; values that change in place do not show.
         """
-        found: list[Hashable] = []
-        for module in self.modules:
-            found += [id(tensor) for tensor in module.parameters()]
-            found += [id(tensor) for tensor in module.buffers()]
-            for part in module.modules():
-                found += [
-                    (name, value)
-                    for name, value in vars(part).items()
-                    if isinstance(value, (bool, int, float, str))
-                ]
-        return tuple(found)
+        if not self.modules:
+            return ()
+        # Not while a call on another thread has given the modules other parameters.
+        with self.locks:
+            found: list[Hashable] = []
+            for module in self.modules:
+                found += [id(tensor) for tensor in module.parameters()]
+                found += [id(tensor) for tensor in module.buffers()]
+                for part in module.modules():
+                    found += [
+                        (name, value)
+                        for name, value in vars(part).items()
+                        if isinstance(value, (bool, int, float, str))
+                    ]
+            return tuple(found)
+
+    @property
+    def locks(self) -> Locks:
+        """The locks of all that it leads to, to read."""
+        # `watch` may have found more since.
+        if self._locks is None or self._locks[0] != len(self._seen):
+            self._locks = len(self._seen), locks_of(keys_of(self.parts(), self.holders))
+        return self._locks[1]
+
+    def parts(self) -> list[torch.nn.Module]:
+        """The modules that it leads to, also in containers, and all their parts."""
+        return parts_of([*self.modules, *modules_in(self.holders)])
+
+    @property
+    def holders(self) -> list[Any]:
+        """Containers and objects with attributes that it refers to."""
+        return self._holders
+
+    def words(self) -> str:
+        """What it closes over that can be changed, for messages; empty if there is nothing."""
+        found = [
+            f"`{type(module).__name__}`" for module in modules_in([self.modules, self.holders])
+        ]
+        found += [f"a {type(holder).__name__}" for holder in self.holders]
+        found += [f"`{name}`" for _, name in self._counted]
+        found += ["a variable of the function around it"] if self._counters else []
+        values = [_cell_value(cell) for cell in self._cells]
+        values += [names.get(name) for names, name in self._globals]
+        found += ["a tensor"] if any(isinstance(value, torch.Tensor) for value in values) else []
+        return " and ".join(dict.fromkeys(found))
+
+    @property
+    def written_cells(self) -> list[types.CellType]:
+        """Variables of enclosing functions that its code writes to."""
+        return self._counters
+
+    @property
+    def written_names(self) -> list[tuple[dict[str, Any], str]]:
+        """Globals that its code writes to."""
+        return self._counted
 
     @property
     def scripted(self) -> bool:
@@ -121,7 +168,7 @@ class ClosureState:
             self._holders.append(function)
 
     def _look_into(self, function: types.FunctionType) -> None:
-        read, written = _names_used(function.__code__)
+        read, written = names_used(function.__code__)
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
             value = _cell_value(cell)
@@ -143,8 +190,8 @@ class ClosureState:
 
     def _lead_on(self, value: Any) -> None:
         """Follow a value that code refers to: modules, containers and the user's own helpers."""
-        root = (getattr(value, "__module__", None) or "").partition(".")[0]
-        if isinstance(value, torch.nn.Module) or is_scripted(value) or root not in _LIBRARIES:
+        own = isinstance(value, torch.nn.Module) or is_scripted(value)
+        if own or not is_of_library(value):
             self.watch(value)
 
 
@@ -210,11 +257,16 @@ def _same_content(now: Any, before: Any) -> bool:
     return bool(now == before)
 
 
+def is_of_library(value: Any) -> bool:
+    """Whether a function, class or object belongs to a library that nobody's modules are in."""
+    return (getattr(value, "__module__", None) or "").partition(".")[0] in _LIBRARIES
+
+
 def _may_change(value: Any) -> bool:
     return not isinstance(value, (*_SETTLED, torch.nn.Module, dict, list, set))
 
 
-def _names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
+def names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
     """Globals that code reads; globals and closure names that it writes to (a call counter)."""
     read, written = set(), set()
     for instruction in dis.get_instructions(code):
@@ -224,7 +276,7 @@ def _names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
             written.add(instruction.argval)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            inner_read, inner_written = _names_used(constant)
+            inner_read, inner_written = names_used(constant)
             read |= inner_read
             written |= inner_written
     return read, written

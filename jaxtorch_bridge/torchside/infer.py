@@ -18,6 +18,7 @@ from ..errors import BridgeError, MutationError, OutputError
 from ..planner.inference import How, Inference
 from ..planner.signature import ArraySig, OutputMeta
 from .closure import ClosureState
+from .swaps import SwapWatch
 
 # Flat tensors in; flat leaves and an opaque, hashable structure out.
 FlatFunction = Callable[..., tuple[list[Any], Hashable]]
@@ -36,14 +37,21 @@ class Observed:
     attention: bool = False
     switches_grad: bool = False
     made: list[weakref.ref[torch.Tensor]] = field(default_factory=list)
+    read: dict[int, torch.Tensor] = field(default_factory=dict)
+    modules: list[torch.nn.Module] = field(default_factory=list)
+    everywhere: list[str] = field(default_factory=list)
+    untraced: bool = False
 
 
 class _OpWatch(TorchDispatchMode):
     """Sees every ATen op: also writes through ``.data`` or ``detach()``, which versions miss."""
 
-    def __init__(self, observed: Observed, mode: Any, inputs: Sequence[torch.Tensor]) -> None:
+    def __init__(
+        self, observed: Observed, mode: Any, inputs: Sequence[torch.Tensor], swaps: SwapWatch
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._observed = observed
+        self._swaps = swaps
         self._mode = mode
         self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
 
@@ -52,6 +60,7 @@ class _OpWatch(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         observed = self._observed
+        self._swaps.look()
         for tensor in list(compat.written_arguments(func, args, kwargs)):
             index = self._inputs.get(compat.storage_key(tensor))
             if index is not None:
@@ -63,7 +72,9 @@ class _OpWatch(TorchDispatchMode):
         for value in torch.utils._pytree.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
-                observed.closes_over_grad |= value.requires_grad and not compat.is_fake(value)
+                if not compat.is_fake(value):
+                    observed.read[id(value)] = value
+                    observed.closes_over_grad |= value.requires_grad
         observed.attention |= compat.is_attention(func)
         observed.random |= compat.draws_random_numbers(func, args, kwargs)
         result = func(*args, **kwargs)
@@ -149,12 +160,12 @@ def infer_abstractly(
     device: str,
     label: str,
     closure: ClosureState,
-) -> tuple[Inference | None, list[torch.Tensor], list[Attempt]]:
+) -> tuple[Inference | None, Observed, list[Attempt]]:
     """Evaluate without memory, in one way and then in another.
 
     Returns:
-        What was found (None if neither way worked), the closed-over tensors that the function
-        writes to, and the ways that failed.
+        What was found (None if neither way worked), what was seen on the way, and the ways that
+        failed.
 
     Raises:
         MutationError: The function writes to an input.
@@ -168,9 +179,11 @@ def infer_abstractly(
     for how, surroundings in ways:
         observed = Observed()
         try:
-            inference = _evaluate(
-                function, inputs, device, label, closure, how, surroundings, observed
-            )
+            # No call on another thread may see what the evaluation changes for its length.
+            with closure.locks.alone():
+                inference = _evaluate(
+                    function, inputs, device, label, closure, how, surroundings, observed
+                )
         except BridgeError:
             raise
         except Exception as error:
@@ -182,8 +195,8 @@ def infer_abstractly(
             attempts.append(Attempt(how, RuntimeError("the function keeps tensors that it makes")))
             continue
         failures = tuple(attempt.words for attempt in attempts)
-        return replace(inference, failures=failures), observed.updated, attempts
-    return None, [], attempts
+        return replace(inference, failures=failures), observed, attempts
+    return None, Observed(untraced=True), attempts
 
 
 def _evaluate(
@@ -200,6 +213,7 @@ def _evaluate(
     mode = compat.fake_tensor_mode()
     fakes = fake_inputs(mode, inputs, device)
     snapshot = closure.snapshot()
+    swaps = SwapWatch(closure)
     kept = False
     try:
         with contextlib.ExitStack() as stack:
@@ -208,8 +222,12 @@ def _evaluate(
             stack.enter_context(compat.uncompiled())
             stack.enter_context(_CallWatch(observed))
             stack.enter_context(mode)
-            with _OpWatch(observed, mode, fakes):
+            stack.enter_context(swaps.watching_modules())
+            with _OpWatch(observed, mode, fakes, swaps):
                 leaves, structure = function(*fakes)
+        swaps.finish()
+        observed.modules = list(swaps.used)
+        observed.everywhere = swaps.everywhere
     finally:
         kept = snapshot.restore()
     for index, fake in enumerate(fakes):
@@ -227,6 +245,8 @@ def _evaluate(
         grads_inside=observed.grads_inside,
         switches_grad=observed.switches_grad,
         attention=observed.attention or how == "fake-plain-attention",
+        swaps=", ".join(swaps.changed),
+        leaves_changed=", ".join(swaps.left),
     )
 
 

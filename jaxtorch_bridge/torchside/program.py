@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -134,6 +135,11 @@ class Program:
             results.append(_weight_versions(self.weights, self.device))
         return results
 
+    def _held(self) -> Callable[..., Any]:
+        """`run`, holding what else must not change meanwhile."""
+        states = self.takes_states or self.gives_states
+        return self.home.access.around_program(self.run, eager=self.eager, states=states)
+
     def op(self, label: str, key: str, source: Source | None = None) -> TorchOp:
         """The op that runs it."""
         return TorchOp(
@@ -141,7 +147,7 @@ class Program:
             key,
             self.operands,
             self.results,
-            self.run,
+            self._held(),
             self.context,
             hold_storages=self.eager,
             source=source,

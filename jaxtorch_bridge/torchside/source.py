@@ -11,6 +11,7 @@ import torch
 from ..planner.inference import Inference
 from ..planner.options import VmapMethod
 from ..planner.signature import ArraySig
+from .access import NO_ACCESS, Access
 from .closure import ClosureState
 from .context import TorchContext
 from .randomness import random_state_sigs
@@ -70,6 +71,7 @@ class Source:
         once_differentiable: A backward inside is marked so.
         primals: For a derivative: how many of its first inputs are those of the function that it
             comes from in the end.
+        access: What its calls hold while they run.
         opaque: No graph could be captured of it, though the function itself can be traced.
         notices: What the caller of this callable has been warned of.
     """
@@ -96,6 +98,7 @@ class Source:
     primals: int | None = None
     opaque: bool = False
     notices: set[str] = field(default_factory=set)
+    access: Access = NO_ACCESS
 
     @property
     def draws(self) -> bool:

@@ -1,0 +1,95 @@
+"""How calls of one torch function on several devices share what it closes over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .inference import Inference
+
+Mode = Literal["parallel", "locked", "replicated"]
+
+
+@dataclass(frozen=True)
+class Concurrency:
+    """What was decided.
+
+    Attributes:
+        mode: parallel: calls run at the same time. locked: one at a time, also with those of other
+            callables over the same modules. replicated: at the same time, each on a structure
+            of modules of its own with the same parameters.
+        reason: Why, in words.
+    """
+
+    mode: Mode = "parallel"
+    reason: str = "it changes nothing that it closes over"
+
+    def __str__(self) -> str:
+        return f"{self.mode}: {self.reason}"
+
+
+PARALLEL = Concurrency()
+
+
+def choose_concurrency(
+    asked: Mode | None,
+    inference: Inference,
+    closes_over: str,
+    no_replica: str | None,
+) -> Concurrency | str:
+    """Decide from what the abstract evaluation saw.
+
+    Args:
+        asked: What the contract or the caller asks for; None: the best that is safe.
+        inference: What was seen.
+        closes_over: Words on what could be changed unseen; empty if there is nothing.
+        no_replica: Why no replica can be made; None if one can.
+
+    Returns:
+        The choice; where replicas are asked for and cannot be had, why not.
+    """
+    danger = _danger(inference, closes_over)
+    if asked == "replicated":
+        if no_replica is None and inference.traced and not _writes(inference):
+            return Concurrency("replicated", "as asked")
+        if no_replica is not None:
+            return no_replica
+        return danger or "it could not be traced abstractly"
+    if asked is not None:
+        although = f", although {danger}" if danger and asked == "parallel" else ""
+        return Concurrency(asked, f"as asked{although}")
+    if not danger:
+        return Concurrency(reason=_harmless(inference, closes_over))
+    if not inference.traced or _writes(inference):
+        return Concurrency("locked", danger)
+    if no_replica is not None:
+        return Concurrency("locked", f"{danger}, and no replica can be made: {no_replica}")
+    return Concurrency("replicated", danger)
+
+
+def _writes(inference: Inference) -> bool:
+    return inference.updates_state or bool(inference.leaves_changed)
+
+
+def _danger(inference: Inference, closes_over: str) -> str:
+    """What goes wrong if two calls run at the same time; empty if nothing does."""
+    if not inference.traced:
+        # Unseen is not harmless, and a wrong number is worse than a wait.
+        return (
+            f"it could not be traced abstractly and may change {closes_over}" if closes_over else ""
+        )
+    if inference.leaves_changed:
+        return f"it changes {inference.leaves_changed}"
+    if inference.updates_state:
+        return "it writes to tensors that it closes over"
+    if inference.swaps:
+        return f"it swaps {inference.swaps} while it runs"
+    return ""
+
+
+def _harmless(inference: Inference, closes_over: str) -> str:
+    if not inference.traced:
+        return "it closes over nothing that it could change"
+    if closes_over:
+        return "it changes nothing that it closes over"
+    return "it closes over nothing that can change"

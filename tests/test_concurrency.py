@@ -1,0 +1,452 @@
+"""Calls on many devices at once: right answers, no hang, no growth, and words on the choice."""
+
+from __future__ import annotations
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch.func import functional_call
+
+from jaxtorch_bridge import (
+    ArgumentError,
+    ConcurrencyError,
+    SpecError,
+    TorchExecutionError,
+    j2t,
+    jax_callable,
+    t2j,
+)
+
+EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+# Eight devices, each with parameters of its own, all through one module.
+SWAPPING = """
+import jax, jax.numpy as jnp, numpy as np, torch
+from jax.sharding import AxisType, PartitionSpec as P
+from jaxtorch_bridge import jax_callable
+
+net = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Tanh(), torch.nn.Linear(32, 32))
+
+def with_scale(scale, x):
+    weights = {name: value * 0 + scale for name, value in net.named_parameters()}
+    return torch.func.functional_call(net, weights, (x,))
+
+f = jax_callable(with_scale, concurrency=MODE)
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+over = dict(mesh=mesh, in_specs=(P("d"), P("d")), out_specs=P("d"), check_vma=False)
+step = jax.jit(jax.shard_map(lambda scale, x: f(scale[0], x), **over))
+scales = jnp.arange(8.0) / 100
+x = jnp.ones((8 * 4, 32))
+want = np.concatenate([
+    with_scale(torch.tensor(i / 100), torch.ones(4, 32)).detach().numpy() for i in range(8)])
+wrong = 0
+for _ in range(CALLS):
+    found = np.asarray(step(scales, x))
+    wrong += sum(
+        not np.allclose(a, b, rtol=1e-4) for a, b in zip(np.split(found, 8), np.split(want, 8)))
+print(wrong, f.plan(scales[0], x).concurrency.mode)
+"""
+
+
+def swapping(run_python, mode, calls):
+    wrong, chosen = run_python(f"MODE, CALLS = {mode!r}, {calls}\n{SWAPPING}", env=EIGHT).split()
+    return int(wrong), chosen
+
+
+def test_swapped_parameters_meet_where_nothing_keeps_them_apart(run_python):
+    # The danger itself: should it ever go away, so may what is built against it.
+    wrong, chosen = swapping(run_python, "parallel", 200)
+    assert chosen == "parallel"
+    assert wrong > 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "chosen"), [(None, "replicated"), ("locked", "locked"), ("replicated", "replicated")]
+)
+def test_swapped_parameters_stay_apart(mode, chosen, run_python):
+    assert swapping(run_python, mode, 200) == (0, chosen)
+
+
+STATEFUL = """
+import os, jax, jax.numpy as jnp, numpy as np, torch
+from jax.sharding import AxisType, PartitionSpec as P
+from jaxtorch_bridge import jax_callable
+
+class Counting(torch.nn.Module):
+    # Reads, then writes: two calls at once would lose a count or use each other's.
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x):
+        before = self.count.clone()
+        self.count += 1
+        self.latest = x * 2
+        return torch.stack([before[0], (self.latest - x).sum()])
+
+net = Counting()
+f = jax_callable(net)
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+rounds = 50
+
+def many(x):
+    def one(carry, _):
+        # The carry keeps XLA from taking the call out of the loop.
+        return carry + 1, f(x + carry * 0)
+    return jax.lax.scan(one, jnp.zeros(()), length=rounds)[1]
+
+step = jax.jit(jax.shard_map(
+    many, mesh=mesh, in_specs=P("d"), out_specs=P(None, "d"), check_vma=False))
+x = jnp.arange(8.0)
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+counts, sums = [], []
+for call in range(CALLS // rounds):
+    if call == 5:
+        before = threads()
+    found = np.asarray(step(x)).reshape(rounds, 8, 2)
+    counts += list(found[..., 0].ravel())
+    sums.append(np.all(found[..., 1] == np.arange(8.0)))
+assert f.plan(x[:1]).concurrency.mode == "locked"
+assert all(sums), "a call used another device's numbers"
+assert sorted(counts) == list(range(8 * CALLS)), "a count was lost"
+assert threads() <= before, f"{before} threads became {threads()}"
+print("right", int(net.count))
+"""
+
+
+def test_eight_devices_times_ten_thousand_calls_of_a_stateful_module(run_python):
+    printed = run_python(f"CALLS = 10_000\n{STATEFUL}", env=EIGHT)
+    assert printed.split() == ["right", "80000"]
+
+
+SHARED = """
+import threading
+import jax, jax.numpy as jnp, numpy as np, torch
+from jaxtorch_bridge import jax_callable
+
+net = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Linear(32, 32))
+zeros = {name: torch.zeros_like(value) for name, value in net.named_parameters()}
+swaps = jax_callable(
+    lambda x: torch.func.functional_call(net, zeros, (x,)), concurrency="locked", name="swaps")
+plain = jax_callable(lambda x: net(x) * 1.0, name="plain")
+part = jax_callable(net[1])
+gradient = jax.grad(lambda x: plain(x).sum())
+x = jnp.ones((16, 32))
+others = [jax.jit(plain), jax.jit(part), jax.jit(gradient)]
+wants = [np.asarray(other(x)) for other in others]
+wrong = []
+stop = threading.Event()
+
+def swap():
+    run = jax.jit(swaps)
+    while not stop.is_set():
+        wrong.extend([0] if np.any(np.asarray(run(x))) else [])
+
+device = jax.devices()[1]
+def follow(index):
+    put = jax.device_put(x, jax.devices()[2 + index])
+    for _ in range(150):
+        if not np.allclose(np.asarray(others[index](put)), wants[index], rtol=1e-4, atol=1e-5):
+            wrong.append(index + 1)
+
+threads = [threading.Thread(target=follow, args=(i,)) for i in range(3)]
+swapper = threading.Thread(target=swap)
+for thread in (swapper, *threads):
+    thread.start()
+for thread in threads:
+    thread.join()
+# A new plan of the same module, made while another thread swaps its parameters.
+for rows in range(1, 6):
+    found = jax.jit(gradient)(jnp.ones((rows, 32)))
+    if not np.allclose(found, wants[2][:rows], rtol=1e-4, atol=1e-5):
+        wrong.append(9)
+stop.set()
+swapper.join()
+print(wrong, plain.plan(x).concurrency.mode, part.plan(x).concurrency.mode)
+"""
+
+
+def test_callables_over_one_module_keep_out_of_each_others_way(run_python):
+    assert run_python(SHARED, env=EIGHT).strip() == "[] parallel parallel"
+
+
+DROPOUT = """
+import jax, jax.numpy as jnp, numpy as np, torch
+from jax.sharding import AxisType, PartitionSpec as P
+from jaxtorch_bridge import jax_callable
+
+state = torch.zeros(1)
+def noisy(x):
+    state.add_(1)  # not to be captured: the backward draws again what the forward drew
+    return torch.nn.functional.dropout(x, 0.5)
+
+f = jax_callable(noisy)
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+def both(x):
+    value, pull = jax.vjp(f, x)
+    return value, pull(jnp.ones_like(value))[0]
+step = jax.jit(jax.shard_map(
+    both, mesh=mesh, in_specs=P("d"), out_specs=(P("d"), P("d")), check_vma=False))
+x = jnp.ones((8, 1000))
+wrong = 0
+for _ in range(20):
+    value, gradient = step(x)
+    wrong += int(np.sum(np.asarray(value) != np.asarray(gradient)))
+print(wrong)
+"""
+
+
+def test_a_backward_draws_what_its_own_forward_drew(run_python):
+    assert run_python(DROPOUT, env=EIGHT).strip() == "0"
+
+
+@pytest.fixture
+def x():
+    return jnp.ones((3, 4))
+
+
+def scaled(module):
+    """Calls the module with other parameters than its own."""
+
+    def call(x):
+        return functional_call(module, {n: p * 2 for n, p in module.named_parameters()}, (x,))
+
+    return call
+
+
+def concurrency_line(function, *arguments, **options):
+    text = jax_callable(function, **options).explain(*arguments)
+    (line,) = [line for line in text.splitlines() if line.startswith("concurrency")]
+    return line.removeprefix("concurrency  ")
+
+
+class KeepsResult(torch.nn.Module):
+    def forward(self, x):
+        self.latest = x * 2
+        return self.latest + 1
+
+
+class Swaps(torch.nn.Module):
+    scale = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.scale = 1.0
+
+    def forward(self, x):
+        before, self.scale = self.scale, 3.0
+        try:
+            return x * self.scale
+        finally:
+            self.scale = before
+
+
+SCRIPTS = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+
+
+@SCRIPTS
+def test_explain_says_what_was_chosen_and_why(x):
+    linear = torch.nn.Linear(4, 4)
+    norm = torch.nn.BatchNorm1d(4)
+    scripted = torch.jit.script(torch.nn.Linear(4, 4))
+    in_dict = {"deep": [linear]}
+    lines = {
+        "plain": concurrency_line(lambda x: x + 1, x),
+        "module": concurrency_line(linear, x),
+        "swap": concurrency_line(scaled(linear), x),
+        "in a dict": concurrency_line(lambda x: scaled(in_dict["deep"][0])(x), x),
+        "attribute": concurrency_line(Swaps(), x),
+        "kept": concurrency_line(KeepsResult(), x),
+        "statistics": concurrency_line(norm, x),
+        "looks": concurrency_line(lambda x: linear(x) * float(x.sum()), x),
+        "looks, alone": concurrency_line(lambda x: x * float(x.sum()), x),
+        "scripted": concurrency_line(lambda x: scaled(linear)(scripted(x)), x),
+        "own module": concurrency_line(lambda x: scaled(torch.nn.Linear(4, 4))(x), x),
+    }
+    assert lines == {
+        "plain": "parallel: it closes over nothing that can change",
+        "module": "parallel: it changes nothing that it closes over",
+        "swap": "replicated: it swaps parameters of `Linear` while it runs",
+        "in a dict": "replicated: it swaps parameters of `Linear` while it runs",
+        "attribute": "replicated: it swaps attributes of `Swaps` while it runs",
+        "kept": "locked: it changes attributes of `KeepsResult`",
+        "statistics": "locked: it writes to tensors that it closes over",
+        "looks": "locked: it could not be traced abstractly and may change `Linear`",
+        "looks, alone": "parallel: it closes over nothing that it could change",
+        "scripted": "locked: it swaps parameters of `Linear` while it runs, and no replica can be "
+        "made: `RecursiveScriptModule` is run by TorchScript",
+        "own module": "parallel: it closes over nothing that can change",
+    }
+
+
+def contract(**more):
+    return {
+        "schema": "jaxtorch/1",
+        "name": "scaled",
+        "version": "1.0.0",
+        "inputs": {"x": "float32[n, m]"},
+        "outputs": {"y": "float32[n, m]"},
+        **more,
+    }
+
+
+@pytest.mark.parametrize("mode", ["parallel", "locked", "replicated"])
+def test_contract_and_keyword_override_the_planner(mode, x):
+    linear = torch.nn.Linear(4, 4)
+    by_contract = jax_callable(scaled(linear), spec=contract(concurrency=mode))
+    by_keyword = jax_callable(scaled(linear), concurrency=mode)
+    for f in (by_contract, by_keyword):
+        assert f.plan(x).concurrency.mode == mode
+        np.testing.assert_allclose(f(x), scaled(linear)(torch.ones(3, 4)).detach(), rtol=1e-5)
+    although = ", although it swaps parameters of `Linear` while it runs"
+    reason = "as asked" + (although if mode == "parallel" else "")
+    assert str(by_keyword.plan(x).concurrency) == f"{mode}: {reason}"
+
+
+def test_the_contracts_digest_knows_the_field_only_where_it_is_set():
+    from jaxtorch_bridge import load_spec
+
+    plain, locked = load_spec(contract()), load_spec(contract(concurrency="locked"))
+    assert "concurrency" not in plain.to_dict()
+    assert locked.to_dict()["concurrency"] == "locked"
+    assert plain.digest() != locked.digest()
+    assert load_spec(locked.to_dict()) == locked
+
+
+def test_other_words_and_contradictions_are_refused():
+    linear = torch.nn.Linear(4, 4)
+    with pytest.raises(ArgumentError, match="one of parallel, locked, replicated; got 'serial'"):
+        jax_callable(linear, concurrency="serial")
+    with pytest.raises(SpecError, match="`concurrency`: expected"):
+        jax_callable(scaled(linear), spec=contract(concurrency="serial"))
+    with pytest.raises(ArgumentError, match="the contract says `concurrency: parallel`"):
+        jax_callable(scaled(linear), spec=contract(concurrency="parallel"), concurrency="locked")
+
+
+@SCRIPTS
+def test_replicas_that_cannot_be_are_refused(x):
+    scripted = torch.jit.script(torch.nn.Linear(4, 4))
+    with pytest.raises(ConcurrencyError, match="`RecursiveScriptModule` is run by TorchScript"):
+        jax_callable(lambda x: scripted(x), concurrency="replicated")
+    training = jax_callable(torch.nn.BatchNorm1d(4), concurrency="replicated")
+    with pytest.raises(ConcurrencyError, match="it writes to tensors that it closes over"):
+        training.plan(x)
+    linear = torch.nn.Linear(4, 4)
+    looks = jax_callable(lambda x: linear(x) * float(x.sum()), concurrency="replicated")
+    with pytest.raises(ConcurrencyError, match="could not be traced abstractly"):
+        looks(x)
+
+
+def test_an_exception_releases_the_lock(x):
+    linear = torch.nn.Linear(4, 4)
+
+    def fails(x):
+        if type(x) is torch.Tensor and float(x[0, 0]) < 0:
+            raise KeyError("negative")
+        return linear(x)
+
+    f = jax_callable(fails, concurrency="locked")
+    for _ in range(2):
+        with pytest.raises(TorchExecutionError, match="negative"):
+            f(-x)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(f(x)))
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    np.testing.assert_allclose(found[0], linear(torch.ones(3, 4)).detach(), rtol=1e-5)
+
+
+def test_a_locked_function_may_call_bridges_over_its_own_module(x):
+    linear = torch.nn.Linear(4, 4)
+    inner = jax_callable(lambda x: linear(x), concurrency="locked", name="inner")
+
+    def outer(tensor):
+        assert float(tensor.sum()) > 0  # looks at values, so it is not traced abstractly
+        return linear(tensor) + j2t(inner(t2j(tensor.detach().clone())))
+
+    f = jax_callable(outer, concurrency="locked")
+    want = 2 * linear(torch.ones(3, 4)).detach()
+    found = []
+
+    def call():
+        found.append(f(x))
+        found.append(jax.jit(f)(x))
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert not thread.is_alive(), "the inner call waits for the outer one"
+    for result in found:
+        np.testing.assert_allclose(result, want, rtol=1e-5)
+
+
+def test_replicas_follow_their_module(x):
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
+    bias = torch.zeros(4)
+    f = jax_callable(lambda x: functional_call(net, {"0.bias": bias}, (x,)))
+    jitted = jax.jit(f)
+    net.eval()
+    assert f.plan(x).concurrency.mode == "replicated"
+    jitted(x)
+    with torch.no_grad():
+        net[0].weight.mul_(2)  # in place, as optimizers do
+    np.testing.assert_allclose(jitted(x), (torch.ones(3, 4) @ net[0].weight.T).detach(), rtol=1e-5)
+    net[0].weight = torch.nn.Parameter(torch.eye(4))
+    np.testing.assert_allclose(jitted(x), np.ones((3, 4)), rtol=1e-6)
+    assert net[0].bias is not bias
+
+
+class Holder:
+    def __init__(self):
+        self.net = torch.nn.Linear(4, 4)
+
+    def call(self, x):
+        return functional_call(self.net, {"bias": torch.zeros(4)}, (x,))
+
+
+def recursive_over(net):
+    def call(x, depth=2):
+        if depth:
+            return call(x, depth - 1)
+        return functional_call(net, {"bias": torch.zeros(4)}, (x,))
+
+    return call
+
+
+def with_module(net, x):
+    return functional_call(net, {"bias": torch.zeros(4)}, (x,))
+
+
+WAYS = {
+    "bound method": lambda: (Holder().call,),
+    "recursive closure": lambda: (recursive_over(torch.nn.Linear(4, 4)),),
+    "static argument": lambda: (with_module, torch.nn.Linear(4, 4)),
+    "partial": lambda: (__import__("functools").partial(with_module, torch.nn.Linear(4, 4)),),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_replicas_of_every_way_to_refer_to_a_module(way, x):
+    function, *static = WAYS[way]()
+    f = jax_callable(function)
+    assert f.plan(*static, x).concurrency.mode == "replicated"
+    want = function(*static, torch.ones(3, 4)).detach()
+    np.testing.assert_allclose(f(*static, x), want, rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.grad(lambda x: f(*static, x).sum())(x),
+        jax.grad(lambda x: (x @ jnp.zeros((4, 4))).sum())(x) + _weights(function, static),
+        rtol=1e-5,
+    )
+
+
+def _weights(function, static):
+    tensor = torch.ones(3, 4, requires_grad=True)
+    return torch.autograd.grad(function(*static, tensor).sum(), tensor)[0].numpy()
