@@ -16,19 +16,32 @@ class Settings:
             its forward and its backward pass; above that the backward pass recomputes.
         process_timeout_seconds: In a run of many processes, how long a program waits at its
             first compilation for the other processes to compile it too; 0: not at all.
+        torch_threads: How many threads torch may use in all of XLA's threads together; each CPU
+            device has an equal share, and at least one. None: as many as there are cores.
     """
 
     residual_limit_bytes: int = 1 << 30
     process_timeout_seconds: int = 120
+    torch_threads: int | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in type(self).__annotations__:
             known = ", ".join(type(self).__annotations__)
             raise AttributeError(f"settings: expected one of {known}; got `{name}`.")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if name == "torch_threads":
+            if value is not None and not _is_count(value, at_least=1):
+                raise ValueError(
+                    f"settings.{name}: expected a number of threads, at least 1, or None; "
+                    f"got {value!r}."
+                )
+        elif not _is_count(value, at_least=0):
             unit = name.rpartition("_")[2]
             raise ValueError(f"settings.{name}: expected a number of {unit}, got {value!r}.")
         object.__setattr__(self, name, value)
+
+
+def _is_count(value: object, *, at_least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
 settings = Settings()

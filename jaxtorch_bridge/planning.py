@@ -46,6 +46,7 @@ from .torchside.linearize import Linearized
 from .torchside.native import native
 from .torchside.op import Keeper, TorchOp
 from .torchside.source import Terms
+from .torchside.threads import share_threads
 from .transfer import j2t, t2j
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ class Planner:
         self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool, whose: How
     ) -> tuple[Planned, list[torch.Tensor] | None]:
         register_targets(native())
+        share_threads(_cpu_devices())
         facts = self._facts(call, shapes)
         inputs, sizes = plan_inputs(self._spec, facts)
         inputs = mark_nondiff(self._label, inputs, self.options.nondiff)
@@ -369,6 +371,14 @@ def _output_paths(inference: Inference) -> list[tuple[str | int, ...]]:
 def x64_enabled() -> bool:
     """Whether JAX holds 64-bit dtypes here and now."""
     return bool(jax.dtypes.canonicalize_dtype(np.int64) == np.int64)
+
+
+def _cpu_devices() -> int:
+    """How many devices run on this process's cores."""
+    try:
+        return len(jax.local_devices(backend="cpu"))
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return 1
 
 
 def _is_any_array(leaf: Any) -> bool:

@@ -5,6 +5,7 @@
 
 #include "buffer_view.h"
 #include "stream_scope.h"
+#include "thread_entry.h"
 #include "torch_api.h"
 
 namespace jaxtorch {
@@ -261,7 +262,9 @@ ffi::Error Execute(OpState* state, ffi::RemainingArgs args, ffi::RemainingRets r
   if (PythonIsFinalizing()) {
     return ffi::Error::Internal(op->key + ": the Python interpreter is shutting down");
   }
+  const bool xlas_thread = ThreadIsXlas();
   GilScope gil;
+  if (xlas_thread) EnterThread();
   TorchStreamScope scope(device, stream);
   if (!scope.ok()) return RaisedFault(*op);
   std::vector<BufferView> inputs(args.size());

@@ -1,6 +1,7 @@
 // The Python module `jaxtorch_bridge._native`: registers ops and hands out the FFI handlers.
 #include "handler.h"
 #include "op_table.h"
+#include "thread_entry.h"
 #include "torch_api.h"
 
 namespace jaxtorch {
@@ -95,6 +96,11 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
   return capsule;
 }
 
+PyObject* SetThreadEntryFunction(PyObject*, PyObject* function) {
+  SetThreadEntry(function);
+  Py_RETURN_NONE;
+}
+
 PyObject* OpKeys(PyObject*, PyObject*) {
   std::vector<std::string> keys = OpTable::Keys();
   PyRef list = PyRef::Steal(PyList_New(0));
@@ -143,6 +149,8 @@ PyMethodDef kMethods[] = {
     {"set_agreement", SetAgreement, METH_O, "What the processes of a run agree on an op by."},
     {"register_op", RegisterOp, METH_VARARGS,
      "Add an op under a key; the capsule returned owns it. None if the key is taken."},
+    {"set_thread_entry", SetThreadEntryFunction, METH_O,
+     "Call this once in each of XLA's own threads, before it first runs torch."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
     {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
     {"state_type", StateType, METH_NOARGS, "Capsules that describe the per-executable state."},
