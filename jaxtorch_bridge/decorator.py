@@ -209,11 +209,11 @@ class JaxCallable(Generic[P, R]):
 
         May run the torch function, if it cannot be evaluated abstractly; `explain` tells.
         """
-        return self._planned(args, kwargs)[0].plan
+        return self._planned(args, kwargs).plan
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The plan for these arguments as text: what was chosen, and why not something better."""
-        planned, placement = self._planned(args, kwargs)
+        planned, placement = self._placed(args, kwargs)
         derived = [item.words for item in planned.op.derivatives]
         batches = [item.words for item in planned.op.batches]
         return explain_plan(
@@ -288,7 +288,10 @@ class JaxCallable(Generic[P, R]):
                 entry = self._entries.setdefault(key, Entry(self._planner, leaves))
         return entry
 
-    def _planned(
+    def _planned(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Planned:
+        return self._placed(args, kwargs)[0]
+
+    def _placed(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Planned, Placement | None]:
         leaves = sort_leaves(self._label, args, kwargs)
