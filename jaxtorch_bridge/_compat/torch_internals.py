@@ -259,7 +259,10 @@ def before_every_module(see: Callable[[torch.nn.Module, Any], None]) -> Iterator
     """Call ``see(module, arguments)`` before every module's forward, on whatever thread."""
     handle = torch.nn.modules.module.register_module_forward_pre_hook(see)
     try:
-        yield
+        with warnings.catch_warnings():
+            # A compiled module says that such hooks fire twice for it, which does no harm here.
+            warnings.filterwarnings("ignore", message="Using `torch.compile.* global hooks")
+            yield
     finally:
         handle.remove()
 
