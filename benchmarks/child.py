@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
-def run_child(script: str, *arguments: str) -> dict[str, Any]:
-    """Run a family's file as a program; its last line of output is JSON."""
+def run_child(script: str, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run a family's file as a program; its last line of output is JSON.
+
+    Args:
+        script: The file.
+        arguments: Its arguments.
+        env: Environment variables beside those of this process.
+    """
     done = subprocess.run(
-        [sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, script, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, **(env or {})},
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

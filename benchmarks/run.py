@@ -29,6 +29,7 @@ FAMILIES = (
     "training",
     "derivatives",
     "batching",
+    "devices",
     "memory",
     "growth",
     "imports",
