@@ -18,7 +18,7 @@ $(VENV)/.installed: $(BUILD_INPUTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# torch first: its pinned build must be there before anything else asks for a range of it.
 	$(PIP) torch scikit-build-core cmake ninja jaxlib
-	$(PIP) --no-build-isolation --editable ".[examples,test,lint,docs]"
+	$(PIP) --no-build-isolation --editable ".[cli,examples,test,lint,docs]"
 	touch $@
 
 demo: setup

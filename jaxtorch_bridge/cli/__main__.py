@@ -1,0 +1,5 @@
+"""``python -m jaxtorch_bridge.cli`` is ``jaxtorch``."""
+
+from . import main
+
+main()

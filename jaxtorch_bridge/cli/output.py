@@ -1,0 +1,51 @@
+"""What the subcommands share: exit codes, JSON, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+FINE = 0
+FINDINGS = 1
+USAGE = 2
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def print_json(data: Any) -> None:
+    """Print ``data`` as JSON on standard output."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def stop(message: str) -> NoReturn:
+    """Say on standard error what is wrong with the call, and exit with 2."""
+    typer.echo(f"jaxtorch: {message}", err=True)
+    raise typer.Exit(USAGE)
+
+
+def finish(findings: bool) -> NoReturn:
+    """Exit with 1 if there are findings, else with 0."""
+    raise typer.Exit(FINDINGS if findings else FINE)
+
+
+@contextmanager
+def errors_reported(*, as_json: bool) -> Iterator[None]:
+    """Print errors of this library instead of tracebacks, and exit with 1.
+
+    With ``as_json`` an invalid contract becomes ``{"error": ..., "problems": [...]}``.
+    """
+    from ..errors import BridgeError, SpecError
+
+    try:
+        yield
+    except BridgeError as error:
+        if as_json:
+            problems = error.problems if isinstance(error, SpecError) else ()
+            print_json({"error": str(error), "problems": [vars(one) for one in problems]})
+        else:
+            typer.echo(str(error), err=True)
+        raise typer.Exit(FINDINGS) from None
