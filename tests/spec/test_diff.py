@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import ast
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxtorch_bridge.spec.change import highest
+from jaxtorch_bridge.spec.diff import diff_specs, unsaid_by_version
+from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.spec.model import CallableSpec
+from jaxtorch_bridge.spec.versions import next_version, parse_version, version_problem
+
+BASE: dict[str, Any] = {
+    "schema": "jaxtorch/1",
+    "name": "attention",
+    "version": "1.2.3",
+    "function": "lib:attention",
+    "inputs": {
+        "q": "float32[batch, seq, dim]",
+        "k": "float32[batch, seq, dim]",
+        "label": "int64[batch]",
+        "mask": {
+            "dtype": "float32",
+            "shape": "[batch, 4]",
+            "optional": True,
+            "differentiable": False,
+        },
+    },
+    "static": {"causal": False},
+    "outputs": {
+        "out": "float32[batch, seq+1, dim]",
+        "found": "int64[count]",
+        "also": "int64[count]",
+    },
+    "vjp_depth": 2,
+    "residuals": "save",
+    "sharding": {"batch": "data"},
+}
+
+
+def changed(path: str = "", value: object = None, **fields: object) -> CallableSpec:
+    data = copy.deepcopy(BASE)
+    *parents, last = path.split(".")
+    place = data
+    for parent in parents:
+        place = place[parent]
+    if value is not None:
+        place[last] = value
+    elif path:
+        del place[last]
+    return load_spec({**data, **fields})
+
+
+OLD = load_spec(BASE)
+
+
+def found(old: CallableSpec, new: CallableSpec) -> list[tuple[str, str]]:
+    return [(one.level, one.path) for one in diff_specs(old, new)]
+
+
+def inputs(**arrays: object) -> CallableSpec:
+    return changed(inputs={**BASE["inputs"], **arrays})
+
+
+def outputs(**arrays: object) -> CallableSpec:
+    return changed(outputs={**BASE["outputs"], **arrays})
+
+
+LEAF = {"dtype": "float32", "shape": "[batch, seq, dim]"}
+CASES = {
+    "required input": (inputs(extra="float32[]"), [("breaking", "inputs.extra")]),
+    "optional input": (
+        inputs(extra={"dtype": "int32", "shape": "[batch]", "optional": True}),
+        [("additive", "inputs.extra")],
+    ),
+    "optional input in front": (
+        changed(
+            inputs={"e": {"dtype": "int32", "shape": "[]", "optional": True}, **BASE["inputs"]}
+        ),
+        [("breaking", "inputs.e")],
+    ),
+    "input removed": (changed("inputs.mask"), [("breaking", "inputs.mask")]),
+    "input required": (
+        changed("inputs.mask.optional", False),
+        [("breaking", "inputs.mask")],
+    ),
+    "input optional": (inputs(k={**LEAF, "optional": True}), [("additive", "inputs.k")]),
+    "input order": (
+        changed(inputs=dict(reversed(BASE["inputs"].items()))),
+        [("breaking", "inputs")],
+    ),
+    "input dtype": (changed("inputs.mask.dtype", "float64"), [("breaking", "inputs.mask")]),
+    "32-bit only": (inputs(label="int32[batch]"), [("breaking", "inputs.label")]),
+    "dimension fixed": (
+        changed("inputs.q", "float32[batch, 8, dim]"),
+        [("breaking", "inputs.q"), ("additive", "inputs.k")],
+    ),
+    "sizes apart": (inputs(k="float32[batch, keys, dim]"), [("additive", "inputs.k")]),
+    "size freed": (changed("inputs.mask.shape", "[batch, n]"), [("additive", "inputs.mask")]),
+    "size changed": (changed("inputs.mask.shape", "[batch, 5]"), [("breaking", "inputs.mask")]),
+    "sizes equal": (changed("inputs.mask.shape", "[batch, dim]"), [("breaking", "inputs.mask")]),
+    "rank": (changed("inputs.label", "int64[batch, 1]"), [("breaking", "inputs.label")]),
+    "any rank": (changed("inputs.label", "int64[..., batch]"), [("additive", "inputs.label")]),
+    "differentiable": (
+        changed("inputs.mask.differentiable", True),
+        [("additive", "inputs.mask")],
+    ),
+    "not differentiable": (inputs(q={**LEAF, "differentiable": False}), [("breaking", "inputs.q")]),
+    "input doc": (inputs(q={**LEAF, "doc": "queries"}), [("neutral", "inputs.q")]),
+    "output added": (outputs(more="float32[]"), [("breaking", "outputs.more")]),
+    "output removed": (changed("outputs.also"), [("breaking", "outputs.also")]),
+    "output order": (
+        changed(outputs=dict(reversed(BASE["outputs"].items()))),
+        [("breaking", "outputs")],
+    ),
+    "output dtype": (
+        outputs(out="bfloat16[batch, seq+1, dim]"),
+        [("breaking", "outputs.out")],
+    ),
+    "output size": (outputs(out="float32[batch, seq, dim]"), [("breaking", "outputs.out")]),
+    "output rank": (outputs(out="float32[batch, seq+1]"), [("breaking", "outputs.out")]),
+    "the same sum": (outputs(out="float32[batch, 1+seq, dim]"), [("neutral", "")]),
+    "output known": (outputs(also="int64[seq]"), [("additive", "outputs.also")]),
+    "output freed": (outputs(out="float32[batch, len, dim]"), [("breaking", "outputs.out")]),
+    "outputs apart": (outputs(also="int64[other]"), [("breaking", "outputs.also")]),
+    "group": (changed("inputs.q", {"x": "float32[batch, seq, dim]"}), None),
+    "static added": (changed("static", {"causal": False, "p": 0.5}), [("additive", "static.p")]),
+    "static removed": (changed("static"), [("breaking", "static.causal")]),
+    "static default": (changed("static", {"causal": True}), [("breaking", "static.causal")]),
+    "static type": (changed("static", {"causal": 0}), [("breaking", "static.causal")]),
+    "depth lower": (changed("vjp_depth", 1), [("breaking", "vjp_depth")]),
+    "depth higher": (changed("vjp_depth", 3), [("additive", "vjp_depth")]),
+    "depth unlimited": (changed("vjp_depth"), [("additive", "vjp_depth")]),
+    "residuals": (changed("residuals", "recompute"), [("neutral", "residuals")]),
+    "vmap_method": (changed("vmap_method", "sequential"), [("neutral", "vmap_method")]),
+    "verify": (changed("verify", True), [("neutral", "verify")]),
+    "execution": (
+        changed("execution", {"backend": "eager", "outputs": "copy"}),
+        [("neutral", "execution.backend"), ("neutral", "execution.outputs")],
+    ),
+    "sharding added": (
+        changed("sharding", {"batch": "data", "dim": "model"}),
+        [("additive", "sharding.dim")],
+    ),
+    "sharding removed": (changed("sharding"), [("breaking", "sharding.batch")]),
+    "sharding axis": (changed("sharding", {"batch": "x"}), [("breaking", "sharding.batch")]),
+    "mutates": (changed("mutates", ["q"]), [("breaking", "mutates")]),
+    "random": (changed("random", "key"), [("breaking", "random")]),
+    "function": (changed("function", "lib.ops:attention"), [("breaking", "function")]),
+    "no function": (changed("function"), [("breaking", "function")]),
+    "doc": (changed("doc", "What it does."), [("neutral", "doc")]),
+    "name": (changed("name", "attn"), [("breaking", "name")]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_kind_of_change(case):
+    new, expected = CASES[case]
+    if expected is None:
+        assert {level for level, _ in found(OLD, new)} == {"breaking"}
+    else:
+        assert found(OLD, new) == expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_additive_is_breaking_when_taken_back(case):
+    new, _ = CASES[case]
+    forth = highest(one.level for one in diff_specs(OLD, new))
+    back = highest(one.level for one in diff_specs(new, OLD))
+    if forth == "additive":
+        assert back == "breaking"
+    assert (forth == "neutral") == (back == "neutral")
+
+
+def test_a_dimension_renamed_everywhere_is_neutral():
+    text = str(BASE).replace("batch", "rows")
+    new = load_spec(ast.literal_eval(text))
+    changes = diff_specs(OLD, new)
+    assert [(one.level, one.text) for one in changes] == [
+        ("neutral", "dimension `batch` renamed to `rows`")
+    ]
+
+
+def test_names_that_change_places_are_renamed():
+    swapped = str(BASE).replace("seq", "?").replace("dim", "seq").replace("?", "dim")
+    assert {one.level for one in diff_specs(OLD, load_spec(ast.literal_eval(swapped)))} == {
+        "neutral"
+    }
+
+
+def test_leading_dimensions_that_become_free_keep_old_calls():
+    small = {**BASE, "sharding": {}, "inputs": {"x": "float32[b, n]"}}
+    old = load_spec({**small, "outputs": {"y": "float32[b, n+1]"}})
+    small["inputs"] = {"x": "float32[..., n]"}
+    new = load_spec({**small, "outputs": {"y": "float32[..., n+1]"}})
+    assert found(old, new) == [("additive", "inputs.x")]
+    assert highest(one.level for one in diff_specs(new, old)) == "breaking"
+
+
+def test_places_of_both_files(tmp_path):
+    text = "schema: jaxtorch/1\nname: f\nversion: 1.0.0\n{}inputs:\n  x: float32[n]\noutputs:\n"
+    (tmp_path / "old.yaml").write_text(text.format("") + "  y: float32[n]\n")
+    (tmp_path / "new.yaml").write_text(text.format("doc: d\n") + "  y: float32[n]\n  z: bool[]\n")
+    old, new = load_spec(tmp_path / "old.yaml"), load_spec(tmp_path / "new.yaml")
+    first, second = diff_specs(old, new)
+    assert (first.path, first.level) == ("outputs.z", "breaking")
+    assert first.old.endswith("old.yaml:7:3")
+    assert first.new.endswith("new.yaml:9:6")
+    assert (second.path, second.new.rsplit(":", 2)[1]) == ("doc", "4")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "level", "fine"),
+    [
+        ("1.2.3", "2.0.0", "breaking", True),
+        ("1.2.3", "1.3.0", "breaking", False),
+        ("1.2.3", "1.3.0", "additive", True),
+        ("1.2.3", "1.2.4", "additive", False),
+        ("1.2.3", "1.2.4", "neutral", True),
+        ("1.2.3", "1.2.3", "neutral", False),
+        ("1.2.3", "1.2.3", "none", True),
+        ("1.2.3", "1.2.2", "none", False),
+        ("0.2.3", "0.3.0", "breaking", True),
+        ("0.2.3", "1.0.0", "breaking", True),
+        ("0.2.3", "0.2.4", "breaking", False),
+        ("0.2.3", "0.2.4", "additive", True),
+        ("0.2.3", "0.2.3", "additive", False),
+    ],
+)
+def test_versions(old, new, level, fine):
+    problem = version_problem(parse_version(old), parse_version(new), level)
+    assert (problem is None) == fine
+
+
+def test_the_version_must_say_it():
+    new = changed("vjp_depth", 1, version="1.3.0")
+    assert unsaid_by_version(OLD, new, diff_specs(OLD, new)) == (
+        "the version goes from 1.2.3 to 1.3.0, but breaking changes need 2.0.0 or later"
+    )
+    new = changed("vjp_depth", 1, version="2.0.0")
+    assert unsaid_by_version(OLD, new, diff_specs(OLD, new)) is None
+    new = changed("doc", "A remark.")
+    assert unsaid_by_version(OLD, new, diff_specs(OLD, new)) is None
+
+
+_DIMENSIONS = st.sampled_from(["a", "b", "c", "3", "...", "a+1", "b*2"])
+_DTYPES = st.sampled_from(["float32", "int64", "bool", "bfloat16"])
+
+
+@st.composite
+def _arrays(draw: st.DrawFn, plain: bool) -> dict[str, str]:
+    tree = {}
+    for name in draw(st.lists(st.sampled_from("xyz"), unique=True, min_size=1)):
+        dimensions = draw(st.lists(_DIMENSIONS, max_size=3, unique=True))
+        tree[name] = f"{draw(_DTYPES)}[{', '.join(dimensions)}]"
+    if plain:
+        tree["last"] = "int32[a, b]"  # so that arithmetic has its names
+    return tree
+
+
+@st.composite
+def _specs(draw: st.DrawFn) -> CallableSpec:
+    return load_spec(
+        {
+            "schema": "jaxtorch/1",
+            "name": "f",
+            "version": "1.0.0",
+            "inputs": draw(_arrays(True)),
+            "outputs": draw(_arrays(False)),
+            "vjp_depth": draw(st.sampled_from([0, 1])),
+        }
+    )
+
+
+@given(_specs())
+def test_nothing_changed_from_itself(spec):
+    assert diff_specs(spec, load_spec(spec.to_dict())) == ()
+
+
+@settings(max_examples=300)
+@given(_specs(), _specs())
+def test_contracts_that_differ_have_changes_and_the_way_back_is_no_safer(old, new):
+    forth = {one.level for one in diff_specs(old, new)}
+    back = {one.level for one in diff_specs(new, old)}
+    assert bool(forth) == (old.digest() != new.digest()) == bool(back)
+    if forth and "breaking" not in forth and "additive" in forth:
+        assert "breaking" in back
+    if forth == {"neutral"}:
+        assert back == {"neutral"}
+
+
+@given(st.tuples(*[st.integers(0, 9)] * 3), st.sampled_from(["major", "minor", "patch"]))
+def test_a_greater_step_says_at_least_as_much(version, step):
+    after = next_version(version, step)
+    levels = [
+        lv for lv in ("neutral", "additive", "breaking") if not version_problem(version, after, lv)
+    ]
+    assert levels == ["neutral", "additive", "breaking"][: len(levels)]
+    assert version_problem(version, after, "none") is None
+
+
+def test_no_jax_and_no_torch(run_python):
+    script = (
+        "import sys, jaxtorch_bridge.spec.diff\n"
+        "print(sorted({'jax', 'torch', 'numpy', 'typer'} & set(sys.modules)))"
+    )
+    assert run_python(script).strip() == "[]"
