@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 import threading
@@ -84,8 +85,9 @@ def jax_callable(
 
     Args:
         function: The torch function.
-        spec: Its contract: a path to YAML, a mapping, or a `CallableSpec`. Enforced at trace
-            time and when running.
+        spec: Its contract: a path to YAML, a name and version of the registry (``attention@2``:
+            the newest 2.x), a mapping, or a `CallableSpec`. Enforced at trace time and when
+            running.
         example: Concrete positional arguments to run on once, where the outputs depend on
             values and abstract evaluation fails.
         name: Name for messages and op keys; default: the contract's, or the function's own.
@@ -135,11 +137,17 @@ def jax_callable(
     if spec is not None:
         from .spec.load import load_spec
 
-        contract = load_spec(spec)
+        contract = load_spec(spec, near=_folder_of(function))
         refuse_unsupported(contract)
         refuse_other_defaults(contract, function)
         options.refuse_contradiction(contract)
     return JaxCallable(function, contract, example, name, options)
+
+
+def _folder_of(function: Callable[..., Any]) -> str | None:
+    """The folder of the file that defines ``function``, where its project is looked for."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None else os.path.dirname(os.path.abspath(code.co_filename))
 
 
 class JaxCallable(Generic[P, R]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import yaml
 from pydantic import ValidationError
@@ -14,15 +14,24 @@ from .faults import Fault, Path, faults_of
 from .model import CallableSpec, Execution
 from .words import escaped, show
 
-__all__ = ["dump_spec", "load_spec"]
+__all__ = ["dump_spec", "load_file", "load_spec", "read_spec"]
 
 _FIELDS = tuple(info.alias or name for name, info in CallableSpec.model_fields.items())
 
 
 def load_spec(
     source: str | bytes | os.PathLike[str] | Mapping[str, object] | CallableSpec,
+    *,
+    near: str | None = None,
 ) -> CallableSpec:
     """The contract in ``source``: the path of a YAML file, its content as a dict, or itself.
+
+    A string such as ``attention@2`` that is no file is a name and a version for the registry:
+    the newest 2.x in the folders that ``JAXTORCH_SPECS`` or a ``pyproject.toml`` name.
+
+    Args:
+        source: What to read.
+        near: A folder above which to look for ``pyproject.toml`` before the current one.
 
     Raises:
         SpecError: If it is not valid. Holds every problem, with file, line and column when it
@@ -38,7 +47,13 @@ def load_spec(
     except TypeError:
         problem = SpecProblem("", "the path of a YAML file, a dict or a CallableSpec", show(source))
         raise SpecError("contract", (problem,)) from None
-    return _from_file(file)
+    if isinstance(source, str) and "@" in source and not os.path.exists(source):
+        # Here, as the registry reads files with this module.
+        from .registry import find_spec, is_reference
+
+        if is_reference(source):
+            return find_spec(source, near=near)
+    return load_file(file)
 
 
 def dump_spec(spec: CallableSpec) -> str:
@@ -60,9 +75,27 @@ def _from_mapping(data: Mapping[str, object]) -> CallableSpec:
         raise SpecError(name if isinstance(name, str) else "contract", problems) from None
 
 
-def _from_file(file: str) -> CallableSpec:
+def read_spec(raw: bytes, file: str) -> CallableSpec:
+    """The contract in ``raw``, the bytes of a YAML file that messages call ``file``.
+
+    Raises:
+        SpecError: If it is not valid.
+    """
+    return _read_spec(lambda: raw, file)
+
+
+def load_file(file: str) -> CallableSpec:
+    """The contract in the YAML file ``file``.
+
+    Raises:
+        SpecError: If it cannot be read or is not valid.
+    """
+    return _read_spec(lambda: _read(file), file)
+
+
+def _read_spec(read: Callable[[], bytes], file: str) -> CallableSpec:
     try:
-        document = read_document(_read(file), file)
+        document = read_document(read(), file)
     except DocumentError as error:
         line, column = error.position or (None, None)
         path = _dotted(error.path)
@@ -79,6 +112,10 @@ def _read(file: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         hint = " (this is YAML text; pass a path or a dict)" if "\n" in file else ""
+        if not hint and not os.path.exists(file) and file.replace(".", "_").isidentifier():
+            from .registry import explain_bare_name
+
+            hint = explain_bare_name(file)
         raise DocumentError("a readable file", f"{reason}{hint}") from None
 
 
