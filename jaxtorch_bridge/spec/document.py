@@ -6,6 +6,7 @@ cycles, tags that would build Python objects are refused, and a key may appear o
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,8 @@ class Document:
     faults: tuple[tuple[Fault, Position], ...]
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader up to the node graph, with a limit on depth."""
+class _Limits:
+    """Composes the node graph with a limit on depth and number; mixed into a loader."""
 
     depth = 0
     count = 0
@@ -77,14 +78,37 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
         if self.depth > DEEPEST:
-            place = _position(self.peek_event())  # type: ignore[no-untyped-call]
+            place = _position(self.peek_event())  # type: ignore[attr-defined]
             raise DocumentError(f"at most {DEEPEST} nested levels", "a deeper one", place)
         self.count += 1
         if self.count > MOST_NODES:
             raise DocumentError(f"at most {MOST_NODES} values and names", "more")
-        node = super().compose_node(parent, index)
+        node = super().compose_node(parent, index)  # type: ignore[misc]
         self.depth -= 1
         return node
+
+
+class _Loader(_Limits, yaml.SafeLoader):
+    """PyYAML's safe loader up to the node graph; its errors are the ones that people read."""
+
+
+_loaders: list[Any] = [_Loader]
+if yaml.__with_libyaml__:
+    from yaml.composer import Composer
+    from yaml.constructor import SafeConstructor
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]
+    from yaml.resolver import Resolver
+
+    class _FastLoader(_Limits, Composer, CParser, SafeConstructor, Resolver):
+        """The same with libyaml's parser, several times as fast."""
+
+        def __init__(self, text: str) -> None:
+            CParser.__init__(self, text)
+            Composer.__init__(self)
+            SafeConstructor.__init__(self)
+            Resolver.__init__(self)
+
+    _loaders.append(_FastLoader)
 
 
 class Dumper(yaml.SafeDumper):
@@ -95,7 +119,7 @@ class Dumper(yaml.SafeDumper):
         return True
 
 
-for _yaml_class in (_Loader, Dumper):
+for _yaml_class in (*_loaders, Dumper):
     _yaml_class.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+0123456789."))
 
 
@@ -109,12 +133,11 @@ def read_document(raw: bytes, file: str) -> Document:
         raise DocumentError(f"a file of at most {MOST_BYTES} bytes", "a larger one")
     text = _decode(raw)
     try:
-        loader = _Loader(text)
+        loader, node = _compose(text)
     except yaml.reader.ReaderError as error:
         found = f"the character U+{error.character:04X}"
         place = _position_after(text[: error.position])
         raise DocumentError("printable text", found, place) from None
-    node = _compose(loader)
     if node is None:
         raise DocumentError("a mapping", "an empty file", (1, 1))
     walk = _Walk(loader)
@@ -131,7 +154,13 @@ def _decode(raw: bytes) -> str:
         raise DocumentError("text in UTF-8", found, _position_after(before)) from None
 
 
-def _compose(loader: _Loader) -> yaml.Node | None:
+def _compose(text: str) -> tuple[Any, yaml.Node | None]:
+    """The node graph, and the loader that made it."""
+    with contextlib.suppress(yaml.YAMLError):
+        fast = _loaders[-1](text)
+        return fast, fast.get_single_node()
+    # Once more, for the words and place of the error.
+    loader = _Loader(text)
     try:
         node: yaml.Node | None = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -140,7 +169,7 @@ def _compose(loader: _Loader) -> yaml.Node | None:
         found = ", ".join(part for part in (error.context, error.problem) if part)
         hint = " (inside { } put shapes in quotes)" if "got '['" in found else ""
         raise DocumentError("valid YAML", found + hint, position) from None
-    return node
+    return loader, node
 
 
 def _position(item: Any) -> Position:
@@ -155,7 +184,7 @@ def _position_after(text: str) -> Position:
 class _Walk:
     """One pass over the node graph, aliases written out."""
 
-    def __init__(self, loader: _Loader) -> None:
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
         self._count = 0
         self._open: set[int] = set()
