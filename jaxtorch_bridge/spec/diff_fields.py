@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from .diff_constraints import constraint_changes
 from .diff_shapes import Found, ShapePair
 from .model import CallableSpec, Scalar
 from .shapes import Name
@@ -21,6 +22,7 @@ def field_changes(old: CallableSpec, new: CallableSpec, pair: ShapePair) -> Iter
         yield "neutral", ("doc",), "changed"
     yield from _function(old.function, new.function)
     yield from _static(old, new)
+    yield from constraint_changes(old, new, pair)
     yield from _depth(old.vjp_depth, new.vjp_depth)
     for name in _HOW:
         if getattr(old, name) != getattr(new, name):

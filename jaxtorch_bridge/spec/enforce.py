@@ -61,7 +61,8 @@ def bind_inputs(spec: CallableSpec, leaves: Mapping[Path, ShapeAndDtype], *, x64
             stand for their 32-bit ones; 32-bit integers always do for 64-bit ones.
 
     Raises:
-        SpecMismatchError: If an input is missing, not listed, or has another rank, size or dtype.
+        SpecMismatchError: If an input is missing, not listed, or has another rank, size or dtype,
+            or if a constraint does not hold.
     """
     known = dict(spec.input_leaves())
     _check_names(spec, known, leaves)
@@ -77,7 +78,27 @@ def bind_inputs(spec: CallableSpec, leaves: Mapping[Path, ShapeAndDtype], *, x64
     for step in (_bind, _check):
         for path, leaf, (shape, _) in given:
             step(binder, _Subject(spec, "input", path), leaf, shape, "Make both agree.")
+    _check_constraints(spec, binder.sizes)
     return binder.sizes
+
+
+def _check_constraints(spec: CallableSpec, sizes: Sizes) -> None:
+    for index, constraint in enumerate(spec.constraints):
+        try:
+            kept = constraint.holds(sizes.named)
+            found = f"{constraint.with_sizes(sizes.named)}"
+        except ZeroDivisionError:
+            kept, found = False, "a division by zero"
+        # None: it speaks of a dimension that only a left-out optional input has.
+        if kept is False:
+            raise SpecMismatchError(
+                f"{spec.label}, constraint `{constraint}`: expected it to hold; got {found}. "
+                f"Sizes: {sizes}. Call it with other sizes, or change the contract. "
+                f"[{spec.where(f'constraints.{index}')}]",
+                callable_name=spec.label,
+                argument=str(constraint),
+                sizes=sizes.named,
+            )
 
 
 def _check_names(

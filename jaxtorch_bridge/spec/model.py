@@ -24,12 +24,13 @@ from pydantic import (
 )
 
 from ..planner.options import VmapMethod
+from .constraints import Constraint, parse_constraint
 from .faults import Fault, fault, raise_faults
 from .frozen import FrozenDict
 from .nodes import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
 from .positions import Positions
 from .readby import ReadBy
-from .shapes import names_in
+from .shapes import ShapeSyntaxError, names_in
 from .tensor import TensorSpec
 from .words import did_you_mean, listed, show
 
@@ -107,6 +108,27 @@ def _read_names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _read_constraints(value: object) -> tuple[Constraint, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise fault("a list of constraints, such as `dim % heads == 0`", show(value))
+    faults = []
+    constraints = []
+    for index, one in enumerate(value):
+        if isinstance(one, Constraint):
+            constraints.append(one)
+            continue
+        if not isinstance(one, str):
+            expected = "a constraint, such as `dim % heads == 0`"
+            faults.append(Fault(expected, show(one), (str(index),)))
+            continue
+        try:
+            constraints.append(parse_constraint(one))
+        except ShapeSyntaxError as error:
+            faults.append(Fault(error.expected, error.found, (str(index),)))
+    raise_faults(faults)
+    return tuple(constraints)
+
+
 def _unbound_expressions(inputs: FrozenDict[str, Node]) -> Iterator[Fault]:
     """Expressions over names that no input's shape can tell."""
     leaves = leaves_of(inputs)
@@ -148,6 +170,7 @@ class CallableSpec(BaseModel):
         inputs: The array arguments by name.
         static: The other arguments by name, with their defaults.
         outputs: The arrays that come back, by name.
+        constraints: Comparisons of dimensions that every call must meet.
         vjp_depth: The highest order of reverse differentiation a caller may take, or None.
         residuals: Whether the forward saves what the backward needs.
         vmap_method: What ``jax.vmap`` does.
@@ -169,6 +192,7 @@ class CallableSpec(BaseModel):
     inputs: Annotated[FrozenDict[str, Node], ReadBy(read_tree)]
     static: Annotated[FrozenDict[str, Scalar], ReadBy(_read_static)] = FrozenDict()
     outputs: Annotated[FrozenDict[str, Node], ReadBy(read_tree)]
+    constraints: Annotated[tuple[Constraint, ...], ReadBy(_read_constraints)] = ()
     vjp_depth: Annotated[StrictInt, Field(ge=0)] | None = None
     residuals: Literal["save", "recompute", "auto"] = "auto"
     vmap_method: VmapMethod = "torch_vmap"
@@ -214,6 +238,20 @@ class CallableSpec(BaseModel):
             if name in info.data.get("inputs", ())
         )
         return static
+
+    @field_validator("constraints")
+    @classmethod
+    def _constrained_dimensions_exist(
+        cls, constraints: tuple[Constraint, ...], info: ValidationInfo
+    ) -> tuple[Constraint, ...]:
+        if "inputs" in info.data:
+            known = _dimension_names(info.data["inputs"])
+            raise_faults(
+                Fault(_one_of("dimensions of the inputs", name, known), show(name), (str(index),))
+                for index, one in enumerate(constraints)
+                for name in sorted(one.names - known)
+            )
+        return constraints
 
     @field_validator("sharding")
     @classmethod
@@ -353,4 +391,6 @@ def _plain(value: Any) -> Any:
         return {name: _plain(child) for name, child in value.items()}
     if isinstance(value, TensorSpec):
         return value.to_data()
+    if isinstance(value, Constraint):
+        return str(value)
     return [_plain(child) for child in value] if isinstance(value, tuple) else value

@@ -13,7 +13,8 @@ from typing import Literal, TypeAlias, cast
 
 from .words import quote
 
-Operator = Literal["+", "-", "*", "//"]
+# `%` only in constraints: no array has a remainder for a size.
+Operator = Literal["+", "-", "*", "//", "%"]
 
 # Generous for people, small enough that hostile text costs nothing.
 _LONGEST_TEXT = 1000
@@ -22,9 +23,10 @@ _MOST_OPERATIONS = 64
 _DEEPEST_PARENTHESES = 16
 
 _TOKEN = re.compile(
-    r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<size>[0-9]+)|(?P<sign>\.\.\.|//|[\[\](),+*-])"
+    r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<size>[0-9]+)|(?P<sign>\.\.\.|//|[=!<>]=|[\[\](),+*%<>-])"
 )
-_PRECEDENCE: dict[Operator, int] = {"+": 1, "-": 1, "*": 2, "//": 2}
+COMPARISONS = ("==", "!=", "<=", ">=", "<", ">")
+_PRECEDENCE: dict[Operator, int] = {"+": 1, "-": 1, "*": 2, "//": 2, "%": 2}
 
 
 class ShapeSyntaxError(ValueError):
@@ -134,7 +136,7 @@ def evaluate(term: Term, sizes: Mapping[str, int]) -> int | None:
     """The size of ``term``, or None while one of its names has none.
 
     Raises:
-        ZeroDivisionError: For ``//`` with a divisor that is 0.
+        ZeroDivisionError: For ``//`` and ``%`` with a divisor that is 0.
     """
     if isinstance(term, Name):
         return sizes.get(term.name)
@@ -147,6 +149,8 @@ def evaluate(term: Term, sizes: Mapping[str, int]) -> int | None:
         return left + right
     if term.operator == "-":
         return left - right
+    if term.operator == "%":
+        return left % right
     return left * right if term.operator == "*" else left // right
 
 
@@ -181,6 +185,22 @@ def parse_dimension(text: str) -> Dimension:
     return dimension
 
 
+def parse_comparison(text: str) -> tuple[Term, str, Term]:
+    """Both sides and the sign of a comparison, such as ``dim % heads == 0``.
+
+    Raises:
+        ShapeSyntaxError: If it is none.
+    """
+    parser = _Parser(text, 0, ("*", "//", "%"))
+    left = parser.term()
+    if parser.here.text not in COMPARISONS:
+        raise parser.unexpected("one of `== != <= >= < >`")
+    sign = parser.advance().text
+    right = parser.term()
+    parser.finish("the end of the comparison")
+    return left, sign, right
+
+
 @dataclass(frozen=True)
 class _Token:
     kind: str
@@ -191,8 +211,9 @@ class _Token:
 class _Parser:
     """Recursive descent: dimension > sum > product > factor."""
 
-    def __init__(self, text: str, start: int) -> None:
+    def __init__(self, text: str, start: int, products: tuple[str, ...] = ("*", "//")) -> None:
         self._text = text
+        self._products = products
         if len(text) > _LONGEST_TEXT:
             raise ShapeSyntaxError(
                 f"a shape of at most {_LONGEST_TEXT} characters", f"{len(text)} characters", 1
@@ -214,19 +235,22 @@ class _Parser:
 
     def take(self, text: str, expected: str) -> None:
         if self.here.text != text:
-            raise self._unexpected(expected)
+            raise self.unexpected(expected)
         self.advance()
 
     def finish(self, expected: str) -> None:
         if self.here.kind != "end":
-            raise self._unexpected(expected)
+            raise self.unexpected(expected)
 
     def dimension(self, before: list[Dimension]) -> Dimension:
         if self.here.text == "...":
             if any(isinstance(one, Rest) for one in before):
-                raise self._unexpected("`...` at most once in a shape")
+                raise self.unexpected("`...` at most once in a shape")
             self.advance()
             return Rest()
+        return self.term()
+
+    def term(self) -> Term:
         self._operations = 0
         return self._sum()
 
@@ -238,14 +262,14 @@ class _Parser:
 
     def _product(self) -> Term:
         term = self._factor()
-        while self.here.text in ("*", "//"):
+        while self.here.text in self._products:
             term = Operation(self._operator(), term, self._factor())
         return term
 
     def _operator(self) -> Operator:
         self._operations += 1
         if self._operations > _MOST_OPERATIONS:
-            raise self._unexpected(f"at most {_MOST_OPERATIONS} operations in a dimension")
+            raise self.unexpected(f"at most {_MOST_OPERATIONS} operations in a dimension")
         return cast(Operator, self.advance().text)
 
     def _factor(self) -> Term:
@@ -254,16 +278,16 @@ class _Parser:
             return Name(self.advance().text)
         if token.kind == "size":
             if len(token.text) > _LONGEST_SIZE:
-                raise self._unexpected(f"a size of at most {_LONGEST_SIZE} digits")
+                raise self.unexpected(f"a size of at most {_LONGEST_SIZE} digits")
             return Size(int(self.advance().text))
         if token.text == "(":
             return self._parenthesis()
-        raise self._unexpected("a dimension: a name, a size, `...` or arithmetic over them")
+        raise self.unexpected("a dimension: a name, a size, `...` or arithmetic over them")
 
     def _parenthesis(self) -> Term:
         self._depth += 1
         if self._depth > _DEEPEST_PARENTHESES:
-            raise self._unexpected(f"at most {_DEEPEST_PARENTHESES} nested parentheses")
+            raise self.unexpected(f"at most {_DEEPEST_PARENTHESES} nested parentheses")
         self.advance()
         term = self._sum()
         self.take(")", "`)`")
@@ -286,7 +310,7 @@ class _Parser:
             at = match.end()
         return (*tokens, _Token("end", "", len(self._text) + 1))
 
-    def _unexpected(self, expected: str) -> ShapeSyntaxError:
+    def unexpected(self, expected: str) -> ShapeSyntaxError:
         return self._error(expected, self.here)
 
     def _error(self, expected: str, token: _Token) -> ShapeSyntaxError:
