@@ -11,7 +11,7 @@ from .model import CallableSpec, Scalar
 from .shapes import Name
 
 # Fields that say how a call is run, not what it takes or gives.
-_HOW = ("residuals", "vmap_method", "verify")
+_HOW = ("residuals", "vmap_method", "verify", "concurrency")
 
 
 def field_changes(old: CallableSpec, new: CallableSpec, pair: ShapePair) -> Iterator[Found]:

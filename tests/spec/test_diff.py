@@ -137,6 +137,7 @@ CASES = {
     "depth unlimited": (changed("vjp_depth"), [("additive", "vjp_depth")]),
     "residuals": (changed("residuals", "recompute"), [("neutral", "residuals")]),
     "vmap_method": (changed("vmap_method", "sequential"), [("neutral", "vmap_method")]),
+    "concurrency": (changed("concurrency", "locked"), [("neutral", "concurrency")]),
     "verify": (changed("verify", True), [("neutral", "verify")]),
     "execution": (
         changed("execution", {"backend": "eager", "outputs": "copy"}),
@@ -309,3 +310,12 @@ def test_no_jax_and_no_torch(run_python):
         "print(sorted({'jax', 'torch', 'numpy', 'typer'} & set(sys.modules)))"
     )
     assert run_python(script).strip() == "[]"
+
+
+def test_no_field_is_forgotten():
+    fields = set(CallableSpec.model_fields) - {"schema_id", "version"}
+    assert fields == {
+        *("name", "function", "doc", "inputs", "static", "outputs", "constraints", "vjp_depth"),
+        *("residuals", "vmap_method", "verify", "concurrency", "sharding", "mutates", "random"),
+        "execution",
+    }, "teach jaxtorch_bridge.spec.diff the new field, and the schema"

@@ -1,0 +1,197 @@
+"""The JSON Schema of contract files, for editors.
+
+It says what a file may look like. What needs the whole contract (an expression over a dimension
+that no input has, say) only `load_spec` finds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import keyword
+import re
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from .. import dtypes
+from ..planner.options import VmapMethod
+from .model import CallableSpec, Execution
+from .tensor import TensorSpec
+
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+# Whether parentheses match is more than a regular expression can tell.
+_ATOM = rf"(?:\(\s*)*(?:{_NAME}|[0-9]{{1,18}})(?:\s*\))*"
+_TERM = rf"{_ATOM}(?:\s*(?:\+|-|\*|//)\s*{_ATOM})*"
+_DIMENSION = rf"(?:\.\.\.|{_TERM})"
+_SHAPE = rf"\[\s*(?:{_DIMENSION}(?:\s*,\s*{_DIMENSION})*\s*)?\]\s*"
+_SIDE = rf"{_ATOM}(?:\s*(?:\+|-|\*|//|%)\s*{_ATOM})*"
+# Letters of any script, as in Python; no ASCII punctuation but the underscore.
+_LETTER = r"[^\s!-/:-@\[-^`{-~]"
+_IDENTIFIER = rf"(?![0-9])(?!(?:{'|'.join(keyword.kwlist)})(?![^\s!-/:-@\[-^`{{-~])){_LETTER}+"
+_DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"
+
+
+def schema_text() -> str:
+    """The schema as JSON text, the same in every process."""
+    return json.dumps(contract_schema(), indent=2) + "\n"
+
+
+def contract_schema() -> dict[str, Any]:
+    """The schema of a contract file, in JSON Schema's draft 2020-12."""
+    named = {"propertyNames": {"pattern": f"^{_IDENTIFIER}$"}}
+    properties: dict[str, Any] = {
+        "schema": {"const": "jaxtorch/1"},
+        "name": {"type": "string", "pattern": f"^{_DOTTED}$"},
+        "version": {
+            "type": "string",
+            "pattern": r"^(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$",
+        },
+        "function": {"type": ["string", "null"], "pattern": f"^{_DOTTED}:{_DOTTED}$"},
+        "doc": {"type": ["string", "null"]},
+        "inputs": {"type": "object", **named, "additionalProperties": _ref("input")},
+        "static": {
+            "type": "object",
+            **named,
+            "additionalProperties": {"type": ["boolean", "number", "string", "null"]},
+        },
+        "outputs": {
+            "type": "object",
+            **named,
+            "minProperties": 1,
+            "additionalProperties": _ref("output"),
+        },
+        "constraints": {
+            "type": "array",
+            "items": {
+                "type": "string",
+                "pattern": rf"^\s*{_SIDE}\s*(?:==|!=|<=|>=|<|>)\s*{_SIDE}\s*$",
+                "examples": ["dim % heads == 0"],
+            },
+        },
+        "vjp_depth": {"type": ["integer", "null"], "minimum": 0},
+        "residuals": _choice(CallableSpec, "residuals"),
+        "vmap_method": {"enum": list(get_args(VmapMethod)), "default": "torch_vmap"},
+        "verify": {"type": "boolean", "default": False},
+        "sharding": {
+            "type": "object",
+            **named,
+            "additionalProperties": {"type": "string", "minLength": 1},
+        },
+        "mutates": {"type": "array", "uniqueItems": True, "items": {"type": "string"}},
+        "random": _choice(CallableSpec, "random"),
+        "concurrency": {"enum": ["parallel", "locked", "replicated", None]},
+        "execution": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": _described(
+                Execution, {name: _choice(Execution, name) for name in Execution.model_fields}
+            ),
+        },
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "jaxtorch contract",
+        "description": _first_line(CallableSpec),
+        "type": "object",
+        "required": ["schema", "name", "version", "inputs", "outputs"],
+        "additionalProperties": False,
+        "properties": _described(CallableSpec, properties, {"schema_id": "schema"}),
+        "$defs": {
+            "dtype": {"enum": list(dtypes.DTYPES)},
+            "shape": _shape(),
+            "shorthand": _shorthand(),
+            "input": _node("input", optional={"type": "boolean", "default": False}),
+            "output": _node("output", optional={"const": False}),
+        },
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _choice(model: type[BaseModel], name: str) -> dict[str, Any]:
+    info = model.model_fields[name]
+    return {"enum": list(get_args(info.annotation)), "default": info.default}
+
+
+def _shape() -> dict[str, Any]:
+    dimension = {
+        "anyOf": [
+            {"type": "integer", "minimum": 0, "exclusiveMaximum": 10**18},
+            {"type": "string", "pattern": rf"^\s*{_DIMENSION}\s*$"},
+        ]
+    }
+    return {
+        "description": "Dimensions: names, sizes, `...`, or arithmetic over names.",
+        "examples": ["[batch, 3]", "[..., seq+1]"],
+        "anyOf": [
+            {"type": "string", "pattern": rf"^\s*{_SHAPE}$"},
+            {"type": "array", "items": dimension},
+        ],
+    }
+
+
+def _shorthand() -> dict[str, Any]:
+    known = "|".join(dtypes.DTYPES)
+    return {
+        "description": "A dtype and a shape.",
+        "type": "string",
+        "pattern": rf"^\s*(?:{known})\s*{_SHAPE}$",
+        "examples": ["float32[batch, 3]", "int64[]"],
+    }
+
+
+def _node(kind: str, optional: dict[str, Any]) -> dict[str, Any]:
+    """An array, a group of nodes or a list of them; the form decides, for short complaints."""
+    fields = {
+        "dtype": _ref("dtype"),
+        "shape": _ref("shape"),
+        "differentiable": {"type": "boolean"},
+        "optional": optional,
+        "doc": {"type": ["string", "null"]},
+    }
+    without = [row.name for row in dtypes.DTYPES.values() if not row.differentiable]
+    array = {
+        "required": ["dtype", "shape"],
+        "additionalProperties": False,
+        "properties": _described(TensorSpec, fields),
+        "if": {"properties": {"dtype": {"enum": without}}},
+        "then": {"properties": {"differentiable": {"const": False}}},
+    }
+    group = {
+        "additionalProperties": _ref(kind),
+        "propertyNames": {"minLength": 1},
+    }
+    return {
+        "description": f"One {kind}: `float32[batch, 3]`, a mapping with dtype and shape, a "
+        "group of named arrays, or a list.",
+        "type": ["string", "object", "array"],
+        "allOf": [
+            {"if": {"type": "string"}, "then": _ref("shorthand")},
+            {"if": {"type": "array"}, "then": {"items": _ref(kind)}},
+            {
+                "if": {"type": "object"},
+                "then": {"if": {"required": ["dtype"]}, "then": array, "else": group},
+            },
+        ],
+    }
+
+
+def _described(
+    model: type[BaseModel], properties: dict[str, Any], aliases: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """``properties``, each with what the model's docstring says of it."""
+    texts = {(aliases or {}).get(name, name): text for name, text in _attributes(model).items()}
+    return {name: {"description": texts[name], **rest} for name, rest in properties.items()}
+
+
+def _attributes(model: type[BaseModel]) -> dict[str, str]:
+    section = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.replace("``", "`").split()) for name, text in found}
+
+
+def _first_line(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").partition("\n")[0]
