@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 from ..errors import SpecError, SpecProblem
 from .document import MOST_BYTES, Document, DocumentError, Dumper, read_document
 from .faults import Fault, Path, faults_of
+from .formats import is_older, migrate, newer_format
 from .model import CallableSpec, Execution
 from .words import escaped, show
 
@@ -66,11 +69,10 @@ def dump_spec(spec: CallableSpec) -> str:
 
 def _from_mapping(data: Mapping[str, object]) -> CallableSpec:
     try:
-        return CallableSpec.model_validate(dict(data))
-    except ValidationError as error:
-        problems = tuple(
-            SpecProblem(_dotted(one.path), one.expected, one.found) for one in _faults(error)
-        )
+        return CallableSpec.model_validate(_in_current_format(dict(data)))
+    except (ValidationError, _NewerFormat) as error:
+        faults = _faults(error) if isinstance(error, ValidationError) else (error.fault,)
+        problems = tuple(SpecProblem(_dotted(one.path), one.expected, one.found) for one in faults)
         name = data.get("name")
         raise SpecError(name if isinstance(name, str) else "contract", problems) from None
 
@@ -125,7 +127,10 @@ def _from_document(document: Document) -> CallableSpec:
     spec = None
     if isinstance(document.data, dict):
         try:
-            spec = CallableSpec.model_validate(document.data)
+            spec = CallableSpec.model_validate(_in_current_format(document.data))
+        except _NewerFormat as error:
+            # What else looks wrong may be right in that format.
+            placed = [(error.fault, _place(error.fault, document))]
         except ValidationError as error:
             placed += [(one, _place(one, document)) for one in _faults(error)]
     else:
@@ -135,6 +140,21 @@ def _from_document(document: Document) -> CallableSpec:
         placed.sort(key=lambda pair: pair[1])
         raise SpecError(file, tuple(_problem(one, file, *position) for one, position in placed))
     return spec.located(document.positions)
+
+
+class _NewerFormat(Exception):
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+
+
+def _in_current_format(data: dict[str, Any]) -> dict[str, Any]:
+    fault = newer_format(data)
+    if fault is not None:
+        raise _NewerFormat(fault)
+    if is_older(data):
+        data = copy.deepcopy(data)  # it may be the caller's
+        migrate(data)
+    return data
 
 
 def _faults(error: ValidationError) -> tuple[Fault, ...]:
