@@ -1,0 +1,108 @@
+# Made by `jaxtorch stubs` from contracts. Change those and run it again.
+#   attention@1.10.0 (not 1.9.0): attention
+#   shapes@1.0.0: shapes
+# ruff: noqa
+# fmt: off
+# pyright: reportIncompleteStub=false
+
+from typing import Any, overload
+from jax import Array
+from jaxtorch_bridge import JaxCallable
+from jaxtyping import BFloat16, Bool, Complex64, Float16, Float32, Float64, Float8e4m3fn, Int64, Shaped, UInt16, UInt8
+from torch import Tensor
+
+# What the contracts do not speak of.
+def __getattr__(name: str) -> Any: ...
+
+class _Attention(JaxCallable[..., Any]):
+    @overload
+    def __call__(
+        self,
+        /,
+        q: Float32[Array, "batch heads seq dim"],
+        k: Float32[Array, "batch heads keys dim"],
+        v: Float32[Array, "batch heads keys dim"],
+        mask: Bool[Array, "batch keys"] | None = None,
+        *,
+        causal: bool = False,
+        scale: Any = None,
+    ) -> Float32[Array, "batch heads seq dim"]:
+        """Scaled dot-product attention over heads.
+
+        Contract attention@1.10.0.
+
+        Args:
+            mask: True where a key may be looked at.
+                Left out, all may be.
+
+        Returns:
+            out: One row for each query.
+        """
+    @overload
+    def __call__(
+        self,
+        /,
+        q: Float32[Tensor, "batch heads seq dim"],
+        k: Float32[Tensor, "batch heads keys dim"],
+        v: Float32[Tensor, "batch heads keys dim"],
+        mask: Bool[Tensor, "batch keys"] | None = None,
+        *,
+        causal: bool = False,
+        scale: Any = None,
+    ) -> Float32[Tensor, "batch heads seq dim"]: ...
+
+class _Shapes(JaxCallable[..., Any]):
+    @overload
+    def __call__(
+        self,
+        /,
+        named: BFloat16[Array, "n m"],
+        fixed: Int64[Array, "3 0"],
+        any_rank: UInt8[Array, "... n"],
+        middle: Float16[Array, "n ... m"],
+        scalar: Complex64[Array, ""],
+        small: Float8e4m3fn[Array, "n"],
+        exponent: Shaped[Array, "n"],
+        *,
+        flag: bool = True,
+        count: int = 2,
+        rate: float = 0.001,
+        endless: float = ...,
+        mode: str = 'it\'s "so"',
+        label: Any = None,
+    ) -> tuple[Float64[Array, "n+1 n-m 2*n (n+m)*2 n//2 n-(m-1)"], UInt16[Array, "... n"], Bool[Array, ""]]:
+        """Every form of a dimension, and every type of a static argument.
+
+        Contract shapes@1.0.0.
+        """
+    @overload
+    def __call__(
+        self,
+        /,
+        named: BFloat16[Tensor, "n m"],
+        fixed: Int64[Tensor, "3 0"],
+        any_rank: UInt8[Tensor, "... n"],
+        middle: Float16[Tensor, "n ... m"],
+        scalar: Complex64[Tensor, ""],
+        small: Float8e4m3fn[Tensor, "n"],
+        exponent: Shaped[Tensor, "n"],
+        *,
+        flag: bool = True,
+        count: int = 2,
+        rate: float = 0.001,
+        endless: float = ...,
+        mode: str = 'it\'s "so"',
+        label: Any = None,
+    ) -> tuple[Float64[Tensor, "n+1 n-m 2*n (n+m)*2 n//2 n-(m-1)"], UInt16[Tensor, "... n"], Bool[Tensor, ""]]: ...
+
+attention: _Attention
+"""Scaled dot-product attention over heads.
+
+Contract attention@1.10.0.
+"""
+
+shapes: _Shapes
+"""Every form of a dimension, and every type of a static argument.
+
+Contract shapes@1.0.0.
+"""
