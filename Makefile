@@ -10,7 +10,7 @@ BUILD_INPUTS := pyproject.toml $(CONSTRAINTS) $(wildcard native_src/*)
 MATRIX_PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3; do \
   $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo test lint typecheck bench docs gpu-check matrix matrix-python clean
+.PHONY: setup demo test lint typecheck bench docs golden gpu-check matrix matrix-python clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +34,10 @@ lint: setup
 
 typecheck: setup
 	$(BIN)/mypy
+
+# After a change to stubs that is meant; look at the difference before committing it.
+golden: setup
+	$(BIN)/jaxtorch stubs tests/golden/specs --out tests/golden/stubs --dict-outputs scale
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
