@@ -36,6 +36,7 @@ def render(module: StubModule, as_dict: Collection[str] = ()) -> str:
         module: Its functions.
         as_dict: Names of the contracts whose functions return several outputs in a dict.
     """
+    functions = {function.qualname for function in module.functions}
     names = Names(_given_names(module))
     body = _Scope()
     definitions: list[str] = []
@@ -44,15 +45,13 @@ def render(module: StubModule, as_dict: Collection[str] = ()) -> str:
         definitions += _callable_class(function, holder, names, function.spec.name in as_dict)
         body.add(function, holder)
     declarations = body.lines(names)
-    rest = f"def __getattr__(name: {names.use('str')}) -> {names.use('Any')}: ..."
+    rest = [] if ("__getattr__",) in functions else [*_other_names(names), ""]
     lines = [
         *_header(module),
         "",
         *names.imports(),
         "",
-        "# What the contracts do not speak of.",
-        rest,
-        "",
+        *rest,
         *definitions,
         *declarations,
     ]
@@ -74,6 +73,11 @@ def _header(module: StubModule) -> Iterator[str]:
 def _takes_an_empty_group_alone(spec: CallableSpec) -> bool:
     groups = any(not isinstance(node, TensorSpec) for node in spec.inputs.values())
     return groups and all(map(may_be_left_out, spec.inputs.values()))
+
+
+def _other_names(names: Names) -> Iterator[str]:
+    yield "# What the contracts do not speak of."
+    yield f"def __getattr__(name: {names.use('str')}) -> {names.use('Any')}: ..."
 
 
 def _given_names(module: StubModule) -> set[str]:
