@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .output import JsonFlag, errors_reported, finish, print_json, stop
+from .sources import default_paths, existing
 
 if TYPE_CHECKING:
     from ..stubs.collect import Collected
@@ -26,10 +27,13 @@ def register(app: typer.Typer) -> None:
 
 
 def stubs(
-    paths: Annotated[list[Path], typer.Argument(help="Contract files, and folders of them.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The folder that top-level packages stand in.")
     ],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files and folders (default: the search path, or specs)."),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; show what is out of date.")
     ] = False,
@@ -45,18 +49,18 @@ def stubs(
     as_json: JsonFlag = False,
 ) -> None:
     """Write typed stubs (.pyi) for the callers of the functions that contracts name."""
-    from ..stubs.collect import collect, contract_files
+    from ..spec.files import contract_files
+    from ..stubs.collect import collect
     from ..stubs.files import stubs_in
 
+    given = existing(paths) if paths else default_paths()
     with errors_reported(as_json=as_json):
         try:
-            collected = collect(contract_files(paths))
+            collected = collect(contract_files(given))
             if out.exists() and not out.is_dir():
                 stop(f"-o {out}: expected a folder; got a file")
             found = stubs_in(out, collected, _named(dict_outputs or [], collected))
             written = [] if check else _write(found)
-        except FileNotFoundError as error:
-            stop(f"expected a contract file or a folder of them; there is no {error}")
         except OSError as error:
             stop(str(error))
     if as_json:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..errors import SpecError, SpecProblem
-from ..spec.load import load_spec
+from ..spec.load import load_file
 from ..spec.model import CallableSpec
-
-_SUFFIXES = (".yaml", ".yml")
+from ..spec.versions import parse_version
 
 
 @dataclass(frozen=True)
@@ -54,34 +53,6 @@ class Collected:
 _Candidates: TypeAlias = dict[tuple[str, str], CallableSpec]
 
 
-def contract_files(paths: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
-    """The YAML files among ``paths`` and in the folders among them, each once, sorted.
-
-    Folders whose name begins with a dot are left out.
-
-    Raises:
-        FileNotFoundError: If one of the paths does not exist.
-    """
-    found: dict[str, str] = {}
-    for given in paths:
-        path = os.fspath(given)
-        if os.path.isdir(path):
-            files = list(_files_below(path))
-        elif os.path.exists(path):
-            files = [path]
-        else:
-            raise FileNotFoundError(path)
-        for file in files:
-            found.setdefault(os.path.realpath(file), file)
-    return tuple(sorted(found.values()))
-
-
-def _files_below(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(parent, name) for name in files if name.endswith(_SUFFIXES))
-
-
 def collect(files: Iterable[str]) -> Collected:
     """The functions that the contracts in ``files`` speak of, whatever the order of the files.
 
@@ -111,10 +82,12 @@ def collect(files: Iterable[str]) -> Collected:
 
 
 def _load_all(files: Iterable[str], problems: list[SpecProblem]) -> Iterator[CallableSpec]:
-    # Sorted, so that a message about two files names them in one order.
-    for file in sorted(files):
+    # Sorted, so that a message about two files names them in one order; and each once, though
+    # it may have been named along with its folder.
+    once = {os.path.realpath(file): file for file in sorted(files, reverse=True)}
+    for file in sorted(once.values()):
         try:
-            yield load_spec(file)
+            yield load_file(file)
         except SpecError as error:
             problems.extend(error.problems)
 
@@ -122,7 +95,7 @@ def _load_all(files: Iterable[str], problems: list[SpecProblem]) -> Iterator[Cal
 def _newest(
     candidates: _Candidates, target: str, problems: list[SpecProblem]
 ) -> tuple[CallableSpec, tuple[str, ...]]:
-    specs = sorted(candidates.values(), key=lambda one: (_number(one.version), one.name))
+    specs = sorted(candidates.values(), key=lambda one: (parse_version(one.version), one.name))
     first, *others = specs
     for other in others:
         if other.name != first.name:
@@ -130,10 +103,6 @@ def _newest(
             problems.append(_problem(other, "function", expected, f"{other.label} for it as well"))
             break
     return specs[-1], tuple(one.version for one in specs[:-1])
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
 
 
 def _by_module(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
-import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..spec.atomic import write_whole
 from .collect import Collected, StubModule
 from .render import MARK, render
 
@@ -61,14 +59,7 @@ class Stub:
             OSError: If that cannot be done.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its place, where a rename is one step; a name that no other run has.
-        beside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
-        try:
-            beside.write_text(self.text, encoding="utf-8", newline="\n")
-            os.replace(beside, self.path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                beside.unlink()
+        write_whole(str(self.path), self.text)
 
 
 def stubs_in(out: Path, collected: Collected, as_dict: Collection[str] = ()) -> tuple[Stub, ...]:

@@ -154,7 +154,7 @@ def test_outputs_in_a_dict(jaxtorch, tmp_path, out):
     ("arguments", "word"),
     [
         (("stubs", "nowhere", "-o", "pkg"), "nowhere"),
-        (("stubs", "specs"), "--out"),
+        (("stubs", "specs"), "out"),
         (("stubs", "specs", "-o", "specs/f.yaml"), "expected a folder"),
         (("stubs", "specs", "-o", "pkg", "--dict-outputs", "g"), "the name of a contract"),
     ],
