@@ -166,6 +166,8 @@ def _long_doc(spec: CallableSpec) -> str:
     arguments = _remarks(spec.input_leaves())
     returns = _remarks(spec.output_leaves())
     parts = [_summary(spec)]
+    if spec.constraints:
+        parts[0] += f" Sizes must fit {', '.join(map(str, spec.constraints))}."
     for title, remarks in (("Args", arguments), ("Returns", returns)):
         if remarks:
             lines = [line for name, remark in remarks.items() for line in _entry(name, remark)]

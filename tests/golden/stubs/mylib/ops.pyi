@@ -29,7 +29,7 @@ class _Attention(JaxCallable[..., Any]):
     ) -> Float32[Array, "batch heads seq dim"]:
         """Scaled dot-product attention over heads.
 
-        Contract attention@1.10.0.
+        Contract attention@1.10.0. Sizes must fit dim%8 == 0.
 
         Args:
             mask: True where a key may be looked at.
