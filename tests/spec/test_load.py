@@ -143,7 +143,7 @@ def test_where_names_the_contract_without_a_file():
 
 def test_all_problems_come_at_once_with_their_places(load):
     text = """\
-schema: jaxtorch/2
+schema: jaxtorch/0
 nmae: x
 name: attention
 version: 1.0
@@ -168,7 +168,7 @@ random: null
     lines = [str(problem) for problem in caught.value.problems]
     expected = [
         ("c.yaml:1:1: `outputs`: expected a field `outputs`; got nothing"),
-        ("c.yaml:1:9: `schema`: expected `jaxtorch/1`; got `jaxtorch/2`"),
+        ("c.yaml:1:9: `schema`: expected `jaxtorch/1`; got `jaxtorch/0`"),
         ("c.yaml:2:1: `nmae`: expected one of the fields `schema`, `name`"),
         ("c.yaml:4:10: `version`: expected three numbers in quotes"),
         ("c.yaml:6:6: `inputs.q`: expected a name, a size"),
