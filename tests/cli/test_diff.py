@@ -180,5 +180,6 @@ print(time.process_time() - start)
 """
     code, loaded, seconds = run_python(script).splitlines()[-3:]
     assert (code, loaded) == ("0", "[]")
-    # 0.2 s where it was measured; processor time, as the machine may be busy.
-    assert float(seconds) < 0.6
+    # 0.4 s on two busy cores, of which importing typer, pydantic and yaml takes 0.15. The limit
+    # only catches what loads a framework.
+    assert float(seconds) < 1.0
