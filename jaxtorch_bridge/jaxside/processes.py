@@ -19,7 +19,9 @@ import jax
 from .._compat.jax_internals import shared_store
 from ..config import settings
 
-_FOLDER = "jaxtorch_bridge"
+_ROOT = "jaxtorch_bridge"
+_VERDICT = "verdict"
+_ALL_HOLD_IT = "held"
 # How long two processes may wait for each other's word on different ops. Threads that compile at
 # the same time may do so for a moment; a process that runs other code stays there.
 _STANDOFF_SECONDS = 5.0
@@ -37,8 +39,10 @@ def agreement_of_this_run() -> Agreement | None:
 class Agreement:
     """Whether all processes hold an op. Called by the native handler.
 
-    The store has, for each op and process, ``held`` or ``missing`` and which try that was, and
-    for each process the op that it waits for, or waited for last.
+    The store has, for each op and each try to agree on it, a word of every process (``held`` or
+    ``missing``) and one verdict. The first to know the verdict writes it, which the store allows
+    once, and all follow it: if one gave up waiting, who comes a moment later must not run alone.
+    For each process the store also has the op that it waits for, or waited for last.
     """
 
     def __init__(self, store: Any, process: int, processes: int) -> None:
@@ -63,53 +67,64 @@ class Agreement:
         key = _without_number(key)
         if held and (key in self._agreed or not settings.process_timeout_seconds):
             return ""
-        self._tries[key] = self._tries.get(key, 0) + 1
-        word = "held" if held else "missing"
+        # A failed try fails in all, so the next one is the next one everywhere.
+        self._tries[key] = number = self._tries.get(key, 0) + 1
+        folder = f"ops/{_escaped(key)}/{number}"
         self._put(f"asked/{self._process}", key if held else "")
-        self._put(f"ops/{_folder(key)}/{self._process}", f"{word} {self._tries[key]}")
-        # Without the op there is nothing to wait for: the caller fails by itself.
-        fault = self._wait(key) if held else ""
-        if held and not fault:
-            self._agreed.add(key)
-        return fault
+        self._put(f"{folder}/{self._process}", "held" if held else "missing")
+        if not held:
+            return ""  # the caller fails by itself, and the others by our word
+        verdict = self._decide(folder, self._wait(key, folder))
+        if verdict != _ALL_HOLD_IT:
+            return f"ProcessMismatchError: {verdict}"
+        self._agreed.add(key)
+        return ""
 
-    def _wait(self, key: str) -> str:
+    def _wait(self, key: str, folder: str) -> str:
+        """The verdict, as far as this process can tell."""
         started = time.monotonic()
         pause, longest = _POLL_SECONDS
         elsewhere: Mapping[str, str] = {}
         since = started
         while True:
-            words = self._read(f"ops/{_folder(key)}/")
-            missing = [n for n in self._others if self._is_missing(key, words.get(n, ""))]
+            words = self._read(folder)
+            if _VERDICT in words:
+                return words[_VERDICT]
+            missing = [n for n in self._others if words.get(n) == "missing"]
             if missing:
                 return _missing_words(key, missing)
-            silent = [n for n in self._others if n not in words]
-            late = [n for n in self._others if not words.get(n, "").startswith("held")]
+            late = [n for n in self._others if n not in words]
             if not late:
-                return ""
-            asked = self._read("asked/")
+                return _ALL_HOLD_IT
+            asked = self._read("asked")
             now = time.monotonic()
-            found = {n: asked[n] for n in silent if asked.get(n, "") not in ("", key)}
-            found = {n: other for n, other in found.items() if other not in self._agreed}
-            if found != elsewhere:
-                elsewhere, since = found, now
+            other = {n: asked[n] for n in late if asked.get(n, "") not in ("", key)}
+            other = {n: found for n, found in other.items() if found not in self._agreed}
+            if other != elsewhere:
+                elsewhere, since = other, now
             if elsewhere and now - since > _STANDOFF_SECONDS:
-                return _elsewhere_words(key, elsewhere)
+                return _elsewhere_words(key, elsewhere, self._process)
             if now - started > settings.process_timeout_seconds:
                 return _late_words(key, late, now - started)
             time.sleep(pause)
             pause = min(2 * pause, longest)
 
-    def _is_missing(self, key: str, word: str) -> bool:
-        """A word of an earlier try no longer counts: the op may have been defined since."""
-        kind, _, number = word.partition(" ")
-        return kind == "missing" and int(number) >= self._tries[key]
+    def _decide(self, folder: str, verdict: str) -> str:
+        """The verdict of all: ours, if nobody was faster."""
+        try:
+            self._put(f"{folder}/{_VERDICT}", verdict, once=True)
+        except Exception:
+            found = self._read(folder).get(_VERDICT)
+            if found is None:  # not that somebody was faster, but that the store is out of reach
+                raise
+            return found
+        return verdict
 
-    def _put(self, name: str, value: str) -> None:
-        self._store.key_value_set(f"{_FOLDER}/{name}", value, allow_overwrite=True)
+    def _put(self, name: str, value: str, *, once: bool = False) -> None:
+        self._store.key_value_set(f"{_ROOT}/{name}", value, allow_overwrite=not once)
 
     def _read(self, folder: str) -> dict[str, str]:
-        found = self._store.key_value_dir_get(f"{_FOLDER}/{folder}")
+        found = self._store.key_value_dir_get(f"{_ROOT}/{folder}/")
         return {name.rpartition("/")[2]: value for name, value in found}
 
 
@@ -118,7 +133,7 @@ def _without_number(key: str) -> str:
     return re.sub(r"#\d+", "", key)
 
 
-def _folder(key: str) -> str:
+def _escaped(key: str) -> str:
     """A key as one step of a path in the store."""
     return key.replace("%", "%25").replace("/", "%2F")
 
@@ -134,26 +149,26 @@ def _list(numbers: list[str]) -> str:
 def _missing_words(key: str, missing: list[str]) -> str:
     verb = "do" if len(missing) > 1 else "does"
     return (
-        f"ProcessMismatchError: this program calls the torch function `{_name(key)}` in every "
-        f"process; {_list(missing)} {verb} not hold it (op key {key}). Import the module that "
-        "defines it there, and trace the same call or gradient once with these shapes."
+        f"this program calls the torch function `{_name(key)}` in every process; {_list(missing)} "
+        f"{verb} not hold it (op key {key}). Import the module that defines it there, and trace "
+        "the same call or gradient once with these shapes."
     )
 
 
-def _elsewhere_words(key: str, elsewhere: Mapping[str, str]) -> str:
+def _elsewhere_words(key: str, elsewhere: Mapping[str, str], process: str) -> str:
     found = "; ".join(f"process {number} has {other}" for number, other in elsewhere.items())
     return (
-        f"ProcessMismatchError: expected the same program in every process; this one calls the "
-        f"torch function `{_name(key)}` (op key {key}), {found}. Run the same code, with the same "
-        "contracts, shapes and versions, in every process."
+        f"expected the same program in every process; process {process} calls the torch function "
+        f"`{_name(key)}` (op key {key}), {found}. Run the same code, with the same contracts, "
+        "shapes and versions, in every process."
     )
 
 
 def _late_words(key: str, late: list[str], seconds: float) -> str:
     verb = "have" if len(late) > 1 else "has"
     return (
-        f"ProcessMismatchError: this program calls the torch function `{_name(key)}` (op key "
-        f"{key}) in every process; {_list(late)} {verb} not come to it within {seconds:.0f} "
-        "seconds. Look for an earlier error there; if it is only slow, raise "
+        f"this program calls the torch function `{_name(key)}` (op key {key}) in every process; "
+        f"{_list(late)} {verb} not come to it within {seconds:.0f} seconds. Look for an earlier "
+        "error there; if it is only slow, raise "
         "jaxtorch_bridge.settings.process_timeout_seconds (0: do not wait)."
     )

@@ -17,7 +17,8 @@ KEY, OTHER = "layer@0/0123", "layer@0/4567"
 
 class Store(dict):
     def key_value_set(self, name, value, allow_overwrite):
-        assert allow_overwrite
+        if not allow_overwrite and name in self:
+            raise RuntimeError("ALREADY_EXISTS")
         self[name] = value
 
     def key_value_dir_get(self, folder):
@@ -78,7 +79,7 @@ def test_no_time_to_wait_asks_nobody_but_says_what_is_missing(store):
     assert first(KEY, True, jax.device_count()) == ""
     assert not store
     assert second(KEY, False, jax.device_count()) == ""
-    assert "missing 1" in store.values()
+    assert "missing" in store.values()
 
 
 def test_a_process_without_it_is_named(store):
@@ -92,6 +93,40 @@ def test_a_second_try_forgets_what_was_missing_in_the_first(store):
     first, second = (Agreement(store, process, 2) for process in range(2))
     ask(store, (first, KEY, True), (second, KEY, False))
     assert ask(store, (first, KEY, True), (second, KEY, True)) == ["", ""]
+
+
+def test_who_comes_late_hears_of_the_first_try_although_the_second_has_begun(store):
+    first, second = (Agreement(store, process, 2) for process in range(2))
+    second(KEY, False, jax.device_count())
+    told = []
+    again = threading.Thread(target=lambda: told.append(second(KEY, True, jax.device_count())))
+    again.start()
+    time.sleep(0.1)
+    assert "process 1 does not hold it" in first(KEY, True, jax.device_count())
+    assert first(KEY, True, jax.device_count()) == ""
+    again.join()
+    assert told == [""]
+
+
+def test_nobody_runs_alone_after_another_has_given_up(store):
+    first, second = (Agreement(store, process, 2) for process in range(2))
+    assert "process 1 has not come to it" in first(KEY, True, jax.device_count())
+    assert "process 1 has not come to it" in second(KEY, True, jax.device_count())
+    assert ask(store, (first, KEY, True), (second, KEY, True)) == ["", ""]
+
+
+def test_a_store_out_of_reach_is_an_error(store):
+    class Gone(Store):
+        def key_value_set(self, name, value, allow_overwrite):
+            if name.endswith("verdict"):
+                raise RuntimeError("UNAVAILABLE")
+            super().key_value_set(name, value, allow_overwrite)
+
+    gone = Gone()
+    first, second = (Agreement(gone, process, 2) for process in range(2))
+    second._put(f"ops/{processes._escaped(KEY)}/1/1", "held")
+    with pytest.raises(RuntimeError, match="UNAVAILABLE"):
+        first(KEY, True, jax.device_count())
 
 
 def test_different_ops_are_named_before_the_time_is_over(store):

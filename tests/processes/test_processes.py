@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pytest
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parents[1] / "examples"
@@ -47,84 +46,75 @@ def run(count: int, folder: Path, scenes: tuple[str, ...]) -> list[dict[str, Any
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(count)]
 
 
-@pytest.fixture(scope="module")
 def single() -> dict[str, Any]:
     """The same training in this one process."""
     found: dict[str, Any] = load(HERE / "worker.py").train()
     return found
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return run(2, tmp_path_factory.mktemp("two"), SCENES)
+# One test a run, and not one a fact: with pytest-xdist, every worker would start runs of its own.
 
 
-@pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return run(4, tmp_path_factory.mktemp("four"), ("missing",))
+def test_two_processes(tmp_path: Path) -> None:
+    found = run(2, tmp_path, SCENES)
+    training_equals_that_of_one_process(found)
+    every_process_has_the_same_program(found)
+    a_function_that_one_process_lacks_is_an_error_in_all(found)
+    different_code_in_one_process_is_an_error_in_both(found)
+    # Functions that look alike may be numbered differently in the processes.
+    assert [one["numbered"]["error"] for one in found] == [None, None]
+    # What runs on a process's own devices waits for nobody.
+    assert found[0]["alone"]["value"] == 3
+    assert found[0]["alone"]["seconds"] < 10
+    a_process_that_never_comes_is_an_error_in_time(found)
 
 
-@pytest.mark.parametrize("name", ["two", "four"])
-def test_training_equals_that_of_one_process(
-    name: str, single: dict[str, Any], request: pytest.FixtureRequest
-) -> None:
-    for found in request.getfixturevalue(name):
-        mine = found["train"]
-        np.testing.assert_allclose(mine["losses"], single["losses"], rtol=1e-5)
-        for leaf, expected in single["params"].items():
+def test_four_processes(tmp_path: Path) -> None:
+    found = run(4, tmp_path, ("missing",))
+    training_equals_that_of_one_process(found)
+    every_process_has_the_same_program(found)
+    a_function_that_one_process_lacks_is_an_error_in_all(found)
+
+
+def training_equals_that_of_one_process(found: list[dict[str, Any]]) -> None:
+    alone = single()
+    for one in found:
+        mine = one["train"]
+        np.testing.assert_allclose(mine["losses"], alone["losses"], rtol=1e-5)
+        for leaf, expected in alone["params"].items():
             np.testing.assert_allclose(mine["params"][leaf], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "count"), [("two", 2), ("four", 4)])
-def test_every_process_has_the_same_program(
-    name: str, count: int, request: pytest.FixtureRequest
-) -> None:
-    found = [one["train"] for one in request.getfixturevalue(name)]
-    assert [one["devices"] for one in found] == [count] * count
-    assert len(found[0]["ops"]) == 2  # the forward and the backward
+def every_process_has_the_same_program(found: list[dict[str, Any]]) -> None:
+    facts = [one["train"] for one in found]
+    assert [one["devices"] for one in facts] == [len(found)] * len(found)
+    assert len(facts[0]["ops"]) == 2  # the forward and the backward
     for fact in ("ops", "lowered", "compiled"):
-        assert len({str(one[fact]) for one in found}) == 1, fact
+        assert len({str(one[fact]) for one in facts}) == 1, fact
 
 
-@pytest.mark.parametrize("name", ["two", "four"])
-def test_a_function_that_one_process_lacks_is_an_error_in_all(
-    name: str, request: pytest.FixtureRequest
-) -> None:
-    found = [one["missing"]["first"] for one in request.getfixturevalue(name)]
-    *others, last = found
+def a_function_that_one_process_lacks_is_an_error_in_all(found: list[dict[str, Any]]) -> None:
+    *others, last = [one["missing"]["first"] for one in found]
     assert "OpNotRegisteredError" in last["error"]
     assert "`scaled_sine@0`, which this process does not hold" in last["error"]
     for other in others:
         assert "ProcessMismatchError" in other["error"]
         assert f"`scaled_sine@0` in every process; process {len(others)} does not" in other["error"]
-    assert max(one["seconds"] for one in found) < 20
+    assert max(one["seconds"] for one in (*others, last)) < 30
+    # Once it is there, the same program runs in all.
+    assert {one["missing"]["second"]["error"] for one in found} == {None}
 
 
-@pytest.mark.parametrize("name", ["two", "four"])
-def test_once_it_is_there_the_same_program_runs(name: str, request: pytest.FixtureRequest) -> None:
-    for one in request.getfixturevalue(name):
-        assert one["missing"]["second"]["error"] is None
-
-
-def test_different_code_in_one_process_is_an_error_in_both(two: list[dict[str, Any]]) -> None:
-    for rank, one in enumerate(two):
+def different_code_in_one_process_is_an_error_in_both(found: list[dict[str, Any]]) -> None:
+    for rank, one in enumerate(found):
         error = one["differing"]["error"]
-        assert "expected the same program in every process" in error
+        assert f"expected the same program in every process; process {rank} calls" in error
         assert f"process {1 - rank} has edited@0/" in error
-        assert one["differing"]["seconds"] < 20
+        assert one["differing"]["seconds"] < 30
 
 
-def test_functions_that_look_alike_may_be_numbered_differently(two: list[dict[str, Any]]) -> None:
-    assert [one["numbered"]["error"] for one in two] == [None, None]
-
-
-def test_what_runs_on_own_devices_waits_for_nobody(two: list[dict[str, Any]]) -> None:
-    assert two[0]["alone"]["value"] == 3
-    assert two[0]["alone"]["seconds"] < 5
-
-
-def test_a_process_that_never_comes_is_an_error_in_time(two: list[dict[str, Any]]) -> None:
-    late = two[0]["late"]
+def a_process_that_never_comes_is_an_error_in_time(found: list[dict[str, Any]]) -> None:
+    late = found[0]["late"]
     assert "process 1 has not come to it within 2 seconds" in late["error"]
     assert "process_timeout_seconds" in late["error"]
-    assert late["seconds"] < 15
+    assert late["seconds"] < 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ from jaxtorch_bridge import jax_callable, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE, STEPS = 16, 4
+STUCK_SECONDS = 100
 ALLOWED = [export.DisabledSafetyCheck.custom_call("jaxtorch_bridge.call")]
 
 
@@ -207,6 +209,8 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("scenes", nargs="*")
     args = parser.parse_args()
+    # Before the starter's patience ends: where it stands is worth knowing.
+    faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
     with loopback.joined(args):
         found = {"train": train()}
         for name in args.scenes:
