@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 VERSION_TAG := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard constraints/$(VERSION_TAG).txt)
 PIP := PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Which tests; all of them if empty.
+TESTS ?=
 BUILD_INPUTS := pyproject.toml $(CONSTRAINTS) $(wildcard native_src/*)
 # The newest supported releases; a version manager's shim may stand there without working.
 MATRIX_PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3; do \
@@ -25,7 +27,7 @@ demo: setup
 	$(BIN)/python examples/digits.py
 
 test: setup
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
 
 lint: setup
 	$(BIN)/ruff check .
