@@ -15,6 +15,9 @@ from jax.test_util import check_grads
 
 from jaxtorch_bridge import jax_callable
 
+# Torch cannot batch some derivatives here, which is said once a callable.
+pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
+
 TOLERANCE = {"complex64": 1e-4, "complex128": 1e-9, "float32": 1e-4, "float64": 1e-9}
 
 

@@ -16,14 +16,13 @@ from torch.utils.checkpoint import checkpoint
 
 from jaxtorch_bridge import BridgeWarning, DifferentiationError, jax_callable
 
-# Torch cannot batch some of the functions here, which is said once a callable.
-pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
-
 F = torch.nn.functional
 
 # TorchScript is deprecated, but much code still ships as it.
 # Python 3.13.0 has slow guards, of which dynamo warns.
+# Torch cannot batch some of the functions here, which is said once a callable.
 pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*once for each element"),
     pytest.mark.filterwarnings("ignore:`torch.jit"),
     pytest.mark.filterwarnings("ignore:Guards may run slower"),
 ]
