@@ -284,10 +284,19 @@ def batched(
     mapped = torch.vmap(
         lambda *tensors: tuple(function(*tensors)),
         in_dims=tuple(dims),
-        out_dims=tuple(out_dims),  # type: ignore[arg-type]
         randomness=draws,
     )
-    return lambda *tensors: list(mapped(*tensors))
+
+    def run(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        # Not out_dims=None: inside of another vmap, torch takes a result that only that one
+        # batches for one that this one does, and refuses.
+        results = mapped(*tensors)
+        return [
+            result.select(0, 0) if dim is None else result.movedim(0, dim)
+            for result, dim in zip(results, out_dims, strict=True)
+        ]
+
+    return run
 
 
 def looped(function: Core, dims: Sequence[int | None], size: int) -> Core:

@@ -17,9 +17,6 @@ from jax.test_util import check_grads
 
 from jaxtorch_bridge import jax_callable
 
-# Torch cannot batch some derivatives here, which is said once a callable.
-pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
-
 F = torch.nn.functional
 
 
