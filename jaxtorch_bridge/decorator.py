@@ -16,11 +16,11 @@ import torch
 from ._compat.jax_internals import ArrayImpl
 from ._compat.torch_internals import function_modes, is_any_autocast_enabled
 from .arguments import Leaves, quick_key, sort_leaves
+from .choices import ConcurrencyMode, VmapMethod
 from .entry import Entry
-from .planner.concurrency import Mode
 from .planner.explain import explain_plan
 from .planner.limits import not_acted_on, refuse_other_defaults, refuse_unsupported
-from .planner.options import NO_OPTIONS, Options, VmapMethod
+from .planner.options import NO_OPTIONS, Options
 from .planner.plan import CallPlan
 from .planner.sharding import Placement
 from .planning import Planned, Planner
@@ -47,7 +47,7 @@ def jax_callable(
     nondiff: Sequence[str] = (),
     vmap_method: VmapMethod | None = None,
     verify: bool | None = None,
-    concurrency: Mode | None = None,
+    concurrency: ConcurrencyMode | None = None,
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -60,7 +60,7 @@ def jax_callable(
     nondiff: Sequence[str] = (),
     vmap_method: VmapMethod | None = None,
     verify: bool | None = None,
-    concurrency: Mode | None = None,
+    concurrency: ConcurrencyMode | None = None,
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -72,7 +72,7 @@ def jax_callable(
     nondiff: Sequence[str] = (),
     vmap_method: VmapMethod | None = None,
     verify: bool | None = None,
-    concurrency: Mode | None = None,
+    concurrency: ConcurrencyMode | None = None,
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from .arguments import Leaves
+from .choices import ConcurrencyMode
 from .errors import ConcurrencyError
 from .flat import FlatFunction
-from .planner.concurrency import Concurrency, Mode, choose_concurrency
+from .planner.concurrency import Concurrency, choose_concurrency
 from .planner.inference import Inference
 from .torchside.access import Access, access_to
 from .torchside.closure import ClosureState
@@ -31,7 +32,11 @@ class Sharing:
     """
 
     def __init__(
-        self, function: Callable[..., Any], closure: ClosureState, asked: Mode | None, label: str
+        self,
+        function: Callable[..., Any],
+        closure: ClosureState,
+        asked: ConcurrencyMode | None,
+        label: str,
     ) -> None:
         self._function = function
         self._closure = closure

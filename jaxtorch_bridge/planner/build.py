@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..choices import VmapMethod
 from ..dtypes import DTYPES, canonical_name, remark_on
 from ..errors import DtypeError, SpecMismatchError
 from .concurrency import PARALLEL, Concurrency
 from .inference import Inference
-from .options import VmapMethod
 from .plan import CallPlan
 from .signature import ArraySig, OutputMeta
 

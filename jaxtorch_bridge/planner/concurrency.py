@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from ..choices import ConcurrencyMode
 from .inference import Inference
-
-Mode = Literal["parallel", "locked", "replicated"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Concurrency:
         reason: Why, in words.
     """
 
-    mode: Mode = "parallel"
+    mode: ConcurrencyMode = "parallel"
     reason: str = "it changes nothing that it closes over"
 
     def __str__(self) -> str:
@@ -32,7 +30,7 @@ PARALLEL = Concurrency()
 
 
 def choose_concurrency(
-    asked: Mode | None,
+    asked: ConcurrencyMode | None,
     inference: Inference,
     closes_over: str,
     no_replica: str | None,

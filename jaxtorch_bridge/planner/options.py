@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
+from ..choices import ConcurrencyMode, VmapMethod
 from ..errors import ArgumentError
-from .concurrency import Mode
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec
-
-VmapMethod = Literal[
-    "torch_vmap", "sequential", "sequential_unrolled", "expand_dims", "broadcast_all"
-]
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Options:
     nondiff: tuple[str, ...] = ()
     vmap_method: VmapMethod | None = None
     verify: bool | None = None
-    concurrency: Mode | None = None
+    concurrency: ConcurrencyMode | None = None
 
     def refuse_invalid(self) -> None:
         """Object to values that mean nothing.
@@ -39,7 +35,7 @@ class Options:
         Raises:
             ArgumentError: Names the keyword and what it may be.
         """
-        for name, words in (("vmap_method", VmapMethod), ("concurrency", Mode)):
+        for name, words in (("vmap_method", VmapMethod), ("concurrency", ConcurrencyMode)):
             value, known = getattr(self, name), get_args(words)
             if value is not None and value not in known:
                 raise ArgumentError(

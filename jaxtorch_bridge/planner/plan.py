@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from ..choices import VmapMethod
 from .concurrency import PARALLEL, Concurrency
 from .inference import Inference
-from .options import VmapMethod
 from .signature import ArraySig
 
 

@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from ..planner.options import VmapMethod
+from ..choices import ConcurrencyMode, VmapMethod
 from .constraints import Constraint, parse_constraint
 from .faults import Fault, fault, raise_faults
 from .frozen import FrozenDict
@@ -201,7 +201,7 @@ class CallableSpec(BaseModel):
     mutates: Annotated[tuple[str, ...], ReadBy(_read_names)] = ()
     random: Literal["none", "key"] = "none"
     execution: Execution = Execution()
-    concurrency: Literal["parallel", "locked", "replicated"] | None = None
+    concurrency: ConcurrencyMode | None = None
 
     _positions: Positions | None = PrivateAttr(None)
 

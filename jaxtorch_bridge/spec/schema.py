@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from .. import dtypes
-from ..planner.options import VmapMethod
+from ..choices import ConcurrencyMode, VmapMethod
 from .model import CallableSpec, Execution
 from .tensor import TensorSpec
 
@@ -80,7 +80,7 @@ def contract_schema() -> dict[str, Any]:
         },
         "mutates": {"type": "array", "uniqueItems": True, "items": {"type": "string"}},
         "random": _choice(CallableSpec, "random"),
-        "concurrency": {"enum": ["parallel", "locked", "replicated", None]},
+        "concurrency": {"enum": [*get_args(ConcurrencyMode), None]},
         "execution": {
             "type": "object",
             "additionalProperties": False,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ..errors import BatchingError
-from .examples import Examples, gap, like
+from .examples import Examples, gaps, like
 
 
 def check_batching(function: Callable[..., Any], *examples: Any, size: int = 3) -> None:
@@ -47,10 +47,12 @@ def check_batching(function: Callable[..., Any], *examples: Any, size: int = 3) 
 
         axes = tuple(0 if moves else None for moves in mapped)
         found = jax.vmap(call, in_axes=axes)(*batches)
-        for number in range(size):
-            pairs = zip(batches, mapped, strict=True)
-            wanted = call(*(batch[number] if moves else batch for batch, moves in pairs))
-            _compare(name, which, number, jax.tree.map(lambda a, n=number: a[n], found), wanted)
+        pairs = list(zip(batches, mapped, strict=True))
+        wanted = [
+            call(*(batch[number] if moves else batch for batch, moves in pairs))
+            for number in range(size)
+        ]
+        _compare(name, which, found, wanted)
 
 
 def _ways_to_map(given: Examples) -> Iterator[tuple[str, list[bool]]]:
@@ -62,19 +64,21 @@ def _ways_to_map(given: Examples) -> Iterator[tuple[str, list[bool]]]:
             yield f"argument {number} alone", [owner == number for owner in given.arguments]
 
 
-def _compare(name: str, which: str, number: int, found: Any, wanted: Any) -> None:
-    for (path, expected), result in zip(
-        jax.tree.leaves_with_path(wanted), jax.tree.leaves(found), strict=True
-    ):
+def _compare(name: str, which: str, found: Any, wanted: Sequence[Any]) -> None:
+    """A batch with the results of single calls."""
+    columns = zip(*(jax.tree.leaves(one) for one in wanted), strict=True)
+    for (path, result), column in zip(jax.tree.leaves_with_path(found), columns, strict=True):
         where = f"{name}, output{jax.tree_util.keystr(path)}, with {which} batched"
+        expected = jnp.stack(column)
         if result.shape != expected.shape:
             raise BatchingError(
-                f"{where}: expected {list(expected.shape)} for each element, got "
-                f"{list(result.shape)}. Say `vmap_method: torch_vmap`."
+                f"{where}: expected {list(expected.shape[1:])} for each element, got "
+                f"{list(result.shape[1:])}. Say `vmap_method: torch_vmap`."
             )
-        difference = gap(result, expected)
-        if difference:
+        worst = [difference.max(initial=0.0) for difference in gaps(result, expected)]
+        if any(worst):
+            number = worst.index(max(worst))
             raise BatchingError(
                 f"{where}: element {number} differs from a single call by up to "
-                f"{difference:.3g}. Say `vmap_method: torch_vmap`."
+                f"{worst[number]:.3g}. Say `vmap_method: torch_vmap`."
             )

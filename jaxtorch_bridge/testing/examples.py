@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..arguments import is_array
+from ..tolerances import tolerance_of
 from ..transfer import t2j
 
 
@@ -52,21 +53,21 @@ def like(array: Any, number: int) -> Any:
     return rolled
 
 
-def tolerance_of(dtype: Any) -> float:
-    """Relative and absolute: what sums in another order may differ by."""
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        return 0.0
-    wide = {"float64": 1e-9, "complex128": 1e-9, "float32": 1e-4, "complex64": 1e-4}
-    return wide.get(str(dtype), 5e-2)
-
-
-def gap(found: Any, wanted: Any) -> float:
-    """The greatest difference between two arrays of one shape; 0 where they agree."""
-    tolerance = tolerance_of(wanted.dtype)
+def gaps(found: Any, wanted: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How far apart each two values of two arrays of one shape are; all 0 if they agree."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
     kind = np.complex128 if np.iscomplexobj(wanted) else np.float64
-    a, b = np.asarray(found).astype(kind), np.asarray(wanted).astype(kind)
-    if np.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True):
-        return 0.0
-    difference = np.abs(a - b)
+    a, b = found.astype(kind), wanted.astype(kind)
+    same = found == wanted  # of integers, before they are rounded
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
     # A NaN on one side only is as far apart as can be.
-    return float(np.max(np.where(np.isnan(difference), np.inf, difference)))
+    difference = np.where(np.isnan(difference), np.inf, difference)
+    tolerance = 0.0
+    if jnp.issubdtype(wanted.dtype, jnp.inexact):
+        size = np.abs(b)[np.isfinite(b)]
+        tolerance = tolerance_of(str(wanted.dtype)) * float(size.max(initial=0.0))
+    elif difference.size:
+        # Neighbouring integers beyond 2**53 are one as floats.
+        difference = np.where(same, 0.0, np.maximum(difference, 1.0))
+    return difference if np.any(difference > tolerance) else np.zeros_like(difference)

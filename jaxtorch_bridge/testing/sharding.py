@@ -10,7 +10,7 @@ import numpy as np
 
 from ..decorator import JaxCallable
 from ..errors import ShardingError
-from .examples import Examples, gap
+from .examples import Examples, gaps
 
 
 def check_sharding(
@@ -78,7 +78,7 @@ def _compare(name: str, cut: dict[str, str], found: Any, wanted: Any) -> None:
             raise ShardingError(
                 f"{where}: expected {list(expected.shape)}, got {list(result.shape)}."
             )
-        difference = gap(result, expected)
+        difference = gaps(result, expected).max(initial=0.0)
         if difference:
             raise ShardingError(
                 f"{where}: differs from the call on whole arrays by up to {difference:.3g}. "

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ..choices import VmapMethod
 from ..errors import BatchingError, BridgeWarning, DifferentiationError
-from ..planner.options import VmapMethod
 from ..planner.signature import ArraySig
 from ..surroundings import caller_level
 from . import transforms

@@ -10,22 +10,15 @@ from collections.abc import Sequence
 
 import torch
 
+from ..choices import VmapMethod
 from ..errors import BatchingError
-from ..planner.options import VmapMethod
 from ..planner.signature import ArraySig
+from ..tolerances import tolerance_of
 from .capture import NotCapturedError, abstractly
 from .infer import fake_inputs
 from .source import Core, Source
 
 CLAIMS: tuple[VmapMethod, ...] = ("expand_dims", "broadcast_all")
-
-_TOLERANCES = {
-    torch.float64: 1e-9,
-    torch.complex128: 1e-9,
-    torch.float32: 1e-4,
-    torch.complex64: 1e-4,
-}
-_TOLERANCE_OF_OTHERS = 5e-2
 
 
 def claimed(
@@ -137,11 +130,22 @@ class Verified:
 def _agree(result: torch.Tensor, wanted: torch.Tensor) -> bool:
     if not (result.is_floating_point() or result.is_complex()):
         return torch.equal(result, wanted)
-    tolerance = _TOLERANCES.get(result.dtype, _TOLERANCE_OF_OTHERS)
-    wide = torch.complex128 if result.is_complex() else torch.float64
-    return torch.allclose(
-        result.to(wide), wanted.to(wide), rtol=tolerance, atol=tolerance, equal_nan=True
-    )
+    size = _wide(wanted).abs()
+    size = size[size.isfinite()]
+    greatest = float(size.max()) if size.numel() else 0.0
+    tolerance = tolerance_of(str(wanted.dtype).removeprefix("torch."))
+    return bool((_gaps(result, wanted) <= tolerance * greatest).all())
+
+
+def _gaps(result: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """How far apart each two values are; infinitely far where only one is a number."""
+    a, b = _wide(result), _wide(wanted)
+    gaps = (a - b).abs().nan_to_num(nan=torch.inf)
+    return gaps.masked_fill((a == b) | (a.isnan() & b.isnan()), 0.0)
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def _difference(result: torch.Tensor, wanted: torch.Tensor) -> str:
@@ -149,8 +153,7 @@ def _difference(result: torch.Tensor, wanted: torch.Tensor) -> str:
         return f": {list(result.shape)} in place of {list(wanted.shape)}"
     if result.dtype == torch.bool:
         return f" in {int((result ^ wanted).sum())} of {result.numel()} elements"
-    wide = torch.complex128 if result.is_complex() else torch.float64
-    gaps = (result.to(wide) - wanted.to(wide)).abs().reshape(len(result), -1).amax(1)
+    gaps = _gaps(result, wanted).reshape(len(result), -1).amax(1)
     worst = int(gaps.argmax())
     return f" by up to {float(gaps[worst]):.3g} (in element {worst} of {len(gaps)})"
 

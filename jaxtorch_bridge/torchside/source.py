@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 
+from ..choices import VmapMethod
 from ..planner.inference import Inference
-from ..planner.options import VmapMethod
 from ..planner.signature import ArraySig
 from .access import NO_ACCESS, Access
 from .closure import ClosureState

@@ -164,6 +164,16 @@ def what_is_refused():
         )
         words = r"output `y`: the dimension `2 ?\* ?batch` is computed from `batch`"
         refused(ShardingError, words, doubled, put(square, "data"))
+        # An axis that shard_map leaves to the types is not gathered either.
+        bare = jax_callable(torch_layer, name="bare")
+        partly = jax.shard_map(
+            bare, in_specs=(P("data"), P()), out_specs=P("data"), axis_names={"data"}
+        )
+        words = "bare: expected the whole of `w`"
+        weights = put(W, None, "model")
+        refused(ShardingError, words, jax.jit(partly), put(X, "data"), weights)
+        gradient = jax.grad(lambda x, w: partly(x, w).sum(), 1)
+        refused(ShardingError, words, jax.jit(gradient), put(X, "data"), weights)
         # The contract is enforced on shards as well.
         refused(SpecMismatchError, "dimension `k`", layer, put(X, "data"), put(square))
 
@@ -207,6 +217,9 @@ def auto_axes():
     refused(jax.errors.JaxRuntimeError, words, jax.jit(plain), x)
     refused(jax.errors.JaxRuntimeError, words, jax.jit(lambda x: plain(x * 3) + 1), x)
     squared = jax_callable(lambda x: x**2)
+    in_loop = jax.jit(lambda x: jax.lax.scan(lambda c, _: (plain(c), None), x, None, length=3)[0])
+    refused(jax.errors.JaxRuntimeError, words, in_loop, x)
+    refused(jax.errors.JaxRuntimeError, "expected the whole of", jax.jit(jax.vmap(plain)), x)
     gradient = jax.jit(jax.grad(lambda x: squared(x * 3).sum()))
     refused(jax.errors.JaxRuntimeError, "expected the whole of", gradient, x)
     close(plain(put(X, mesh=AUTO)), 2 * X)

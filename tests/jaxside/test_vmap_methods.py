@@ -321,6 +321,17 @@ class TestCheckBatching:
         with pytest.raises(BatchingError, match="differs"):
             check_batching(wrong, 0 * X[0])
 
+    @pytest.mark.parametrize("scale", [1e-8, 1e8])
+    def test_what_is_small_or_large_is_compared_by_its_own_measure(self, scale):
+        right = jax_callable(lambda x: scale * torch.softmax(x, -1), vmap_method="broadcast_all")
+        check_batching(right, X[0])
+        wrong = jax_callable(lambda x: scale * torch.softmax(x, 0), vmap_method="broadcast_all")
+        with pytest.raises(BatchingError, match="differs"):
+            check_batching(wrong, X[0])
+        verified = jax_callable(wrong.torch, vmap_method="broadcast_all", verify=True)
+        with pytest.raises(BatchingError, match="differs"):
+            jax.vmap(verified)(X[0])
+
     def test_bad_arguments(self):
         with pytest.raises(ValueError, match="at least one array"):
             check_batching(jax_callable(layer))
