@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .plan import CallPlan
 
-_VMAP = {
+VMAP_WORDS = {
     "torch_vmap": "one call by torch.vmap, one call an element where it cannot",
     "sequential": "one call an element, in a loop",
     "sequential_unrolled": "one call an element, written one after the other",
@@ -55,7 +55,7 @@ def explain_plan(
     lines += [f"             {line}" for line in derivatives]
     batches = list(batches)
     if batches or plan.vmap_method != "torch_vmap":
-        lines.append(f"vmap         {plan.vmap_method}: {_VMAP[plan.vmap_method]}")
+        lines.append(f"vmap         {plan.vmap_method}: {VMAP_WORDS[plan.vmap_method]}")
     lines += [f"             batch of {line}" for line in batches]
     lines += [f"sharding     {line}" for line in shards]
     lines += [f"note         {note}" for note in notes]

@@ -1,0 +1,6 @@
+"""One static page of all contracts, made from the contracts alone.
+
+Reading order: `collect` (files to versions by name), `signature`, `parts` and `promises` (one
+version in words), `compare` (versions side by side), `view` (all of it for the template), `page`
+(HTML) and `files` (compare and write). Nothing here imports jax, torch or the functions.
+"""

@@ -1,0 +1,100 @@
+"""The parts of one version in words: arrays, static arguments, dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .. import dtypes
+from ..spec.faults import Path
+from ..spec.model import CallableSpec, Scalar
+from ..spec.nodes import Leaves
+from ..spec.shapes import Name, Rest, names_in
+from ..spec.tensor import TensorSpec
+
+
+@dataclass(frozen=True)
+class Part:
+    """One line of a list.
+
+    Attributes:
+        name: Its name, such as ``params.weight``.
+        type: What it is, in the contract's words; may be empty.
+        tags: Short remarks, such as ``optional``.
+        doc: A longer one; may have several lines.
+    """
+
+    name: str
+    type: str
+    tags: tuple[str, ...] = ()
+    doc: str | None = None
+
+
+def inputs_of(spec: CallableSpec) -> tuple[Part, ...]:
+    """The input arrays."""
+    return tuple(_array(path, leaf, spec.mutates) for path, leaf in spec.input_leaves())
+
+
+def outputs_of(spec: CallableSpec) -> tuple[Part, ...]:
+    """The output arrays."""
+    return tuple(_array(path, leaf, ()) for path, leaf in spec.output_leaves())
+
+
+def static_of(spec: CallableSpec) -> tuple[Part, ...]:
+    """The other arguments, with their defaults."""
+    return tuple(Part(name, f"= {value!r}", _kind(value)) for name, value in spec.static.items())
+
+
+def dimensions_of(spec: CallableSpec) -> tuple[Part, ...]:
+    """Each dimension: which axes set its size, and where its blocks may lie."""
+    axes = _axes(spec.input_leaves())
+    parts = []
+    for name, places in axes.items():
+        tags = (f"mesh axis {spec.sharding[name]}",) if name in spec.sharding else ()
+        parts.append(Part(name, ", ".join(places), tags, _constrained(spec, name)))
+    return tuple(parts)
+
+
+def _array(path: Path, leaf: TensorSpec, mutates: tuple[str, ...]) -> Part:
+    name = ".".join(path)
+    return Part(name, str(leaf), tuple(_tags(name, leaf, mutates)), leaf.doc)
+
+
+def _tags(name: str, leaf: TensorSpec, mutates: tuple[str, ...]) -> Iterator[str]:
+    if leaf.optional:
+        yield "optional"
+    # A dtype without gradients says so by itself.
+    if not leaf.differentiable and dtypes.DTYPES[leaf.dtype].differentiable:
+        yield "no gradient"
+    if any(name == one or name.startswith(f"{one}.") for one in mutates):
+        yield "written to"
+
+
+def _kind(value: Scalar) -> tuple[str, ...]:
+    return () if value is None else (type(value).__name__,)
+
+
+def _axes(leaves: Leaves) -> dict[str, list[str]]:
+    """Dimension -> the axes of inputs that have it alone, in the order in which sizes bind."""
+    axes: dict[str, list[str]] = {}
+    for path, leaf in leaves:
+        for axis, dimension in enumerate(leaf.shape.dimensions):
+            if isinstance(dimension, Name | Rest):
+                # After `...` an axis is known by its distance from the end.
+                rest = leaf.shape.rest_axis
+                after = rest is not None and axis > rest
+                number = axis - len(leaf.shape.dimensions) if after else axis
+                where = "leading" if isinstance(dimension, Rest) else f"axis {number}"
+                axes.setdefault(str(dimension), []).append(f"{'.'.join(path)} {where}")
+    return axes
+
+
+def _constrained(spec: CallableSpec, name: str) -> str | None:
+    lines = [str(one) for one in spec.constraints if name in one.names]
+    for path, leaf in spec.output_leaves():
+        lines += [
+            f"{'.'.join(path)} has {dimension}"
+            for dimension in leaf.shape.dimensions
+            if not isinstance(dimension, Name) and name in names_in(dimension)
+        ]
+    return "\n".join(lines) or None
