@@ -12,7 +12,7 @@ BUILD_INPUTS := pyproject.toml $(CONSTRAINTS) $(wildcard native_src/*)
 MATRIX_PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3; do \
   $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo test lint typecheck bench docs golden gpu-check matrix matrix-python clean
+.PHONY: setup demo browser test lint typecheck bench docs golden gpu-check matrix matrix-python clean
 
 setup: $(VENV)/.installed
 
@@ -25,6 +25,18 @@ $(VENV)/.installed: $(BUILD_INPUTS)
 
 demo: setup
 	$(BIN)/python examples/digits.py
+
+# For the tests of the catalog's page, which are skipped without it. Needs root and a network.
+browser:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then \
+	  echo "Chromium is there"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get -qq -o Acquire::http::Timeout=30 -o Acquire::Retries=1 update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+	    chromium chromium-driver >/dev/null; \
+	else \
+	  echo "make browser needs root and apt-get, or chromium and chromedriver"; exit 1; \
+	fi
 
 test: setup
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
