@@ -125,9 +125,33 @@ def describe_arrays(
     return tuple(arrays), static_mapping(static)
 
 
+def static_values(function: Callable[..., Any], leaves: Leaves) -> dict[str, Any]:
+    """The arguments that have static leaves or none at all (None, say), by their parameters."""
+    array_numbers = set(leaves.positions)
+    numbered = _named_arguments(function, leaves, list(range(len(leaves.template))))
+    values = _named_arguments(function, leaves, leaves.template)
+    found = {}
+    for (name, numbers), (_, value) in zip(numbered, values, strict=True):
+        own = set(trees.flatten(numbers)[0])
+        if not own or own - array_numbers:
+            found[name] = value
+    return found
+
+
 def _named_leaves(function: Callable[..., Any], leaves: Leaves) -> list[tuple[str | int, ...]]:
-    numbered = trees.unflatten(leaves.structure, list(range(len(leaves.template))))
-    args, kwargs = numbered
+    numbered = _named_arguments(function, leaves, list(range(len(leaves.template))))
+    paths: dict[int, tuple[str | int, ...]] = {}
+    for name, value in numbered:
+        for path, leaf in trees.flatten_with_paths(value):
+            paths[leaf] = (name, *path)
+    return [paths[index] for index in range(len(leaves.template))]
+
+
+def _named_arguments(
+    function: Callable[..., Any], leaves: Leaves, flat: Sequence[Any]
+) -> list[tuple[str, Any]]:
+    """The arguments of the call with ``flat`` in place of their leaves, by their parameters."""
+    args, kwargs = trees.unflatten(leaves.structure, flat)
     named: list[tuple[str, Any]] = []
     try:
         # A module's own signature is that of __call__, which takes anything.
@@ -140,11 +164,7 @@ def _named_leaves(function: Callable[..., Any], leaves: Leaves) -> list[tuple[st
         for name, value in bound.arguments.items():
             kind = bound.signature.parameters[name].kind
             named += value.items() if kind is inspect.Parameter.VAR_KEYWORD else [(name, value)]
-    paths: dict[int, tuple[str | int, ...]] = {}
-    for name, value in named:
-        for path, leaf in trees.flatten_with_paths(value):
-            paths[leaf] = (name, *path)
-    return [paths[index] for index in range(len(leaves.template))]
+    return named
 
 
 def _static_key(

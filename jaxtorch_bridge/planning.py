@@ -15,7 +15,7 @@ import torch
 from . import trees
 from ._compat.jax_internals import hold_weakly
 from ._compat.torch_internals import looks_at_values
-from .arguments import Leaves, describe_arrays, is_array
+from .arguments import Leaves, describe_arrays, is_array, static_values
 from .errors import BridgeError, BridgeWarning, PlanningError
 from .flat import FlatFunction
 from .jaxside import primitives, rules
@@ -250,7 +250,15 @@ class Planner:
 
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
         arrays, static = describe_arrays(self.function, call.leaves, shapes)
-        return CallFacts(self.name, self._code, arrays, static, call.context.texts(), x64_enabled())
+        return CallFacts(
+            self.name,
+            self._code,
+            arrays,
+            static,
+            call.context.texts(),
+            x64_enabled(),
+            {} if self._spec is None else static_values(self.function, call.leaves),
+        )
 
     def _device(self, values: Sequence[Any] | None) -> str:
         """Where to evaluate abstractly: by the module's parameters, the arrays, the backend."""

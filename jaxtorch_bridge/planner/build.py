@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..choices import VmapMethod
@@ -34,7 +34,17 @@ class ArrayArgument:
 
 @dataclass(frozen=True)
 class CallFacts:
-    """What the decorator knows of a call before planning."""
+    """What the decorator knows of a call before planning.
+
+    Attributes:
+        name: The callable's name.
+        code: Digest of its code.
+        arrays: The array leaves.
+        static: The static leaves as (path, text) pairs.
+        context: Torch's thread-local settings, likewise.
+        x64: Whether JAX holds 64-bit dtypes.
+        values: The static arguments that were passed, whole, by the parameters' names.
+    """
 
     name: str
     code: str
@@ -42,6 +52,7 @@ class CallFacts:
     static: tuple[tuple[str, str], ...]
     context: tuple[tuple[str, str], ...]
     x64: bool
+    values: Mapping[str, object] = field(default_factory=dict)
 
 
 def plan_inputs(
@@ -60,12 +71,13 @@ def plan_inputs(
         return tuple(_free_input(array) for array in facts.arrays), None
     from ..spec.enforce import bind_inputs, check_static
 
-    check_static(spec, {path.partition("[")[0]: None for path, _ in facts.static})
+    check_static(spec, facts.values)
     leaves = {array.contract_path: (array.shape, array.dtype) for array in facts.arrays}
     sizes = bind_inputs(spec, leaves, x64=facts.x64)
-    declared = dict(spec.input_leaves())
+    declared, chosen = dict(spec.input_leaves()), dict(sizes.dtypes)
     return tuple(
-        _declared_input(array, declared[array.contract_path]) for array in facts.arrays
+        _declared_input(array, declared[array.contract_path], chosen[array.contract_path])
+        for array in facts.arrays
     ), sizes
 
 
@@ -186,11 +198,11 @@ def _free_input(array: ArrayArgument) -> ArraySig:
     return ArraySig(array.path, array.shape, array.dtype, array.dtype, row.differentiable)
 
 
-def _declared_input(array: ArrayArgument, declared: TensorSpec) -> ArraySig:
+def _declared_input(array: ArrayArgument, declared: TensorSpec, chosen: str) -> ArraySig:
     row = DTYPES[array.dtype]
     # Narrowed floats stay narrow: JAX computes in 32 bits while x64 is off, and so does torch.
     # Integers become what the contract says, since torch insists on int64 labels and indices.
-    seen = declared.dtype if row.kind == "int" else array.dtype
+    seen = chosen if row.kind == "int" else array.dtype
     return ArraySig(
         array.path, array.shape, array.dtype, seen, row.differentiable and declared.differentiable
     )

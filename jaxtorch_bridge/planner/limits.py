@@ -51,13 +51,14 @@ def refuse_other_defaults(spec: CallableSpec, function: Callable[..., Any]) -> N
     except (TypeError, ValueError):  # builtins have none
         return
     problems = []
-    for name, wanted in spec.static.items():
+    for name, static in spec.static.items():
         found = parameters[name].default if name in parameters else inspect.Parameter.empty
-        same = type(found) is type(wanted) and found == wanted
-        if found is not inspect.Parameter.empty and not same:
+        if static.required or found is inspect.Parameter.empty:
+            continue
+        if not static.has_default(found):
             path = f"static.{name}"
             expected = f"the function's own default {found!r} [{spec.where(path)}]"
-            problems.append(SpecProblem(path, expected, f"{wanted!r}"))
+            problems.append(SpecProblem(path, expected, f"{static.default!r}"))
     if problems:
         raise SpecError(spec.label, tuple(problems))
 

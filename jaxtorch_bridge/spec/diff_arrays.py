@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from .. import dtypes
+from .diff_dtypes import input_dtype_changes, output_dtype_changes
 from .diff_shapes import Found
 from .faults import Path
 from .frozen import FrozenDict
 from .model import CallableSpec
 from .nodes import Node
 from .tensor import TensorSpec
-
-# Integers whose 32-bit form callers may pass as well.
-_ALSO_32_BITS = {"int64": "int32", "uint64": "uint32"}
 
 
 def input_changes(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
@@ -25,7 +23,7 @@ def input_changes(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
     order = {name: index for index, name in enumerate(new.inputs)}
     for path, leaf in after.items():
         if path in before:
-            yield from _input(path, before[path], leaf)
+            yield from _input(path, old, before[path], new, leaf)
         elif not leaf.optional:
             yield "breaking", path, f"new required input, `{leaf}`"
         elif path[0] not in old.inputs and order[path[0]] < last_common:
@@ -45,7 +43,8 @@ def output_changes(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
         yield "breaking", path, f"output removed, `{before[path]}`"
     for path, leaf in after.items():
         if path in before:
-            yield from _output(path, before[path], leaf)
+            yield from output_dtype_changes(path, old, before[path], new, leaf)
+            yield from _in_common(path, old, before[path], new, leaf)
         else:
             # A contract does not say whether results come as a tuple; unpacking one would fail.
             text = f"new output, `{leaf}`: callers that unpack the results get one more"
@@ -72,47 +71,34 @@ def _kind(node: Node) -> str:
     return "a list" if isinstance(node, tuple) else "a group"
 
 
-def _input(path: Path, old: TensorSpec, new: TensorSpec) -> Iterator[Found]:
-    if old.dtype != new.dtype:
-        if _accepted(old.dtype) <= _accepted(new.dtype):
-            yield "additive", path, _dtype_text(old.dtype, new.dtype)
-        else:
-            text = f"{_dtype_text(old.dtype, new.dtype)}; calls must pass exactly this dtype"
-            yield "breaking", path, text
-    if old.optional != new.optional:
-        if new.optional:
+def _input(
+    path: Path, old: CallableSpec, before: TensorSpec, new: CallableSpec, after: TensorSpec
+) -> Iterator[Found]:
+    yield from input_dtype_changes(path, old, before, new, after)
+    if before.optional != after.optional:
+        if after.optional:
             yield "additive", path, "no longer required"
         else:
             yield "breaking", path, "no longer optional"
-    yield from _in_common(path, old, new)
+    yield from _in_common(path, old, before, new, after)
 
 
-def _output(path: Path, old: TensorSpec, new: TensorSpec) -> Iterator[Found]:
-    if old.dtype != new.dtype:
-        yield "breaking", path, _dtype_text(old.dtype, new.dtype)
-    yield from _in_common(path, old, new)
-
-
-def _in_common(path: Path, old: TensorSpec, new: TensorSpec) -> Iterator[Found]:
+def _in_common(
+    path: Path, old: CallableSpec, before: TensorSpec, new: CallableSpec, after: TensorSpec
+) -> Iterator[Found]:
+    was, now = _differentiable(old, before), _differentiable(new, after)
     # A dtype without gradients says so by itself.
-    if old.differentiable and not new.differentiable:
+    if was and not now:
         yield "breaking", path, "no longer differentiable: its gradient becomes zero"
-    if new.differentiable and not old.differentiable:
+    if now and not was:
         yield "additive", path, "now differentiable"
-    if old.doc != new.doc:
+    if before.doc != after.doc:
         yield "neutral", path, "doc changed"
 
 
-def _accepted(dtype: str) -> frozenset[str]:
-    return frozenset((dtype, _ALSO_32_BITS.get(dtype, dtype)))
-
-
-def _dtype_text(old: str, new: str) -> str:
-    before, after = dtypes.DTYPES[old], dtypes.DTYPES[new]
-    verb = "changed"
-    if before.kind == after.kind and before.size_bytes != after.size_bytes:
-        verb = "narrowed" if after.size_bytes < before.size_bytes else "widened"
-    return f"dtype {verb} from {old} to {new}"
+def _differentiable(spec: CallableSpec, leaf: TensorSpec) -> bool:
+    choices = spec.dtypes_of(leaf)
+    return leaf.differentiable and any(dtypes.DTYPES[one].differentiable for one in choices)
 
 
 def _reordered(

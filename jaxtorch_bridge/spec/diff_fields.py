@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from .diff_constraints import constraint_changes
 from .diff_shapes import Found, ShapePair
-from .model import CallableSpec, Scalar
+from .diff_static import static_changes
+from .model import CallableSpec
 from .shapes import Name
 
 # Fields that say how a call is run, not what it takes or gives.
@@ -21,7 +21,8 @@ def field_changes(old: CallableSpec, new: CallableSpec, pair: ShapePair) -> Iter
     if old.doc != new.doc:
         yield "neutral", ("doc",), "changed"
     yield from _function(old.function, new.function)
-    yield from _static(old, new)
+    yield from static_changes(old, new)
+    yield from _dimension_docs(old, new)
     yield from constraint_changes(old, new, pair)
     yield from _depth(old.vjp_depth, new.vjp_depth)
     for name in _HOW:
@@ -49,23 +50,10 @@ def _function(old: str | None, new: str | None) -> Iterator[Found]:
         yield "breaking", ("function",), text
 
 
-def _static(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
-    for name, default in old.static.items():
-        if name not in new.static:
-            yield "breaking", ("static", name), "static argument removed"
-        elif _text(default) != _text(new.static[name]):
-            change = _from_to(_text(default), _text(new.static[name]))
-            text = f"default {change}: calls without it give another result"
-            yield "breaking", ("static", name), text
-    for name in new.static:
-        if name not in old.static:
-            text = f"new static argument, default {_text(new.static[name])}"
-            yield "additive", ("static", name), text
-
-
-def _text(value: Scalar) -> str:
-    # As YAML and JSON tell them apart: 1, 1.0 and true are equal in Python.
-    return json.dumps(value)
+def _dimension_docs(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
+    for name in old.dimensions.keys() | new.dimensions.keys():
+        if old.dimensions.get(name) != new.dimensions.get(name):
+            yield "neutral", ("dimensions", name), "doc changed"
 
 
 def _depth(old: int | None, new: int | None) -> Iterator[Found]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from .. import dtypes
 from ..errors import SpecMismatchError
+from .follow import dtype_in_call
 from .model import CallableSpec
 from .sizes import Binder, Clash, Sizes, resolve
 from .tensor import TensorSpec
-from .words import did_you_mean, listed
+from .words import did_you_mean, listed, show
 
 __all__ = ["Sizes", "bind_inputs", "check_outputs", "check_static", "resolve_outputs"]
 
@@ -66,20 +67,61 @@ def bind_inputs(spec: CallableSpec, leaves: Mapping[Path, ShapeAndDtype], *, x64
     """
     known = dict(spec.input_leaves())
     _check_names(spec, known, leaves)
-    binder = Binder(Sizes())
     given = [(path, known[path], leaves[path]) for path in known if path in leaves]
-    for path, leaf, (shape, dtype) in given:
-        subject = _Subject(spec, "input", path)
-        if dtype not in _accepted(leaf.dtype, x64=x64):
-            remedy = f"Cast `{subject.name}` before the call, or change the contract."
-            expected = f"dtype {dtypes.canonical_name(leaf.dtype, x64=x64)}"
-            raise subject.error(expected, f"{dtype} in shape {shape}", remedy, binder.sizes)
+    binder = Binder(Sizes(dtypes=tuple(_choose_dtypes(spec, leaves, x64=x64).items())))
     # All plain names first: arithmetic may speak of a name that a later input binds.
     for step in (_bind, _check):
         for path, leaf, (shape, _) in given:
             step(binder, _Subject(spec, "input", path), leaf, shape, "Make both agree.")
     _check_constraints(spec, binder.sizes)
     return binder.sizes
+
+
+def _choose_dtypes(
+    spec: CallableSpec, leaves: Mapping[Path, ShapeAndDtype], *, x64: bool
+) -> dict[Path, str]:
+    """Of each input that a call passes, which of the contract's dtypes it has."""
+    inputs = spec.input_leaves()
+    chosen: dict[Path, str] = {}
+    # Those that others follow first.
+    for path, leaf in sorted(inputs, key=lambda item: item[1].dtype.like is not None):
+        if path not in leaves:
+            continue
+        shape, dtype = leaves[path]
+        allowed = spec.dtypes_of(leaf) if leaf.dtype.like is None else ()
+        decided = dtype_in_call(leaf, inputs, chosen)
+        fitting = meant_by(dtype, (decided,) if decided else allowed, x64=x64)
+        if fitting is None:
+            raise _wrong_dtype(spec, path, leaf, f"{dtype} in shape {shape}", decided, x64)
+        chosen[path] = fitting
+    return {path: chosen[path] for path, _ in inputs if path in chosen}
+
+
+def _wrong_dtype(
+    spec: CallableSpec, path: Path, leaf: TensorSpec, found: str, decided: str | None, x64: bool
+) -> SpecMismatchError:
+    allowed = (decided,) if decided else spec.dtypes_of(leaf)
+    expected = f"dtype {_alternatives(allowed, x64=x64)}"
+    if leaf.dtype.like is not None:
+        expected += f", that of `{leaf.dtype.like}`"
+    subject = _Subject(spec, "input", path)
+    remedy = f"Cast `{subject.name}` before the call, or change the contract."
+    return subject.error(expected, found, remedy, Sizes())
+
+
+def _alternatives(names: Iterable[str], *, x64: bool) -> str:
+    """``float32``, ``float32 or bfloat16``: what JAX calls the dtypes."""
+    held = dict.fromkeys(dtypes.canonical_name(one, x64=x64) for one in names)
+    *others, last = held
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def meant_by(dtype: str, allowed: Iterable[str], *, x64: bool) -> str | None:
+    """Which of the contract's dtypes ``allowed`` a JAX array of ``dtype`` stands for, or None."""
+    names = tuple(allowed)
+    if dtype in names:
+        return dtype
+    return next((one for one in names if dtype in _accepted(one, x64=x64)), None)
 
 
 def _check_constraints(spec: CallableSpec, sizes: Sizes) -> None:
@@ -164,9 +206,10 @@ def resolve_outputs(
             remedy = "Call it with other sizes, or change the contract."
             subject = _Subject(spec, "output", path)
             raise subject.error(clash.expected, clash.found, remedy, sizes) from None
-        if shape is None:
+        dtype = dtype_in_call(leaf, spec.input_leaves(), dict(sizes.dtypes))
+        if shape is None or dtype is None:
             return None
-        result.append((path, shape, leaf.dtype))
+        result.append((path, shape, dtype))
     return tuple(result)
 
 
@@ -197,11 +240,16 @@ def check_outputs(
     binder = Binder(sizes)
     given = [(_Subject(spec, "output", path, when), leaf) for path, leaf in leaves]
     for (subject, leaf), (shape, dtype) in zip(given, outputs, strict=True):
-        expected = dtypes.canonical_name(leaf.dtype, x64=x64)
-        if dtypes.canonical_name(dtype, x64=x64) != expected:
+        decided = dtype_in_call(leaf, spec.input_leaves(), dict(sizes.dtypes))
+        allowed = (decided,) if decided else spec.dtypes_of(leaf)
+        held = {dtypes.canonical_name(one, x64=x64) for one in allowed}
+        if dtypes.canonical_name(dtype, x64=x64) not in held:
             remark = "" if dtype in dtypes.DTYPES else f" ({dtypes.remark_on(dtype)})"
             found = f"{dtype}{remark} in shape {shape}"
-            raise subject.error(f"dtype {leaf.dtype}", found, remedy, sizes)
+            expected = f"dtype {' or '.join(allowed)}"
+            if leaf.dtype.like is not None:
+                expected += f", that of `{leaf.dtype.like}`"
+            raise subject.error(expected, found, remedy, sizes)
     for step in (_bind, _check):
         for (subject, leaf), (shape, _) in zip(given, outputs, strict=True):
             step(binder, subject, leaf, shape, remedy)
@@ -222,25 +270,53 @@ def _miscounted(
     )
 
 
-def check_static(spec: CallableSpec, given: Iterable[str]) -> None:
-    """Do nothing if the contract lists every static argument of a call.
+def check_static(spec: CallableSpec, given: Mapping[str, object]) -> None:
+    """Do nothing if the static arguments of a call are those of the contract.
+
+    Args:
+        spec: The contract.
+        given: Name -> value of each argument that is no array. None and empty containers may also
+            be inputs that are left out.
 
     Raises:
-        SpecMismatchError: If it does not.
+        SpecMismatchError: If one is not listed, has another type or is none of the choices, or
+            if one that has no default is missing.
     """
-    for name in given:
+    for name, value in given.items():
         if name in spec.static:
-            continue
-        if name in spec.inputs:
-            expected, remedy = "an array, as it is an input in the contract", "Pass an array."
-        else:
-            known = did_you_mean(name, spec.static)
-            expected = f"one of the static arguments {listed(spec.static)}{known}"
-            remedy = "List it under `static` in the contract or leave it out."
-        place = spec.where("inputs." + name if name in spec.inputs else "static")
-        raise SpecMismatchError(
-            f"{spec.label}, argument `{name}`: expected {expected}; got a static value. "
-            f"{remedy} [{place}]",
-            callable_name=spec.label,
-            argument=name,
-        )
+            expected = spec.static[name].problem_with(value)
+            if expected is not None:
+                remedy = "Pass such a value, or change the contract."
+                raise _static_error(spec, name, expected, show(value), remedy, f"static.{name}")
+        elif not _is_empty(value):
+            raise _unknown_static(spec, name)
+    for name, static in spec.static.items():
+        if static.required and name not in given:
+            kind = f"a value of type `{static.type}`" if static.type else "a value"
+            remedy = "Pass it, or give it a `default` in the contract."
+            raise _static_error(spec, name, kind, "nothing", remedy, f"static.{name}")
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, (list, tuple, dict)) and not value)
+
+
+def _unknown_static(spec: CallableSpec, name: str) -> SpecMismatchError:
+    if name in spec.inputs:
+        expected, remedy = "an array, as it is an input in the contract", "Pass an array."
+        return _static_error(spec, name, expected, "a static value", remedy, f"inputs.{name}")
+    known = did_you_mean(name, spec.static)
+    expected = f"one of the static arguments {listed(spec.static)}{known}"
+    remedy = "List it under `static` in the contract or leave it out."
+    return _static_error(spec, name, expected, "a static value", remedy, "static")
+
+
+def _static_error(
+    spec: CallableSpec, name: str, expected: str, found: str, remedy: str, path: str
+) -> SpecMismatchError:
+    return SpecMismatchError(
+        f"{spec.label}, argument `{name}`: expected {expected}; got {found}. {remedy} "
+        f"[{spec.where(path)}]",
+        callable_name=spec.label,
+        argument=name,
+    )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import keyword
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -24,114 +22,32 @@ from pydantic import (
 )
 
 from ..choices import ConcurrencyMode, VmapMethod
-from .constraints import Constraint, parse_constraint
+from .constraints import Constraint
 from .faults import Fault, fault, raise_faults
+from .fields import (
+    read_constraints,
+    read_dimensions,
+    read_function,
+    read_name,
+    read_names,
+    read_sharding,
+    read_version,
+)
+from .follow import choices_of, faults_of_following
 from .frozen import FrozenDict
 from .nodes import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
 from .positions import Positions
 from .readby import ReadBy
-from .shapes import ShapeSyntaxError, names_in
+from .shapes import names_in
+from .static import Scalar, StaticSpec, read_statics
 from .tensor import TensorSpec
 from .words import did_you_mean, listed, show
 
 __all__ = ["CallableSpec", "Execution", "FrozenDict", "Node", "Scalar", "TensorSpec"]
 
-Scalar = bool | int | float | str | None
 
-_VERSION = re.compile(r"(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}")
-
-
-def _is_dotted(text: str) -> bool:
-    return all(part.isidentifier() and not keyword.iskeyword(part) for part in text.split("."))
-
-
-def _read_name(name: str) -> str:
-    if not _is_dotted(name):
-        raise fault("a name such as `attention` or `mylib.attention`", show(name))
-    return name
-
-
-def _read_version(value: object) -> str:
-    # YAML reads `1` and `1.0` as numbers, and 1.10 would even become 1.1.
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        raise fault('three numbers in quotes, such as "1.0.0"', show(value))
-    if not isinstance(value, str) or not _VERSION.fullmatch(value):
-        raise fault("a version of three numbers, such as `1.0.0`", show(value))
-    return value
-
-
-def _read_function(target: str) -> str:
-    module, colon, qualname = target.partition(":")
-    if not (colon and _is_dotted(module) and _is_dotted(qualname)):
-        raise fault("`module:function`, such as `mylib.ops:attention`", show(target))
-    return target
-
-
-def _read_static(value: object) -> FrozenDict[str, Scalar]:
-    expected = "a default: true, false, a number, a string or null"
-    return _read_mapping(value, expected, lambda one: isinstance(one, Scalar))
-
-
-def _read_sharding(value: object) -> FrozenDict[str, str]:
-    expected = "the name of a mesh axis"
-    return _read_mapping(value, expected, lambda one: isinstance(one, str) and one != "")
-
-
-def _read_mapping(
-    value: object, expected: str, accepts: Callable[[object], bool]
-) -> FrozenDict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise fault("a mapping", show(value))
-    faults = []
-    for key, child in value.items():
-        if not isinstance(key, str) or not key.isidentifier() or keyword.iskeyword(key):
-            faults.append(Fault("an identifier as name", show(key), (str(key),), at_key=True))
-        elif not accepts(child):
-            faults.append(Fault(expected, show(child), (key,)))
-    raise_faults(faults)
-    return FrozenDict(value)
-
-
-def _read_names(value: object) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise fault("a list of input names", show(value))
-    faults = []
-    seen: set[str] = set()
-    for index, name in enumerate(value):
-        if not isinstance(name, str):
-            faults.append(Fault("the name of an input", show(name), (str(index),)))
-        elif name in seen:
-            faults.append(Fault("each input once", f"{show(name)} again", (str(index),)))
-        else:
-            seen.add(name)
-    raise_faults(faults)
-    return tuple(value)
-
-
-def _read_constraints(value: object) -> tuple[Constraint, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise fault("a list of constraints, such as `dim % heads == 0`", show(value))
-    faults = []
-    constraints = []
-    for index, one in enumerate(value):
-        if isinstance(one, Constraint):
-            constraints.append(one)
-            continue
-        if not isinstance(one, str):
-            expected = "a constraint, such as `dim % heads == 0`"
-            faults.append(Fault(expected, show(one), (str(index),)))
-            continue
-        try:
-            constraints.append(parse_constraint(one))
-        except ShapeSyntaxError as error:
-            faults.append(Fault(error.expected, error.found, (str(index),)))
-    raise_faults(faults)
-    return tuple(constraints)
-
-
-def _unbound_expressions(inputs: FrozenDict[str, Node]) -> Iterator[Fault]:
+def _unbound_expressions(leaves: Leaves) -> Iterator[Fault]:
     """Expressions over names that no input's shape can tell."""
-    leaves = leaves_of(inputs)
     bound = frozenset(name for _, leaf in leaves for name in leaf.shape.plain_names)
     for path, leaf in leaves:
         for dimension in leaf.shape.dimensions:
@@ -168,8 +84,9 @@ class CallableSpec(BaseModel):
         function: ``module:function`` of the torch function, if it can be imported.
         doc: A remark for readers.
         inputs: The array arguments by name.
-        static: The other arguments by name, with their defaults.
+        static: The other arguments by name, with their types and defaults.
         outputs: The arrays that come back, by name.
+        dimensions: Remarks on dimension names.
         constraints: Comparisons of dimensions that every call must meet.
         vjp_depth: The highest order of reverse differentiation a caller may take, or None.
         residuals: Whether the forward saves what the backward needs.
@@ -185,35 +102,42 @@ class CallableSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_id: Literal["jaxtorch/1"] = Field(alias="schema")
-    name: Annotated[StrictStr, AfterValidator(_read_name)]
-    version: Annotated[str, BeforeValidator(_read_version)]
-    function: Annotated[StrictStr, AfterValidator(_read_function)] | None = None
+    name: Annotated[StrictStr, AfterValidator(read_name)]
+    version: Annotated[str, BeforeValidator(read_version)]
+    function: Annotated[StrictStr, AfterValidator(read_function)] | None = None
     doc: StrictStr | None = None
     inputs: Annotated[FrozenDict[str, Node], ReadBy(read_tree)]
-    static: Annotated[FrozenDict[str, Scalar], ReadBy(_read_static)] = FrozenDict()
+    static: Annotated[FrozenDict[str, StaticSpec], ReadBy(read_statics)] = FrozenDict()
     outputs: Annotated[FrozenDict[str, Node], ReadBy(read_tree)]
-    constraints: Annotated[tuple[Constraint, ...], ReadBy(_read_constraints)] = ()
+    dimensions: Annotated[FrozenDict[str, str], ReadBy(read_dimensions)] = FrozenDict()
+    constraints: Annotated[tuple[Constraint, ...], ReadBy(read_constraints)] = ()
     vjp_depth: Annotated[StrictInt, Field(ge=0)] | None = None
     residuals: Literal["save", "recompute", "auto"] = "auto"
     vmap_method: VmapMethod = "torch_vmap"
     verify: StrictBool = False
-    sharding: Annotated[FrozenDict[str, str], ReadBy(_read_sharding)] = FrozenDict()
-    mutates: Annotated[tuple[str, ...], ReadBy(_read_names)] = ()
+    sharding: Annotated[FrozenDict[str, str], ReadBy(read_sharding)] = FrozenDict()
+    mutates: Annotated[tuple[str, ...], ReadBy(read_names)] = ()
     random: Literal["none", "key"] = "none"
     execution: Execution = Execution()
     concurrency: ConcurrencyMode | None = None
 
     _positions: Positions | None = PrivateAttr(None)
 
+    # The checks below compare with `inputs`, which is absent from `info.data` when it is itself
+    # at fault; its own problems are reported then.
+
     @field_validator("inputs")
     @classmethod
-    def _expressions_are_bound(cls, inputs: FrozenDict[str, Node]) -> FrozenDict[str, Node]:
-        raise_faults(_unbound_expressions(inputs))
+    def _inputs_agree(cls, inputs: FrozenDict[str, Node]) -> FrozenDict[str, Node]:
+        leaves = leaves_of(inputs)
+        raise_faults([*_unbound_expressions(leaves), *faults_of_following(leaves, leaves)])
         return inputs
 
     @field_validator("outputs")
     @classmethod
-    def _outputs_come_back(cls, outputs: FrozenDict[str, Node]) -> FrozenDict[str, Node]:
+    def _outputs_come_back(
+        cls, outputs: FrozenDict[str, Node], info: ValidationInfo
+    ) -> FrozenDict[str, Node]:
         leaves = leaves_of(outputs)
         if not leaves:
             raise fault("at least one output", "none")
@@ -222,22 +146,35 @@ class CallableSpec(BaseModel):
             for path, leaf in leaves
             if leaf.optional
         )
+        if "inputs" in info.data:
+            raise_faults(faults_of_following(leaves, leaves_of(info.data["inputs"])))
         return outputs
-
-    # The checks below compare with `inputs`, which is absent from `info.data` when it is itself
-    # at fault; its own problems are reported then.
 
     @field_validator("static")
     @classmethod
     def _static_is_no_input(
-        cls, static: FrozenDict[str, Scalar], info: ValidationInfo
-    ) -> FrozenDict[str, Scalar]:
+        cls, static: FrozenDict[str, StaticSpec], info: ValidationInfo
+    ) -> FrozenDict[str, StaticSpec]:
         raise_faults(
             Fault("a name that is not also an input", show(name), (name,), at_key=True)
             for name in static
             if name in info.data.get("inputs", ())
         )
         return static
+
+    @field_validator("dimensions")
+    @classmethod
+    def _described_dimensions_exist(
+        cls, dimensions: FrozenDict[str, str], info: ValidationInfo
+    ) -> FrozenDict[str, str]:
+        if "inputs" in info.data and "outputs" in info.data:
+            known = _dimension_names(info.data["inputs"]) | _dimension_names(info.data["outputs"])
+            raise_faults(
+                Fault(_one_of("dimensions", name, known), show(name), (name,), at_key=True)
+                for name in dimensions
+                if name not in known
+            )
+        return dimensions
 
     @field_validator("constraints")
     @classmethod
@@ -293,6 +230,10 @@ class CallableSpec(BaseModel):
     def output_leaves(self) -> Leaves:
         """All output arrays with their paths, in the contract's order."""
         return self._output_leaves
+
+    def dtypes_of(self, leaf: TensorSpec) -> tuple[str, ...]:
+        """Every dtype that an input or output may have; that of an input it follows, if it does."""
+        return choices_of(leaf, self._input_leaves)
 
     def where(self, path: str) -> str:
         """The place of a part such as ``inputs.q``: ``specs/attention.yaml:7:6``.
@@ -358,6 +299,9 @@ class CallableSpec(BaseModel):
         data = self.to_dict()
         if not docs:
             data.pop("doc", None)
+            data.pop("dimensions", None)
+        if self.static:
+            data["static"] = {name: one.to_data(docs=docs) for name, one in self.static.items()}
         data["inputs"] = to_ordered_data(self.inputs, docs=docs)
         data["outputs"] = to_ordered_data(self.outputs, docs=docs)
         if self.mutates:
@@ -376,8 +320,8 @@ _DEFAULTS = {
 }
 
 
-def _dimension_names(inputs: FrozenDict[str, Node]) -> frozenset[str]:
-    return frozenset(name for _, leaf in leaves_of(inputs) for name in leaf.shape.plain_names)
+def _dimension_names(nodes: FrozenDict[str, Node]) -> frozenset[str]:
+    return frozenset(name for _, leaf in leaves_of(nodes) for name in leaf.shape.plain_names)
 
 
 def _one_of(kind: str, name: str, known: Collection[str]) -> str:
@@ -389,7 +333,7 @@ def _plain(value: Any) -> Any:
         return value.model_dump(exclude_defaults=True)
     if isinstance(value, FrozenDict):
         return {name: _plain(child) for name, child in value.items()}
-    if isinstance(value, TensorSpec):
+    if isinstance(value, (TensorSpec, StaticSpec)):
         return value.to_data()
     if isinstance(value, Constraint):
         return str(value)

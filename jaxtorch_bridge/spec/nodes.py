@@ -6,7 +6,6 @@ dataclass of the call), a list is a list or tuple, a string an array in shorthan
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from .faults import Fault, Path, faults_of, raise_faults
 from .frozen import FrozenDict
+from .identifiers import is_identifier
 from .tensor import TensorSpec
 from .words import show
 
@@ -45,7 +45,7 @@ def read_tree(value: object) -> FrozenDict[str, Node]:
 def _odd_names(names: Mapping[str, object]) -> Iterator[Fault]:
     """Top-level names that no argument of a Python function can have."""
     for name in names:
-        if not name.isidentifier() or keyword.iskeyword(name):
+        if not is_identifier(name):
             yield Fault("a Python identifier as name", show(name), (name,), at_key=True)
 
 

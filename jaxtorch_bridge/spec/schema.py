@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from .. import dtypes
 from ..choices import ConcurrencyMode, VmapMethod
 from .model import CallableSpec, Execution
+from .static import StaticSpec
 from .tensor import TensorSpec
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
@@ -26,6 +27,10 @@ _TERM = rf"{_ATOM}(?:\s*(?:\+|-|\*|//)\s*{_ATOM})*"
 _DIMENSION = rf"(?:\.\.\.|{_TERM})"
 _SHAPE = rf"\[\s*(?:{_DIMENSION}(?:\s*,\s*{_DIMENSION})*\s*)?\]\s*"
 _SIDE = rf"{_ATOM}(?:\s*(?:\+|-|\*|//|%)\s*{_ATOM})*"
+_KNOWN = "|".join(dtypes.DTYPES)
+_UNION = rf"(?:{_KNOWN})(?:\s*\|\s*(?:{_KNOWN}))*"
+_LIKE = r"like\s[^\[]*[^\[\s]"
+_KIND = "(?:bool|int|float|str)"
 # Letters of any script, as in Python; no ASCII punctuation but the underscore.
 _LETTER = r"[^\s!-/:-@\[-^`{-~]"
 _IDENTIFIER = rf"(?![0-9])(?!(?:{'|'.join(keyword.kwlist)})(?![^\s!-/:-@\[-^`{{-~])){_LETTER}+"
@@ -50,16 +55,17 @@ def contract_schema() -> dict[str, Any]:
         "function": {"type": ["string", "null"], "pattern": f"^{_DOTTED}:{_DOTTED}$"},
         "doc": {"type": ["string", "null"]},
         "inputs": {"type": "object", **named, "additionalProperties": _ref("input")},
-        "static": {
-            "type": "object",
-            **named,
-            "additionalProperties": {"type": ["boolean", "number", "string", "null"]},
-        },
+        "static": {"type": "object", **named, "additionalProperties": _ref("static")},
         "outputs": {
             "type": "object",
             **named,
             "minProperties": 1,
             "additionalProperties": _ref("output"),
+        },
+        "dimensions": {
+            "type": "object",
+            "propertyNames": {"pattern": f"^{_NAME}$"},
+            "additionalProperties": {"type": "string"},
         },
         "constraints": {
             "type": "array",
@@ -98,7 +104,9 @@ def contract_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": _described(CallableSpec, properties, {"schema_id": "schema"}),
         "$defs": {
-            "dtype": {"enum": list(dtypes.DTYPES)},
+            "dtype": _dtype(),
+            "value": _value(),
+            "static": _static(),
             "shape": _shape(),
             "shorthand": _shorthand(),
             "input": _node("input", optional={"type": "boolean", "default": False}),
@@ -133,13 +141,75 @@ def _shape() -> dict[str, Any]:
     }
 
 
+def _dtype() -> dict[str, Any]:
+    return {
+        "description": "A dtype, several to choose from, or that of an input.",
+        "examples": ["float32", ["float32", "bfloat16"], {"like": "x"}],
+        "anyOf": [
+            {"enum": list(dtypes.DTYPES)},
+            {"type": "string", "pattern": rf"^\s*(?:{_UNION}|{_LIKE})\s*$"},
+            {
+                "type": "array",
+                "minItems": 1,
+                "uniqueItems": True,
+                "items": {"enum": list(dtypes.DTYPES)},
+            },
+            {
+                "type": "object",
+                "required": ["like"],
+                "additionalProperties": False,
+                "properties": {"like": {"type": "string", "minLength": 1}},
+            },
+        ],
+    }
+
+
 def _shorthand() -> dict[str, Any]:
-    known = "|".join(dtypes.DTYPES)
     return {
         "description": "A dtype and a shape.",
         "type": "string",
-        "pattern": rf"^\s*(?:{known})\s*{_SHAPE}$",
-        "examples": ["float32[batch, 3]", "int64[]"],
+        "pattern": rf"^\s*(?:{_UNION}|{_LIKE})\s*{_SHAPE}$",
+        "examples": ["float32[batch, 3]", "int64[]", "float32|bfloat16[n]", "like x[n]"],
+    }
+
+
+def _value() -> dict[str, Any]:
+    scalar = {"type": ["boolean", "number", "string", "null"]}
+    return {"anyOf": [scalar, {"type": "array", "items": scalar}]}
+
+
+def _static() -> dict[str, Any]:
+    one = rf"(?:null|{_KIND}|list\[\s*{_KIND}\s*\])"
+    fields = {
+        "type": {
+            "examples": ["bool", "int|null", "list[int]"],
+            "anyOf": [
+                {"type": "null"},
+                {"type": "string", "pattern": rf"^\s*{one}(?:\s*\|\s*{one})*\s*$"},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "uniqueItems": True,
+                    "items": {
+                        "anyOf": [{"const": None}, {"type": "string", "pattern": f"^{one}$"}]
+                    },
+                },
+            ],
+        },
+        "default": _ref("value"),
+        "choices": {"type": "array", "minItems": 1, "uniqueItems": True, "items": _ref("value")},
+        "doc": {"type": ["string", "null"]},
+    }
+    long = {
+        "additionalProperties": False,
+        "properties": _described(StaticSpec, fields),
+    }
+    return {
+        "description": "A default, or a mapping with type, default, choices and doc.",
+        "type": ["boolean", "number", "string", "null", "array", "object"],
+        "if": {"type": "object"},
+        "then": long,
+        "else": _ref("value"),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .faults import Path
 from .shapes import Name, Rest, Shape, Size, Term, evaluate
 
 
@@ -16,11 +17,13 @@ class Sizes:
         pairs: Dimension names with their sizes, in the order they were bound.
         ellipsis: The dimensions that ``...`` stands for, or None where nothing decided.
         origins: Where each name (and ``...``) was bound, for messages.
+        dtypes: Path of each input of the call -> which of the contract's dtypes it has.
     """
 
     pairs: tuple[tuple[str, int], ...] = ()
     ellipsis: tuple[int, ...] | None = None
     origins: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    dtypes: tuple[tuple[Path, str], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def named(self) -> dict[str, int]:
@@ -48,11 +51,13 @@ class Binder:
         self.named = sizes.named
         self._ellipsis = sizes.ellipsis
         self._origins = dict(sizes.origins)
+        self._dtypes = sizes.dtypes
 
     @property
     def sizes(self) -> Sizes:
         """Everything bound so far."""
-        return Sizes(tuple(self.named.items()), self._ellipsis, tuple(self._origins.items()))
+        pairs, origins = tuple(self.named.items()), tuple(self._origins.items())
+        return Sizes(pairs, self._ellipsis, origins, self._dtypes)
 
     def bind(self, shape: Shape, actual: tuple[int, ...], owner: str) -> None:
         """Bind the plain names of ``shape`` to ``actual``, the shape of the array ``owner``.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     StrictBool,
@@ -16,11 +15,11 @@ from pydantic import (
     model_validator,
 )
 
-from .. import dtypes
+from .dtype import Dtype, differentiable_by_default, read_dtype
 from .faults import Fault, fault, raise_faults
 from .readby import ReadBy
 from .shapes import Dimension, Rest, Shape, ShapeSyntaxError, Size, parse_dimension, parse_shape
-from .words import did_you_mean, quote, show
+from .words import quote, show
 
 
 def _read_shape(value: object) -> Shape:
@@ -61,14 +60,6 @@ def _read_dimension(value: object) -> Dimension:
     raise ShapeSyntaxError("a dimension name, a size of 0 or more, or `...`", show(value), 1)
 
 
-def _known_dtype(name: str) -> str:
-    if name in dtypes.DTYPES:
-        return name
-    remark = f" ({dtypes.remark_on(name)})" if name in dtypes.WITHOUT_PARTNER else ""
-    hint = "" if remark else did_you_mean(name, dtypes.DTYPES)
-    raise fault(f"a dtype that both JAX and torch have{hint}", f"{quote(name)}{remark}")
-
-
 def _read_shorthand(text: str) -> dict[str, Any]:
     bracket = text.find("[")
     if bracket < 0 or not text[:bracket].strip():
@@ -77,15 +68,15 @@ def _read_shorthand(text: str) -> dict[str, Any]:
         shape = parse_shape(text, bracket)
     except ShapeSyntaxError as error:
         raise fault(error.expected, error.found) from None
-    return {"dtype": _known_dtype(text[:bracket].strip()), "shape": shape}
+    return {"dtype": read_dtype(text[:bracket].strip()), "shape": shape}
 
 
 class TensorSpec(BaseModel):
-    """One array: ``float32[batch, 3]``, or a mapping with these fields.
+    """One array: ``float32[batch, 3]``, ``like x[batch]`` or a mapping with these fields.
 
     Attributes:
         shape: The dimensions.
-        dtype: A name of `dtypes.DTYPES`.
+        dtype: One dtype, several to choose from, or that of an input.
         differentiable: Whether gradients flow through it; by default where the dtype allows it.
         optional: Whether a call may leave it out (inputs only).
         doc: A remark for readers.
@@ -93,7 +84,7 @@ class TensorSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dtype: Annotated[StrictStr, AfterValidator(_known_dtype)]
+    dtype: Annotated[Dtype, ReadBy(read_dtype)]
     shape: Annotated[Shape, ReadBy(_read_shape)]
     differentiable: StrictBool = False
     optional: StrictBool = False
@@ -105,14 +96,14 @@ class TensorSpec(BaseModel):
         if isinstance(data, str):
             data = _read_shorthand(data)
         if isinstance(data, Mapping) and "differentiable" not in data:
-            return {**data, "differentiable": _differentiable_by_default(data.get("dtype"))}
+            return {**data, "differentiable": differentiable_by_default(data.get("dtype"))}
         return data
 
     @field_validator("differentiable")
     @classmethod
     def _has_tangents(cls, value: bool, info: ValidationInfo) -> bool:
         dtype = info.data.get("dtype")
-        if value and dtype is not None and not dtypes.DTYPES[dtype].differentiable:
+        if value and dtype is not None and not dtype.differentiable:
             raise fault(
                 "a float or complex dtype, or `differentiable: false`", f"true with {dtype}"
             )
@@ -124,15 +115,13 @@ class TensorSpec(BaseModel):
     def to_data(self, *, docs: bool = True) -> str | dict[str, Any]:
         """The array as a contract writes it: the shorthand if that says all."""
         data: dict[str, Any] = {}
-        if self.differentiable != _differentiable_by_default(self.dtype):
+        if self.differentiable != self.dtype.differentiable:
             data["differentiable"] = self.differentiable
         if self.optional:
             data["optional"] = True
         if docs and self.doc is not None:
             data["doc"] = self.doc
-        return {"shape": str(self.shape), "dtype": self.dtype, **data} if data else str(self)
-
-
-def _differentiable_by_default(dtype: object) -> bool:
-    row = dtypes.DTYPES.get(dtype) if isinstance(dtype, str) else None
-    return row is not None and row.differentiable
+        # In the shorthand a shape begins at the first bracket.
+        if data or "[" in (self.dtype.like or ""):
+            return {"shape": str(self.shape), "dtype": self.dtype.to_data(), **data}
+        return str(self)

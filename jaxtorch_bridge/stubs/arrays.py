@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.model import CallableSpec
 from ..spec.tensor import TensorSpec
 from .names import Names
 
@@ -16,8 +17,13 @@ def jaxtyping_name(dtype: str) -> str:
     return special or dtype.replace("_", "").capitalize().replace("Uint", "UInt")
 
 
-def annotation(leaf: TensorSpec, array: str, names: Names) -> str:
-    """``Float32[Array, "batch 3"]``, with ``array`` as the array type."""
+def annotation(spec: CallableSpec, leaf: TensorSpec, array: str, names: Names) -> str:
+    """``Float32[Array, "batch 3"]``, with ``array`` as the array type; a union for several dtypes.
+
+    jaxtyping cannot say that an array has the dtype of another: such a one may have any that the
+    other may.
+    """
     # jaxtyping tells dimensions apart by spaces, and ours print without any.
     dimensions = " ".join(str(one) for one in leaf.shape.dimensions)
-    return f'{names.use(jaxtyping_name(leaf.dtype))}[{names.use(array)}, "{dimensions}"]'
+    kinds = dict.fromkeys(jaxtyping_name(one) for one in spec.dtypes_of(leaf))
+    return " | ".join(f'{names.use(kind)}[{names.use(array)}, "{dimensions}"]' for kind in kinds)

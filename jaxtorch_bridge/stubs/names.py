@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 # Where each name that an annotation uses comes from; all others are dtypes of jaxtyping.
 _HOMES = {
-    **dict.fromkeys(("Any", "NotRequired", "Self", "TypedDict", "overload"), "typing"),
+    **dict.fromkeys(("Any", "Literal", "NotRequired", "Self", "TypedDict", "overload"), "typing"),
+    "Sequence": "collections.abc",
     **dict.fromkeys(("bool", "float", "int", "str", "tuple", "type"), "builtins"),
     "Array": "jax",
     "JaxCallable": "jaxtorch_bridge",
@@ -61,4 +62,4 @@ class Names:
 
 
 def _standard_first(home: str) -> tuple[bool, str]:
-    return home not in ("builtins", "typing"), home
+    return home not in ("builtins", "collections.abc", "typing"), home

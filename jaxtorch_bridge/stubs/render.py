@@ -117,7 +117,8 @@ def _callable_class(
     function: StubFunction, holder: str, names: Names, as_dict: bool
 ) -> Iterator[str]:
     """The class of the callable, after the dicts that its signature has."""
-    jax, torch = Trees(names, "Array"), Trees(names, "Tensor", "Tensors")
+    jax = Trees(function.spec, names, "Array")
+    torch = Trees(function.spec, names, "Tensor", "Tensors")
     forms = forms_of(function.spec, jax, torch, *function.qualname, as_dict=as_dict)
     yield from jax.lines
     if len(forms) > 1:
@@ -163,22 +164,28 @@ def _summary(spec: CallableSpec) -> str:
 
 
 def _long_doc(spec: CallableSpec) -> str:
-    arguments = _remarks(spec.input_leaves())
-    returns = _remarks(spec.output_leaves())
+    static = {name: one.doc for name, one in spec.static.items()}
+    sections = {
+        "Args": {**_remarks(_docs_of(spec.input_leaves())), **_remarks(static)},
+        "Returns": _remarks(_docs_of(spec.output_leaves())),
+        "Dimensions": _remarks(spec.dimensions),
+    }
     parts = [_summary(spec)]
     if spec.constraints:
         parts[0] += f" Sizes must fit {', '.join(map(str, spec.constraints))}."
-    for title, remarks in (("Args", arguments), ("Returns", returns)):
+    for title, remarks in sections.items():
         if remarks:
             lines = [line for name, remark in remarks.items() for line in _entry(name, remark)]
             parts.append("\n".join([f"{title}:", *lines]))
     return "\n\n".join(parts)
 
 
-def _remarks(leaves: Leaves) -> Mapping[str, str]:
-    return {
-        ".".join(path): leaf.doc.strip() for path, leaf in leaves if leaf.doc and leaf.doc.strip()
-    }
+def _docs_of(leaves: Leaves) -> dict[str, str | None]:
+    return {".".join(path): leaf.doc for path, leaf in leaves}
+
+
+def _remarks(docs: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: doc.strip() for name, doc in docs.items() if doc and doc.strip()}
 
 
 def _entry(name: str, remark: str) -> list[str]:

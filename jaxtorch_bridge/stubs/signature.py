@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ..spec.model import CallableSpec, Scalar
+from ..spec.model import CallableSpec
 from ..spec.nodes import leaves_of
+from ..spec.static import StaticSpec
 from ..spec.tensor import TensorSpec
 from .names import Names
 from .text import literal
@@ -34,7 +35,8 @@ class Parameter:
     def __str__(self) -> str:
         if self.default is None:
             return f"{self.name}: {self.type}"
-        optional = " | None" if self.default == "None" and self.type not in ("Any", "None") else ""
+        taken = self.type == "Any" or self.type.endswith("None") or "None]" in self.type
+        optional = " | None" if self.default == "None" and not taken else ""
         return f"{self.name}: {self.type}{optional} = {self.default}"
 
 
@@ -117,10 +119,30 @@ def _with_an_array(form: Form) -> Iterable[Form]:
         yield Form((*before, *rest), form.result)
 
 
-def _static(name: str, value: Scalar, names: Names) -> Parameter:
-    # A default of null says nothing about the values that may be given.
-    kind = names.use("Any" if value is None else type(value).__name__)
-    return Parameter(name, kind, literal(value), keyword_only=True)
+def _static(name: str, static: StaticSpec, names: Names) -> Parameter:
+    default = None if static.required else literal(static.default)
+    return Parameter(name, _static_type(static, names), default, keyword_only=True)
+
+
+def _static_type(static: StaticSpec, names: Names) -> str:
+    if static.choices and not any(isinstance(one, (float, tuple)) for one in static.choices):
+        # `Literal` takes no other values.
+        choices = ", ".join(map(literal, static.choices))
+        return f"{names.use('Literal')}[{choices}]"
+    if static.type is not None:
+        return " | ".join(_python_type(one, names) for one in static.type.names)
+    # A default of null, or none, says nothing about the values that may be given.
+    if static.required or static.default is None:
+        return names.use("Any")
+    if isinstance(static.default, tuple):
+        return f"{names.use('Sequence')}[{names.use('Any')}]"
+    return names.use(type(static.default).__name__)
+
+
+def _python_type(name: str, names: Names) -> str:
+    if name.startswith("list["):
+        return f"{names.use('Sequence')}[{names.use(name[5:-1])}]"
+    return "None" if name == "null" else names.use(name)
 
 
 def _result(spec: CallableSpec, trees: Trees, path: tuple[str, ...], as_dict: bool) -> str:

@@ -37,8 +37,9 @@ def _character(one: str) -> str:
     return one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode()
 
 
-def literal(value: bool | int | float | str | None) -> str:
+def literal(value: object) -> str:
     """``value`` as a default in a stub; ``...`` for numbers that Python has no literal for."""
-    if isinstance(value, float) and not math.isfinite(value):
+    parts = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
         return "..."
     return repr(value)

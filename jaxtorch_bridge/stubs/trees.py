@@ -6,6 +6,7 @@ import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..spec.model import CallableSpec
 from ..spec.nodes import Node, leaves_of
 from ..spec.tensor import TensorSpec
 from .arrays import annotation
@@ -33,12 +34,14 @@ class Trees:
     """Types of nested arrays, for arrays of one kind.
 
     Attributes:
+        spec: The contract.
         names: Those of the module.
         array: ``Array`` or ``Tensor``.
         suffix: What the names of the dicts end with.
         lines: The definitions of the dicts so far, each before what uses it.
     """
 
+    spec: CallableSpec
     names: Names
     array: str
     suffix: str = ""
@@ -47,7 +50,7 @@ class Trees:
     def type_of(self, node: Node, *path: str) -> str:
         """The type of ``node``; ``path`` names the dicts in it."""
         if isinstance(node, TensorSpec):
-            return annotation(node, self.array, self.names)
+            return annotation(self.spec, node, self.array, self.names)
         if isinstance(node, Mapping):
             return self.dict_of(node, *path)
         entries = [self._entry(one, *path, str(index)) for index, one in enumerate(node)]

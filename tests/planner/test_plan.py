@@ -32,7 +32,7 @@ SPEC = {
 
 def facts(*arrays, static=(), x64=False, code="c0de"):
     named = tuple(ArrayArgument(path, (path,), shape, dtype) for path, shape, dtype in arrays)
-    return CallFacts("loss", code, named, tuple(static), (), x64)
+    return CallFacts("loss", code, named, tuple(static), (), x64, dict(static))
 
 
 LOGITS = ("logits", (8, 10), "float32")

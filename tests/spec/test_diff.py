@@ -317,5 +317,95 @@ def test_no_field_is_forgotten():
     assert fields == {
         *("name", "function", "doc", "inputs", "static", "outputs", "constraints", "vjp_depth"),
         *("residuals", "vmap_method", "verify", "concurrency", "sharding", "mutates", "random"),
-        "execution",
+        *("execution", "dimensions"),
     }, "teach jaxtorch_bridge.spec.diff the new field, and the schema"
+
+
+def _levels(old, new):
+    head = {"schema": "jaxtorch/1", "name": "f", "version": "1.0.0"}
+    specs = [load_spec({**head, **one}) for one in (old, new)]
+    return [(one.level, one.path, one.text) for one in diff_specs(*specs)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "level", "text"),
+    [
+        ("float32", "float32|bfloat16", "additive", "from float32 to float32|bfloat16"),
+        ("float32|bfloat16", "float32", "breaking", "calls must pass exactly this dtype"),
+        ("float32|bfloat16", "float32|float16", "breaking", "bfloat16 may no longer be passed"),
+        ("int32", "float32|int64", "additive", "from int32 to int64|float32"),
+        ("like z", "float32|bfloat16", "additive", "from like z to"),
+        ("float32|bfloat16", "like z", "breaking", "it must be that of `z`"),
+        ("like w", "like z", "breaking", "it must be that of `z`"),
+        ("float32", "like only", "neutral", ""),
+    ],
+)
+def test_dtypes_of_inputs(old, new, level, text):
+    others = {"z": "float32|bfloat16[]", "w": "float32|bfloat16[]", "only": "float32[]"}
+    outputs = {"outputs": {"y": "float32[]"}}
+    found = _levels(
+        {"inputs": {"x": f"{old}[]", **others}, **outputs},
+        {"inputs": {"x": f"{new}[]", **others}, **outputs},
+    )[0]
+    assert found[0] == level
+    assert text in found[2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "level"),
+    [
+        ("float32", "float32|bfloat16", "breaking"),
+        ("float32|bfloat16", "float32", "additive"),
+        ("float32|bfloat16", "like z", "additive"),
+        ("like z", "float32|bfloat16", "breaking"),
+        ("like z", "float32", "breaking"),
+        ("like z", "like w", "breaking"),
+        ("like only", "float32", "neutral"),
+        ("float32", "like only", "neutral"),
+        ("float16", "like only", "breaking"),
+    ],
+)
+def test_dtypes_of_outputs(old, new, level):
+    inputs = {"z": "float32|bfloat16[]", "w": "float32|bfloat16[]", "only": "float32[]"}
+    (found,) = _levels(
+        {"inputs": inputs, "outputs": {"y": f"{old}[]"}},
+        {"inputs": inputs, "outputs": {"y": f"{new}[]"}},
+    )
+    assert found[0] == level
+
+
+def test_an_output_that_follows_a_widened_input_is_what_old_calls_got():
+    old = {"inputs": {"x": "float32[n]"}, "outputs": {"y": "float32[n]"}}
+    new = {"inputs": {"x": "float32|bfloat16[n]"}, "outputs": {"y": "like x[n]"}}
+    assert [one[:2] for one in _levels(old, new)] == [("additive", "inputs.x")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        (1, {"type": "int", "default": 1}, ["breaking"]),
+        ({"type": "int", "default": 1}, 1, ["additive"]),
+        ({"type": "int"}, {"type": "float"}, ["additive"]),
+        ({"type": "float"}, {"type": "int"}, ["breaking"]),
+        ({"type": "int|float"}, {"type": "float"}, ["neutral"]),
+        ({"type": "int"}, {"type": "int", "default": 1}, ["additive"]),
+        ({"type": "int", "default": 1}, {"type": "int"}, ["breaking"]),
+        ({"choices": [1, 2]}, {"choices": [2, 3]}, ["breaking", "additive"]),
+        ({"choices": [1, 2]}, {"type": None}, ["additive"]),
+        ({}, {"choices": [1]}, ["breaking"]),
+        ({"choices": [1, 2]}, {"choices": [2, 1]}, ["neutral"]),
+        ({"doc": "a"}, {"doc": "b"}, ["neutral"]),
+        (None, {"type": "int"}, ["breaking"]),
+    ],
+)
+def test_static_arguments(old, new, found):
+    arrays = {"inputs": {}, "outputs": {"y": "int8[]"}}
+    before = {} if old is None else {"static": {"a": old}}
+    changes = _levels({**arrays, **before}, {**arrays, "static": {"a": new}})
+    assert [level for level, _, _ in changes] == found
+
+
+def test_remarks_on_dimensions_are_neutral():
+    arrays = {"inputs": {"x": "int8[n]"}, "outputs": {"y": "int8[]"}}
+    changes = _levels(arrays, {**arrays, "dimensions": {"n": "Rows."}})
+    assert changes == [("neutral", "dimensions.n", "doc changed")]

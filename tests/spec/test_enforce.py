@@ -249,13 +249,13 @@ def test_output_dtypes_narrow_only_without_x64():
 
 
 def test_static_arguments_must_be_listed(attention):
-    check_static(attention, ["causal"])
+    check_static(attention, {"causal": True})
     with pytest.raises(
         SpecMismatchError, match=r"`casual`: .*\(did you mean `causal`\?\)"
     ) as caught:
-        check_static(attention, ["causal", "casual"])
+        check_static(attention, {"causal": True, "casual": 1})
     assert caught.value.argument == "casual"
     with pytest.raises(SpecMismatchError, match="`q`: expected an array, as it is an input"):
-        check_static(attention, ["q"])
+        check_static(attention, {"q": 1})
     with pytest.raises(SpecMismatchError, match="one of the static arguments none; got a static"):
-        check_static(contract({}, static={}), ["dim"])
+        check_static(contract({}, static={}), {"dim": 1})

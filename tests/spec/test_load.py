@@ -90,7 +90,7 @@ def test_the_example_of_the_design_is_read(load):
     mask = spec.inputs["mask"]
     assert isinstance(mask, TensorSpec)
     assert (mask.optional, mask.differentiable) == (True, False)
-    assert dict(spec.static) == {"causal": False}
+    assert {name: one.default for name, one in spec.static.items()} == {"causal": False}
     assert dict(spec.sharding) == {"batch": "data", "heads": "model"}
     assert (spec.execution.backend, spec.execution.outputs) == ("auto", "in_place")
     assert (spec.vjp_depth, spec.residuals, spec.random, spec.mutates) == (2, "save", "none", ())
@@ -156,7 +156,7 @@ inputs:
   x: 3
   y: 3
   no: float32[]
-static: {lambda: 3, a: [1]}
+static: {lambda: 3, a: [[1]]}
 vjp_depth: true
 residuals: svae
 mutates: q
@@ -231,7 +231,7 @@ random: null
         ({"inputs": {"x": {"dtype": "int8"}}}, "`inputs.x.shape`: expected a field `shape`"),
         (
             {"inputs": {"x": {"dtype": 3, "shape": []}}},
-            "`inputs.x.dtype`: expected a string; got 3",
+            "`inputs.x.dtype`: expected a dtype, a list of dtypes, or `{like: x}`",
         ),
         ({"inputs": {"x": {"dtype": "int8", "shape": "3"}}}, "`inputs.x.shape`: expected `[`"),
         ({"inputs": {"x": {"dtype": "int8", "shape": 3}}}, "expected a shape, such as"),
@@ -288,7 +288,8 @@ def test_differentiable_follows_the_dtype():
 def test_exponents_are_numbers_and_quoted_ones_strings(load):
     text = HEAD + "inputs: {}\noutputs: {o: 'int8[]'}\nstatic: {eps: 1e-5, text: '1e-5', b: off}\n"
     spec = load(text)
-    assert dict(spec.static) == {"eps": 1e-5, "text": "1e-5", "b": False}
+    defaults = {name: one.default for name, one in spec.static.items()}
+    assert defaults == {"eps": 1e-5, "text": "1e-5", "b": False}
     assert load(dump_spec(spec)) == spec
 
 

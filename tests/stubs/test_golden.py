@@ -60,7 +60,7 @@ def test_jaxtyping_reads_every_shape_as_the_contract_does():
     spec = load_spec(GOLDEN / "specs/shapes.yaml")
     sums = dict(spec.output_leaves())[("sums",)]
     names = {name: getattr(jaxtyping, name) for name in ("Float32", "Float64")}
-    text = annotation(sums, "Array", Names(()))
+    text = annotation(spec, sums, "Array", Names(()))
     first = jaxtyping.Float64[np.ndarray, "n m"]
     wanted = eval(text, {**names, "Array": np.ndarray})
 
