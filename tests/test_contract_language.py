@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from jaxtorch_bridge import SpecError, SpecMismatchError, jax_callable
 
@@ -50,7 +49,7 @@ def test_an_output_that_does_not_follow_is_found_when_tracing():
     np.testing.assert_array_equal(f(x, x), [1, 1, 1])
     with pytest.raises(
         SpecMismatchError,
-        match="output `y`: expected dtype bfloat16, that of `x`; torch returned float32.*tracing",
+        match=r"output `y`: expected dtype bfloat16, that of `x`; torch returned float32.*tracing",
     ):
         f(x.astype("bfloat16"), x.astype("bfloat16"))
 
@@ -64,7 +63,7 @@ def test_an_output_that_does_not_follow_is_found_when_running(eager):
     call = f if eager else jax.jit(f)
     zero = jnp.zeros(3, "bfloat16")
     assert call(zero, zero).dtype == "bfloat16"
-    with pytest.raises(Exception, match="output `y`: planned bfloat16.*torch returned float32"):
+    with pytest.raises(Exception, match=r"output `y`: planned bfloat16.*torch returned float32"):
         jax.block_until_ready(call(zero + 1, zero))
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from .. import dtypes
 from ..spec.faults import Path
-from ..spec.model import CallableSpec, Scalar
+from ..spec.model import CallableSpec
 from ..spec.nodes import Leaves
 from ..spec.shapes import Name, Rest, names_in
+from ..spec.static import StaticSpec
 from ..spec.tensor import TensorSpec
 
 
@@ -32,17 +33,20 @@ class Part:
 
 def inputs_of(spec: CallableSpec) -> tuple[Part, ...]:
     """The input arrays."""
-    return tuple(_array(path, leaf, spec.mutates) for path, leaf in spec.input_leaves())
+    return tuple(_array(spec, path, leaf, spec.mutates) for path, leaf in spec.input_leaves())
 
 
 def outputs_of(spec: CallableSpec) -> tuple[Part, ...]:
     """The output arrays."""
-    return tuple(_array(path, leaf, ()) for path, leaf in spec.output_leaves())
+    return tuple(_array(spec, path, leaf, ()) for path, leaf in spec.output_leaves())
 
 
 def static_of(spec: CallableSpec) -> tuple[Part, ...]:
-    """The other arguments, with their defaults."""
-    return tuple(Part(name, f"= {value!r}", _kind(value)) for name, value in spec.static.items())
+    """The other arguments, with their types and defaults."""
+    return tuple(
+        Part(name, "required" if one.required else f"= {one.default!r}", tuple(_kind(one)), one.doc)
+        for name, one in spec.static.items()
+    )
 
 
 def dimensions_of(spec: CallableSpec) -> tuple[Part, ...]:
@@ -51,27 +55,35 @@ def dimensions_of(spec: CallableSpec) -> tuple[Part, ...]:
     parts = []
     for name, places in axes.items():
         tags = (f"mesh axis {spec.sharding[name]}",) if name in spec.sharding else ()
-        parts.append(Part(name, ", ".join(places), tags, _constrained(spec, name)))
+        parts.append(Part(name, ", ".join(places), tags, _remarks(spec, name)))
     return tuple(parts)
 
 
-def _array(path: Path, leaf: TensorSpec, mutates: tuple[str, ...]) -> Part:
+def _array(spec: CallableSpec, path: Path, leaf: TensorSpec, mutates: tuple[str, ...]) -> Part:
     name = ".".join(path)
-    return Part(name, str(leaf), tuple(_tags(name, leaf, mutates)), leaf.doc)
+    return Part(name, str(leaf), tuple(_tags(spec, name, leaf, mutates)), leaf.doc)
 
 
-def _tags(name: str, leaf: TensorSpec, mutates: tuple[str, ...]) -> Iterator[str]:
+def _tags(
+    spec: CallableSpec, name: str, leaf: TensorSpec, mutates: tuple[str, ...]
+) -> Iterator[str]:
     if leaf.optional:
         yield "optional"
     # A dtype without gradients says so by itself.
-    if not leaf.differentiable and dtypes.DTYPES[leaf.dtype].differentiable:
+    has_gradients = any(dtypes.DTYPES[one].differentiable for one in spec.dtypes_of(leaf))
+    if has_gradients and not leaf.differentiable:
         yield "no gradient"
     if any(name == one or name.startswith(f"{one}.") for one in mutates):
         yield "written to"
 
 
-def _kind(value: Scalar) -> tuple[str, ...]:
-    return () if value is None else (type(value).__name__,)
+def _kind(static: StaticSpec) -> Iterator[str]:
+    if static.type is not None:
+        yield str(static.type)
+    elif not static.required and static.default is not None:
+        yield type(static.default).__name__
+    if static.choices:
+        yield f"one of {', '.join(map(repr, static.choices))}"
 
 
 def _axes(leaves: Leaves) -> dict[str, list[str]]:
@@ -89,8 +101,9 @@ def _axes(leaves: Leaves) -> dict[str, list[str]]:
     return axes
 
 
-def _constrained(spec: CallableSpec, name: str) -> str | None:
-    lines = [str(one) for one in spec.constraints if name in one.names]
+def _remarks(spec: CallableSpec, name: str) -> str | None:
+    lines = [spec.dimensions[name]] if name in spec.dimensions else []
+    lines += [str(one) for one in spec.constraints if name in one.names]
     for path, leaf in spec.output_leaves():
         lines += [
             f"{'.'.join(path)} has {dimension}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..spec.frozen import FrozenDict
 from ..spec.model import CallableSpec
 from ..spec.nodes import Node
+from ..spec.static import StaticSpec
 from ..spec.tensor import TensorSpec
 from ..spec.words import escaped
 
@@ -17,10 +18,17 @@ def signature(spec: CallableSpec) -> str:
     """Such as ``f(x: float32[n], *, causal=False) -> y: float32[n]``, over several lines."""
     parameters = [line for name, node in spec.inputs.items() for line in _input(name, node)]
     if spec.static:
-        parameters += ["*,", *(f"{name}={value!r}," for name, value in spec.static.items())]
+        parameters += ["*,", *(_static(name, one) for name, one in spec.static.items())]
     head = spec.name.rpartition(".")[2]
     inside = "".join(f"\n{_INDENT}{line}" for line in parameters)
     return f"{head}({inside}{chr(10) if inside else ''}) -> {_outputs(spec)}"
+
+
+def _static(name: str, static: StaticSpec) -> str:
+    kind = f": {static.type}" if static.type else ""
+    if static.required:
+        return f"{name}{kind},"
+    return f"{name}{kind} = {static.default!r}," if kind else f"{name}={static.default!r},"
 
 
 def _input(name: str, node: Node) -> Iterator[str]:

@@ -108,18 +108,20 @@ def _words(spec: CallableSpec) -> list[str]:
     """Words as they are, and some with their kind, so that `dim:heads` finds what it says."""
     words = [spec.name, spec.label]
     words += [spec.function] if spec.function else []
-    words += _array_words("input", spec.input_leaves())
-    words += _array_words("output", spec.output_leaves())
+    words += _array_words(spec, "input", spec.input_leaves())
+    words += _array_words(spec, "output", spec.output_leaves())
     words += [f"static:{name}" for name in spec.static]
     words += [f"mesh:{axis}" for axis in spec.sharding.values()]
     words += (spec.doc or "").split()
+    for remark in (*spec.dimensions.values(), *(one.doc for one in spec.static.values())):
+        words += (remark or "").split()
     return words
 
 
-def _array_words(kind: str, leaves: Leaves) -> list[str]:
+def _array_words(spec: CallableSpec, kind: str, leaves: Leaves) -> list[str]:
     words = [f"{kind}:{_dotted(path)}" for path, _ in leaves]
     for _, leaf in leaves:
-        words.append(f"dtype:{leaf.dtype}")
+        words += [f"dtype:{one}" for one in spec.dtypes_of(leaf)]
         words += [f"dim:{name}" for name in sorted(leaf.shape.plain_names)]
         words += (leaf.doc or "").split()
     return words
