@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from .torch_internals import fake_tensor_mode, loading
+
+
+def load() -> None:
+    """Load what traces and splits graphs, as the first derivative of a process does."""
+    fake_tensor_mode()
+    with loading("graphs"):
+        importlib.import_module("torch._functorch.aot_autograd")
 
 
 def export_joint(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Any:
@@ -22,7 +32,8 @@ def export_joint(function: Callable[..., Any], arguments: Sequence[torch.Tensor]
         A graph module ``(primals, tangents) -> (*outputs, *gradients)`` with a tangent for
         every output that requires grad, and None for arguments that do not.
     """
-    from torch._functorch.aot_autograd import aot_export_joint_simple
+    with loading("graphs"):
+        from torch._functorch.aot_autograd import aot_export_joint_simple
 
     return aot_export_joint_simple(function, tuple(arguments), trace_joint=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import importlib
 import logging
 import warnings
@@ -28,14 +29,39 @@ def dlpack_exchange_api() -> Any:
     return torch.Tensor.__dlpack_c_exchange_api__
 
 
+_loaded: set[str] = set()
+
+
+@contextlib.contextmanager
+def loading(part: str) -> Iterator[None]:
+    """No garbage collection while torch loads a part of itself for the first time.
+
+    Its compiler is a thousand modules, which nothing here can do without. Collections that find
+    no garbage in them, and go through everything else that is alive, take nearly half of the time.
+
+    Args:
+        part: What may be loaded, by any name.
+    """
+    if part in _loaded or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+    _loaded.add(part)
+
+
 def fake_tensor_mode() -> Any:
     """A mode in which tensors have shapes, dtypes and strides but no memory.
 
     Real tensors that a function closes over (parameters, buffers) are taken as fakes too.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    with loading("fake tensors"):
+        from torch._subclasses.fake_tensor import FakeTensorMode
 
-    return FakeTensorMode(allow_non_fake_inputs=True)
+        return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def without_constant(mode: Any, tensor: torch.Tensor) -> torch.Tensor:
