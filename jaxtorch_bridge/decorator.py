@@ -18,6 +18,7 @@ from ._compat.torch_internals import function_modes, is_any_autocast_enabled
 from .arguments import Leaves, quick_key, sort_leaves
 from .choices import ConcurrencyMode, VmapMethod
 from .entry import Entry
+from .planner.annotated import annotated_contract, refuse_other_annotations
 from .planner.explain import explain_plan
 from .planner.limits import not_acted_on, refuse_other_defaults, refuse_unsupported
 from .planner.options import NO_OPTIONS, Options
@@ -87,7 +88,7 @@ def jax_callable(
         function: The torch function.
         spec: Its contract: a path to YAML, a name and version of the registry (``attention@2``:
             the newest 2.x), a mapping, or a `CallableSpec`. Enforced at trace time and when
-            running.
+            running. Default: what jaxtyping's annotations of the function say, if it has any.
         example: Concrete positional arguments to run on once, where the outputs depend on
             values and abstract evaluation fails.
         name: Name for messages and op keys; default: the contract's, or the function's own.
@@ -108,7 +109,7 @@ def jax_callable(
         the frozen plan, ``.explain(*args)`` the plan as text.
 
     Raises:
-        SpecError: The contract is not valid.
+        SpecError: The contract is not valid, or the function's annotations contradict it.
         ArgumentError: A keyword is not valid, or contradicts the contract.
         TypeError: ``function`` cannot be called.
         ConcurrencyError: No replica can be made where one is asked for.
@@ -140,8 +141,16 @@ def jax_callable(
         contract = load_spec(spec, near=_folder_of(function))
         refuse_unsupported(contract)
         refuse_other_defaults(contract, function)
+        refuse_other_annotations(contract, _with_signature(function))
         options.refuse_contradiction(contract)
+    else:
+        contract = annotated_contract(_with_signature(function), name or name_of(function))
     return JaxCallable(function, contract, example, name, options)
+
+
+def _with_signature(function: Callable[..., Any]) -> Callable[..., Any]:
+    # A module's own signature is that of __call__, which takes anything.
+    return function.forward if isinstance(function, torch.nn.Module) else function
 
 
 def _folder_of(function: Callable[..., Any]) -> str | None:
@@ -173,7 +182,7 @@ class JaxCallable(Generic[P, R]):
         self.torch = function
         self.spec = spec
         plain = name or (spec.name if spec else name_of(function))
-        self._label = f"{plain}@{spec.version}" if spec else plain
+        self._label = plain + spec.label.removeprefix(spec.name) if spec else plain
         self._planner = Planner(function, spec, example, plain, self._label, options)
         self._state_key = self._planner.closure.key
         self._entries: dict[Any, Entry] = {}

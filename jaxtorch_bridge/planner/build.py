@@ -77,6 +77,8 @@ def plan_inputs(
     declared, chosen = dict(spec.input_leaves()), dict(sizes.dtypes)
     return tuple(
         _declared_input(array, declared[array.contract_path], chosen[array.contract_path])
+        if array.contract_path in declared
+        else _free_input(array)
         for array in facts.arrays
     ), sizes
 
@@ -85,7 +87,7 @@ def contract_outputs(
     spec: CallableSpec | None, sizes: Sizes | None
 ) -> tuple[OutputMeta, ...] | None:
     """The outputs as the contract alone gives them, or None if it leaves something open."""
-    if spec is None or sizes is None:
+    if spec is None or sizes is None or not spec.outputs:
         return None
     from ..spec.enforce import resolve_outputs
 
@@ -125,7 +127,7 @@ def plan_call(
     order = _contract_order(
         spec.label if spec else facts.name, [path for path, _ in leaves], output_paths
     )
-    if spec is not None and sizes is not None:
+    if spec is not None and sizes is not None and leaves:
         from ..spec.enforce import check_outputs
 
         found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]
@@ -138,7 +140,7 @@ def plan_call(
     )
     return CallPlan(
         name=facts.name,
-        version=spec.version if spec else "0",
+        version=(spec.label.partition("@")[2] if spec else "") or "0",
         code=facts.code,
         inputs=inputs,
         static=facts.static,

@@ -54,17 +54,12 @@ def _type(old: StaticType | None, new: StaticType | None) -> Iterator[tuple[Leve
     if old == new:
         return
     change = f"type changed from {old or 'any'} to {new or 'any'}"
-    gone = new is not None and (old is None or any(not _covers(new, one) for one in old.names))
-    more = old is not None and (new is None or any(not _covers(old, one) for one in new.names))
+    gone = new is not None and (old is None or not new.covers(old))
+    more = old is not None and (new is None or not old.covers(new))
     if gone:
         yield "breaking", f"{change}: some values may no longer be passed"
     else:
         yield ("additive" if more else "neutral"), change
-
-
-def _covers(kind: StaticType, name: str) -> bool:
-    wider = {"int": "float", "list[int]": "list[float]"}
-    return name in kind.names or wider.get(name) in kind.names
 
 
 def _choices(old: StaticSpec, new: StaticSpec) -> Iterator[tuple[Level, str]]:

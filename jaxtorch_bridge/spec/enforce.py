@@ -155,6 +155,8 @@ def _check_names(
         if path[0] in spec.static:
             expected = "a plain Python value, as it is static in the contract"
             raise subject.error(expected, found, "Pass a value that is no array.", Sizes())
+        if spec.unread:
+            continue
         expected = f"one of the inputs {listed(names)}{did_you_mean(subject.name, names)}"
         remedy = "List it in the contract or leave it out."
         raise subject.error(expected, found, remedy, Sizes())
@@ -288,7 +290,7 @@ def check_static(spec: CallableSpec, given: Mapping[str, object]) -> None:
             if expected is not None:
                 remedy = "Pass such a value, or change the contract."
                 raise _static_error(spec, name, expected, show(value), remedy, f"static.{name}")
-        elif not _is_empty(value):
+        elif not _is_empty(value) and (name in spec.inputs or not spec.unread):
             raise _unknown_static(spec, name)
     for name, static in spec.static.items():
         if static.required and name not in given:

@@ -223,6 +223,11 @@ class CallableSpec(BaseModel):
         """Name and version, such as ``attention@2.1.0``."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def unread(self) -> tuple[tuple[str, str], ...]:
+        """What it leaves open, with reasons; only contracts in annotations leave anything open."""
+        return ()
+
     def input_leaves(self) -> Leaves:
         """All input arrays with their paths, such as ``("params", "conv", "weight")``."""
         return self._input_leaves

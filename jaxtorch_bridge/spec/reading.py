@@ -49,7 +49,7 @@ def _read_shape(
     written: Shape,
     later: list[tuple[Path, int, Operation, Term]],
 ) -> None:
-    aligned = _align(shape, written)
+    aligned = align(shape, written)
     if aligned is None:
         reading.clashes[path, None] = f"`{written}` must be `{shape}`"
         return
@@ -71,7 +71,7 @@ def _read_shape(
             reading.clashes[path, None] = f"`{Shape(absorbed)}` must be the same sizes as `{shown}`"
 
 
-def _align(
+def align(
     shape: Shape, written: Shape
 ) -> tuple[list[tuple[Term, Term]], tuple[Dimension, ...]] | None:
     """Pairs of dimensions, and what ``...`` absorbs; None if arrays may not fit the shape."""

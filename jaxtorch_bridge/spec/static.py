@@ -58,6 +58,11 @@ class StaticType:
         """Whether a call may pass ``value``. An int is a float, too, but a bool is no number."""
         return any(_is(value, name) for name in self.names)
 
+    def covers(self, other: StaticType) -> bool:
+        """Whether it accepts all that ``other`` does."""
+        wider = {"int": "float", "list[int]": "list[float]"}
+        return all(one in self.names or wider.get(one) in self.names for one in other.names)
+
 
 class StaticSpec(BaseModel):
     """One static argument: its default, or a mapping with these fields.
