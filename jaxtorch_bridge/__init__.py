@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .errors import DifferentiationError as DifferentiationError
     from .errors import DtypeError as DtypeError
     from .errors import EscapeError as EscapeError
+    from .errors import ModuleError as ModuleError
     from .errors import MutationError as MutationError
     from .errors import OutputError as OutputError
     from .errors import PlanningError as PlanningError
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .errors import SpecProblem as SpecProblem
     from .errors import TorchExecutionError as TorchExecutionError
     from .errors import TransferError as TransferError
+    from .modules import JaxModule as JaxModule
+    from .modules import from_module as from_module
     from .planner.plan import CallPlan as CallPlan
     from .spec.load import load_spec as load_spec
     from .spec.model import CallableSpec as CallableSpec
@@ -51,6 +54,7 @@ _ERRORS = (
     "DifferentiationError",
     "DtypeError",
     "EscapeError",
+    "ModuleError",
     "MutationError",
     "OutputError",
     "PlanningError",
@@ -65,6 +69,8 @@ _HOME = {
     "settings": "config",
     "JaxCallable": "decorator",
     "jax_callable": "decorator",
+    "JaxModule": "modules",
+    "from_module": "modules",
     "CallPlan": "planner.plan",
     "load_spec": "spec.load",
     "CallableSpec": "spec.model",

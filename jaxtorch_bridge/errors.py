@@ -111,6 +111,10 @@ class ConcurrencyError(BridgeError, RuntimeError):
     """A torch function that cannot run on many devices at once in the way that was asked for."""
 
 
+class ModuleError(BridgeError, ValueError):
+    """A module whose tensors cannot be exchanged, or parameters that do not belong to it."""
+
+
 class TransferError(BridgeError, TypeError):
     """An array that cannot be handed over as it is."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import torch
 from . import trees
 from .arguments import Leaves
 from .errors import OutputError
+from .torchside.module_call import ModuleCall
 from .trees import Structure
 
 Bind = Callable[[Sequence[Any]], tuple[Sequence[Any], dict[str, Any]]]
@@ -27,6 +29,11 @@ class FlatFunction:
 
     def __init__(self, function: Callable[..., Any], leaves: Leaves) -> None:
         self._function = function
+        if isinstance(function, ModuleCall):
+            # It takes the tensors of its first two arguments as they come.
+            self._function, self._bind = function.on_state, _state_binder(leaves, function)
+            self._direct = False
+            return
         self._bind = _binder(leaves)
         args, kwargs = _numbered(leaves.structure, len(leaves.template))
         self._direct = not kwargs and args == tuple(range(len(leaves.positions)))
@@ -85,6 +92,27 @@ def _binder(leaves: Leaves) -> Bind:
         for name, slot in kwarg_slots:
             named[name] = tensors[slot]
         return positional, named
+
+    return bind
+
+
+def _state_binder(leaves: Leaves, function: ModuleCall) -> Bind:
+    """The binder of a module's call: the state as one argument, then the others."""
+    count = function.state_count
+    args, kwargs = _numbered(leaves.structure, len(leaves.template))
+    numbers, structure = trees.flatten((tuple(args[2:]), kwargs))
+    arrays = set(leaves.positions)
+    others = replace(
+        leaves,
+        structure=structure,
+        template=[leaves.template[number] for number in numbers],
+        positions=tuple(slot for slot, number in enumerate(numbers) if number in arrays),
+    )
+    bind_others = _binder(others)
+
+    def bind(tensors: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+        positional, named = bind_others(tensors[count:])
+        return (tensors[:count], *positional), named
 
     return bind
 

@@ -123,6 +123,13 @@ def storage_key(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+def reserve_storage_key(tensor: torch.Tensor) -> Any:
+    """While this is held, no other storage gets the tensor's `storage_key`; its memory may go."""
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    return StorageWeakRef(tensor.untyped_storage())
+
+
 def give_own_memory(storage: torch.UntypedStorage) -> None:
     """Move a storage's content to memory of its own, under every tensor that shares it."""
     copy = storage.clone()
@@ -278,6 +285,21 @@ def abstract_surroundings() -> Iterator[None]:
         logger.disabled = logs
         torch.set_autocast_cache_enabled(caches)
         torch.clear_autocast_cache()
+
+
+@contextlib.contextmanager
+def traceable_rnns() -> Iterator[None]:
+    """Let LSTM layers on CPU be traced as plain operations.
+
+    Their fused layer, traced below autograd, does not save what its backward needs (torch 2.13:
+    its ``train`` argument follows the grad mode of the trace).
+    """
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 @contextlib.contextmanager

@@ -33,6 +33,20 @@ _LIBRARIES = frozenset({"torch", "jax", "numpy", "builtins", "typing", "jaxtorch
 _SETTLED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 
+class Secluded:
+    """A function with modules of its own, of which each call has one to itself."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run."""
+        raise NotImplementedError
+
+    def owns(self, module: torch.nn.Module) -> bool:
+        """Whether a module is one of them."""
+        raise NotImplementedError
+
+
 class ClosureState:
     """The changeable surroundings of one function.
 
@@ -51,6 +65,7 @@ class ClosureState:
         self.modules: list[torch.nn.Module] = []
         self._scripted = False
         self._locks: tuple[int, Locks] | None = None
+        self._secluded = function if isinstance(function, Secluded) else None
         self.watch(function)
 
     def key(self) -> Hashable:
@@ -99,6 +114,10 @@ class ClosureState:
     def holders(self) -> list[Any]:
         """Containers and objects with attributes that it refers to."""
         return self._holders
+
+    def owns(self, module: torch.nn.Module) -> bool:
+        """Whether a module is reached by one call at a time, so that nobody need care."""
+        return self._secluded is not None and self._secluded.owns(module)
 
     def words(self) -> str:
         """What it closes over that can be changed, for messages; empty if there is nothing."""

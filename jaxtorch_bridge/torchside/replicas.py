@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .._compat import torch_compile
 from ..errors import ConcurrencyError
 from .closure import ClosureGuard, ClosureState, is_of_library, names_used
 from .things import parts_of
@@ -140,6 +141,11 @@ class _Copier:
     def _copy_module(self, module: torch.nn.Module) -> torch.nn.Module:
         if isinstance(module, torch.jit.ScriptModule):
             raise ConcurrencyError(f"`{type(module).__name__}` is run by TorchScript")
+        if torch_compile.is_compiled(module):
+            inside = self.copy(torch_compile.inside_of(module))
+            recompiled = torch_compile.compiled_like(module, inside)
+            self._settle(module, recompiled)
+            return recompiled
         made: torch.nn.Module = self._empty(module)
         self._settle(module, made)
         # Containers are the module's own even where they hold no module: parameters are swapped
@@ -148,6 +154,12 @@ class _Copier:
             (name, self._own(value) if isinstance(value, (dict, list, set)) else self.copy(value))
             for name, value in vars(module).items()
         )
+        compiled = vars(module).get(torch_compile.COMPILED_CALL)
+        if compiled is not None:
+            # It is bound to the module that it was made for.
+            vars(made)[torch_compile.COMPILED_CALL] = torch_compile.compiled_call_like(
+                compiled, made
+            )
         return made
 
     def _own(self, container: Any) -> Any:

@@ -44,6 +44,7 @@ class SwapWatch:
         self._cells = [(cell, _content(cell)) for cell in closure.written_cells]
         self._names = [(names, name, names.get(name)) for names, name in closure.written_names]
         self._parts = closure.parts()
+        self._owns = closure.owns
         known = {id(part) for part in self._parts}
         self._known = known
         self._containers = [
@@ -89,7 +90,7 @@ class SwapWatch:
         thread = threading.get_ident()
 
         def see(module: torch.nn.Module, arguments: Any) -> None:
-            if threading.get_ident() != thread:
+            if threading.get_ident() != thread or self._owns(module):
                 return
             self.used.add(module)
             # Parameters that are no `Parameter` were put there for the call.

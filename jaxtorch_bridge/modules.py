@@ -1,0 +1,214 @@
+"""`from_module`: a torch module as a pure function of its parameters and buffers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import jax
+import torch
+
+from .decorator import JaxCallable
+from .errors import ArgumentError, BridgeError, ConcurrencyError, ModuleError
+from .module_trees import NamedTree, Names
+from .torchside.identity import name_of
+from .torchside.locks import locks_of
+from .torchside.module_call import BuffersChange, Method, Mode, ModuleCall
+from .torchside.skeleton import Template, is_discrete
+from .torchside.things import keys_of
+from .transfer import j2t, t2j
+
+
+def from_module(
+    module: torch.nn.Module,
+    *,
+    names: Names = "nested",
+    method: Method = None,
+    copy: bool | None = None,
+) -> JaxModule:
+    """A module's parameters and buffers as JAX pytrees, and a pure function of them.
+
+    The module is read here and then never again: it is not changed, and later changes to its
+    layers do not show. Its tensors are shared where JAX can use their memory, as by `t2j`: train
+    the module in torch afterwards and the arrays change too, unless ``copy=True``.
+
+    Args:
+        module: Any module, on one device; compiled ones are taken as they were written.
+        names: ``nested``: dicts in dicts, ``params["encoder"]["0"]["weight"]``. ``flat``: one dict,
+            ``params["encoder.0.weight"]``.
+        method: What ``apply`` calls instead of the module itself: the name of a method, or a
+            function ``(module, *args, **kwargs)``.
+        copy: As in `t2j`: True for arrays with memory of their own, False for an error instead
+            of a copy.
+
+    Raises:
+        ModuleError: A layer is run by TorchScript, or lazy and not yet called.
+        TransferError: A parameter cannot be a JAX array (quantised, sparse, on the meta device).
+        ArgumentError: A keyword is not valid.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"from_module: expected a torch.nn.Module, got {type(module).__name__}")
+    if names not in get_args(Names):
+        known = ", ".join(get_args(Names))
+        raise ArgumentError(f"from_module: expected names as one of {known}; got {names!r}.")
+    try:
+        # Not while a call on another thread has given the module other parameters.
+        with locks_of(keys_of([module])):
+            template = Template(module)
+    except ConcurrencyError as error:
+        raise ModuleError(
+            f"from_module, {name_of(module)}: expected a module that can be copied; {error}."
+        ) from error
+    return JaxModule(template, names, method, copy, name_of(module))
+
+
+class JaxModule:
+    """A torch module as a pure function; made by `from_module`.
+
+    Attributes:
+        params: The parameters; those that several layers share are one leaf.
+        buffers: The buffers, and parameters of integers, which have no gradient.
+        trainable: For each leaf of ``params`` whether the module had it require grad.
+    """
+
+    def __init__(
+        self, template: Template, names: Names, method: Method, copy: bool | None, label: str
+    ) -> None:
+        self._template = template
+        self._method = method
+        self._label = label
+        params = [facts for facts in template.facts if not facts.is_buffer]
+        buffers = [facts for facts in template.facts if facts.is_buffer]
+        self._params = NamedTree("parameters", [f.name for f in params], names, label)
+        self._buffers = NamedTree("buffers", [f.name for f in buffers], names, label)
+        arrays = _arrays(template, copy)
+        self.params = self._params.build(arrays[: len(params)])
+        self.buffers = self._buffers.build(arrays[len(params) :])
+        self.trainable = self._params.build([facts.trainable for facts in params])
+        self._own_buffers = self._buffers.named(self.buffers)
+        template.forget()
+        self._calls: dict[Mode, JaxCallable[..., Any]] = {}
+        # By train mode: buffers that were seen to change.
+        self._changed: dict[bool | None, frozenset[str]] = {}
+        self._lock = threading.Lock()
+
+    def apply(
+        self,
+        params: Any,
+        /,
+        *args: Any,
+        buffers: Any = None,
+        train: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call the module with these parameters.
+
+        Args:
+            params: A pytree of the form of ``.params``.
+            *args: What the module takes.
+            buffers: A pytree of the form of ``.buffers``. If given, so are they returned: those
+                that the call changes, and the others as they are.
+            train: True as after ``module.train()``, False as after ``module.eval()``, None as the
+                module was when it was taken.
+            **kwargs: What the module takes by name.
+
+        Returns:
+            What the module returns; with ``buffers`` a pair ``(result, buffers)``.
+
+        Raises:
+            ModuleError: ``params`` or ``buffers`` do not fit, or the call would change buffers
+                that nobody takes back.
+        """
+        weights = self._params.named(params)
+        state = self._own_buffers if buffers is None else self._buffers.named(buffers)
+        while True:
+            seen = self._changed.get(train, frozenset()) if buffers is not None else frozenset()
+            call = self._call(Mode(train, tuple(sorted(seen)), buffers is not None))
+            try:
+                result = call(weights, state, *args, **kwargs)
+                break
+            except BuffersChange as found:
+                with self._lock:
+                    known = self._changed.get(train, frozenset())
+                    self._changed[train] = known | frozenset(found.names)
+        if buffers is None:
+            return result
+        result, changed = result
+        return result, self._buffers.replaced(buffers, changed)
+
+    __call__ = apply
+
+    def callable(self, *, train: bool | None = None) -> JaxCallable[..., Any]:
+        """``(params, buffers, ...)`` by flat names, for ``plan`` and ``explain``."""
+        return self._call(Mode(train))
+
+    def explain(self, params: Any, /, *args: Any, train: bool | None = None, **kwargs: Any) -> str:
+        """The plan of a call without ``buffers``, as text."""
+        return self._call(Mode(train)).explain(
+            self._params.named(params), self._own_buffers, *args, **kwargs
+        )
+
+    def load(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> tuple[Any, Any]:
+        """Parameters and buffers from a ``state_dict``, in the module's dtypes.
+
+        What the state dict lacks (buffers that are not persistent, or anything without
+        ``strict``) is as in ``.params`` and ``.buffers``.
+
+        Raises:
+            RuntimeError: Torch's own, for names and shapes that do not fit.
+        """
+        skeleton = self._template.skeleton(None)
+        own = self._tensors(self.params, self.buffers)
+        skeleton.fill(own)
+        skeleton.module.load_state_dict(state_dict, strict=strict)
+        found = [t2j(skeleton.read(index)) for index in range(len(own))]
+        count = len(self._params.names)
+        return self._params.build(found[:count]), self._buffers.build(found[count:])
+
+    def dump(self, params: Any, buffers: Any = None) -> dict[str, torch.Tensor]:
+        """The module's ``state_dict`` with these values, each in memory of its own.
+
+        Names, order and entries are those of the module's own ``state_dict()``, so that
+        ``module.load_state_dict(...)`` takes it: shared parameters under each of their names, no
+        buffers that are not persistent. Integers get the module's dtype back.
+
+        Args:
+            params: A pytree of the form of ``.params``.
+            buffers: A pytree of the form of ``.buffers``, which is the default.
+
+        Raises:
+            ModuleError: They do not fit.
+            TransferError: They are tracers, or on several devices.
+        """
+        skeleton = self._template.skeleton(None)
+        skeleton.fill(self._tensors(params, self.buffers if buffers is None else buffers))
+        return dict(skeleton.module.state_dict())
+
+    def _tensors(self, params: Any, buffers: Any) -> list[torch.Tensor]:
+        """Tensors with memory of their own, in the order of the slots."""
+        arrays = [*self._params.values(params), *self._buffers.values(buffers)]
+        tensors = []
+        for facts, array in zip(self._template.facts, arrays, strict=True):
+            tensor = j2t(array, copy=True)
+            # JAX may hold integers in 32 bits.
+            tensors.append(tensor.to(facts.dtype) if is_discrete(facts.dtype) else tensor)
+        return tensors
+
+    def _call(self, mode: Mode) -> JaxCallable[..., Any]:
+        found = self._calls.get(mode)
+        if found is None:
+            with self._lock:
+                function = ModuleCall(self._template, self._method, mode, self._label)
+                found = self._calls.setdefault(mode, JaxCallable(function, name=self._label))
+        return found
+
+
+def _arrays(template: Template, copy: bool | None) -> list[jax.Array]:
+    arrays = []
+    for facts, tensor in zip(template.facts, template.tensors, strict=True):
+        try:
+            arrays.append(t2j(tensor, copy=copy))
+        except BridgeError as error:
+            raise type(error)(f"from_module, `{facts.name}`: {error}") from error
+    return arrays

@@ -1,0 +1,281 @@
+"""A module's structure without its tensors, to be filled for the length of one call.
+
+The original module is read once and never touched again. Each call fills a skeleton of its own,
+so that calls on several threads do not meet.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .._compat import torch_compile
+from .._compat.torch_internals import reserve_storage_key
+from ..errors import ModuleError
+from .closure import is_of_library
+from .replicas import replica_of
+from .things import memory_of
+
+# Containers in containers: how deep other references to a parameter are looked for.
+_DEPTH = 3
+_KINDS = (dict, collections.OrderedDict, list)
+_TABLES = ("_parameters", "_buffers")
+_ABSENT = object()
+_Places = list[tuple[Any, Any, "Slot"]]
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """What is known of one parameter or buffer.
+
+    Attributes:
+        name: As ``named_parameters`` has it; the first one if several layers share it.
+        shape: Its shape.
+        dtype: Its dtype.
+        trainable: Whether it requires grad.
+        is_buffer: Whether it goes with the buffers: also a parameter that cannot be
+            differentiated (integers of a quantised layer).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    trainable: bool
+    is_buffer: bool
+
+
+def is_discrete(dtype: torch.dtype) -> bool:
+    """Whether there are no derivatives by values of a dtype: integers and booleans."""
+    return not (dtype.is_floating_point or dtype.is_complex)
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name as it was before ``torch.compile``."""
+    return name.replace(torch_compile.PREFIX, "")
+
+
+class Slot:
+    """Stands in a skeleton where a tensor of the module belongs."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"Slot({self.index})"
+
+
+class Skeleton:
+    """One copy of the structure; used by one call at a time.
+
+    Attributes:
+        module: The copy.
+        parts: All its parts with their names.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+        self.parts = list(module.named_modules())
+        self._places: list[tuple[Any, Any, int]] = []
+        self._empty: list[tuple[Any, Any, Slot]] = []
+        homes: dict[int, tuple[Any, Any]] = {}
+        for _, part in self.parts:
+            for _, container, depth in list(_containers(part)):
+                for place, key, slot in _put_slots(container, _is_slot, depth):
+                    self._places.append((place, key, slot.index))
+                    self._empty.append((place, key, slot))
+                    # Buffers are read back from where the module's own code assigns them.
+                    if place is part._buffers or slot.index not in homes:
+                        homes[slot.index] = (place, key)
+        self._homes = homes
+
+    def fill(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Put in the tensors, by their indices."""
+        for container, key, index in self._places:
+            container[key] = tensors[index]
+
+    def read(self, index: int) -> Any:
+        """What is there now for one index: the tensor, or what the module put in its place."""
+        container, key = self._homes[index]
+        return container.get(key) if isinstance(container, dict) else container[key]
+
+    def empty(self) -> None:
+        """Take the tensors out again."""
+        for container, key, slot in self._empty:
+            container[key] = slot
+
+    def picture(self, only: Collection[tuple[str, str]] | None = None) -> list[Picture]:
+        """Shallow copies of what the parts' containers hold.
+
+        Args:
+            only: Name of the part and of the container, for those that are wanted.
+        """
+        return [
+            Picture(part_name, name, container, container.copy(), is_of_library(type(part)))
+            for part_name, part in self.parts
+            for name, container, _ in list(_containers(part))
+            if only is None or (part_name, name) in only
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A container of a module's part as it was.
+
+    Attributes:
+        part: The part's name.
+        name: The attribute that the container is; empty for the attributes themselves.
+        container: The container.
+        before: A copy.
+        of_library: Whether the part is one of torch's own layers.
+    """
+
+    part: str
+    name: str
+    container: Any
+    before: Any
+    of_library: bool
+
+    def changed(self) -> list[Any]:
+        """Keys that were added, removed or given another object."""
+        now, before = dict(_items(self.container)), dict(_items(self.before))
+        return [
+            key
+            for key in {**before, **now}
+            if now.get(key, _ABSENT) is not before.get(key, _ABSENT)
+        ]
+
+    def put_back(self) -> None:
+        """Let the container hold what it held."""
+        self.container.clear()
+        if isinstance(self.container, dict):
+            self.container.update(self.before)
+        else:
+            self.container.extend(self.before)
+
+    def words(self, key: Any) -> str:
+        """What a person would call one entry."""
+        inner = self.name if self.name and self.name not in _TABLES else ""
+        last = f"{inner}[{key!r}]" if inner else str(key)
+        return plain_name(f"{self.part}.{last}" if self.part else last)
+
+
+class Template:
+    """What skeletons are copied from: the module's structure as it was when this was made.
+
+    Attributes:
+        facts: Of each parameter, sorted by name, then of each buffer. Slots count in this order.
+        tensors: The parameters and buffers themselves, in the same order, until `forget`.
+        constants: Memory of other tensors that the module keeps, and where.
+        own: Memory of its parameters and buffers: name, and a
+            reference that lets no other memory take its number.
+        module: The copy of the structure, with slots in place of tensors.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        found = sorted(_named_tensors(module), key=lambda item: (item[0].is_buffer, item[0].name))
+        self.facts = [facts for facts, _ in found]
+        self.tensors = [tensor for _, tensor in found]
+        self.own = {
+            memory_of(tensor): (facts.name, reserve_storage_key(tensor))
+            for facts, tensor in found
+            if memory_of(tensor) is not None
+        }
+        self.constants: dict[Any, str] = {}
+        indices = {id(tensor): index for index, tensor in enumerate(self.tensors)}
+
+        def slot_of(value: Any) -> Slot | None:
+            index = indices.get(id(value))
+            return None if index is None else Slot(index)
+
+        (self.module,) = replica_of([module], [module])
+        for name, part in self.module.named_modules():
+            for _, container, depth in list(_containers(part)):
+                _put_slots(container, slot_of, depth)
+            for path, tensor in _tensors_kept(part):
+                where = f"{name}.{path}" if name else path
+                self.constants.setdefault(memory_of(tensor), where)
+
+    def forget(self) -> None:
+        """Let go of the original's tensors."""
+        self.tensors = []
+
+    def skeleton(self, train: bool | None) -> Skeleton:
+        """A fresh one; ``train`` is the mode of all its parts, None leaves them as they were."""
+        (copy,) = replica_of([self.module], [self.module])
+        if train is not None:
+            for part in copy.modules():
+                part.training = train
+        return Skeleton(copy)
+
+
+def _named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tensor]]:
+    """The parameters and buffers, each once, and what is to be known of them."""
+    found: dict[int, tuple[TensorFacts, torch.Tensor]] = {}
+    for prefix, part in module.named_modules():
+        for table, is_buffer in ((part._parameters, False), (part._buffers, True)):
+            for key, tensor in table.items():
+                if tensor is None or id(tensor) in found:
+                    continue
+                name = plain_name(f"{prefix}.{key}" if prefix else key)
+                if torch.nn.parameter.is_lazy(tensor):
+                    raise ModuleError(
+                        f"from_module, `{name}`: expected a tensor; got one that a lazy layer has "
+                        "not made yet. Call the module once in torch first."
+                    )
+                shape, trains = tuple(tensor.shape), tensor.requires_grad
+                goes_with_buffers = is_buffer or is_discrete(tensor.dtype)
+                facts = TensorFacts(name, shape, tensor.dtype, trains, goes_with_buffers)
+                found[id(tensor)] = facts, tensor
+    return list(found.values())
+
+
+def _containers(part: torch.nn.Module) -> Iterator[tuple[str, Any, int]]:
+    """The dicts and lists that hold a part's state: name, and how deep to look into them."""
+    yield "", vars(part), 0
+    for name, value in vars(part).items():
+        if type(value) in _KINDS and not name.endswith("_hooks"):
+            yield name, value, _DEPTH
+
+
+def _items(container: Any) -> list[tuple[Any, Any]]:
+    return list(container.items() if isinstance(container, dict) else enumerate(container))
+
+
+def _put_slots(container: Any, slot_of: Callable[[Any], Slot | None], depth: int) -> _Places:
+    """Put slots where they belong in a container, and say where."""
+    places: _Places = []
+    for key, value in _items(container):
+        slot = slot_of(value)
+        if slot is not None:
+            container[key] = slot
+            places.append((container, key, slot))
+        elif depth and type(value) in _KINDS:
+            # Containers in containers may be others' as well.
+            own = value.copy()
+            inner = _put_slots(own, slot_of, depth - 1)
+            if inner:
+                container[key] = own
+                places += inner
+    return places
+
+
+def _is_slot(value: Any) -> Slot | None:
+    return value if type(value) is Slot else None
+
+
+def _tensors_kept(part: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that are neither parameters nor buffers."""
+    for name, value in vars(part).items():
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, (dict, list, tuple)):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            yield from (
+                (f"{name}[{key!r}]", item) for key, item in items if isinstance(item, torch.Tensor)
+            )
