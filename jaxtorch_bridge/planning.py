@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -19,7 +19,7 @@ from .arguments import Leaves, describe_arrays, is_array, static_values
 from .errors import BridgeError, BridgeWarning, PlanningError
 from .flat import FlatFunction
 from .jaxside import primitives, rules
-from .jaxside.targets import register_targets
+from .jaxside.targets import cpu_devices, register_targets
 from .planner.build import (
     CallFacts,
     contract_outputs,
@@ -27,6 +27,7 @@ from .planner.build import (
     plan_call,
     plan_inputs,
 )
+from .planner.declared import check_declared, with_torch_dtypes
 from .planner.inference import How, Inference
 from .planner.nondiff import mark_nondiff
 from .planner.options import Options
@@ -35,6 +36,7 @@ from .planner.sharding import Layout, Placement, dimension_names, place_inputs, 
 from .planner.signature import ArraySig, OutputMeta
 from .sharing import Sharing
 from .surroundings import caller_level
+from .terms import terms_of
 from .torchside import faults
 from .torchside.batching import BatchedLinearized
 from .torchside.build import build_op
@@ -45,7 +47,6 @@ from .torchside.infer import Attempt, infer_abstractly, infer_by_running
 from .torchside.linearize import Linearized
 from .torchside.native import native
 from .torchside.op import Keeper, TorchOp
-from .torchside.source import Terms
 from .torchside.threads import share_threads
 from .transfer import j2t, t2j
 
@@ -162,10 +163,12 @@ class Planner:
         self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool, whose: How
     ) -> tuple[Planned, list[torch.Tensor] | None]:
         register_targets(native())
-        share_threads(_cpu_devices())
+        share_threads(cpu_devices())
         facts = self._facts(call, shapes)
         inputs, sizes = plan_inputs(self._spec, facts)
         inputs = mark_nondiff(self._label, inputs, self.options.nondiff)
+        options = self.options.declared
+        inputs = with_torch_dtypes(inputs, options.torch_dtypes, x64=facts.x64)
         device = self._device(values)
         with call.context.scope():
             inference, observed, attempts = infer_abstractly(
@@ -173,18 +176,23 @@ class Planner:
             )
         leaves = None
         if inference is None:
-            declared = contract_outputs(self._spec, sizes)
-            if declared is not None:
-                inference = self._from_contract(declared, attempts)
+            by_contract = contract_outputs(self._spec, sizes)
+            if by_contract is not None:
+                inference = self._as_declared(by_contract, "contract", attempts)
+            elif options.outputs is not None:
+                inference = self._as_declared(options.outputs, "declared", attempts)
             elif values is not None:
                 inference, leaves = self._run(call, inputs, values, whose, attempts)
             elif eager:
                 raise ConcreteRunNeeded
             else:
                 inference = self._from_extra_run(call, inputs, attempts)
+        if options.outputs is not None:
+            check_declared(self._label, options.outputs, inference.outputs, x64=facts.x64)
         paths = _output_paths(inference)
-        terms = self._terms()
+        terms = terms_of(self._spec, self.options)
         concurrency, access = self._sharing.arrange(call.leaves, inference, observed)
+        access = replace(access, lock=options.lock)
         plan = plan_call(
             self._spec, facts, inputs, sizes, inference, paths, terms.vmap_method, concurrency
         )
@@ -233,21 +241,6 @@ class Planner:
         ranks = [len(sig.shape) for sig in plan.outputs]
         return place_outputs(self._label, self._spec, placement, leaves, ranks)
 
-    def _terms(self) -> Terms:
-        options, spec = self.options, self._spec
-        if spec is None:
-            return Terms(
-                vmap_method=options.vmap_method or "torch_vmap", verify=bool(options.verify)
-            )
-        return Terms(
-            spec.residuals,
-            spec.vjp_depth,
-            spec.where("residuals"),
-            spec.where("vjp_depth"),
-            options.vmap_method or spec.vmap_method,
-            spec.verify if options.verify is None else options.verify,
-        )
-
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
         arrays, static = describe_arrays(self.function, call.leaves, shapes)
         return CallFacts(
@@ -270,14 +263,15 @@ class Planner:
                 return _torch_device(next(iter(value.devices())).platform)
         return _torch_device(jax.default_backend())
 
-    def _from_contract(
-        self, declared: tuple[OutputMeta, ...], attempts: Sequence[Attempt]
+    @staticmethod
+    def _as_declared(
+        declared: tuple[OutputMeta, ...], how: How, attempts: Sequence[Attempt]
     ) -> Inference:
         count = len(declared)
         shape_of_result = 0 if count == 1 else tuple(range(count))
         _, structure = trees.flatten(shape_of_result)
         failures = tuple(attempt.words for attempt in attempts)
-        return Inference(declared, structure, "contract", failures)
+        return Inference(declared, structure, how, failures)
 
     def _from_extra_run(
         self, call: Call, inputs: tuple[ArraySig, ...], attempts: list[Attempt]
@@ -379,14 +373,6 @@ def _output_paths(inference: Inference) -> list[tuple[str | int, ...]]:
 def x64_enabled() -> bool:
     """Whether JAX holds 64-bit dtypes here and now."""
     return bool(jax.dtypes.canonicalize_dtype(np.int64) == np.int64)
-
-
-def _cpu_devices() -> int:
-    """How many devices run on this process's cores."""
-    try:
-        return len(jax.local_devices(backend="cpu"))
-    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
-        return 1
 
 
 def _is_any_array(leaf: Any) -> bool:

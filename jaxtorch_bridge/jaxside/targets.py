@@ -31,3 +31,11 @@ def register_targets(native: ModuleType) -> None:
 def _register(native: ModuleType, platform: str) -> None:
     jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(), platform=platform)
     jax.ffi.register_ffi_target(CALL_TARGET, native.handlers(platform), platform=platform)
+
+
+def cpu_devices() -> int:
+    """How many devices run on this process's cores."""
+    try:
+        return len(jax.local_devices(backend="cpu"))
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return 1

@@ -8,15 +8,19 @@ from typing import Any, Literal
 from .signature import OutputMeta
 
 # fake: evaluated without memory. fake-plain-attention: the same with unfused attention.
-# contract: taken from the contract alone. call: a real run that was the caller's own.
+# contract, declared: taken from the contract alone, or from what the caller declared.
+# call: a real run that was the caller's own.
 # values: one extra real run on the arguments (a gradient outside of jit, `explain`).
 # example, zeros: one extra real run, on the example given or on made-up zeros.
-How = Literal["fake", "fake-plain-attention", "contract", "call", "values", "example", "zeros"]
+How = Literal[
+    "fake", "fake-plain-attention", "contract", "declared", "call", "values", "example", "zeros"
+]
 
 _WORDS: dict[str, str] = {
     "fake": "evaluated abstractly (FakeTensor: no FLOPs, no memory)",
     "fake-plain-attention": "evaluated abstractly (FakeTensor, attention by plain products)",
     "contract": "taken from the contract; the function was not run",
+    "declared": "taken as declared; the function was not run",
     "call": "taken from the first eager call, whose result was used",
     "values": "taken from one extra run on the arguments of the call",
     "example": "taken from one extra run on the example arguments",

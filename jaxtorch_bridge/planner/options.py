@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ..choices import ConcurrencyMode, VmapMethod
 from ..errors import ArgumentError
+from .declared import NOTHING_DECLARED, Declared
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec
@@ -22,12 +23,14 @@ class Options:
         verify: Whether the first batched run is compared with single calls; None: likewise.
         concurrency: How calls on several devices share modules; None: what the contract says, or
             what is best.
+        declared: What stands in for a contract.
     """
 
     nondiff: tuple[str, ...] = ()
     vmap_method: VmapMethod | None = None
     verify: bool | None = None
     concurrency: ConcurrencyMode | None = None
+    declared: Declared = NOTHING_DECLARED
 
     def refuse_invalid(self) -> None:
         """Object to values that mean nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from .things import keys_of, memory_of
 class Access:
     """What calls hold while they run the function's Python code.
 
-    Captured graphs run none of it and hold nothing.
+    Captured graphs run none of it and hold nothing but ``lock``.
 
     Attributes:
         locks: Of all that the function closes over, in the way that its calls take them.
@@ -28,6 +29,7 @@ class Access:
         replicas: What the calls run on; None for the function itself.
         draws: It may draw random numbers.
         written: Memory that calls write to, as `memory_of` has it.
+        lock: The caller's own, held by graphs too, and inside of all others.
     """
 
     locks: Locks
@@ -35,11 +37,13 @@ class Access:
     replicas: Replicas | None = None
     draws: bool = False
     written: frozenset[Any] = frozenset()
+    lock: AbstractContextManager[Any] | None = None
 
     def around(self, run: Callable[..., Any]) -> Callable[..., Any]:
         """The function's own calls."""
         if self.written:
             run = _with_own_results(run, self.written)
+        run = _under(self.lock, run)
         locks = self.locks
         if self.draws:
             locks = locks | generator_locks()
@@ -56,6 +60,7 @@ class Access:
             states: It takes or gives the generators' states, which others must not change
                 meanwhile.
         """
+        run = _under(self.lock, run)
         locks = self.derived if eager else Locks()
         if self.draws or states:
             generators = generator_locks()
@@ -102,6 +107,17 @@ def _written(closure: ClosureState, observed: Observed) -> frozenset[Any]:
     if observed.untraced:
         tensors = [tensor for part in closure.parts() for tensor in part.state_dict().values()]
     return frozenset(memory_of(tensor) for tensor in tensors) - {None}
+
+
+def _under(lock: AbstractContextManager[Any] | None, run: Callable[..., Any]) -> Callable[..., Any]:
+    if lock is None:
+        return run
+
+    def run_under_lock(*tensors: torch.Tensor) -> Any:
+        with lock:
+            return run(*tensors)
+
+    return run_under_lock
 
 
 def _with_own_results(run: Callable[..., Any], written: frozenset[Any]) -> Callable[..., Any]:

@@ -211,7 +211,8 @@ def _ways(source: Source, kind: str) -> Iterator[_Way]:
     """The best first."""
     if source.derivable_by_graph:
         # What was differentiated by autograd inside cannot be by torch.func outside.
-        engines = _ENGINES if source.engine != "autograd" else ("autograd",)
+        autograd = source.engine == "autograd" or source.terms.autograd_only
+        engines: tuple[Engine, ...] = ("autograd",) if autograd else _ENGINES
         tries: list[tuple[Engine, bool]] = [(engine, True) for engine in engines]
         # Forward mode does not heed torch.no_grad, which reverse mode does.
         if kind == "push" and engines[0] == "func" and not source.facts.switches_grad:

@@ -57,7 +57,9 @@ def _facts(function: Any) -> list[str]:
         facts.append(_value_fact(value))
     facts.append(stable_text(getattr(function, "__defaults__", None)))
     facts.append(stable_text(getattr(function, "__kwdefaults__", None)))
-    return facts
+    # What a wrapper calls may close over values of its own.
+    inner = getattr(function, "__wrapped__", None)
+    return facts if inner is None else [*facts, *_facts(inner)]
 
 
 def _code_facts(code: types.CodeType) -> list[str]:

@@ -327,6 +327,8 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
     saved_bytes = None
     if source.terms.residuals == "recompute":
         failures.append("saved residuals: the contract says `residuals: recompute`")
+    elif source.terms.autograd_only:
+        failures.append("saved residuals: torch.autograd.grad alone was asked for")
     elif source.facts.updates_state:
         failures.append("saved residuals: the function writes to tensors that it closes over")
     elif not source.capturable:

@@ -31,19 +31,22 @@ def differentiable_source(op: TorchOp, wrt: Sequence[int]) -> Source:
 
 
 def _refuse_beyond_depth(source: Source) -> None:
-    """Object to a derivative of higher order than the contract allows.
+    """Object to a derivative of higher order than the contract or the caller allows.
 
     Raises:
-        DifferentiationError: Names the contract and the line.
+        DifferentiationError: Names the contract and the line, or the caller's own limit.
     """
     depth = source.terms.depth
     if depth is None or source.order < depth:
         return
     where = f" [{source.terms.depth_at}]" if source.terms.depth_at else ""
     allowed = "no derivative" if depth == 0 else f"derivatives up to order {depth}"
+    reason, name = f"the contract says `vjp_depth: {depth}`", "vjp_depth"
+    if not source.terms.depth_by_contract:
+        reason, name = f"it was wrapped with depth={depth}", "depth"
     raise DifferentiationError(
-        f"{source.label}: expected {allowed}, since the contract says `vjp_depth: {depth}`; got "
-        f"one of order {source.order + 1}. Raise vjp_depth, or use jax.lax.stop_gradient.{where}"
+        f"{source.label}: expected {allowed}, since {reason}; got "
+        f"one of order {source.order + 1}. Raise {name}, or use jax.lax.stop_gradient.{where}"
     )
 
 

@@ -35,6 +35,8 @@ class Terms:
         depth_at: Likewise.
         vmap_method: What ``jax.vmap`` does.
         verify: Compare the first batched run of a plan with single calls.
+        depth_by_contract: The contract sets ``depth``; otherwise the caller did.
+        autograd_only: Differentiate by ``torch.autograd.grad`` and nothing else.
     """
 
     residuals: Literal["save", "recompute", "auto"] = "auto"
@@ -43,6 +45,8 @@ class Terms:
     depth_at: str = ""
     vmap_method: VmapMethod = "torch_vmap"
     verify: bool = False
+    depth_by_contract: bool = True
+    autograd_only: bool = False
 
 
 NO_TERMS = Terms()

@@ -1,0 +1,31 @@
+"""What holds for derivatives and batches: the contract's words, or the caller's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .planner.options import Options
+from .torchside.source import Terms
+
+if TYPE_CHECKING:
+    from .spec.model import CallableSpec
+
+
+def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
+    """The terms of a callable's plans."""
+    if spec is None:
+        return Terms(
+            depth=options.declared.depth,
+            vmap_method=options.vmap_method or "torch_vmap",
+            verify=bool(options.verify),
+            depth_by_contract=False,
+            autograd_only=options.declared.autograd_only,
+        )
+    return Terms(
+        spec.residuals,
+        spec.vjp_depth,
+        spec.where("residuals"),
+        spec.where("vjp_depth"),
+        options.vmap_method or spec.vmap_method,
+        spec.verify if options.verify is None else options.verify,
+    )

@@ -1,0 +1,219 @@
+"""What test_sharding.py runs in interpreters with 8 devices; each function is one check."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax import shard_map
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxtorch_bridge import OutputError, ShardingError
+from jaxtorch_bridge.compat import Size, torch2jax, torch2jax_without_vjp, tree_t2j
+
+rng = np.random.default_rng(0)
+
+
+def mesh_of(kind, *sizes, names=("x", "y")):
+    return jax.make_mesh(sizes, names[: len(sizes)], axis_types=(kind,) * len(sizes))
+
+
+def random(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def same(mine, theirs, rtol=1e-4, atol=1e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), mine, theirs)
+
+
+def message(kind, call):
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    raise AssertionError("nothing was raised")
+
+
+def stripped_model():
+    """A model without parameters of its own, and its parameters."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(12, 8), torch.nn.SiLU(), torch.nn.Linear(8, 4)
+    ).requires_grad_(False)
+    whole = copy.deepcopy(model)
+    params = dict(model.named_parameters())
+    for name in params:
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, None)
+    return model, params, whole
+
+
+def forward_over_shards_with_wrapping_inside():
+    model, params, whole = stripped_model()
+
+    def call_model_torch(x, params):
+        results = []
+        for _ in range(3):
+            skeleton = copy.deepcopy(model)
+            results.append(torch.func.functional_call(skeleton, params, x))
+        return sum(results)
+
+    devices = jax.devices()
+    mesh = jax.make_mesh((len(devices),), P("x"), devices=devices, axis_types=(AxisType.Explicit,))
+    jax.sharding.set_mesh(mesh)
+    params_sharding = NamedSharding(mesh, P())
+    batch_sharding = NamedSharding(mesh, P("x", None))
+    x = jax.jit(
+        lambda: jax.random.normal(jax.random.key(0), (16, 12)), out_shardings=batch_sharding
+    )()
+    params = jax.tree.map(lambda p: jax.device_put(p, params_sharding), tree_t2j(params))
+
+    @jax.jit
+    @functools.partial(shard_map, out_specs=batch_sharding.spec)
+    def forward(x, params):
+        return torch2jax(call_model_torch, x, params, output_shapes=x[:, :4])(x, params)
+
+    y = forward(x, params)
+    assert y.sharding.spec == P("x", None)
+    same(np.asarray(y), 3 * whole(torch.from_numpy(np.array(x))).numpy())
+
+
+def data_parallel_training():
+    model, params, whole = stripped_model()
+    mesh = mesh_of(AxisType.Auto, 8)
+    inputs, targets = random(16, 12), random(16, 4)
+
+    def loss_torch(params, x, y):
+        return ((torch.func.functional_call(model, params, (x,)) - y) ** 2).mean()
+
+    arrays = jax.device_put(tree_t2j(params), NamedSharding(mesh, P()))
+    loss = torch2jax(loss_torch, params, torch.empty(2, 12), torch.empty(2, 4))
+
+    @jax.jit
+    @functools.partial(shard_map, mesh=mesh, in_specs=(P(), P("x"), P("x")), out_specs=(P(), P()))
+    def step(params, x, y):
+        value, gradient = jax.value_and_grad(lambda params: jax.lax.pmean(loss(params, x, y), "x"))(
+            params
+        )
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient), value
+
+    losses = []
+    for _ in range(5):
+        arrays, value = step(arrays, inputs, targets)
+        losses.append(float(value))
+
+    whole.requires_grad_(True)
+    optimizer = torch.optim.SGD(whole.parameters(), lr=0.1)
+    expected = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        value = ((whole(torch.from_numpy(inputs)) - torch.from_numpy(targets)) ** 2).mean()
+        value.backward()
+        optimizer.step()
+        expected.append(float(value))
+    same(losses, expected)
+    assert losses[-1] < losses[0]
+    same(arrays, {name: p.detach().numpy() for name, p in whole.named_parameters()})
+
+
+def layer(x, w):
+    return torch.tanh(x @ w)
+
+
+def twin(x, w):
+    return jnp.tanh(x @ w)
+
+
+def gradient_of(f):
+    return jax.grad(lambda x, w: (f(x, w) ** 2).sum(), (0, 1))
+
+
+def out_specs_call_once_a_shard():
+    mesh = mesh_of(AxisType.Explicit, 4, 2)
+    rows = []
+
+    class Rows:
+        __slots__ = ()
+
+        def __call__(self, x, w):
+            if type(x) is torch.Tensor:
+                rows.append(len(x))
+            return layer(x, w)
+
+    x, w = random(8, 3), random(3, 2)
+    with jax.sharding.set_mesh(mesh):
+        sharded = jax.device_put(x, NamedSharding(mesh, P("x", None)))
+        whole = jax.device_put(w, NamedSharding(mesh, P()))
+        for declared in ({}, {"output_shapes": Size((8, 2))}):
+            f = torch2jax(Rows(), torch.ones(8, 3), torch.ones(3, 2), out_specs=P("x"), **declared)
+            for call in (f, jax.jit(f)):
+                rows.clear()
+                y = call(sharded, whole)
+                assert y.sharding.spec[0] == "x", y.sharding
+                assert set(rows) == {2}, rows
+                same(np.asarray(y), twin(x, w))
+            mine = jax.jit(gradient_of(f))(sharded, whole)
+            theirs = gradient_of(twin)(x, w)
+            same(tuple(map(np.asarray, mine)), tuple(map(np.asarray, theirs)))
+        # Whole arguments, cut because the results are to be.
+        assert torch2jax(layer, x, w, out_specs=P())(whole @ whole.T, whole).shape == (3, 2)
+
+
+def out_specs_of_trees():
+    mesh = mesh_of(AxisType.Explicit, 8)
+    x = random(8, 3)
+    with jax.sharding.set_mesh(mesh):
+        sharded = jax.device_put(x, NamedSharding(mesh, P("x")))
+        f = torch2jax_without_vjp(
+            lambda tree: (tree["x"] * 2, {"total": tree["x"].sum(1)}),
+            {"x": torch.ones(8, 3)},
+            output_shapes={"twice": Size((8, 3)), "total": Size((8,))},
+            out_specs={"twice": P("x"), "total": P("x")},
+        )
+        # Results are taken in the order of the declared names.
+        assert "as declared" in message(OutputError, lambda: f({"x": sharded}))
+        g = torch2jax_without_vjp(
+            lambda tree: (tree["x"] * 2, {"total": tree["x"].sum(1)}),
+            {"x": torch.ones(8, 3)},
+            output_shapes=(Size((8, 3)), {"total": Size((8,))}),
+            out_specs=P("x"),
+        )
+        twice, rest = g({"x": sharded})
+        same(np.asarray(twice), 2 * x)
+        same(np.asarray(rest["total"]), x.sum(1))
+
+
+def refusals():
+    explicit, auto = mesh_of(AxisType.Explicit, 8), mesh_of(AxisType.Auto, 8)
+    x = random(8, 3)
+
+    def double(x):
+        return x * 2
+
+    with jax.sharding.set_mesh(explicit):
+        sharded = jax.device_put(x, NamedSharding(explicit, P("x")))
+        assert "expected the whole of `x`" in message(
+            ShardingError, lambda: torch2jax(double, x)(sharded)
+        )
+        short = torch2jax(lambda x: x[:3], x, out_specs=P("x"), output_shapes=Size((3, 3)))
+        text = message(ShardingError, lambda: short(sharded))
+        assert "expected sizes that" in text, text
+        assert "an output of shape (3, 3)" in text, text
+    with jax.sharding.set_mesh(auto):
+        text = message(
+            ShardingError, lambda: torch2jax(double, x, out_specs=P("x"))(jnp.asarray(x))
+        )
+        assert "expected axes of AxisType.Explicit; got x" in text, text
+    # Without a mesh there is nothing to cut.
+    same(np.asarray(torch2jax(double, x, out_specs=P("x"))(jnp.asarray(x))), 2 * x)
+
+
+for name in sys.argv[1:]:
+    globals()[name]()
+    print(name, "right")

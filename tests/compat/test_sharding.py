@@ -1,0 +1,32 @@
+"""Over 8 devices: under shard_map, and by out_specs. In child processes, since JAX reads the number
+of host devices once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("sharding_script.py")
+# The last check of the first group sets a mesh for the rest of its process.
+GROUPS = [
+    ["data_parallel_training", "forward_over_shards_with_wrapping_inside"],
+    ["out_specs_call_once_a_shard", "out_specs_of_trees", "refusals"],
+]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=["shard_map", "out_specs"])
+def test_over_eight_devices(group):
+    flags = "--xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:jaxtorch_bridge", str(SCRIPT), *group],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": flags},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{name} right" for name in group]
