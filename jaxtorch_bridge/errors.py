@@ -67,6 +67,10 @@ class SpecMismatchError(BridgeError, TypeError):
         callable_name: Name (and version) of the contract.
         argument: The input or output it is about.
         sizes: Dimension names bound so far, with their sizes.
+        path: The part of the contract, such as ``outputs.y``.
+        place: Where that stands: ``specs/attention.yaml:7:6``.
+        expected: What would have been right.
+        found: What came instead.
     """
 
     def __init__(
@@ -76,10 +80,18 @@ class SpecMismatchError(BridgeError, TypeError):
         callable_name: str,
         argument: str,
         sizes: dict[str, int] | None = None,
+        path: str = "",
+        place: str = "",
+        expected: str = "",
+        found: str = "",
     ) -> None:
         self.callable_name = callable_name
         self.argument = argument
         self.sizes = dict(sizes or {})
+        self.path = path
+        self.place = place
+        self.expected = expected
+        self.found = found
         super().__init__(message)
 
 

@@ -191,6 +191,9 @@ def _contract_order(
             f"{', '.join('.'.join(path) for path in by_path)}. Rename one side.",
             callable_name=label,
             argument="outputs",
+            path="outputs",
+            expected=f"the names {', '.join('.'.join(path) for path in declared)}",
+            found=f"torch returned {', '.join('.'.join(path) for path in by_path)}",
         )
     return list(range(len(paths)))
 

@@ -42,13 +42,18 @@ class _Subject:
         """Where, what was expected, what came and what to try."""
         came = f"torch returned {found} {self.when}" if self.when else f"got {found}"
         bound = f" Sizes so far: {sizes}." if str(sizes) else ""
-        place = self.spec.where(".".join((f"{self.kind}s", *self.path)))
+        path = ".".join((f"{self.kind}s", *self.path))
+        place = self.spec.where(path)
         return SpecMismatchError(
             f"{self.spec.label}, {self.kind} `{self.name}`: expected {expected}; {came}.{bound} "
             f"{remedy} [{place}]",
             callable_name=self.spec.label,
             argument=self.name,
             sizes=sizes.named,
+            path=path,
+            place=place,
+            expected=expected,
+            found=came,
         )
 
 
@@ -140,6 +145,10 @@ def _check_constraints(spec: CallableSpec, sizes: Sizes) -> None:
                 callable_name=spec.label,
                 argument=str(constraint),
                 sizes=sizes.named,
+                path=f"constraints.{index}",
+                place=spec.where(f"constraints.{index}"),
+                expected=f"`{constraint}` to hold",
+                found=f"got {found}",
             )
 
 
@@ -269,6 +278,10 @@ def _miscounted(
         callable_name=spec.label,
         argument="outputs",
         sizes=sizes.named,
+        path="outputs",
+        place=spec.where("outputs"),
+        expected=f"{len(names)} ({listed(names)})",
+        found=f"torch returned {count} {noun} {when}",
     )
 
 
@@ -321,4 +334,8 @@ def _static_error(
         f"[{spec.where(path)}]",
         callable_name=spec.label,
         argument=name,
+        path=path,
+        place=spec.where(path),
+        expected=expected,
+        found=f"got {found}",
     )
