@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -201,6 +202,13 @@ def hold_weakly(kind: type) -> None:
 def jit_is_disabled() -> bool:
     """Whether the caller is under `jax.disable_jit`."""
     return bool(jax.config.jax_disable_jit)  # type: ignore[attr-defined]
+
+
+def ask_for_cpu_devices(count: int) -> None:
+    """Have JAX split the CPU into at least ``count`` devices, if it has not started yet."""
+    if count > max(1, jax.config.jax_num_cpu_devices):  # type: ignore[attr-defined]
+        with contextlib.suppress(RuntimeError):  # it has started
+            jax.config.update("jax_num_cpu_devices", count)
 
 
 def keep_alive_with(context: Any, thing: Any) -> None:

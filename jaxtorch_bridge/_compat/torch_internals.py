@@ -118,6 +118,19 @@ def looks_at_values(error: BaseException) -> bool:
     return "Cannot access data pointer" in text or ".item()" in text or "meta tensors" in text
 
 
+def cannot_be_fake(error: BaseException) -> bool:
+    """Whether a fake evaluation failed for want of a rule, not because the call is wrong."""
+    from torch._subclasses import fake_tensor
+
+    kinds = (
+        fake_tensor.UnsupportedFakeTensorException,
+        fake_tensor.UnsupportedOperatorException,
+        NotImplementedError,
+    )
+    words = (".numpy() is not supported", "function keeps tensors that it makes")
+    return isinstance(error, kinds) or any(one in str(error) for one in words)
+
+
 def storage_key(tensor: torch.Tensor) -> int:
     """Equal for tensors that share memory, real or fake."""
     return int(tensor.untyped_storage()._cdata)

@@ -18,6 +18,20 @@ def check_files(paths: Iterable[str]) -> tuple[int, tuple[SpecProblem, ...]]:
     Raises:
         SpecError: If one of ``paths`` does not exist.
     """
+    count, _, problems = read_all(paths)
+    return count, problems
+
+
+def read_all(
+    paths: Iterable[str],
+) -> tuple[int, tuple[CallableSpec, ...], tuple[SpecProblem, ...]]:
+    """The number of contract files below ``paths``, the valid contracts, and all problems.
+
+    A version that two files hold with the same content comes once.
+
+    Raises:
+        SpecError: If one of ``paths`` does not exist.
+    """
     files = list(dict.fromkeys(contract_files(paths)))
     problems: list[SpecProblem] = []
     seen: dict[str, tuple[str, CallableSpec]] = {}
@@ -34,4 +48,4 @@ def check_files(paths: Iterable[str]) -> tuple[int, tuple[SpecProblem, ...]]:
             found = f"another in `{first}`"
             problem = SpecProblem("version", expected, found, place, int(line), int(column))
             problems.append(problem)
-    return len(files), tuple(problems)
+    return len(files), tuple(spec for _, spec in seen.values()), tuple(problems)
