@@ -1,9 +1,9 @@
-"""``jaxtorch check``: whether contract files are valid."""
+"""``jaxtorch check``: whether contract files are valid, and their functions what they say."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from .sources import default_paths, existing
 
 if TYPE_CHECKING:
     from ..errors import SpecProblem
+    from ..proving.prove import Proof
 
 
 class Format(Enum):
@@ -35,30 +36,78 @@ def check(
         bool,
         typer.Option("--syntax", help="Check the files alone, without importing the functions."),
     ] = False,
+    numeric: Annotated[
+        bool,
+        typer.Option(
+            "--numeric",
+            help="Run the functions, too, on made-up arrays: values, gradients, vmap, shards.",
+        ),
+    ] = False,
     output: Annotated[
         Format, typer.Option("--format", help="github: annotations for GitHub's CI.")
     ] = Format.text,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check contract files; say every problem with file, line and column.
+    """Check contract files, and compare each contract with the function that it names.
 
-    Only --syntax exists yet: functions are not compared with their contracts.
+    Imports the modules named under `function` and evaluates the functions on fakes, in calls
+    that differ in every dimension, static choice and optional input. Says every problem with
+    file, line and column, and what JAX will do with each function.
     """
-    if not syntax:
-        stop("check needs --syntax; functions cannot be compared with their contracts yet.")
     if as_json and output is Format.github:
         stop("--json and --format github exclude each other.")
-    from ..spec.validate import check_files
-
+    if syntax and numeric:
+        stop("--syntax and --numeric exclude each other.")
+    given = existing(paths) if paths else default_paths()
     with errors_reported(as_json=as_json):
-        count, problems = check_files(existing(paths) if paths else default_paths())
+        if syntax:
+            from ..spec.validate import check_files
+
+            count, problems = check_files(given)
+            proofs: tuple[Proof, ...] = ()
+            data: dict[str, Any] = {}
+        else:
+            from ..proving.check import check_contracts
+
+            checked = check_contracts(given, numeric=numeric)
+            count, problems, proofs = checked.files, checked.all_problems, checked.proofs
+            data = {
+                "contracts": [_as_data(proof) for proof in proofs],
+                "without_function": list(checked.without_function),
+            }
     if as_json:
-        print_json({"files": count, "problems": [vars(one) for one in problems]})
+        print_json({"files": count, "problems": [vars(one) for one in problems], **data})
     else:
         for problem in problems:
             typer.echo(_annotation(problem) if output is Format.github else str(problem))
+        for proof in proofs:
+            _show(proof, err=output is Format.github)
+        for label in data.get("without_function", ()):
+            typer.echo(f"{label}: names no function", err=output is Format.github)
         typer.echo(_summary(count, len(problems)), err=output is Format.github)
     finish(bool(problems))
+
+
+def _show(proof: Proof, *, err: bool) -> None:
+    name, runs = proof.spec.label, f", {proof.runs} for real" if proof.runs else ""
+    count = len(proof.problems)
+    verdict = f"{count} problem{'s' * (count != 1)}" if count else "agrees"
+    typer.echo(f"{name}: {verdict} ({proof.calls} calls{runs}) {proof.spec.function}", err=err)
+    for subject, words in proof.remarks:
+        typer.echo(f"  {subject:<12} {words}", err=err)
+
+
+def _as_data(proof: Proof) -> dict[str, Any]:
+    return {
+        "name": proof.spec.name,
+        "version": proof.spec.version,
+        "function": proof.spec.function,
+        "calls": proof.calls,
+        "runs": proof.runs,
+        "evaluated_abstractly": not proof.unseen,
+        "problems": [vars(one) for one in proof.problems],
+        "remarks": [{"subject": subject, "words": words} for subject, words in proof.remarks],
+    }
 
 
 def _summary(files: int, problems: int) -> str:
