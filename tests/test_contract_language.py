@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from jaxtorch_bridge import SpecError, SpecMismatchError, jax_callable
 
@@ -146,3 +147,72 @@ def test_positional_static_arguments_and_optional_inputs_as_none():
     g = wrapped(f, inputs, {"y": "like x[n]"}, static={"scale": {"type": "float"}})
     np.testing.assert_array_equal(g(jnp.ones(2), None, 2.0), [2, 2])
     np.testing.assert_array_equal(g(jnp.ones(2), jnp.zeros(2), 2), [0, 0])
+
+
+STATE = {
+    "out": "float32[n]",
+    # Not in the order in which JAX sorts keys.
+    "state": {
+        "h": "float32[n]",
+        "c": {"dtype": "float32", "shape": "[n]", "differentiable": False},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        lambda x: (x, {"h": x * 2, "c": x * 3}),
+        lambda x: [x, {"c": x * 3, "h": x * 2}],
+        lambda x: {"state": {"c": x * 3, "h": x * 2}, "out": x},
+    ],
+)
+def test_groups_in_results_go_by_name(result):
+    f = wrapped(result, {"x": "float32[n]"}, STATE)
+    x = jnp.ones(2)
+    flags = {sig.path: sig.differentiable for sig in f.plan(x).outputs}
+    assert flags == {"out": True, "state['h']": True, "state['c']": False}
+    state = f(x)["state"] if isinstance(f(x), dict) else f(x)[1]
+    np.testing.assert_array_equal(state["h"], [2, 2])
+
+    def part(name):
+        return lambda x: (f(x)["state"] if isinstance(f(x), dict) else f(x)[1])[name].sum()
+
+    np.testing.assert_array_equal(jax.grad(part("h"))(x), [2, 2])
+    np.testing.assert_array_equal(jax.grad(part("c"))(x), [0, 0])
+
+
+def test_one_group_may_be_the_result_itself():
+    group = {"pair": {"b": "float32[n]", "a": "int32[]"}}
+    f = wrapped(
+        lambda x: {"a": torch.tensor(1, dtype=torch.int32), "b": x}, {"x": "float32[n]"}, group
+    )
+    assert [sig.path for sig in f.plan(jnp.ones(2)).outputs] == ["pair['a']", "pair['b']"]
+
+
+def test_groups_with_other_names_are_refused():
+    f = wrapped(lambda x: (x, {"h": x, "d": x}), {"x": "float32[n]"}, STATE)
+    with pytest.raises(
+        SpecMismatchError, match=r"outputs: expected the names out, state\.h, state\.c; torch ret"
+    ):
+        f(jnp.ones(2))
+
+
+def test_nested_lists_in_arguments_and_results():
+    def f(layers, pair):
+        return [layers[0]["w"] + pair[0], [layers[1]["w"] * pair[1]]]
+
+    layer = {"w": "float32[n]"}
+    g = wrapped(
+        f,
+        {"layers": [layer, layer], "pair": ["float32[n]", "float32[]"]},
+        {"first": "float32[n]", "rest": ["float32[n]"]},
+    )
+    one = jnp.ones(2)
+    first, rest = g([{"w": one}, {"w": 2 * one}], (one, jnp.float32(3)))
+    np.testing.assert_array_equal(first, [2, 2])
+    np.testing.assert_array_equal(rest[0], [6, 6])
+    with pytest.raises(SpecMismatchError, match=r"input `layers\.1\.w`: expected dimension `n`"):
+        g([{"w": one}, {"w": jnp.ones(3)}], (one, jnp.float32(3)))
+    with pytest.raises(SpecMismatchError, match=r"`layers\.2\.w`: expected one of the inputs"):
+        g([{"w": one}] * 3, (one, jnp.float32(3)))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from ..choices import VmapMethod
 from ..dtypes import DTYPES, canonical_name, remark_on
-from ..errors import DtypeError, SpecMismatchError
+from ..errors import DtypeError
 from .concurrency import PARALLEL, Concurrency
 from .inference import Inference
 from .plan import CallPlan
+from .results import contract_order
 from .signature import ArraySig, OutputMeta
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def plan_call(
         DtypeError: An output has a dtype that JAX does not have.
     """
     leaves = () if spec is None else spec.output_leaves()
-    order = _contract_order(
+    order = contract_order(
         spec.label if spec else facts.name, [path for path, _ in leaves], output_paths
     )
     if spec is not None and sizes is not None and leaves:
@@ -165,37 +166,11 @@ def declared_outputs(
         SpecMismatchError: The results have other names.
     """
     leaves = spec.output_leaves()
-    order = _contract_order(spec.label, [path for path, _ in leaves], output_paths)
+    order = contract_order(spec.label, [path for path, _ in leaves], output_paths)
     if order is None:
         return None
     by_flat = {flat: leaves[number] for number, flat in enumerate(order)}
     return [by_flat[flat] for flat in range(len(leaves))]
-
-
-def _contract_order(
-    label: str, declared: Sequence[ContractPath], paths: Sequence[tuple[str | int, ...]]
-) -> list[int] | None:
-    """For each output of the contract, the flat output that it is; None if counts differ.
-
-    JAX sorts the keys of a dict, a contract does not: names decide where there are names.
-    """
-    if len(declared) != len(paths):
-        return None
-    by_path = {tuple(map(str, path)): index for index, path in enumerate(paths)}
-    if set(by_path) == set(declared):
-        return [by_path[path] for path in declared]
-    if all(path and isinstance(path[0], str) for path in paths):
-        raise SpecMismatchError(
-            f"{label}, outputs: expected the names "
-            f"{', '.join('.'.join(path) for path in declared)}; torch returned "
-            f"{', '.join('.'.join(path) for path in by_path)}. Rename one side.",
-            callable_name=label,
-            argument="outputs",
-            path="outputs",
-            expected=f"the names {', '.join('.'.join(path) for path in declared)}",
-            found=f"torch returned {', '.join('.'.join(path) for path in by_path)}",
-        )
-    return list(range(len(paths)))
 
 
 def _free_input(array: ArrayArgument) -> ArraySig:
