@@ -204,6 +204,15 @@ def jit_is_disabled() -> bool:
     return bool(jax.config.jax_disable_jit)  # type: ignore[attr-defined]
 
 
+def cuda_versions() -> tuple[int, int] | None:
+    """The CUDA runtime and the cuDNN that JAX has loaded, as those libraries number themselves."""
+    from jax._src.lib import cuda_versions as found
+
+    if found is None:
+        return None
+    return int(found.cuda_runtime_get_version()), int(found.cudnn_get_version())
+
+
 def ask_for_cpu_devices(count: int) -> None:
     """Have JAX split the CPU into at least ``count`` devices, if it has not started yet."""
     if count > max(1, jax.config.jax_num_cpu_devices):  # type: ignore[attr-defined]
