@@ -33,6 +33,7 @@ FAMILIES = (
     "memory",
     "growth",
     "imports",
+    "command",
     "build",
 )
 

@@ -9,6 +9,7 @@ needs beyond typer is imported when it runs, so that the others start at once.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 
 def main() -> None:
@@ -24,4 +25,8 @@ def main() -> None:
         raise SystemExit(2) from None
     from .app import app
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # What a locale cannot print, such as an odd file name, must not end in a traceback.
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="jaxtorch")

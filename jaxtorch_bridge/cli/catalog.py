@@ -42,7 +42,6 @@ def catalog(
 
     The page needs no server and no network: open OUT/index.html in a browser.
     """
-    given = existing(paths) if paths else default_paths()
     try:
         from ..catalog.page import render
     except ModuleNotFoundError as error:
@@ -55,7 +54,7 @@ def catalog(
     from ..catalog.view import views_of
 
     with errors_reported(as_json=as_json):
-        contracts = views_of(collect(given))
+        contracts = views_of(collect(existing(paths) if paths else default_paths()))
     if out.exists() and not out.is_dir():
         stop(f"-o {out}: expected a folder; got a file")
     try:

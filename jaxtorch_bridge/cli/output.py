@@ -17,8 +17,8 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.
 
 
 def print_json(data: Any) -> None:
-    """Print ``data`` as JSON on standard output."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """Print ``data`` as JSON on standard output; in ASCII, which every locale can print."""
+    typer.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
 def stop(message: str) -> NoReturn:

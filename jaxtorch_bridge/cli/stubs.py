@@ -53,9 +53,9 @@ def stubs(
     from ..stubs.collect import collect
     from ..stubs.files import stubs_in
 
-    given = existing(paths) if paths else default_paths()
     with errors_reported(as_json=as_json):
         try:
+            given = existing(paths) if paths else default_paths()
             collected = collect(contract_files(given))
             if out.exists() and not out.is_dir():
                 stop(f"-o {out}: expected a folder; got a file")
