@@ -58,8 +58,8 @@ def check(
         stop("--json and --format github exclude each other.")
     if syntax and numeric:
         stop("--syntax and --numeric exclude each other.")
-    given = existing(paths) if paths else default_paths()
     with errors_reported(as_json=as_json):
+        given = existing(paths) if paths else default_paths()
         if syntax:
             from ..spec.validate import check_files
 
