@@ -8,3 +8,4 @@ VmapMethod = Literal[
     "torch_vmap", "sequential", "sequential_unrolled", "expand_dims", "broadcast_all"
 ]
 ConcurrencyMode = Literal["parallel", "locked", "replicated"]
+OutputsMode = Literal["in_place", "copy", "auto"]

@@ -239,6 +239,7 @@ class JaxCallable(Generic[P, R]):
             [line for words in batches for line in words],
             () if placement is None else placement.words,
             not_acted_on(self.spec),
+            results=planned.op.results,
         )
 
     def dimension_names(

@@ -200,7 +200,7 @@ class Planner:
             plan,
             call.function,
             call.function.runner(inference.structure, self._label),
-            observed.updated,
+            observed,
             self.closure,
             call.context,
             device,

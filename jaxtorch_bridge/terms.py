@@ -28,4 +28,5 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
         spec.where("vjp_depth"),
         options.vmap_method or spec.vmap_method,
         spec.verify if options.verify is None else options.verify,
+        outputs=spec.execution.outputs,
     )

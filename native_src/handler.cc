@@ -1,6 +1,7 @@
 #include "handler.h"
 
 #include <cstring>
+#include <memory>
 #include <string_view>
 
 #include "buffer_view.h"
@@ -15,6 +16,27 @@ namespace ffi = xla::ffi;
 ffi::TypeId OpState::id = {};
 
 namespace {
+
+// A vector of fixed size whose first elements need no allocation: most calls have few operands.
+template <typename T, size_t kInline = 8>
+class FewOrMany {
+ public:
+  explicit FewOrMany(size_t size) : size_(size) {
+    if (size > kInline) many_ = std::make_unique<T[]>(size);
+  }
+  size_t size() const { return size_; }
+  T* data() { return many_ ? many_.get() : few_; }
+  T* begin() { return data(); }
+  T* end() { return data() + size_; }
+  T& operator[](size_t index) { return data()[index]; }
+
+ private:
+  size_t size_;
+  T few_[kInline] = {};
+  std::unique_ptr<T[]> many_;
+};
+
+using Views = FewOrMany<BufferView>;
 
 // Up to here one memcpy is cheaper than a call into torch; above it the copy runs without the
 // GIL, and from kParallelCopyBytes on torch's own copy, which uses several threads.
@@ -52,6 +74,8 @@ int AskTensor(PyObject* tensor, PyObject* method) {
 // Truth of a C-implemented torch flag such as torch.is_grad_enabled().
 int AskTorch(PyObject* function) {
   PyRef answer = PyRef::Steal(PyObject_CallNoArgs(function));
+  if (answer.get() == Py_True) return 1;
+  if (answer.get() == Py_False) return 0;
   return answer ? PyObject_IsTrue(answer.get()) : -1;
 }
 
@@ -108,8 +132,19 @@ ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuf
   const int64_t size_bytes = static_cast<int64_t>(buffer.element_count()) * dtype->size_bytes();
   if (size_bytes == 0) return ffi::Error::Success();
   const char* source = static_cast<const char*>(tensor.data) + tensor.byte_offset;
-  if (source == buffer.untyped_data() && lazy == 0) return ffi::Error::Success();
-  if (device.device_type == kDLCPU && lazy == 0 && tensor.dtype == *dtype &&
+  const char* target = static_cast<const char*>(buffer.untyped_data());
+  if (source == target && lazy == 0 && tensor.dtype == *dtype && IsRowMajor(tensor)) {
+    return ffi::Error::Success();  // torch has written it there
+  }
+  PyRef apart;
+  if (source >= target && source < target + size_bytes) {
+    // Another view of this very buffer: torch cannot copy a piece of memory onto itself.
+    PyObject* clone_args[] = {output};
+    apart = PyRef::Steal(PyObject_VectorcallMethod(
+        g_torch.name_clone, clone_args, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+    if (!apart) return RaisedFault(op);
+    output = apart.get();
+  } else if (device.device_type == kDLCPU && lazy == 0 && tensor.dtype == *dtype &&
       tensor.data != nullptr && size_bytes < kParallelCopyBytes && IsRowMajor(tensor)) {
     if (size_bytes < kReleaseGilBytes) {
       std::memcpy(buffer.untyped_data(), source, size_bytes);
@@ -158,9 +193,10 @@ ffi::Error StoreOutputs(const Op& op, PyObject* result, ffi::RemainingRets& rets
 }
 
 // After the call: was an input written to? (A fresh tensor's version is 0.)
-ffi::Error CheckNotMutated(const Op& op, const std::vector<BufferView>& inputs) {
+ffi::Error CheckNotMutated(const Op& op, Views& inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
-    PyRef version = PyRef::Steal(PyObject_GetAttr(inputs[i].tensor(), g_torch.name_version));
+    PyRef version =
+        PyRef::Steal(g_torch.version->get(inputs[i].tensor(), g_torch.version->closure));
     if (!version) {
       PyErr_Clear();  // inference tensors keep no version
       continue;
@@ -170,8 +206,8 @@ ffi::Error CheckNotMutated(const Op& op, const std::vector<BufferView>& inputs) 
   return ffi::Error::Success();
 }
 
-bool AllReleased(const std::vector<BufferView>& inputs) {
-  for (const BufferView& view : inputs) {
+bool AllReleased(Views& views) {
+  for (const BufferView& view : views) {
     if (!view.released()) return false;
   }
   return true;
@@ -184,10 +220,35 @@ PyRef MemoryRange(const ffi::AnyBuffer& buffer, PyObject* storage) {
                                     storage == nullptr ? Py_None : storage));
 }
 
+// A reference cycle may hold a tensor that nobody can reach: only what survives the collector has
+// escaped. Fresh cycles are young, so this seldom goes past generation 0.
+template <typename Kept>
+void CollectWhile(const Kept& any_kept) {
+  for (int generation = 0; generation < 3 && any_kept(); ++generation) {
+    PyRef number = PyRef::Steal(PyLong_FromLong(generation));
+    PyRef collected = PyRef::Steal(PyObject_CallOneArg(g_torch.gc_collect, number.get()));
+    if (!collected) PyErr_Clear();
+  }
+}
+
+// The same for the tensors over result buffers. Keeping a result is no fault: had it been copied
+// to XLA's buffer, the tensor kept would have been torch's own. So it is given memory quietly.
+ffi::Error ReleaseOutputs(const Op& op, ffi::RemainingRets& rets, Views& outputs) {
+  for (BufferView& view : outputs) view.DropTensor();
+  CollectWhile([&] { return !AllReleased(outputs); });
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].released()) continue;
+    PyRef range = MemoryRange(**rets.get<ffi::AnyBuffer>(op.into[i]), nullptr);
+    ffi::Error error = Fault(op, "kept", op.into[i], range.get());
+    if (!outputs[i].released()) return error;
+  }
+  return ffi::Error::Success();
+}
+
 // Drops the input tensors and makes sure that torch let go of XLA's memory. A tensor that
 // somebody kept is given memory of its own (by Python, through `fault`) and reported.
-ffi::Error ReleaseInputs(const Op& op, ffi::RemainingArgs& args, std::vector<BufferView>& inputs) {
-  std::vector<PyRef> storages(inputs.size());
+ffi::Error ReleaseInputs(const Op& op, ffi::RemainingArgs& args, Views& inputs) {
+  FewOrMany<PyRef> storages(op.hold_storages ? inputs.size() : 0);
   if (op.hold_storages) {
     for (size_t i = 0; i < inputs.size(); ++i) {
       PyObject* call[] = {inputs[i].tensor()};
@@ -198,7 +259,7 @@ ffi::Error ReleaseInputs(const Op& op, ffi::RemainingArgs& args, std::vector<Buf
   }
   for (BufferView& view : inputs) view.DropTensor();
   auto kept = [&](size_t i) {
-    if (!storages[i]) return !inputs[i].released();
+    if (!op.hold_storages || !storages[i]) return !inputs[i].released();
     PyRef address = PyRef::Steal(PyObject_GetAttr(storages[i].get(), g_torch.name_cdata));
     if (!address) {
       PyErr_Clear();
@@ -218,17 +279,12 @@ ffi::Error ReleaseInputs(const Op& op, ffi::RemainingArgs& args, std::vector<Buf
     }
     return false;
   };
-  // A reference cycle may hold a tensor that nobody can reach: only what survives the
-  // collector has escaped. Fresh cycles are young, so this seldom goes past generation 0.
-  for (int generation = 0; generation < 3 && any_kept(); ++generation) {
-    PyRef number = PyRef::Steal(PyLong_FromLong(generation));
-    PyRef collected = PyRef::Steal(PyObject_CallOneArg(g_torch.gc_collect, number.get()));
-    if (!collected) PyErr_Clear();
-  }
+  CollectWhile(any_kept);
   ffi::Error first = ffi::Error::Success();
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!kept(i)) continue;
-    PyRef range = MemoryRange(*args.get<ffi::AnyBuffer>(i), storages[i].get());
+    PyRef range = MemoryRange(*args.get<ffi::AnyBuffer>(i),
+                              op.hold_storages ? storages[i].get() : nullptr);
     ffi::Error error = Fault(op, "escaped", i, range.get());
     if (first.success()) first = std::move(error);
   }
@@ -236,8 +292,9 @@ ffi::Error ReleaseInputs(const Op& op, ffi::RemainingArgs& args, std::vector<Buf
 }
 
 ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets& rets,
-                     DLDevice device, std::vector<BufferView>& inputs) {
-  std::vector<PyObject*> call(inputs.size() + 1, nullptr);  // one slot before, for vectorcall
+                     DLDevice device, Views& inputs, Views& outputs) {
+  const size_t count = inputs.size() + outputs.size();
+  FewOrMany<PyObject*> call(count + 1);  // one slot before, for vectorcall
   for (size_t i = 0; i < inputs.size(); ++i) {
     ffi::AnyBuffer buffer = *args.get<ffi::AnyBuffer>(i);
     std::optional<DLDataType> dtype = DlpackDtypeOf(buffer.element_type());
@@ -245,11 +302,19 @@ ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets&
     if (!inputs[i].Open(buffer, device, *dtype)) return RaisedFault(op);
     call[i + 1] = inputs[i].tensor();
   }
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const size_t index = op.into[i];
+    if (index >= rets.size()) return Fault(op, "output_count", 0, nullptr);
+    if (!outputs[i].Open(**rets.get<ffi::AnyBuffer>(index), device, op.output_dtypes[index])) {
+      return RaisedFault(op);
+    }
+    call[inputs.size() + i + 1] = outputs[i].tensor();
+  }
   int plain = ThreadHasPlainContext(op);
   if (plain < 0) return RaisedFault(op);
   PyRef result = PyRef::Steal(
       PyObject_Vectorcall(plain ? op.run.get() : op.run_in_context.get(), call.data() + 1,
-                          inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+                          count | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
   if (!result) return RaisedFault(op);
   ffi::Error stored = StoreOutputs(op, result.get(), rets, device);
   if (stored.failure()) return stored;
@@ -267,10 +332,13 @@ ffi::Error Execute(OpState* state, ffi::RemainingArgs args, ffi::RemainingRets r
   if (xlas_thread) EnterThread();
   TorchStreamScope scope(device, stream);
   if (!scope.ok()) return RaisedFault(*op);
-  std::vector<BufferView> inputs(args.size());
-  ffi::Error called = CallTorch(*op, args, rets, device, inputs);
+  Views inputs(args.size());
+  Views outputs(op->into.size());
+  ffi::Error called = CallTorch(*op, args, rets, device, inputs, outputs);
   ffi::Error released = ReleaseInputs(*op, args, inputs);
-  return called.failure() ? called : released;
+  ffi::Error given_back = ReleaseOutputs(*op, rets, outputs);
+  if (called.failure()) return called;
+  return released.failure() ? released : given_back;
 }
 
 // In a run of many processes: what is wrong with this op in any of them; empty if nothing is.

@@ -14,13 +14,17 @@ constexpr char kOpCapsule[] = "jaxtorch_bridge.op";
 
 PyObject* Interned(const char* name) { return PyUnicode_InternFromString(name); }
 
-// configure(exchange_api, tensor_type, is_grad_enabled, is_any_autocast_enabled, function_modes,
-//           storage_use_count, gc_collect, has_memory, enter_stream, leave_stream)
+// configure(exchange_api, tensor_type, version, is_grad_enabled, is_any_autocast_enabled,
+//           function_modes, storage_use_count, gc_collect, has_memory, enter_stream, leave_stream)
 PyObject* Configure(PyObject*, PyObject* args) {
-  PyObject *capsule, *tensor_type, *grad, *autocast, *modes, *use_count, *collect, *has_memory,
-      *enter, *leave;
-  if (!PyArg_ParseTuple(args, "OO!OOOOOOOO", &capsule, &PyType_Type, &tensor_type, &grad, &autocast,
-                        &modes, &use_count, &collect, &has_memory, &enter, &leave)) {
+  PyObject *capsule, *tensor_type, *version, *grad, *autocast, *modes, *use_count, *collect,
+      *has_memory, *enter, *leave;
+  if (!PyArg_ParseTuple(args, "OO!OOOOOOOOO", &capsule, &PyType_Type, &tensor_type, &version, &grad,
+                        &autocast, &modes, &use_count, &collect, &has_memory, &enter, &leave)) {
+    return nullptr;
+  }
+  if (!Py_IS_TYPE(version, &PyGetSetDescr_Type)) {
+    PyErr_SetString(PyExc_TypeError, "torch.Tensor._version is no getter");
     return nullptr;
   }
   auto* api = static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
@@ -30,6 +34,7 @@ PyObject* Configure(PyObject*, PyObject* args) {
                         api->header.version.major, api->header.version.minor);
   }
   g_torch.tensor_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(tensor_type));
+  g_torch.version = reinterpret_cast<PyGetSetDescrObject*>(Py_NewRef(version))->d_getset;
   g_torch.is_grad_enabled = Py_NewRef(grad);
   g_torch.is_any_autocast_enabled = Py_NewRef(autocast);
   g_torch.function_modes = Py_NewRef(modes);
@@ -38,9 +43,9 @@ PyObject* Configure(PyObject*, PyObject* args) {
   g_torch.has_memory = Py_NewRef(has_memory);
   g_torch.enter_stream = Py_NewRef(enter);
   g_torch.leave_stream = Py_NewRef(leave);
-  g_torch.name_version = Interned("_version");
   g_torch.name_is_neg = Interned("is_neg");
   g_torch.name_is_conj = Interned("is_conj");
+  g_torch.name_clone = Interned("clone");
   g_torch.name_copy = Interned("copy_");
   g_torch.name_detach = Interned("detach");
   g_torch.name_untyped_storage = Interned("untyped_storage");
@@ -61,14 +66,15 @@ void DropOpCapsule(PyObject* capsule) {
   delete static_cast<std::shared_ptr<Op>*>(PyCapsule_GetPointer(capsule, kOpCapsule));
 }
 
-// register_op(key, run, run_in_context, fault, output_dtypes, grad_enabled, hold_storages,
+// register_op(key, run, run_in_context, fault, output_dtypes, into, grad_enabled, hold_storages,
 //             may_be_lazy) -> capsule that owns the op, or None when a live op has that key already
 PyObject* RegisterOp(PyObject*, PyObject* args) {
   const char* key;
-  PyObject *run, *run_in_context, *fault, *dtypes;
+  PyObject *run, *run_in_context, *fault, *dtypes, *into;
   int grad_enabled, hold_storages, may_be_lazy;
-  if (!PyArg_ParseTuple(args, "sOOOO!ppp", &key, &run, &run_in_context, &fault, &PyTuple_Type,
-                        &dtypes, &grad_enabled, &hold_storages, &may_be_lazy)) {
+  if (!PyArg_ParseTuple(args, "sOOOO!O!ppp", &key, &run, &run_in_context, &fault, &PyTuple_Type,
+                        &dtypes, &PyTuple_Type, &into, &grad_enabled, &hold_storages,
+                        &may_be_lazy)) {
     return nullptr;
   }
   if (g_torch.dlpack == nullptr) {
@@ -81,12 +87,22 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
     if (!PyArg_ParseTuple(PyTuple_GET_ITEM(dtypes, i), "ii", &code, &bits)) return nullptr;
     output_dtypes.push_back({static_cast<uint8_t>(code), static_cast<uint8_t>(bits), 1});
   }
+  std::vector<size_t> into_results;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(into); ++i) {
+    const size_t index = PyLong_AsSize_t(PyTuple_GET_ITEM(into, i));
+    if (PyErr_Occurred()) return nullptr;
+    if (index >= output_dtypes.size()) {
+      return PyErr_Format(PyExc_ValueError, "result %zu of %zu", index, output_dtypes.size());
+    }
+    into_results.push_back(index);
+  }
   std::shared_ptr<Op> op = OpTable::Insert(key);
   if (op == nullptr) Py_RETURN_NONE;
   op->run = PyRef::Borrow(run);
   op->run_in_context = PyRef::Borrow(run_in_context);
   op->fault = PyRef::Borrow(fault);
   op->output_dtypes = std::move(output_dtypes);
+  op->into = std::move(into_results);
   op->grad_enabled = grad_enabled;
   op->hold_storages = hold_storages;
   op->may_be_lazy = may_be_lazy;

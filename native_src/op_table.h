@@ -22,13 +22,17 @@ struct Op {
 
   std::string key;
   // `run(*tensors)` -> a tensor, tuple or list. Called where the thread's torch context is the
-  // plan's; `run_in_context` first sets that context and is called everywhere else.
+  // plan's; `run_in_context` first sets that context and is called everywhere else. Behind the
+  // inputs come tensors over the result buffers named in `into`.
   PyRef run;
   PyRef run_in_context;
   // `fault(kind, index, payload)` -> str: words for a failure, see torchside/faults.py.
   PyRef fault;
   // What torch returns, by plan, before any conversion to XLA's dtype.
   std::vector<DLDataType> output_dtypes;
+  // Results that `run` writes into XLA's buffers itself, ascending. A hope, not a promise: what it
+  // returns from memory of its own is copied.
+  std::vector<size_t> into;
   bool grad_enabled = true;
   // Autograd may keep an input alive in C++ alone, where no Python search finds it: keep a
   // handle to each input's storage so that it can still be cut off from XLA's memory.

@@ -10,7 +10,8 @@ namespace jaxtorch {
 struct TorchApi {
   const DLPackExchangeAPI* dlpack = nullptr;
   PyTypeObject* tensor_type = nullptr;
-  PyObject* is_grad_enabled = nullptr;  // torch.is_grad_enabled
+  const PyGetSetDef* version = nullptr;  // the getter of Tensor._version, without its look-up
+  PyObject* is_grad_enabled = nullptr;   // torch.is_grad_enabled
   PyObject* is_any_autocast_enabled = nullptr;
   PyObject* function_modes = nullptr;  // how many are active: a default device is one
   PyObject* storage_use_count = nullptr;
@@ -21,9 +22,9 @@ struct TorchApi {
   // (key, held, devices) -> text, empty if all is well; null in a run of one process.
   PyObject* agreement = nullptr;
   // Interned attribute and method names.
-  PyObject* name_version = nullptr;
   PyObject* name_is_neg = nullptr;
   PyObject* name_is_conj = nullptr;
+  PyObject* name_clone = nullptr;
   PyObject* name_copy = nullptr;
   PyObject* name_detach = nullptr;
   PyObject* name_untyped_storage = nullptr;

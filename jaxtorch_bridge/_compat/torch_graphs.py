@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -228,3 +230,79 @@ def is_strided_view_op(target: Any) -> bool:
         and not source.is_write
         and bool(source.before_set & result.before_set)
     )
+
+
+@dataclass(frozen=True)
+class OutForm:
+    """The form of an ATen op that writes to tensors that it is given.
+
+    Attributes:
+        target: The overload to call.
+        names: Its keyword for each result.
+        copies: It is ``copy_``, which takes the target first.
+        extra: Further positional arguments.
+    """
+
+    target: Any
+    names: tuple[str, ...]
+    copies: bool = False
+    extra: tuple[Any, ...] = ()
+
+    def run(self, target: torch.Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Do what the op does with these arguments, for an op of one result."""
+        if self.copies:
+            return self.target(target, args[0])
+        return self.target(*args, *self.extra, **kwargs, **{self.names[0]: target})
+
+    def call(self, graph: Any, op: Any, targets: Sequence[Any]) -> Any:
+        """Add the call that does what the node ``op`` does."""
+        if self.copies:
+            return graph.call_function(self.target, (targets[0], op.args[0]))
+        keywords = {**op.kwargs, **dict(zip(self.names, targets, strict=True))}
+        return graph.call_function(self.target, (*op.args, *self.extra), keywords)
+
+
+_COPIES = (torch.ops.aten.clone.default, torch.ops.aten._to_copy.default)
+
+
+@functools.cache
+def out_form(op: Any, device: str) -> OutForm | None:
+    """How to have an ATen op write its results where it is told to; None if it cannot.
+
+    Only kernels count that really write there: the many ``out=`` forms that torch generates
+    compute a result of their own and copy it.
+
+    Args:
+        op: An overload that writes to nothing.
+        device: ``cpu`` or ``cuda``.
+    """
+    if op in _COPIES:
+        return OutForm(torch.ops.aten.copy_.default, ("self",), copies=True)
+    if op is torch.ops.aten.relu.default:
+        # Torch computes it so; the form of relu itself is a generated one.
+        return OutForm(torch.ops.aten.clamp_min.out, ("out",), extra=(0,))
+    schema = getattr(op, "_schema", None)
+    if schema is None or schema.is_mutable:
+        return None
+    if not all(str(result.type) == "Tensor" for result in schema.returns):
+        return None
+    wanted = _described(schema, written=False)
+    packet = op.overloadpacket
+    for name in packet.overloads():
+        form = getattr(packet, name)
+        names = tuple(name for name, _ in _described(form._schema, written=True))
+        if len(names) != len(schema.returns) or _described(form._schema, written=False) != wanted:
+            continue
+        key = {"cpu": "CPU", "cuda": "CUDA"}[device]
+        if torch._C._dispatch_has_kernel_for_dispatch_key(form.name(), key):
+            return OutForm(form, names)
+    return None
+
+
+def _described(schema: Any, *, written: bool) -> list[tuple[str, str]]:
+    """(name, type) of the arguments that are written to, or of the others."""
+    return [
+        (argument.name, str(argument.type))
+        for argument in schema.arguments
+        if written == (argument.alias_info is not None and argument.alias_info.is_write)
+    ]

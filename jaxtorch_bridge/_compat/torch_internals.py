@@ -22,6 +22,8 @@ function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 # What ``torch.no_grad`` and its kin call.
 set_grad_enabled: Callable[..., Any] = torch._C._set_grad_enabled
 storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
+# A getter of CPython's, which the handler calls without looking it up.
+version_getter: Any = torch.Tensor._version
 
 
 def dlpack_exchange_api() -> Any:
@@ -188,6 +190,13 @@ def is_scripted(value: Any) -> bool:
     if isinstance(value, torch.nn.Module):
         return any(isinstance(part, torch.jit.ScriptModule) for part in value.modules())
     return isinstance(value, (torch.jit.ScriptFunction, torch._C.ScriptMethod))
+
+
+def is_compiled(value: Any) -> bool:
+    """Whether ``torch.compile`` made a function or a module, or runs its calls."""
+    if isinstance(value, torch.nn.Module):
+        return hasattr(value, "_orig_mod") or value._compiled_call_impl is not None
+    return hasattr(value, "_torchdynamo_orig_callable")
 
 
 _ONCE_DIFFERENTIABLE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .plan import CallPlan
 
@@ -21,6 +21,7 @@ def explain_plan(
     batches: Iterable[str] = (),
     shards: Iterable[str] = (),
     notes: Iterable[str] = (),
+    results: Sequence[str] = (),
 ) -> str:
     """The plan, one decision a line, and why the better choice was not taken.
 
@@ -30,13 +31,21 @@ def explain_plan(
         batches: Lines on the batched forms that have been built so far.
         shards: Lines on how the call is cut; the plan is that of one shard.
         notes: What the contract asks for that has no effect.
+        results: For each output, how it gets into XLA's buffer.
     """
     lines = [f"{plan.label}  (op key {plan.key})"]
     if plan.source:
         lines.append(f"contract     {plan.source}")
     lines += _table("inputs", [(sig.path, _input_words(sig)) for sig in plan.inputs])
     lines += _table("static", plan.static)
-    lines += _table("outputs", [(sig.path, str(sig)) for sig in plan.outputs])
+    results = results or [""] * len(plan.outputs)
+    lines += _table(
+        "outputs",
+        [
+            (sig.path, f"{sig}, {how}" if how else str(sig))
+            for sig, how in zip(plan.outputs, results, strict=True)
+        ],
+    )
     if plan.sizes:
         lines.append("sizes        " + ", ".join(f"{name}={size}" for name, size in plan.sizes))
     if plan.context:

@@ -64,10 +64,7 @@ def refuse_other_defaults(spec: CallableSpec, function: Callable[..., Any]) -> N
 
 
 def not_acted_on(spec: CallableSpec | None) -> tuple[str, ...]:
-    """Fields that are only about speed or placement and have no effect yet, for `explain`."""
+    """What a contract does not enforce, for `explain`."""
     if spec is None:
         return ()
-    notes = [f"annotation of {name}: not enforced, {reason}" for name, reason in spec.unread]
-    if spec.execution.outputs == "in_place":
-        notes.append("execution.outputs in_place: no effect yet; results are copied")
-    return tuple(notes)
+    return tuple(f"annotation of {name}: not enforced, {reason}" for name, reason in spec.unread)

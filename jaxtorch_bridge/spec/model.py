@@ -21,7 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from ..choices import ConcurrencyMode, VmapMethod
+from ..choices import ConcurrencyMode, OutputsMode, VmapMethod
 from .constraints import Constraint
 from .faults import Fault, fault, raise_faults
 from .fields import (
@@ -62,13 +62,14 @@ class Execution(BaseModel):
 
     Attributes:
         backend: What runs it; ``auto`` lets the planner choose.
-        outputs: Whether torch writes into XLA's buffers itself or results are copied there.
+        outputs: Whether torch writes results into XLA's buffers itself (``in_place``, where it
+            can), or they are copied there; ``auto`` chooses what costs less.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: Literal["eager", "compile", "aot", "auto"] = "auto"
-    outputs: Literal["in_place", "copy", "auto"] = "auto"
+    outputs: OutputsMode = "auto"
 
 
 class CallableSpec(BaseModel):

@@ -13,7 +13,8 @@ from ..planner.signature import ArraySig
 from .access import NO_ACCESS, Access
 from .closure import ClosureState
 from .context import TorchContext
-from .infer import FlatFunction, WriteGuard, mutation_message, written_copies
+from .in_place_calls import written_by_calls
+from .infer import FlatFunction, Observed, WriteGuard, mutation_message, written_copies
 from .op import TorchOp
 from .source import NO_TERMS, Source, Terms
 
@@ -22,7 +23,7 @@ def build_op(
     plan: CallPlan,
     function: FlatFunction,
     run: Callable[..., Any],
-    updated: Sequence[torch.Tensor],
+    observed: Observed,
     closure: ClosureState,
     context: TorchContext,
     device: str,
@@ -38,7 +39,7 @@ def build_op(
         plan: What was decided.
         function: Flat tensors to flat leaves and structure.
         run: The same from flat tensors to flat results alone, as fast as can be.
-        updated: Closed-over tensors that the function writes to.
+        observed: What the function did while it was watched.
         closure: What the function closes over.
         context: Torch's settings to run under.
         device: ``cpu`` or ``cuda``: where to evaluate abstractly.
@@ -54,7 +55,7 @@ def build_op(
         plan.inputs,
         plan.outputs,
         plan.inference,
-        tuple(updated),
+        tuple(observed.updated),
         closure,
         context,
         device,
@@ -64,19 +65,36 @@ def build_op(
         notices=notices,
         access=access,
     )
+    own = access.replicas or run
+    how = written_by_calls(
+        own, observed, plan.outputs, device, terms.outputs, refused=_not_in_place(plan, source)
+    )
     return TorchOp(
         plan.label,
         plan.key,
         plan.inputs,
         plan.outputs,
-        access.around(_runner(plan, access.replicas or run)),
+        access.around(_runner(plan, how.core or own)),
         context,
+        into=how.into,
+        results=how.words,
         static=plan.static,
         hold_storages=context.grad and plan.inference.closes_over_grad,
         may_be_lazy=plan.inference.may_be_lazy,
         contract=_contract_words(plan),
         source=source,
     )
+
+
+def _not_in_place(plan: CallPlan, source: Source) -> str:
+    """Why no result of the function's own calls may be written in place, or the empty string."""
+    if not plan.inference.traced:
+        return "the function could not be evaluated abstractly"
+    if source.plain_attention:
+        return "it was evaluated with other attention kernels than it runs"
+    if source.closure.compiled or source.closure.scripted:
+        return "a compiler runs the function, and no mode may watch it"
+    return ""
 
 
 def _contract_words(plan: CallPlan) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from .._compat.torch_internals import is_fake, is_scripted
+from .._compat.torch_internals import is_compiled, is_fake, is_scripted
 from .locks import Locks, locks_of
 from .things import keys_of, modules_in, parts_of
 
@@ -64,6 +64,7 @@ class ClosureState:
         self._seen: set[int] = set()
         self.modules: list[torch.nn.Module] = []
         self._scripted = False
+        self._compiled = False
         self._locks: tuple[int, Locks] | None = None
         self._secluded = function if isinstance(function, Secluded) else None
         self.watch(function)
@@ -147,6 +148,11 @@ class ClosureState:
         """Whether any of it is run by TorchScript."""
         return self._scripted or any(is_scripted(module) for module in self.modules)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether ``torch.compile`` runs any of it, as far as can be seen."""
+        return self._compiled or any(is_compiled(part) for part in self.parts())
+
     def buffers(self) -> list[torch.Tensor]:
         """The modules' buffers."""
         return [buffer for module in self.modules for buffer in module.buffers()]
@@ -163,6 +169,7 @@ class ClosureState:
         if id(function) in self._seen:
             return
         self._seen.add(id(function))
+        self._compiled |= is_compiled(function)
         self._scripted |= not isinstance(function, torch.nn.Module) and is_scripted(function)
         if isinstance(function, functools.partial):
             for value in (function.func, *function.args, *function.keywords.values()):

@@ -93,10 +93,13 @@ class Faults:
         """The words for one failure; called by the native handler with the GIL held.
 
         Args:
-            kind: ``exception``, ``mutated``, ``escaped``, or ``output_*``, ``input_*``.
+            kind: ``exception``, ``mutated``, ``escaped``, ``kept``, or ``output_*``, ``input_*``.
             index: Which input or output.
-            payload: The exception, the output, or (address, bytes, storage) of an escape.
+            payload: The exception, the output, or (address, bytes, storage) of an escape or of
+                a result that was kept.
         """
+        if kind == "kept" and _cut_off(*payload):
+            return ""
         error: BaseException
         if kind == "exception":
             text, error = self.exception_text(payload), payload
@@ -121,6 +124,13 @@ class Faults:
         if kind == "mutated":
             text = mutation_message(self._label, self._input_path(index))
             return text, MutationError(text, callable_name=self._label)
+        if kind == "kept":
+            text = (
+                f"{self._label}, output `{self._outputs[index].path}`: a tensor that shares its "
+                "memory was kept, and it could not be found from Python to be given memory of its "
+                "own: it must not be used any more. Say `execution: {outputs: copy}`."
+            )
+            return text, EscapeError(text, callable_name=self._label)
         if kind == "escaped":
             text = self._escaped(index, payload)
             return text, EscapeError(text, callable_name=self._label)

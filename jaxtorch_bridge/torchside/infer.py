@@ -18,6 +18,7 @@ from ..errors import BridgeError, MutationError, OutputError
 from ..planner.inference import How, Inference
 from ..planner.signature import ArraySig, OutputMeta
 from .closure import ClosureState
+from .makers import Maker, Makers
 from .swaps import SwapWatch
 
 # Flat tensors in; flat leaves and an opaque, hashable structure out.
@@ -40,6 +41,9 @@ class Observed:
     read: dict[int, torch.Tensor] = field(default_factory=dict)
     modules: list[torch.nn.Module] = field(default_factory=list)
     everywhere: list[str] = field(default_factory=list)
+    makers: tuple[Maker | None, ...] = ()
+    op_count: int = 0
+    records: bool = False
     untraced: bool = False
 
 
@@ -53,6 +57,7 @@ class _OpWatch(TorchDispatchMode):
         self._observed = observed
         self._swaps = swaps
         self._mode = mode
+        self.makers = Makers()
         self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
 
     def __torch_dispatch__(
@@ -72,12 +77,14 @@ class _OpWatch(TorchDispatchMode):
         for value in torch.utils._pytree.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
+                observed.records |= value.requires_grad
                 if not compat.is_fake(value):
                     observed.read[id(value)] = value
                     observed.closes_over_grad |= value.requires_grad
         observed.attention |= compat.is_attention(func)
         observed.random |= compat.draws_random_numbers(func, args, kwargs)
         result = func(*args, **kwargs)
+        self.makers.note(func, result)
         for value in torch.utils._pytree.tree_leaves(result):
             if isinstance(value, torch.Tensor) and compat.is_fake(value):
                 observed.made.append(weakref.ref(value))
@@ -223,11 +230,13 @@ def _evaluate(
             stack.enter_context(_CallWatch(observed))
             stack.enter_context(mode)
             stack.enter_context(swaps.watching_modules())
-            with _OpWatch(observed, mode, fakes, swaps):
+            with _OpWatch(observed, mode, fakes, swaps) as watch:
                 leaves, structure = function(*fakes)
         swaps.finish()
         observed.modules = list(swaps.used)
         observed.everywhere = swaps.everywhere
+        observed.makers = watch.makers.of(leaves)
+        observed.op_count = watch.makers.count
     finally:
         kept = snapshot.restore()
     for index, fake in enumerate(fakes):

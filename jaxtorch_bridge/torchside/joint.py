@@ -16,6 +16,7 @@ from .._compat import torch_graphs
 from .._compat import torch_internals as compat
 from ..planner.signature import ArraySig
 from .capture import NotCapturedError, abstractly
+from .in_place import Place
 from .infer import fake_inputs
 from .prune import prune, unused_placeholders, without_detach
 from .residuals import ResidualLayout, restride
@@ -83,11 +84,10 @@ class JointGraphs:
         """The flat arrays behind the outputs."""
         return tuple(layout.sig for _, layout in self.kept)
 
-    def run_forward(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
-        """Outputs, followed by the flat residuals."""
-        results = self.forward(*inputs)
-        residuals = [layout.encode(results[position]) for position, layout in self.kept]
-        return [*results[: self.output_count], *residuals]
+    @property
+    def run_forward(self) -> SavingForward:
+        """Computes outputs, followed by the flat residuals."""
+        return SavingForward(self)
 
     def pullback(self, ins: Sequence[int], outs: Sequence[int]) -> SavedPullback:
         """The backward graph for gradients of ``ins`` from cotangents of ``outs``."""
@@ -102,6 +102,37 @@ class JointGraphs:
             for stride, used in zip(self.cotangent_strides, there, strict=True)
         ]
         return SavedPullback(self, graph, tuple(places), tuple(strides), tuple(positions))
+
+
+@dataclass(frozen=True)
+class SavingForward:
+    """The forward graph as a core: outputs, followed by the flat residuals."""
+
+    graphs: JointGraphs
+
+    @property
+    def graph_module(self) -> Any:
+        """The graph that runs."""
+        return self.graphs.forward
+
+    def arguments(self, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Inputs are the graph's own."""
+        return tensors
+
+    def finish(self, results: Sequence[Any]) -> list[torch.Tensor]:
+        """Saved tensors travel flat."""
+        residuals = [layout.encode(results[position]) for position, layout in self.graphs.kept]
+        return [*results[: self.graphs.output_count], *residuals]
+
+    def result_places(self) -> tuple[Place, ...]:
+        """Outputs as they are, residuals in the order in which they lie in memory."""
+        outputs = [Place(position) for position in range(self.graphs.output_count)]
+        residuals = [Place(position, layout.not_in_place) for position, layout in self.graphs.kept]
+        return (*outputs, *residuals)
+
+    def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """Run."""
+        return self.finish(self.graph_module(*tensors))
 
 
 @dataclass(frozen=True)
@@ -135,18 +166,24 @@ class SavedPullback:
         """Residuals that are read."""
         return self._read("residual")
 
-    def run(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    @property
+    def graph_module(self) -> Any:
+        """The graph that runs."""
+        return self.graph
+
+    def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """Gradients from (inputs that are read, residuals that are read, cotangents)."""
-        return self._run(self.graph, tensors)
+        return self.finish(self.graph(*self.arguments(tensors)))
 
     def run_differentiably(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """The same in a form that is differentiable by the cotangents.
 
         By them alone: what the graph saved is constant here.
         """
-        return self._run(without_detach(self.graph), tensors)
+        return self.finish(without_detach(self.graph)(*self.arguments(tensors)))
 
-    def _run(self, graph: Any, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def arguments(self, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+        """Saved tensors and cotangents, as the graph takes them."""
         inputs, residuals = self.inputs, self.residuals
         tail = tensors[len(inputs) + len(residuals) :]
         bases = dict(zip(inputs, tensors, strict=False))
@@ -170,9 +207,20 @@ class SavedPullback:
             if cotangent.is_complex():
                 cotangent = cotangent.conj().resolve_conj()
             arguments.append(restride(cotangent, stride))
-        results = graph(*arguments)
+        return arguments
+
+    def finish(self, results: Sequence[Any]) -> list[torch.Tensor]:
+        """The gradients that were asked for, in JAX's convention."""
         found = [results[position] for position in self.positions]
         return [value.conj().resolve_conj() if value.is_complex() else value for value in found]
+
+    def result_places(self) -> tuple[Place, ...]:
+        """Of the gradients; complex ones are conjugated on the way."""
+        results = _results(self.graph)
+        return tuple(
+            Place(position, "it is conjugated" if _is_complex(results[position]) else "")
+            for position in self.positions
+        )
 
 
 def capture_joint(source: Source, wrt: Sequence[int]) -> JointGraphs | None:
@@ -314,6 +362,11 @@ def _spread(gradients: Sequence[Any], wrt: Sequence[int], input_count: int) -> l
     for index, gradient in zip(wrt, gradients, strict=True):
         spread[index] = gradient
     return spread
+
+
+def _is_complex(node: Any) -> bool:
+    value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+    return value is not None and value.is_complex()
 
 
 def _results(graph: Any) -> Sequence[Any]:

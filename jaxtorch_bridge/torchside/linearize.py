@@ -248,7 +248,7 @@ class Linearized:
             for sigs in self.linear_sigs(True, ins, outs)
         )
         tag = f"backward/{','.join(map(str, ins))}:{','.join(map(str, outs))}"
-        return self._saved_kernel(saved, saved.run, cotangents, gradients, "backward", tag)
+        return self._saved_kernel(saved, saved, cotangents, gradients, "backward", tag)
 
     def _saved_pushforward(self, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
         """The backward graph transposed: tangents from the residuals, nothing computed again."""

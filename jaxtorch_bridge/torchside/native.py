@@ -29,6 +29,7 @@ def native() -> ModuleType:
     _native.configure(
         compat.dlpack_exchange_api(),
         torch.Tensor,
+        compat.version_getter,
         torch.is_grad_enabled,
         compat.is_any_autocast_enabled,
         compat.function_modes,

@@ -45,6 +45,9 @@ class TorchOp:
         keeper: Where the JAX side keeps compiled forms; None once nobody can call the op.
         source: What it computes, to be differentiated; None for ops that are linear parts.
         program: What it runs, for derived ops.
+        into: Outputs that ``run`` writes into XLA's buffers itself; tensors over these come behind
+            the inputs.
+        results: For each output, how it gets into XLA's buffer, in words.
         primal: For an op that returns residuals as well: the linearization that they are for.
         split: For an op that gives results and tangents together: the op and the inputs that
             carry the tangents.
@@ -59,6 +62,8 @@ class TorchOp:
         run: Callable[..., Any],
         context: TorchContext,
         *,
+        into: Sequence[int] = (),
+        results: Sequence[str] = (),
         static: Sequence[tuple[str, str]] = (),
         hold_storages: bool = False,
         may_be_lazy: bool = True,
@@ -69,6 +74,8 @@ class TorchOp:
         self.label = label
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
+        self.into = tuple(into)
+        self.results = tuple(results)
         self.source = source
         self.program = program
         self.primal: Linearized | BatchedLinearized | None = None
@@ -80,7 +87,15 @@ class TorchOp:
         faults = Faults(label, self.inputs, self.outputs, static, contract)
         in_context = InContext(run, context)
         self.key, self.handle = _register(
-            key, run, in_context, faults, dtypes, context.plain, hold_storages, may_be_lazy
+            key,
+            run,
+            in_context,
+            faults,
+            dtypes,
+            tuple(into),
+            context.plain,
+            hold_storages,
+            may_be_lazy,
         )
 
     @property
@@ -196,6 +211,7 @@ def _register(
     in_context: Callable[..., Any],
     faults: Faults,
     dtypes: tuple[tuple[int, int], ...],
+    into: tuple[int, ...],
     plain: bool,
     hold_storages: bool,
     may_be_lazy: bool,
@@ -205,7 +221,7 @@ def _register(
     while True:
         name = key if number == 1 else f"{key}#{number}"
         handle = native().register_op(
-            name, run, in_context, faults, dtypes, plain, hold_storages, may_be_lazy
+            name, run, in_context, faults, dtypes, into, plain, hold_storages, may_be_lazy
         )
         if handle is not None:
             return name, handle

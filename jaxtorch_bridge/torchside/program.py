@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from ..planner.signature import ArraySig
 from .closure import ClosureGuard, ClosureState
 from .context import TorchContext
+from .in_place import written
 from .op import TorchOp
 from .randomness import drawing_from, random_state_sigs, random_states
 from .source import Core, Source
@@ -112,6 +114,22 @@ class Program:
             StaleClosureError: The graph is out of date.
             RuntimeError: A weight was written to between forward and backward.
         """
+        return self._run(self.core, tensors, ())
+
+    def _run_into(self, core: Core, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """The same with a core that writes to the tensors behind the operands."""
+        count = len(self.operands)
+        return self._run(core, tensors[:count], tensors[count:])
+
+    def _run(
+        self, core: Core, tensors: Sequence[torch.Tensor], buffers: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Run.
+
+        Raises:
+            StaleClosureError: The graph is out of date.
+            RuntimeError: A weight was written to between forward and backward.
+        """
         if self.guard is not None:
             self.guard.check()
         count = len(self.inputs)
@@ -129,26 +147,30 @@ class Program:
                 stack.enter_context(self.undo.scope())
             if self.takes_states:
                 stack.enter_context(drawing_from(extras))
-            results = list(self.core(*inputs))
+            results = list(core(*inputs, *buffers))
         results += before
         if self.gives_versions:
             results.append(_weight_versions(self.weights, self.device))
         return results
 
-    def _held(self) -> Callable[..., Any]:
-        """`run`, holding what else must not change meanwhile."""
+    def _held(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """``run``, holding what else must not change meanwhile."""
         states = self.takes_states or self.gives_states
-        return self.home.access.around_program(self.run, eager=self.eager, states=states)
+        return self.home.access.around_program(run, eager=self.eager, states=states)
 
     def op(self, label: str, key: str, source: Source | None = None) -> TorchOp:
         """The op that runs it."""
+        how = written(self.core, self.outputs, self.device, self.home.terms.outputs)
+        run = self.run if how.core is None else functools.partial(self._run_into, how.core)
         return TorchOp(
             label,
             key,
             self.operands,
             self.results,
-            self._held(),
+            self._held(run),
             self.context,
+            into=how.into,
+            results=how.words,
             hold_storages=self.eager,
             source=source,
             program=self,

@@ -70,6 +70,13 @@ class ResidualLayout:
             return ArraySig(path, (pairs,), "int32", "int32", differentiable=False)
         return ArraySig(path, (count,), self.dtype, self.dtype, differentiable=False)
 
+    @property
+    def not_in_place(self) -> str:
+        """Why torch cannot compute it in the flat array, or the empty string."""
+        if self.narrow:
+            return "it travels as int32 pairs"
+        return "" if self._order is not None else "it has gaps or shared elements"
+
     @functools.cached_property
     def _order(self) -> tuple[int, ...] | None:
         """The axes from the slowest to the fastest in memory, if there are neither gaps nor

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ..choices import VmapMethod
+from ..choices import OutputsMode, VmapMethod
 from ..planner.inference import Inference
 from ..planner.signature import ArraySig
 from .access import NO_ACCESS, Access
@@ -37,6 +37,7 @@ class Terms:
         verify: Compare the first batched run of a plan with single calls.
         depth_by_contract: The contract sets ``depth``; otherwise the caller did.
         autograd_only: Differentiate by ``torch.autograd.grad`` and nothing else.
+        outputs: Whether torch writes results into XLA's buffers itself.
     """
 
     residuals: Literal["save", "recompute", "auto"] = "auto"
@@ -47,6 +48,7 @@ class Terms:
     verify: bool = False
     depth_by_contract: bool = True
     autograd_only: bool = False
+    outputs: OutputsMode = "auto"
 
 
 NO_TERMS = Terms()
