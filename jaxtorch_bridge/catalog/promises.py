@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..errors import SpecError
 from ..planner.explain import VMAP_WORDS
-from ..planner.limits import not_acted_on, refuse_unsupported
+from ..planner.limits import refuse_unsupported
 from ..spec.model import CallableSpec
 
 _RESIDUALS = {
@@ -26,9 +26,9 @@ _BACKEND = {
     "auto": "the planner chooses",
 }
 _OUTPUTS = {
-    "in_place": "written straight into XLA's buffers",
+    "in_place": "written straight into XLA's buffers where torch can, copied otherwise",
     "copy": "copied to XLA's buffers",
-    "auto": "the planner chooses",
+    "auto": "in place where it costs less, copied otherwise",
 }
 
 
@@ -63,8 +63,6 @@ def _promises(spec: CallableSpec) -> Iterator[tuple[str, str]]:
         yield "Backend", f"{spec.execution.backend}: {_BACKEND[spec.execution.backend]}"
     if spec.execution.outputs != "auto":
         yield "Results", f"{spec.execution.outputs}: {_OUTPUTS[spec.execution.outputs]}"
-    for note in not_acted_on(spec):
-        yield "Note", note
 
 
 def _depth(depth: int | None) -> str:

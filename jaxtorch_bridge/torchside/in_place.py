@@ -218,19 +218,19 @@ class _Rewriting:
         with self._graph.inserting_before(op):
             targets: list[Any] = [None] * len(form.names)
             for index, base in results:
-                slot = int(base.args[1]) if base is not op else 0  # type: ignore[arg-type]
+                slot = _slot(base, op)
                 targets[slot] = self._shaped(index, buffers[index], base.meta["val"])
             for slot, target in enumerate(targets):
                 if target is None:
                     targets[slot] = self._scratch(op, slot)
             call = form.call(self._graph, op, targets)
-        for index, base in results:
-            slot = int(base.args[1]) if base is not op else 0  # type: ignore[arg-type]
+        for _, base in results:
+            slot = _slot(base, op)
             targets[slot].meta["val"] = base.meta["val"]
             base.replace_all_uses_with(targets[slot], delete_user_cb=lambda user: user is not call)
         if results[0][1] is not op:
             for user in list(op.users):
-                user.replace_all_uses_with(targets[user.args[1]])
+                user.replace_all_uses_with(targets[_slot(user, op)])
                 self._graph.erase_node(user)
         self._graph.erase_node(op)
 
@@ -259,6 +259,15 @@ class _Rewriting:
         first = next(node for node in self._graph.nodes if node.op != "placeholder")
         for index in self.into:
             first.prepend(found[f"into_{index}"])
+
+
+def _slot(base: fx.Node, op: fx.Node) -> int:
+    """Which result of the op a node is."""
+    if base is op:
+        return 0
+    number = base.args[1]
+    assert isinstance(number, int)
+    return number
 
 
 def _maker(result: Any) -> tuple[fx.Node | None, str]:

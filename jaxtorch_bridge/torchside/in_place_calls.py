@@ -66,24 +66,31 @@ def written_by_calls(
         refused = refused or "the function was not seen abstractly"
     elif observed.records:
         refused = refused or "autograd records what makes it, and may keep it"
-    words, targets = [], {}
+    words: list[str] = []
+    targets: dict[int, _Target] = {}
     watched = _BYTES_A_CALL + _BYTES_AN_OP * observed.op_count
     for index, sig in enumerate(outputs):
         maker = None if refused else observed.makers[index]
-        reason = refused or unfit(sig, mode, watched)
-        form = None if maker is None else torch_graphs.out_form(maker.op, device)
-        if not reason and maker is None:
-            reason = "it is an input, a view of one, or a part of something larger"
-        elif not reason and (form is None or len(form.names) > 1):
-            reason = f"{maker.op if maker else ''} has no form that writes in place"
-        if not reason and maker is not None and form is not None:
-            targets[index] = _Target(maker, form, len(targets))
-            reason = ""
-        words.append(f"copied: {reason}" if reason else f"in place, by {targets[index].form.target}")
+        found = refused or unfit(sig, mode, watched) or _target(maker, len(targets), device)
+        if isinstance(found, _Target):
+            targets[index] = found
+            words.append(f"in place, by {found.form.target}")
+        else:
+            words.append(f"copied: {found}")
     if not targets:
         return Written(None, (), tuple(words))
     by_number = {target.maker.number: target for target in targets.values()}
     return Written(_WritingCall(run, by_number), tuple(targets), tuple(words))
+
+
+def _target(maker: Maker | None, position: int, device: str) -> _Target | str:
+    """How a result is written in place, or why it cannot be."""
+    if maker is None:
+        return "it is an input, a view of one, or a part of something larger"
+    form = torch_graphs.out_form(maker.op, device)
+    if form is None or len(form.names) > 1:
+        return f"{maker.op} has no form that writes in place"
+    return _Target(maker, form, position)
 
 
 @dataclass(frozen=True, eq=False)
