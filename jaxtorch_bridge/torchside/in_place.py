@@ -31,10 +31,12 @@ class Place:
     Attributes:
         position: Of the graph's result.
         reason: Why it cannot be, or the empty string.
+        flat: It travels in the order in which it lies in memory, whatever its strides.
     """
 
     position: int
     reason: str = ""
+    flat: bool = False
 
 
 @runtime_checkable
@@ -88,15 +90,13 @@ def written(core: Any, outputs: Sequence[ArraySig], device: str, mode: OutputsMo
     if not isinstance(core, GraphCore):
         return _copied(outputs, "no graph")
     words: dict[int, str] = {}
-    wanted: dict[int, int] = {}  # result of the core: result of the graph
+    wanted: dict[int, Place] = {}
     for index, (sig, place) in enumerate(zip(outputs, core.result_places(), strict=True)):
-        reason = place.reason or unfit(sig, mode)
+        reason = place.reason or unfit(sig, mode, _WORTHWHILE_BYTES)
         if reason:
             words[index] = f"copied: {reason}"
-        elif place.position in wanted.values():
-            words[index] = "copied: it is another result as well"
         else:
-            wanted[index] = place.position
+            wanted[index] = place
     rewritten = _Rewriting(core.graph_module, device, wanted, outputs)
     words |= rewritten.words
     texts = tuple(words[index] for index in range(len(outputs)))
@@ -109,7 +109,7 @@ def _copied(outputs: Sequence[ArraySig], reason: str) -> Written:
     return Written(None, (), (f"copied: {reason}",) * len(outputs))
 
 
-def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int = _WORTHWHILE_BYTES) -> str:
+def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int) -> str:
     """Why a result is not to be written in place whatever makes it, or the empty string."""
     if sig.dtype != sig.torch_dtype:
         return f"torch's {sig.torch_dtype} becomes {sig.dtype}"
@@ -168,7 +168,7 @@ class _Rewriting:
 
     original: Any
     device: str
-    wanted: Mapping[int, int]
+    wanted: Mapping[int, Place]
     outputs: Sequence[ArraySig]
     into: tuple[int, ...] = ()
     words: dict[int, str] = field(default_factory=dict)
@@ -183,8 +183,8 @@ class _Rewriting:
         # Results with one maker: of an op with several results, all are written in one go.
         makers: dict[fx.Node, list[tuple[int, fx.Node]]] = {}
         taken: set[fx.Node] = set()
-        for index, position in self.wanted.items():
-            base, reason = _maker(output[position])
+        for index, place in self.wanted.items():
+            base, reason = _maker(output[place.position], place.flat)
             if base in taken:
                 reason = "it shares memory with another result"
             if base is None or reason:
@@ -270,13 +270,15 @@ def _slot(base: fx.Node, op: fx.Node) -> int:
     return number
 
 
-def _maker(result: Any) -> tuple[fx.Node | None, str]:
+def _maker(result: Any, flat: bool) -> tuple[fx.Node | None, str]:
     """The node that makes a result's memory, or why it cannot write it to XLA's buffer."""
     if not isinstance(result, fx.Node):
         return None, "it is no tensor"
     value = result.meta.get("val")
     if value is None:
         return None, "its layout is not known"
+    if not (flat or value.is_contiguous()):
+        return None, "it is not row-major"
     node = result
     while node.op == "call_function" and torch_graphs.is_strided_view_op(node.target):
         node = node.all_input_nodes[0]

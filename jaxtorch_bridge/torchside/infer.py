@@ -77,7 +77,7 @@ class _OpWatch(TorchDispatchMode):
         for value in torch.utils._pytree.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
-                observed.records |= value.requires_grad
+                observed.records |= value.requires_grad and torch.is_grad_enabled()
                 if not compat.is_fake(value):
                     observed.read[id(value)] = value
                     observed.closes_over_grad |= value.requires_grad

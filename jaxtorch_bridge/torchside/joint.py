@@ -127,7 +127,9 @@ class SavingForward:
     def result_places(self) -> tuple[Place, ...]:
         """Outputs as they are, residuals in the order in which they lie in memory."""
         outputs = [Place(position) for position in range(self.graphs.output_count)]
-        residuals = [Place(position, layout.not_in_place) for position, layout in self.graphs.kept]
+        residuals = [
+            Place(position, layout.not_in_place, flat=True) for position, layout in self.graphs.kept
+        ]
         return (*outputs, *residuals)
 
     def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
