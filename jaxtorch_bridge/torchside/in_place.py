@@ -116,7 +116,7 @@ def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int) -> str:
     if sig.size_bytes == 0:
         return "it is empty"
     if mode == "auto" and sig.size_bytes < worthwhile_bytes:
-        return f"{sig.size_bytes} bytes are copied as fast"
+        return f"for {sig.size_bytes} bytes that costs less"
     return ""
 
 

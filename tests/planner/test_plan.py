@@ -162,7 +162,9 @@ def test_explain_says_how_and_at_what_price():
     extra = Inference(
         INFERENCE.outputs, "t", "zeros", ("fake: DataDependentOutputException: x",), random=True
     )
-    text = explain_plan(plan(SPEC, inference=extra), ["by logits: recompute"], notes=["a note"])
+    planned = plan(SPEC, inference=extra)
+    results = ["copied: it is small"] * len(planned.outputs)
+    text = explain_plan(planned, ["by logits: recompute"], results=results)
     assert "logits  float32[8, 10]" in text
     assert "labels  int32[8] (torch: int64), not differentiable" in text
     assert "batch=8, classes=10" in text
@@ -171,7 +173,7 @@ def test_explain_says_how_and_at_what_price():
     assert "extra runs   1 of the torch function" in text
     assert "XLA may merge two equal calls" in text
     assert "by logits: recompute" in text
-    assert "note         a note" in text
+    assert ", copied: it is small" in text
 
 
 def test_static_text_holds_no_address():

@@ -62,7 +62,7 @@ class TestCalls:
     def test_auto_writes_in_place_what_is_large(self):
         wrapped = jax_callable(lambda x: x + 1)
         assert how(wrapped, LARGE) == ["in place, by aten.add.out"]
-        assert how(wrapped, SMALL) == ["copied: 48 bytes are copied as fast"]
+        assert how(wrapped, SMALL) == ["copied: for 48 bytes that costs less"]
         np.testing.assert_array_equal(jax.jit(wrapped)(LARGE), LARGE + 1)
 
     def test_auto_counts_what_watching_each_op_costs(self):
