@@ -140,12 +140,12 @@ ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuf
   if (source >= target && source < target + size_bytes) {
     // Another view of this very buffer: torch cannot copy a piece of memory onto itself.
     PyObject* clone_args[] = {output};
-    apart = PyRef::Steal(PyObject_VectorcallMethod(
-        g_torch.name_clone, clone_args, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+    apart = PyRef::Steal(PyObject_VectorcallMethod(g_torch.name_clone, clone_args,
+                                                   1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
     if (!apart) return RaisedFault(op);
     output = apart.get();
   } else if (device.device_type == kDLCPU && lazy == 0 && tensor.dtype == *dtype &&
-      tensor.data != nullptr && size_bytes < kParallelCopyBytes && IsRowMajor(tensor)) {
+             tensor.data != nullptr && size_bytes < kParallelCopyBytes && IsRowMajor(tensor)) {
     if (size_bytes < kReleaseGilBytes) {
       std::memcpy(buffer.untyped_data(), source, size_bytes);
     } else {
@@ -283,8 +283,8 @@ ffi::Error ReleaseInputs(const Op& op, ffi::RemainingArgs& args, Views& inputs) 
   ffi::Error first = ffi::Error::Success();
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!kept(i)) continue;
-    PyRef range = MemoryRange(*args.get<ffi::AnyBuffer>(i),
-                              op.hold_storages ? storages[i].get() : nullptr);
+    PyRef range =
+        MemoryRange(*args.get<ffi::AnyBuffer>(i), op.hold_storages ? storages[i].get() : nullptr);
     ffi::Error error = Fault(op, "escaped", i, range.get());
     if (first.success()) first = std::move(error);
   }
@@ -312,9 +312,9 @@ ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets&
   }
   int plain = ThreadHasPlainContext(op);
   if (plain < 0) return RaisedFault(op);
-  PyRef result = PyRef::Steal(
-      PyObject_Vectorcall(plain ? op.run.get() : op.run_in_context.get(), call.data() + 1,
-                          count | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+  PyRef result = PyRef::Steal(PyObject_Vectorcall(plain ? op.run.get() : op.run_in_context.get(),
+                                                  call.data() + 1,
+                                                  count | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
   if (!result) return RaisedFault(op);
   ffi::Error stored = StoreOutputs(op, result.get(), rets, device);
   if (stored.failure()) return stored;
