@@ -60,6 +60,7 @@ def subject_of(spec: CallableSpec) -> Subject:
             planner = found._planner
             _refuse_other_content(spec, found)
             keywords = {"example": planner.example, **vars(planner.options)}
+            del keywords["declared"]  # what stands in for a contract
             wrapped = jax_callable(function, spec=spec, **keywords)
         else:
             function = found
