@@ -22,6 +22,8 @@ from .wrap import torch2jax_with_vjp as torch2jax_with_vjp
 from .wrap import torch2jax_without_vjp as torch2jax_without_vjp
 from .wrapped import Torch2Jax as Torch2Jax
 
+wrap_torch_fn = torch2jax
+
 __all__ = [
     "Size",
     "Torch2Jax",
@@ -36,4 +38,5 @@ __all__ = [
     "torch2jax_without_vjp",
     "tree_j2t",
     "tree_t2j",
+    "wrap_torch_fn",
 ]
