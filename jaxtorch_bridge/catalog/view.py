@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..spec.faults import Path
 from ..spec.history import line_of
@@ -15,6 +16,9 @@ from .compare import SideBySide, side_by_side
 from .parts import Part, dimensions_of, inputs_of, outputs_of, static_of
 from .promises import promises, refusals
 from .signature import signature
+
+if TYPE_CHECKING:
+    from .plans import PlanView
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class VersionView:
         constraints: What sizes must meet.
         promises: What plans will do, as far as the contract says.
         refusals: Why this version of the library refuses calls.
+        plan: What JAX will do with the function, if that was looked at.
     """
 
     label: str
@@ -44,6 +49,7 @@ class VersionView:
     constraints: tuple[str, ...]
     promises: tuple[tuple[str, str], ...]
     refusals: tuple[str, ...]
+    plan: PlanView | None
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,15 @@ class ContractView:
     words: str
 
 
-def views_of(contracts: Mapping[str, Versions]) -> tuple[ContractView, ...]:
-    """The view of each contract, in the order given."""
-    return tuple(_contract(name, versions) for name, versions in contracts.items())
+def views_of(
+    contracts: Mapping[str, Versions], plans: Mapping[str, PlanView] | None = None
+) -> tuple[ContractView, ...]:
+    """The view of each contract, in the order given; ``plans`` go by its label."""
+    return tuple(_contract(name, versions, plans or {}) for name, versions in contracts.items())
 
 
-def _contract(name: str, versions: Versions) -> ContractView:
-    newest, *older = (_version(spec) for spec in reversed(versions))
+def _contract(name: str, versions: Versions, plans: Mapping[str, PlanView]) -> ContractView:
+    newest, *older = (_version(spec, plans.get(spec.label)) for spec in reversed(versions))
     line = line_of(parse_version(versions[-1].version))
     comparison = side_by_side(versions) if len(versions) > 1 else None
     words = dict.fromkeys(word for spec in reversed(versions) for word in _words(spec))
@@ -82,7 +90,7 @@ def _contract(name: str, versions: Versions) -> ContractView:
     )
 
 
-def _version(spec: CallableSpec) -> VersionView:
+def _version(spec: CallableSpec, plan: PlanView | None) -> VersionView:
     lists = (
         ("Inputs", inputs_of(spec)),
         ("Static arguments", static_of(spec)),
@@ -101,6 +109,7 @@ def _version(spec: CallableSpec) -> VersionView:
         tuple(str(one) for one in spec.constraints),
         promises(spec),
         refusals(spec),
+        plan,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,9 @@ from .output import JsonFlag, errors_reported, finish, print_json, stop
 from .sources import default_paths, existing
 
 if TYPE_CHECKING:
+    from ..catalog.collect import Versions
     from ..catalog.files import Page
+    from ..catalog.plans import PlanView
     from ..catalog.view import ContractView
 
 _REMEDIES = {
@@ -33,6 +36,10 @@ def catalog(
         typer.Argument(help="Files and folders (default: the search path, or specs)."),
     ] = None,
     title: Annotated[str, typer.Option(help="The page's title.")] = "Contracts",
+    plans: Annotated[
+        bool,
+        typer.Option("--plans", help="Import the functions, and show what JAX will do with them."),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit with 1 if the page differs.")
     ] = False,
@@ -54,7 +61,8 @@ def catalog(
     from ..catalog.view import views_of
 
     with errors_reported(as_json=as_json):
-        contracts = views_of(collect(existing(paths) if paths else default_paths()))
+        found = collect(existing(paths) if paths else default_paths())
+        contracts = views_of(found, _plans(found) if plans else None)
     if out.exists() and not out.is_dir():
         stop(f"-o {out}: expected a folder; got a file")
     try:
@@ -72,6 +80,14 @@ def catalog(
     finish(state in _REMEDIES)
 
 
+def _plans(contracts: Mapping[str, Versions]) -> dict[str, PlanView]:
+    try:
+        from ..catalog.plans import plans_of
+    except ModuleNotFoundError as error:
+        stop(f"--plans needs the package {error.name}, which is not installed.")
+    return plans_of(contracts)
+
+
 def _data(page: Page, state: str, contracts: tuple[ContractView, ...]) -> dict[str, Any]:
     return {
         "page": page.path.as_posix(),
@@ -82,6 +98,7 @@ def _data(page: Page, state: str, contracts: tuple[ContractView, ...]) -> dict[s
                 "versions": [version.version for version in (one.newest, *one.older)],
                 "function": one.newest.function,
                 "problems": _problems(one),
+                "plan": None if one.newest.plan is None else vars(one.newest.plan),
             }
             for one in contracts
         ],
@@ -89,9 +106,11 @@ def _data(page: Page, state: str, contracts: tuple[ContractView, ...]) -> dict[s
 
 
 def _problems(contract: ContractView) -> list[str]:
-    """Steps whose version number does not say what changed."""
+    """Steps whose version number does not say what changed, and what the function does else."""
     steps = contract.comparison.steps if contract.comparison else ()
-    return [f"{step.label}: {step.problem}" for step in steps if step.problem]
+    plan = contract.newest.plan
+    said = [f"{step.label}: {step.problem}" for step in steps if step.problem]
+    return [*said, *(plan.problems if plan else ())]
 
 
 def _show(page: Page, state: str, contracts: tuple[ContractView, ...]) -> None:

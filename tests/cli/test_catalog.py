@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import html
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,17 +128,62 @@ def test_wrong_usage(jaxtorch, specs, monkeypatch, arguments, word):
     assert (done.code, word in done.err) == (2, True)
 
 
-def test_without_jinja_the_message_says_what_to_install(run_python, specs, site):
+@pytest.mark.parametrize(
+    ("package", "flags", "words"),
+    [
+        ("jinja2", (), "catalog needs the package jinja2, which is not installed. Run: pip"),
+        ("jax", ("--plans",), "--plans needs the package jax, which is not installed."),
+    ],
+)
+def test_without_a_package_the_message_says_which(run_python, specs, site, package, flags, words):
+    arguments = ["jaxtorch", "catalog", str(specs), "-o", str(site), *flags]
     script = (
-        f"import sys; sys.argv = ['jaxtorch', 'catalog', {str(specs)!r}, '-o', {str(site)!r}]\n"
-        "sys.modules['jinja2'] = None\n"
+        f"import sys; sys.argv = {arguments!r}; sys.modules[{package!r}] = None\n"
         "from jaxtorch_bridge.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: print(stop.code)\n"
     )
     text = run_python(script, check=False)
     assert text.startswith("2\n")
-    assert (
-        'catalog needs the package jinja2, which is not installed. Run: pip install "jaxtorch'
-        in text
-    )
+    assert words in text
+    assert not site.exists()
+
+
+CODE = """
+def fine(x):
+    print("on standard output")
+    return x * 2
+
+def other(x):
+    return x[None]
+"""
+
+
+def test_plans_say_what_jax_will_do_with_the_functions(jaxtorch, specs, site, monkeypatch):
+    monkeypatch.chdir(specs.parent)
+    (specs.parent / "catalog_plans.py").write_text(CODE)
+    for name, version, function in (
+        ("fine", "1.0.0", "no_such_module:old"),
+        ("fine", "1.1.0", "catalog_plans:fine"),
+        ("other", "1.0.0", "catalog_plans:other"),
+    ):
+        text = CONTRACT.format(name=name, version=version) + f"function: {function}\n"
+        (specs / f"{name}-{version}.yaml").write_text(text)
+    monkeypatch.delitem(sys.modules, "catalog_plans", raising=False)
+    done = jaxtorch("catalog", specs, "-o", site, "--plans", "--json")
+    assert done.code == 0
+    fine, free, other = (one["plan"] for one in sorted(done.json["contracts"], key=by_function))
+    assert fine["verdict"].startswith("contract and function agree, in ")
+    assert "gradient" in dict(fine["remarks"])
+    assert other["verdict"].startswith("1 problem, in ")
+    assert "outputs.y" in other["problems"][0]
+    assert free is None
+    page = html.unescape((site / "index.html").read_text())
+    for words in ("Plans, by the function", fine["verdict"], dict(fine["remarks"])["vmap"]):
+        assert words in page
+    assert jaxtorch("catalog", specs, "-o", site, "--plans", "--check").code == 0
+    assert jaxtorch("catalog", specs, "-o", site, "--check").code == 1
+
+
+def by_function(contract):
+    return ("catalog_plans:fine", None, "catalog_plans:other").index(contract["function"])
