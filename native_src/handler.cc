@@ -170,6 +170,47 @@ ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuf
   return ffi::Error::Success();
 }
 
+// Where a result lies, or null where that cannot be told.
+const char* AddressOf(PyObject* tensor) {
+  DLTensor found;
+  if (!PyObject_TypeCheck(tensor, g_torch.tensor_type)) return nullptr;
+  if (g_torch.dlpack->dltensor_from_py_object_no_sync(tensor, &found) != 0) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  return static_cast<const char*>(found.data) + found.byte_offset;
+}
+
+// A function that takes another way than planned may return from one result's buffer what is
+// another result. It is copied out before that buffer is written to. False with an exception set.
+bool SetApart(const Op& op, PyRef& items, ffi::RemainingRets& rets) {
+  const size_t count = rets.size();
+  FewOrMany<const char*> addresses(count);
+  for (size_t i = 0; i < count; ++i) {
+    addresses[i] = AddressOf(PyTuple_GET_ITEM(items.get(), i));
+  }
+  for (size_t written : op.into) {
+    const ffi::AnyBuffer buffer = **rets.get<ffi::AnyBuffer>(written);
+    const char* start = static_cast<const char*>(buffer.untyped_data());
+    if (addresses[written] == start) continue;
+    for (size_t i = 0; i < count; ++i) {
+      const bool inside = addresses[i] >= start && addresses[i] < start + buffer.size_bytes();
+      if (i == written || addresses[i] == nullptr || !inside) continue;
+      PyObject* args[] = {PyTuple_GET_ITEM(items.get(), i)};
+      PyRef clone = PyRef::Steal(PyObject_VectorcallMethod(
+          g_torch.name_clone, args, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+      if (!clone) return false;
+      addresses[i] = nullptr;
+      // The tuple may be the function's own, which nobody may change.
+      PyRef list = PyRef::Steal(PySequence_List(items.get()));
+      if (!list || PyList_SetItem(list.get(), i, clone.release()) != 0) return false;
+      items = PyRef::Steal(PyList_AsTuple(list.get()));
+      if (!items) return false;
+    }
+  }
+  return true;
+}
+
 ffi::Error StoreOutputs(const Op& op, PyObject* result, ffi::RemainingRets& rets, DLDevice device) {
   const size_t count = rets.size();
   if (count == 1 && !PyTuple_Check(result) && !PyList_Check(result)) {
@@ -184,6 +225,7 @@ ffi::Error StoreOutputs(const Op& op, PyObject* result, ffi::RemainingRets& rets
   if (static_cast<size_t>(PyTuple_GET_SIZE(items.get())) != count) {
     return Fault(op, "output_count", 0, result);
   }
+  if (op.into.size() > 0 && count > 1 && !SetApart(op, items, rets)) return RaisedFault(op);
   for (size_t i = 0; i < count; ++i) {
     ffi::Error error =
         StoreOutput(op, i, PyTuple_GET_ITEM(items.get(), i), **rets.get<ffi::AnyBuffer>(i), device);

@@ -177,6 +177,21 @@ class TestCalls:
         for _ in range(4):
             np.testing.assert_array_equal(wrapped(SMALL), SMALL * 2)
 
+    def test_results_in_another_order_than_planned(self):
+        turn = itertools.count()
+
+        def swap(x):
+            double, triple = x * 2, x * 3
+            if type(x) is torch.Tensor and type(double) is torch.Tensor and next(turn) % 2:
+                return triple, double
+            return double, triple
+
+        spec = contract("in_place")
+        spec["outputs"] = {"y": "float32[a, b]", "z": "float32[a, b]"}
+        wrapped = jax.jit(jax_callable(swap, spec=spec))
+        first, second = ([float(y[0, 1]) for y in wrapped(SMALL)] for _ in range(2))
+        assert {tuple(first), tuple(second)} == {(2.0, 3.0), (3.0, 2.0)}
+
     def test_another_shape_than_planned_is_an_error_and_nothing_is_resized(self):
         def shrink(x):
             return (x if type(x) is not torch.Tensor else x[:2]) * 2
