@@ -67,6 +67,7 @@ class JaxModule:
     """A torch module as a pure function; made by `from_module`.
 
     Attributes:
+        label: The name of its class.
         params: The parameters; those that several layers share are one leaf.
         buffers: The buffers, and parameters of integers, which have no gradient.
         trainable: For each leaf of ``params`` whether the module had it require grad.
@@ -77,7 +78,7 @@ class JaxModule:
     ) -> None:
         self._template = template
         self._method = method
-        self._label = label
+        self.label = label
         params = [facts for facts in template.facts if not facts.is_buffer]
         buffers = [facts for facts in template.facts if facts.is_buffer]
         self._params = NamedTree("parameters", [f.name for f in params], names, label)
@@ -199,8 +200,8 @@ class JaxModule:
         found = self._calls.get(mode)
         if found is None:
             with self._lock:
-                function = ModuleCall(self._template, self._method, mode, self._label)
-                found = self._calls.setdefault(mode, JaxCallable(function, name=self._label))
+                function = ModuleCall(self._template, self._method, mode, self.label)
+                found = self._calls.setdefault(mode, JaxCallable(function, name=self.label))
         return found
 
 

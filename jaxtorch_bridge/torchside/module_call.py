@@ -15,7 +15,7 @@ from .._compat import torch_internals as compat
 from ..errors import BridgeError, BridgeWarning, ModuleError
 from ..surroundings import caller_level
 from .closure import Secluded
-from .skeleton import Skeleton, Template
+from .skeleton import Picture, Skeleton, Template
 from .things import memory_of
 
 Method = str | Callable[..., Any] | None
@@ -189,7 +189,7 @@ class ModuleCall(Secluded):
             for picture in pictures:
                 if changes[picture]:
                     picture.put_back()
-        self._note_changes({picture: keys for picture, keys in changes.items() if keys})
+        self._note_changes({picture: entries for picture, entries in changes.items() if entries})
         self._traced = _is_abstract(state, args, kwargs)
         return result
 
@@ -220,18 +220,18 @@ class ModuleCall(Secluded):
         if names:
             raise BuffersChange(names)
 
-    def _note_changes(self, changes: Mapping[Any, list[Any]]) -> None:
+    def _note_changes(self, changes: Mapping[Picture, Mapping[Any, Any]]) -> None:
         """Remember which containers have to be put back, and say so once."""
         # Buffers that were assigned to are results.
         names = {facts.name for facts in self._template.facts}
         dirty, words = set(), []
-        for picture, keys in changes.items():
-            keys = [key for key in keys if picture.words(key) not in names]
-            if keys:
+        for picture, entries in changes.items():
+            found = {key: now for key, now in entries.items() if picture.words(key) not in names}
+            if found:
                 dirty.add((picture.part, picture.name))
-            if not picture.of_library:
-                # Torch's own layers only keep what they work out anew.
-                words += [picture.words(key) for key in keys]
+            words += [
+                picture.words(key) for key, now in found.items() if picture.is_state(key, now)
+            ]
         if words and dirty - self._dirty:
             warnings.warn(
                 f"{self.__name__}: the module assigns to {_listed(words)} while it runs. A JAX "

@@ -24,7 +24,7 @@ from .things import memory_of
 _DEPTH = 3
 _KINDS = (dict, collections.OrderedDict, list)
 _TABLES = ("_parameters", "_buffers")
-_ABSENT = object()
+ABSENT = object()
 _Places = list[tuple[Any, Any, "Slot"]]
 
 
@@ -141,14 +141,23 @@ class Picture:
     before: Any
     of_library: bool
 
-    def changed(self) -> list[Any]:
-        """Keys that were added, removed or given another object."""
+    def changed(self) -> dict[Any, Any]:
+        """By key, what was added or given another object, and `ABSENT` for what was removed."""
         now, before = dict(_items(self.container)), dict(_items(self.before))
-        return [
-            key
+        return {
+            key: now.get(key, ABSENT)
             for key in {**before, **now}
-            if now.get(key, _ABSENT) is not before.get(key, _ABSENT)
-        ]
+            if now.get(key, ABSENT) is not before.get(key, ABSENT)
+        }
+
+    def is_state(self, key: Any, value: Any) -> bool:
+        """Whether a change may be meant for the next call, rather than be a cache or a flag."""
+        if self.of_library:
+            # Torch's own layers only keep what they work out anew.
+            return False
+        if isinstance(value, (int, float, complex, torch.Tensor)) and not isinstance(value, bool):
+            return True
+        return not (self.name or str(key)).startswith("_")
 
     def put_back(self) -> None:
         """Let the container hold what it held."""
@@ -239,7 +248,7 @@ def _containers(part: torch.nn.Module) -> Iterator[tuple[str, Any, int]]:
     """The dicts and lists that hold a part's state: name, and how deep to look into them."""
     yield "", vars(part), 0
     for name, value in vars(part).items():
-        if type(value) in _KINDS and not name.endswith("_hooks"):
+        if type(value) in _KINDS:
             yield name, value, _DEPTH
 
 

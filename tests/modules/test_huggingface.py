@@ -1,0 +1,107 @@
+"""Models of transformers: dataclasses out, optional inputs, leaves that are None, tied weights."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM, BertModel, GPT2Config, GPT2LMHeadModel
+
+from jaxtorch_bridge import from_module, j2t
+
+SMALL = {
+    "vocab_size": 30,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 12,
+}
+TOKENS = jnp.asarray([[2, 7, 9, 4], [3, 8, 0, 0]], jnp.int32)
+MASK = jnp.asarray([[1, 1, 1, 1], [1, 1, 0, 0]], jnp.int32)
+
+
+def test_a_model_output_comes_out_with_its_none_leaves(moved, in_torch):
+    model = BertModel(BertConfig(**SMALL)).eval()
+    net = from_module(model)
+    params = moved(net.params)
+    theirs = in_torch(net, model, params)
+    for mask in (None, MASK):
+        found = net.apply(params, input_ids=TOKENS, attention_mask=mask)
+        expected = theirs(j2t(TOKENS), attention_mask=None if mask is None else j2t(mask))
+        assert type(found) is type(expected)
+        assert found.hidden_states is None
+        for name in ("last_hidden_state", "pooler_output"):
+            np.testing.assert_allclose(
+                found[name], expected[name].detach(), rtol=1e-4, atol=1e-5, err_msg=name
+            )
+    for _ in range(3):  # the model installs hooks for this
+        states = net.apply(params, TOKENS, output_hidden_states=True).hidden_states
+        assert len(states) == 3
+
+
+def test_gradients_under_jit_and_batches(moved, in_torch):
+    model = BertModel(BertConfig(**SMALL), add_pooling_layer=False).eval()
+    net = from_module(model)
+    params = moved(net.params)
+
+    @jax.jit
+    def pooled(params, tokens, mask):
+        hidden = net.apply(params, tokens, attention_mask=mask).last_hidden_state
+        return (hidden * mask[..., None]).sum(1)
+
+    grads = net.dump(jax.grad(lambda p: (pooled(p, TOKENS, MASK) ** 2).sum())(params))
+    theirs = in_torch(net, model, params)
+    hidden = theirs(j2t(TOKENS), attention_mask=j2t(MASK)).last_hidden_state
+    ((hidden * j2t(MASK)[..., None]).sum(1) ** 2).sum().backward()
+    for name, parameter in theirs.named_parameters():
+        np.testing.assert_allclose(grads[name], parameter.grad, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_tied_weights_and_losses(moved, in_torch):
+    model = BertForMaskedLM(BertConfig(**SMALL)).eval()
+    # Torch's losses take 64-bit classes, which JAX holds in 32 bits by default.
+    net = from_module(
+        model, names="flat", method=lambda model, ids, labels: model(ids, labels=labels.long()).loss
+    )
+    assert "cls.predictions.decoder.weight" not in net.params
+    params = moved(net.params)
+    loss, grads = jax.value_and_grad(net.apply)(params, TOKENS, TOKENS)
+    theirs = in_torch(net, model, params)
+    expected = theirs(j2t(TOKENS), labels=j2t(TOKENS).long()).loss
+    expected.backward()
+    np.testing.assert_allclose(loss, expected.detach(), rtol=1e-5)
+    name = "bert.embeddings.word_embeddings.weight"
+    tied = theirs.bert.embeddings.word_embeddings.weight
+    assert theirs.cls.predictions.decoder.weight is tied
+    np.testing.assert_allclose(grads[name], tied.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_decoder(compare):
+    config = GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2, n_positions=12)
+    model = GPT2LMHeadModel(config).eval()
+    model.config.use_cache = False
+    compare(model, TOKENS, first=lambda result: result.logits, tolerance=1e-3)
+
+
+def test_a_cache_is_refused_with_words():
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2)).eval()
+    net = from_module(model)
+    with pytest.raises(Exception, match=r"expected a torch.Tensor, got DynamicCache"):
+        net.apply(net.params, TOKENS)
+    assert net.apply(net.params, TOKENS, use_cache=False).logits.shape == (2, 4, 30)
+
+
+def test_the_model_stays_as_it_was():
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(**SMALL))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    attributes = {name: set(vars(part)) for name, part in model.named_modules()}
+    net = from_module(model)
+    jax.jit(lambda p: net.apply(p, TOKENS, train=False).last_hidden_state)(net.params)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert {name: set(vars(part)) for name, part in model.named_modules()} == attributes
+    assert model.training
