@@ -121,7 +121,6 @@ class Planner:
         self.name = name
         self.options = options
         self._label = label
-        self._code = code_digest(function)
         self._warned: set[How] = set()
         self._notices: set[str] = set()
         asked = options.concurrency or (spec.concurrency if spec else None)
@@ -189,6 +188,9 @@ class Planner:
                 inference = self._from_extra_run(call, inputs, attempts)
         if options.outputs is not None:
             check_declared(self._label, options.outputs, inference.outputs, x64=facts.x64)
+        with self.closure.locks:  # modules keep their own attributes meanwhile
+            code = code_digest(self.function, *call.leaves.template, state=observed.updated)
+        facts = replace(facts, code=code)
         paths = _output_paths(inference)
         terms = terms_of(self._spec, self.options)
         concurrency, access = self._sharing.arrange(call.leaves, inference, observed)
@@ -245,7 +247,7 @@ class Planner:
         arrays, static = describe_arrays(self.function, call.leaves, shapes)
         return CallFacts(
             self.name,
-            self._code,
+            "",  # known once the function has run: it may import what it calls
             arrays,
             static,
             call.context.texts(),
