@@ -6,6 +6,7 @@ sizes. Text is read by a small recursive descent parser; nothing is ever evaluat
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,6 +155,8 @@ def evaluate(term: Term, sizes: Mapping[str, int]) -> int | None:
     return left * right if term.operator == "*" else left // right
 
 
+# The contracts of one codebase write the same few shapes again and again.
+@functools.lru_cache(maxsize=1024)
 def parse_shape(text: str, start: int = 0) -> Shape:
     """The shape written in ``text`` from ``start`` on, such as ``[batch, seq+1]``.
 

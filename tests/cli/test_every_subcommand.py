@@ -57,6 +57,10 @@ CASES = {
 }
 
 
+# Those that import JAX, torch and functions; what they find depends on the machine.
+WITH_FRAMEWORKS = {"check": "check good", "doctor": "doctor"}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     for name, text in {
@@ -88,7 +92,7 @@ def asked_for(name: str) -> Iterator[str]:
 
 
 def test_cases_are_of_subcommands():
-    assert set(CASES) <= set(NAMES)
+    assert set(CASES) | set(WITH_FRAMEWORKS) <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,6 +119,14 @@ def test_what_it_asks_for_is_enough(jaxtorch, folder, name):
         assert (done.out, bool(done.err)) == ("", True)
     else:
         strictly(done.out)
+
+
+@pytest.mark.parametrize("name", WITH_FRAMEWORKS)
+def test_json_of_what_imports_functions(jaxtorch, folder, name):
+    done = jaxtorch(*WITH_FRAMEWORKS[name].split(), "--json")
+    assert done.code in (0, 1)
+    assert strictly(done.out)
+    assert jaxtorch(*WITH_FRAMEWORKS[name].split()).code == done.code
 
 
 @pytest.mark.parametrize("name", NAMES)
