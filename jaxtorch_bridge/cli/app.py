@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 # Modules of this package with a function `register(app)`, in the order of `--help`.
-SUBCOMMANDS: tuple[str, ...] = ("catalog", "check", "diff", "doctor", "migrate", "schema", "stubs")
+SUBCOMMANDS: tuple[str, ...] = (
+    "catalog",
+    "check",
+    "diff",
+    "doctor",
+    "migrate",
+    "plan",
+    "schema",
+    "stubs",
+)
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -20,8 +20,9 @@ from . import problems
 from .calls import by_position
 from .cases import Case
 from .gradients import compare_gradients
-from .promises import PARTS, Promises
+from .promises import Promises
 from .runs import Run, Surroundings, as_jax, run_of
+from .shards import PARTS
 from .subjects import Subject
 
 

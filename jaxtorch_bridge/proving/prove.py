@@ -25,7 +25,8 @@ from .cases import (
     untried_static,
     values_of,
 )
-from .promises import Promises, promises_of, shards_of
+from .promises import Promises, promises_of
+from .shards import shards_of
 from .sizes import Sizes, SizeSearch
 from .subjects import NoSubject, Subject, subject_of
 
