@@ -73,9 +73,11 @@ def _array(sig: ArraySig) -> dict[str, Any]:
 
 
 def _outputs(planned: Planned) -> list[dict[str, Any]]:
-    outputs = planned.plan.outputs
-    written = getattr(planned.op, "results", ()) or (_COPIED,) * len(outputs)
-    return [{**_array(sig), "written": words} for sig, words in zip(outputs, written, strict=True)]
+    pairs = zip(planned.plan.outputs, planned.op.results, strict=True)
+    return [
+        {**_array(sig), "in_place": index in planned.op.into, "written": words}
+        for index, (sig, words) in enumerate(pairs)
+    ]
 
 
 def _backend(spec: CallableSpec) -> dict[str, str]:

@@ -57,11 +57,8 @@ def subject_of(spec: CallableSpec) -> Subject:
     try:
         if isinstance(found, JaxCallable):
             function = found.torch
-            planner = found._planner
             _refuse_other_content(spec, found)
-            keywords = {"example": planner.example, **vars(planner.options)}
-            del keywords["declared"]  # what stands in for a contract
-            wrapped = jax_callable(function, spec=spec, **keywords)
+            wrapped = jax_callable(function, spec=spec, **_keywords_of(found))
         else:
             function = found
             wrapped = jax_callable(function, spec=spec)
@@ -121,6 +118,14 @@ def _refuse_other_content(spec: CallableSpec, found: JaxCallable[..., Any]) -> N
     if _said_of_calls(found.spec) != _said_of_calls(spec):
         expected = f"what the function itself is decorated with, {found.spec.where('')}"
         raise _no_subject(spec, expected, f"another content of {spec.label}", "version")
+
+
+def _keywords_of(found: JaxCallable[..., Any]) -> dict[str, Any]:
+    """What the function was wrapped with, besides its contract."""
+    known = inspect.signature(jax_callable).parameters
+    planner = found._planner
+    options = {name: value for name, value in vars(planner.options).items() if name in known}
+    return {"example": planner.example, **options}
 
 
 def _said_of_calls(spec: CallableSpec) -> str:

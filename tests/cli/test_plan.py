@@ -81,7 +81,7 @@ def test_json_and_choices(here, jaxtorch):
     ]
     assert found["static"] == {"causal": "True"}
     assert found["outputs"][0]["shape"] == [4, 3, 2]
-    assert found["outputs"][0]["written"]
+    assert not found["outputs"][0]["in_place"]
     (derivative,) = found["derivatives"]
     assert (derivative["order"], derivative["rung"], derivative["by"]) == (1, "saved", ["q", "k"])
     kept = sum(one["size_bytes"] for one in derivative["residuals"])
@@ -170,3 +170,17 @@ def test_without_a_function(here, jaxtorch):
     done = jaxtorch("plan", "attend", "--shape", SIZES)
     assert done.code == 1
     assert "a contract that names its `function`" in done.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "in_place", "words"),
+    [("copy", False, "copied"), ("in_place", True, "in place, by aten.bmm.out")],
+)
+def test_which_outputs_are_copied_and_why(here, jaxtorch, asked, in_place, words):
+    text = SPEC.format("1.0.0").replace("name: attend", "name: asked")
+    Path("specs/asked.yaml").write_text(text + f"execution: {{outputs: {asked}}}\n")
+    done = jaxtorch("plan", "asked", "--shape", SIZES, "--json")
+    assert done.code == 0
+    (output,) = done.json["outputs"]
+    assert output["in_place"] is in_place
+    assert output["written"].startswith(words)
