@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from . import trees
 from ._compat.jax_internals import ArrayImpl, concrete_value, wait_for
 from .arguments import Leaves
+from .errors import SpecMismatchError
 from .flat import FlatFunction
 from .jaxside.sharding import call_per_shard, layouts_of, mesh_axes_of
 from .planner.sharding import Placement, is_whole
@@ -84,12 +85,26 @@ class Entry:
         return self._planner.place(self._call, _shapes(arrays), layouts, mesh)
 
     def planned_for_shard(self, arrays: Sequence[Any], placement: Placement) -> Planned:
-        """The plan for what one shard gets."""
+        """The plan for what one shard gets.
+
+        Raises:
+            SpecMismatchError: A constraint holds for whole arrays, but not for shards: torch sees
+                no more than these.
+        """
         shapes = tuple(
             (shape, dtype)
             for shape, (_, dtype) in zip(placement.shapes, _shapes(arrays), strict=True)
         )
-        return self._planned_for(shapes, None)
+        try:
+            return self._planned_for(shapes, None)
+        except SpecMismatchError as error:
+            words = f"{error} These are the sizes of one shard: {'; '.join(placement.words)}."
+            raise SpecMismatchError(
+                words,
+                callable_name=error.callable_name,
+                argument=error.argument,
+                sizes=error.sizes,
+            ) from None
 
     def _per_shard(
         self, arrays: Sequence[Any], placement: Placement
@@ -97,7 +112,11 @@ class Entry:
         planned = self.planned_for_shard(arrays, placement)
         outputs = self._planner.place_outputs(placement, planned.plan)
         return planned, call_per_shard(
-            lambda *shards: planned.call(shards), arrays, placement.inputs, outputs
+            placement.label,
+            lambda *shards: planned.call(shards),
+            arrays,
+            placement.inputs,
+            outputs,
         )
 
     def planned(self, arrays: Sequence[Any], *, concrete: bool = True) -> Planned:

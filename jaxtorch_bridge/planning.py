@@ -226,8 +226,9 @@ class Planner:
         Raises:
             ShardingError: They are sharded in another way than the contract says.
         """
-        arrays, _ = describe_arrays(self.function, call.leaves, shapes)
-        return place_inputs(self._label, self._spec, arrays, layouts, mesh)
+        facts = self._facts(call, shapes)
+        plan_inputs(self._spec, facts)  # the contract is about whole arrays first
+        return place_inputs(self._label, self._spec, facts.arrays, layouts, mesh)
 
     def place_outputs(
         self, placement: Placement, plan: CallPlan

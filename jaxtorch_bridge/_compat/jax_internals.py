@@ -117,6 +117,14 @@ def mesh_of(arrays: Sequence[Any]) -> Any:
     return None
 
 
+def manual_axes_of(mesh: Any) -> tuple[str, ...]:
+    """The axes of a mesh of which the arrays are parts already, inside of `jax.shard_map`."""
+    manual = jax.sharding.AxisType.Manual
+    return tuple(
+        axis for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is manual
+    )
+
+
 def watch_sharding(
     context: Any, value: Any, rank: int, callback: Callable[[tuple[int, ...]], None]
 ) -> None:

@@ -24,7 +24,12 @@ def batch_call(
         part = op.batched(part_of(_size(operands, dims), operands, axes), _axes(dims))
         out_dims = [not_mapped if i in part.unbatched else 0 for i in range(len(op.outputs))]
         return batch_per_shard(
-            lambda *parts: batch_call(parts, dims, op=op)[0], operands, dims, axes, out_dims
+            op.label,
+            lambda *parts: batch_call(parts, dims, op=op)[0],
+            operands,
+            dims,
+            axes,
+            out_dims,
         ), out_dims
     found = op.batched(_size(operands, dims), _axes(dims))
     if found.op is None:
@@ -77,7 +82,12 @@ def batch_linear_call(
         )
         count = len(linearized.linear_sigs(transposed, ins, outs)[1])
         results = batch_per_shard(
-            lambda *parts: rule(parts, dims)[0], operands, dims, axes, [0] * count
+            linearized.label,
+            lambda *parts: rule(parts, dims)[0],
+            operands,
+            dims,
+            axes,
+            [0] * count,
         )
         return results, [0] * count
     size = _size(operands, dims)

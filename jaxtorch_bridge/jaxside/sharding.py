@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from .._compat.jax_internals import explicit_layout, mesh_of, not_mapped
-from ..planner.sharding import Layout
+from .._compat.jax_internals import explicit_layout, manual_axes_of, mesh_of, not_mapped
+from ..planner.sharding import Layout, refuse_nested
 
 Axes = Sequence[str | None]
 
@@ -26,6 +26,7 @@ def mesh_axes_of(arrays: Sequence[Any]) -> dict[str, int]:
 
 
 def call_per_shard(
+    label: str,
     call: Callable[..., Sequence[Any]],
     arrays: Sequence[Any],
     inputs: Sequence[Axes],
@@ -34,12 +35,17 @@ def call_per_shard(
     """Run ``call`` on each shard, manual over just the axes named.
 
     Args:
+        label: The callable's name, for messages.
         call: Flat arrays to flat results, of one shard.
         arrays: Whole.
         inputs: Of each array, the mesh axis of each dimension or None.
         outputs: Of each result, likewise.
+
+    Raises:
+        ShardingError: This is within a part of the mesh already.
     """
     axes = {axis for layout in (*inputs, *outputs) for axis in layout if axis is not None}
+    _refuse_nested(label, sorted(axes), arrays)
     spec_of: Any = jax.P
     mapped: Any = jax.shard_map(
         lambda *shards: tuple(call(*shards)),
@@ -62,6 +68,7 @@ def batch_axes(operands: Sequence[Any], dims: Sequence[Any]) -> tuple[str, ...]:
 
 
 def batch_per_shard(
+    label: str,
     rule: Callable[..., Sequence[Any]],
     operands: Sequence[Any],
     dims: Sequence[Any],
@@ -71,7 +78,11 @@ def batch_per_shard(
     """The results of a batching rule on each device's part of a batch sharded along ``axes``.
 
     Elements of a batch are independent, so that nothing has to be gathered for it.
+
+    Raises:
+        ShardingError: This is within a part of the mesh already.
     """
+    _refuse_nested(label, axes, operands)
     entry = axes[0] if len(axes) == 1 else axes
     spec_of: Any = jax.P
 
@@ -86,6 +97,12 @@ def batch_per_shard(
         axis_names=set(axes),
     )
     return list(mapped(*operands))
+
+
+def _refuse_nested(label: str, axes: Sequence[str], arrays: Sequence[Any]) -> None:
+    manual = manual_axes_of(mesh_of(arrays))
+    if manual:
+        raise refuse_nested(label, axes, manual)
 
 
 def part_of(size: int, operands: Sequence[Any], axes: tuple[str, ...]) -> int:

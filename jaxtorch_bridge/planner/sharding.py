@@ -24,11 +24,13 @@ class Placement:
     """How one call is cut into shards.
 
     Attributes:
+        label: The callable's name, for messages.
         axes: (dimension name, mesh axis, number of shards) of what is cut.
         inputs: Of each array, the mesh axis of each dimension or None.
         shapes: Of each array, what one shard gets.
     """
 
+    label: str
     axes: tuple[tuple[str, str, int], ...]
     inputs: tuple[tuple[str | None, ...], ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -78,6 +80,17 @@ def refuse_parts(label: str, path: str, parts: Sequence[int]) -> ShardingError:
     )
 
 
+def refuse_nested(label: str, axes: Sequence[str], manual: Sequence[str]) -> ShardingError:
+    """The error for a cut within a cut: XLA gathers what a partly manual `shard_map` leaves."""
+    mine, others = "+".join(axes), "+".join(manual)
+    return ShardingError(
+        f"{label}: expected arrays that are whole within a part along mesh axis {others}; got some "
+        f"that are sharded along {mine} as well, which XLA would gather in silence where the parts "
+        "are made. Make all parts at once: put the call, with any jax.vmap around it, under one "
+        f"jax.shard_map that is manual over {' and '.join((*manual, *axes))}."
+    )
+
+
 def refuse_export(label: str) -> ShardingError:
     """The error for an export that could not carry the check for hidden gathers."""
     return ShardingError(
@@ -120,7 +133,10 @@ def place_inputs(
             if spec is None or not sharding:
                 raise refuse_sharded(label, array.path, layout)
             if name is None or sharding.get(name) is None or axes != (sharding[name],):
-                raise _wrongly_sharded(label, spec, array, layout, dimension, name)
+                # Advice to cut along an axis that the mesh has not would lead nowhere.
+                allowed = sharding.get(name) if name else None
+                allowed = allowed if allowed in mesh else None
+                raise _wrongly_sharded(label, spec, array, layout, dimension, name, allowed)
             active[name] = sharding[name]
     assert spec is not None
     inputs, shapes = [], []
@@ -128,13 +144,14 @@ def place_inputs(
         leaf = declared.get(array.contract_path)
         names = _names(leaf, array.shape)
         _refuse_arithmetic(label, spec, array.path, leaf, active, "input")
+        _refuse_twice(label, spec, array.path, "input", names, active)
         for dimension, name in enumerate(names):
             if name in active and not layout[dimension]:
                 raise _not_sharded(label, spec, array, names, dimension, active)
         inputs.append(tuple(active.get(name) if name else None for name in names))
         shapes.append(_part(label, array.path, array.shape, inputs[-1], mesh))
     cut = tuple((name, axis, mesh[axis]) for name, axis in active.items())
-    return Placement(cut, tuple(inputs), tuple(shapes))
+    return Placement(label, cut, tuple(inputs), tuple(shapes))
 
 
 def place_outputs(
@@ -155,7 +172,7 @@ def place_outputs(
 
     Raises:
         ShardingError: An output has no such dimension, so that nothing says how to put the
-            shards together.
+            shards together, or has two along one mesh axis.
     """
     active = {name: axis for name, axis, _ in placement.axes}
     found = []
@@ -172,6 +189,7 @@ def place_outputs(
                     f"jax.sharding.reshard, or take `{name}` out of `sharding` "
                     f"[{spec.where('sharding')}]."
                 )
+        _refuse_twice(label, spec, text, "output", names, active)
         found.append(tuple(active.get(name) if name else None for name in names))
     return tuple(found)
 
@@ -218,6 +236,32 @@ def _refuse_arithmetic(
             )
 
 
+def _refuse_twice(
+    label: str,
+    spec: CallableSpec,
+    path: str,
+    kind: str,
+    names: Sequence[str | None],
+    active: Mapping[str, str],
+) -> None:
+    """Object to two dimensions of one array along one mesh axis, which no array can be."""
+    owners: dict[str, str] = {}
+    for name in names:
+        axis = active.get(name) if name else None
+        if axis is None:
+            continue
+        assert name is not None
+        if axis in owners:
+            which = f"`{name}` twice" if owners[axis] == name else f"`{owners[axis]}` and `{name}`"
+            raise ShardingError(
+                f"{label}, {kind} `{path}`: expected one dimension along mesh axis {axis}; got "
+                f"{which}, and an array can be cut along an axis only once. Gather the inputs with "
+                "jax.sharding.reshard, or put the dimensions on axes of their own "
+                f"[{spec.where('sharding')}]."
+            )
+        owners[axis] = name
+
+
 def _part(
     label: str,
     path: str,
@@ -244,9 +288,9 @@ def _wrongly_sharded(
     layout: Layout,
     dimension: int,
     name: str | None,
+    allowed: str | None,
 ) -> ShardingError:
     what = f"dimension {dimension}" + (f" (`{name}`)" if name else "")
-    allowed = spec.sharding.get(name) if name else None
     expected = f"sharded along {allowed} or whole" if allowed else "whole"
     spec_of_reshard = ", ".join(
         "None"

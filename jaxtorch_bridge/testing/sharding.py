@@ -49,21 +49,29 @@ def check_sharding(
         axis_types=(jax.sharding.AxisType.Explicit,) * mesh.devices.ndim,
     )
     given = Examples(examples)
-    wanted = jax.tree.map(np.asarray, function(*examples))
-    layouts = function.dimension_names(*given.with_arrays(given.arrays))
+    whole = given.with_arrays(given.arrays)
+    wanted = jax.tree.map(np.asarray, function(*whole))
+    layouts = function.dimension_names(*whole)
     for cut in _cuts(sharding):
         with jax.sharding.set_mesh(explicit):
-            placed = [
-                jax.device_put(array, jax.P(*(cut.get(n) if n else None for n in names)))
-                for array, names in zip(given.arrays, layouts, strict=True)
-            ]
+            specs = [jax.P(*(cut.get(n) if n else None for n in names)) for names in layouts]
+            pairs = list(zip(given.arrays, specs, strict=True))
+            # Sizes that do not divide are named here, and not as device_put's.
+            function.plan(*given.with_arrays([_aval(explicit, *pair) for pair in pairs]))
+            placed = [jax.device_put(array, spec) for array, spec in pairs]
             found = jax.jit(lambda *arrays: function(*given.with_arrays(arrays)))(*placed)
         _compare(name, cut, found, wanted)
 
 
+def _aval(mesh: jax.sharding.Mesh, array: Any, spec: Any) -> jax.ShapeDtypeStruct:
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+
 def _cuts(sharding: dict[str, str]) -> Iterator[dict[str, str]]:
-    """All dimensions together, then each alone."""
-    yield sharding
+    """All dimensions together, as far as they have mesh axes of their own, then each alone."""
+    together = {axis: dimension for dimension, axis in reversed(sharding.items())}
+    yield {dimension: axis for axis, dimension in together.items()}
     if len(sharding) > 1:
         yield from ({dimension: axis} for dimension, axis in sharding.items())
 

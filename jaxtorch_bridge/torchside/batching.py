@@ -18,7 +18,7 @@ from ..surroundings import caller_level
 from . import transforms
 from .build import Guarded
 from .capture import NotCapturedError, capture
-from .claims import CLAIMS, Verified, claimed, refuse_wrong_shapes
+from .claims import CLAIMS, Verified, claimed, passed, refuse_wrong_shapes
 from .closure import ClosureGuard
 from .derive import program_of
 from .linearize import Kernel, Linearized
@@ -97,7 +97,7 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
             if loop and op.source is not None:
                 made = _looped(op, size, dims)
     if made is None:
-        if method not in ("sequential", "sequential_unrolled"):
+        if size and method not in ("sequential", "sequential_unrolled"):
             _warn_once(home, op.label, failure)
         unbatched = _unbatched_results(op, dims)
         return Batched(size, None, unbatched, failure, guard)
@@ -142,7 +142,7 @@ def _claimed(source: Source, size: int, dims: Dims) -> TorchOp:
         inputs=_with_batch(source.inputs, dims, size),
         outputs=_with_batch(source.outputs, whole, size),
     )
-    refuse_wrong_shapes(made, method)
+    refuse_wrong_shapes(made, passed(source.inputs, dims, size, method), method)
     core = function
     if source.terms.verify:
         if source.facts.random:

@@ -7,6 +7,7 @@ this is right (a ``softmax(dim=0)`` mixes the elements), so it can be compared w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -59,8 +60,24 @@ def claimed(
     return run
 
 
-def refuse_wrong_shapes(source: Source, method: VmapMethod) -> None:
+def passed(
+    inputs: Sequence[ArraySig], dims: Sequence[int | None], size: int, method: VmapMethod
+) -> tuple[ArraySig, ...]:
+    """What the function gets of a batch: the arguments are those of `claimed`."""
+    alone = size if method == "broadcast_all" else 1
+    return tuple(
+        replace(sig, shape=(alone if dim is None else size, *sig.shape))
+        for sig, dim in zip(inputs, dims, strict=True)
+    )
+
+
+def refuse_wrong_shapes(source: Source, given: Sequence[ArraySig], method: VmapMethod) -> None:
     """Object to a claim whose results have not the shapes of a batch, where that can be seen.
+
+    Args:
+        source: Of the function on whole batches.
+        given: What the function itself gets, for messages.
+        method: What is claimed.
 
     Raises:
         BatchingError: Says which result it is.
@@ -74,7 +91,7 @@ def refuse_wrong_shapes(source: Source, method: VmapMethod) -> None:
     except NotCapturedError as error:
         raise BatchingError(
             f"{source.label}: `vmap_method: {method}` says that the function works along leading "
-            f"axes, but on {_listed(source.inputs)} it fails: {error}. Say `torch_vmap`."
+            f"axes, but on {_listed(given)} it fails: {error}. Say `torch_vmap`."
         ) from error
     for sig, shape in zip(source.outputs, found, strict=True):
         if shape != sig.shape:

@@ -130,7 +130,8 @@ def restride(tensor: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
     """The tensor with exactly these strides: itself if it has them, otherwise a copy."""
     if tuple(tensor.stride()) == stride:
         return tensor
-    laid_out = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
+    # Made from the tensor, so that torch.vmap gives it the tensor's batch and can write to it.
+    laid_out = tensor.new_empty_strided(tensor.shape, stride)
     # An expanded dimension (stride 0) cannot be written to as a whole; one slice is all of it.
     target, source = laid_out, tensor
     for axis, step in enumerate(stride):

@@ -174,6 +174,46 @@ def what_is_refused():
         refused(ShardingError, words, jax.jit(partly), put(X, "data"), weights)
         gradient = jax.grad(lambda x, w: partly(x, w).sum(), 1)
         refused(ShardingError, words, jax.jit(gradient), put(X, "data"), weights)
+        # One array along one axis twice: the contract's own mistake.
+        twice = jax_callable(
+            lambda x: x * 2,
+            spec={
+                **CONTRACT,
+                "inputs": {"x": "float32[n, n]"},
+                "outputs": {"y": "float32[n, n]"},
+                "sharding": {"n": "data"},
+            },
+        )
+        words = "input `x`: expected one dimension along mesh axis data; got `n` twice"
+        refused(ShardingError, words, twice, put(square, "data"))
+        outer = jax_callable(
+            lambda a, b: a[:, None] * b,
+            spec={
+                **CONTRACT,
+                "inputs": {"a": "float32[n]", "b": "float32[m]"},
+                "outputs": {"y": "float32[n, m]"},
+                "sharding": {"n": "data", "m": "data"},
+            },
+        )
+        row = square[0]
+        close(outer(put(row, "data"), put(row)), square)
+        words = "output `y`: expected one dimension along mesh axis data; got `n` and `m`"
+        refused(ShardingError, words, outer, put(row, "data"), put(row, "data"))
+        # An axis that this mesh has not is no advice.
+        elsewhere = jax_callable(torch_layer, spec={**CONTRACT, "sharding": {"batch": "rows"}})
+        words = r"\(`batch`\) whole, as .*reshard\(x, jax.P\(None, None\)\)"
+        refused(ShardingError, words, elsewhere, put(X, "data"), put(W))
+        # What does not fit the contract at all is told first.
+        words = "input `z`: expected one of the inputs"
+        other_names = jax_callable(lambda z, w: z @ w, spec=CONTRACT)
+        refused(SpecMismatchError, words, other_names, put(X, "data"), put(W))
+        # A constraint holds for the whole call, and for what torch sees of it.
+        for constraint, words in {
+            "batch <= 4": r"got 8 <= 4\. Sizes: batch=8",
+            "batch % 8 == 0": r"got 4 == 0\. Sizes: batch=4.*sizes of one shard: `batch` along",
+        }.items():
+            bounded = jax_callable(torch_layer, spec={**CONTRACT, "constraints": [constraint]})
+            refused(SpecMismatchError, words, bounded, put(X, "data"), put(W))
         # The contract is enforced on shards as well.
         refused(SpecMismatchError, "dimension `k`", layer, put(X, "data"), put(square))
 
@@ -206,6 +246,52 @@ def batches():
 
             close(jit(inside(layer))(sharded, w), inside(twin)(xs, W), rtol=1e-3, atol=1e-4)
         assert collectives(jax.vmap(layer, (0, None)), sharded, w) == set()
+
+
+def batches_of_batches():
+    """Nested, and of calls that the contract cuts: one cut at a time, and none gathered."""
+    xs = jnp.stack([X, -X, 2 * X, 3 * X])
+    xss = jnp.stack([xs, xs + 1])
+    over_rows = functools.partial(jax.vmap, in_axes=(0, None))
+
+    def twice(f):
+        return over_rows(over_rows(f))
+
+    def gradient(f):
+        return jax.grad(lambda *arrays: (f(*arrays) ** 2).sum(), (0, 1))
+
+    with jax.set_mesh(EXPLICIT):
+        w = put(W)
+        for method in ("torch_vmap", "sequential", "broadcast_all"):
+            layer = jax_callable(torch_layer, vmap_method=method)
+            cut = jax_callable(torch_layer, spec={**CONTRACT, "vmap_method": method})
+            for axes in ((None, "data"), ("data",), ("data", "model")):
+                arrays, whole = put(xss, *axes), twice(layer)
+                if axes == ("data", "model"):
+                    words = r"sharded along data as well.*shard_map that is manual over model and d"
+                    refused(ShardingError, words, jax.jit(whole), arrays, w)
+                    refused(ShardingError, words, jax.jit(gradient(whole)), arrays, w)
+                    # What the message says to write.
+                    spec = P("data", "model")
+                    whole = jax.shard_map(whole, in_specs=(spec, P()), out_specs=spec)
+                close(jax.jit(whole)(arrays, w), twice(twin)(xss, W))
+                mine = jax.jit(gradient(whole))(arrays, w)
+                close(mine, gradient(twice(twin))(xss, W), rtol=1e-3, atol=1e-4)
+                assert collectives(whole, arrays, w) == set(), axes
+            rows = over_rows(cut)
+            arrays = put(xs, None, "data"), put(W, None, "model")
+            close(jax.jit(rows)(*arrays), over_rows(twin)(xs, W))
+            mine = jax.jit(gradient(rows))(*arrays)
+            close(mine, gradient(over_rows(twin))(xs, W), rtol=1e-3, atol=1e-4)
+            assert collectives(rows, *arrays) == set()
+            words = "layer@1.0.0.*along mesh axis data; got some that are sharded along model"
+            refused(ShardingError, words, jax.jit(rows), put(xs, "model", "data"), w)
+        # Within a part that the program made itself.
+        partly = jax.shard_map(
+            cut, in_specs=(P("data"), P()), out_specs=P("data"), axis_names={"data"}
+        )
+        words = "manual over data and model"
+        refused(ShardingError, words, partly, put(X, "data"), put(W, None, "model"))
 
 
 def auto_axes():
@@ -251,7 +337,20 @@ def checks():
     refused(ValueError, "`sharding`; .* has none", check_sharding, jax_callable(twin), AUTO, X)
     line = jax.make_mesh((8,), ("other",), axis_types=(AxisType.Auto,))
     refused(ValueError, "expected a mesh with one of", check_sharding, layer, line, X, W)
-    refused(ValueError, "divi", check_sharding, layer, EXPLICIT, X[:7], W)
+    words = r"`x`.*size of dimension 0 .* divisible by the 2 devices along mesh axis data; got 7"
+    refused(ShardingError, words, check_sharding, layer, EXPLICIT, X[:7], W)
+
+    def scaled(size, function):
+        return jax_callable(lambda x, w: size * function(x @ w), spec=CONTRACT)
+
+    # Differences are measured by the values themselves, not by a fixed size.
+    for size in (1e-9, 1e9):
+        check_sharding(scaled(size, torch.tanh), EXPLICIT, X, W)
+        tiny = scaled(size, lambda y: torch.softmax(y, 1))
+        refused(ShardingError, "differs from the call on whole", check_sharding, tiny, AUTO, X, W)
+    # Two dimensions with one mesh axis are cut one after the other.
+    spec = {**CONTRACT, "sharding": {"batch": "data", "m": "data"}}
+    check_sharding(jax_callable(torch_layer, spec=spec), AUTO, X, W)
 
 
 globals()[sys.argv[1]]()

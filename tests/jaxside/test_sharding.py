@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent / "sharding_script.py"
-PARTS = ("explicit_axes", "what_is_refused", "batches", "auto_axes", "checks")
+PARTS = ("explicit_axes", "what_is_refused", "batches", "batches_of_batches", "auto_axes", "checks")
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -130,10 +130,80 @@ def test_how_often_and_with_what_torch_is_called(method, calls, shape):
     assert loops == (1 if method == "sequential" else 0)
 
 
-@pytest.mark.parametrize("method", LOOPS)
-def test_an_empty_batch(method):
-    f = jax_callable(layer, vmap_method=method)
-    assert jax.vmap(f, (0, None))(X[:0], W[0]).shape == (0, 2, 5)
+@BOTH
+@pytest.mark.parametrize("method", METHODS)
+def test_empty_batches(method, jit):
+    f = jax_callable(layer, vmap_method=method, verify=True)
+
+    def inside(g):
+        return jax.vmap(jax.grad(lambda x, w: g(x, w).sum(), (0, 1)), (0, None))
+
+    def outside(g):
+        return jax.grad(lambda x, w: jax.vmap(g, (0, None))(x, w).sum(), (0, 1))
+
+    for x in (X[:0], X[:, :0]):  # no elements, and elements of nothing
+        for form in (lambda g: jax.vmap(g, (0, None)), inside, outside):
+            found, wanted = jit(form(f))(x, W[0]), form(twin)(x, W[0])
+            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found, wanted)
+
+
+DTYPES = ("bool", "uint8", "int32", "float16", "bfloat16", "complex64")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_other_dtypes(method, dtype):
+    values = rng.integers(0, 5, (4, 2, 3))
+    x = jnp.asarray(values * 1j if dtype == "complex64" else values).astype(dtype)
+
+    def both(x, y):
+        return x * y, x != y
+
+    f = jax_callable(both, vmap_method=method, verify=True)
+    mapped = functools.partial(jax.vmap, in_axes=(0, None), out_axes=(1, 0))
+    for found, wanted in zip(
+        jax.jit(mapped(f))(x, x[0]), jax.jit(mapped(both))(x, x[0]), strict=True
+    ):
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted)
+
+
+PAIRS = list(zip(METHODS, METHODS[2:] + METHODS[:2], strict=True))
+
+
+@pytest.mark.parametrize(("outer", "inner"), PAIRS)
+def test_functions_of_different_methods_in_one_nest(outer, inner):
+    sine, cosine = (
+        jax_callable(function, vmap_method=method, verify=True)
+        for function, method in ((torch.sin, outer), (lambda x: torch.cos(x) * 2, inner))
+    )
+
+    def together(f, g):
+        return lambda x: f(jax.vmap(g)(x)) + jax.vmap(f, 1, 1)(g(x))
+
+    def gradient(f):
+        return jax.vmap(jax.grad(lambda x: jax.vmap(f)(x).sum()))
+
+    ours, theirs = together(sine, cosine), together(jnp.sin, lambda x: 2 * jnp.cos(x))
+    stacked = jnp.stack([X, X + 1])
+    for form in (jax.vmap, gradient):
+        found, wanted = jax.jit(form(ours))(stacked), form(theirs)(stacked)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trees_static_leaves_and_axes_of_each_leaf(method):
+    def network(params, *, scale=1.0):
+        hidden = params["x"] @ params["w"] * scale
+        return {"hidden": hidden, "sums": params["x"].sum(-1)}
+
+    f = jax_callable(network, vmap_method=method)
+    params = {"x": X.transpose(1, 2, 0), "w": W[0]}
+    mapped = functools.partial(
+        jax.vmap, in_axes=({"x": 2, "w": None},), out_axes={"hidden": -1, "sums": 1}
+    )
+    found, wanted = (mapped(lambda params, g=g: g(params, scale=2.0))(params) for g in (f, network))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4), found, wanted)
 
 
 @BOTH
@@ -171,6 +241,11 @@ def test_results_without_the_batch_are_refused_when_tracing(method):
     flat = jax_callable(lambda x: x.t() @ x, vmap_method=method)
     with pytest.raises(BatchingError, match=r"on `x` float32\[4, 2, 3\] it fails: RuntimeError"):
         jax.vmap(flat)(X)
+    # The message shows what the function got, which is not what it is called with.
+    transposed = jax_callable(lambda x, y: x.t() @ y.t(), vmap_method=method)
+    got = {"expand_dims": r"\[1, 5, 2\]", "broadcast_all": r"\[4, 5, 2\]"}[method]
+    with pytest.raises(BatchingError, match=rf"`x` float32\[4, 2, 3\], `y` float32{got} it fails"):
+        jax.vmap(transposed, (0, None))(X, jnp.ones((5, 2)))
 
 
 @pytest.mark.parametrize("method", CLAIMS)
@@ -224,6 +299,26 @@ def test_what_torch_cannot_batch_goes_one_by_one_with_one_warning():
     assert "could not be traced abstractly" in told[0]
     assert [w.filename for w in caught if "for each element" in str(w.message)] == [__file__]
     assert "batch of 4: one call an element" in f.explain(X[0])
+
+
+def test_results_that_do_not_lie_in_rows_are_batched_like_others():
+    # A warning would say that the backward is called one by one.
+    def powers(x):
+        return (x * x * x).t(), (x * 2).expand(3, *x.shape)
+
+    f = jax_callable(powers)
+
+    def gradient(g):
+        return jax.vmap(jax.grad(lambda x: sum((y**2).sum() for y in g(x))))
+
+    def powers_twin(x):
+        return (x * x * x).T, jnp.broadcast_to(x * 2, (3, *x.shape))
+
+    np.testing.assert_allclose(gradient(f)(X), gradient(powers_twin)(X), rtol=1e-4)
+    sine = jax_callable(torch.sin)
+    nested = jax.vmap(jax.grad(lambda x: jax.vmap(jax.vmap(sine, 1, 1))(x).sum()))
+    stacked = jnp.stack([X, X + 1])
+    np.testing.assert_allclose(jax.jit(nested)(stacked), jnp.cos(stacked), rtol=1e-4, atol=1e-6)
 
 
 def test_asked_for_loops_are_not_warned_about():
