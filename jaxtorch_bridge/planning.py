@@ -171,7 +171,7 @@ class Planner:
         device = self._device(values)
         with call.context.scope():
             inference, observed, attempts = infer_abstractly(
-                call.function, inputs, device, self._label, self.closure
+                call.function, inputs, device, self._label, self.closure, call.leaves.template
             )
         leaves = None
         if inference is None:
@@ -210,6 +210,7 @@ class Planner:
             terms=terms,
             notices=self._notices,
             access=access,
+            generators=observed.generators,
         )
         return Planned(plan, op), leaves
 

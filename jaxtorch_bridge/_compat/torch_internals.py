@@ -290,6 +290,27 @@ def draws_random_numbers(function: Any, arguments: Sequence[Any], keywords: dict
     return named.get("dropout_p", named.get("p", 1)) != 0 and named.get("train", True) is not False
 
 
+def generator_key(generator: torch.Generator) -> int:
+    """Equal for one generator, of which torch makes a new object each time it hands it out."""
+    return int(generator._cdata)  # type: ignore[attr-defined]
+
+
+def global_generator_state() -> bytes:
+    """The state of torch's CPU generator, also where operations are watched or faked."""
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with _disable_current_modes():
+        return torch.get_rng_state().numpy().tobytes()
+
+
+def own_generator(arguments: Sequence[Any], keywords: dict[str, Any]) -> torch.Generator | None:
+    """The generator that an ATen op is given, if any."""
+    found = keywords.get("generator")
+    if found is None:
+        found = next((value for value in arguments if isinstance(value, torch.Generator)), None)
+    return found
+
+
 @contextlib.contextmanager
 def abstract_surroundings() -> Iterator[None]:
     """Let an abstract evaluation neither log nor leave fakes in autocast's cache of weights.

@@ -233,6 +233,11 @@ def _derivative_words(
             "recompute with torch.autograd.grad (the function writes to tensors that it closes "
             "over, which a captured graph cannot)"
         )
+    if inference.live_draws:
+        return (
+            f"recompute with torch.autograd.grad ({inference.live_draws}, of which a captured "
+            "graph knows nothing)"
+        )
     if not inference.traced:
         return "recompute with torch.autograd.grad (the function could not be traced abstractly)"
     return "saved residuals (graph captured when a gradient is first taken)"

@@ -54,9 +54,8 @@ def explain_plan(
     lines += [f"             not {failure}" for failure in plan.inference.failures]
     lines.append(f"extra runs   {plan.inference.extra_runs} of the torch function")
     if plan.inference.random:
-        lines.append(
-            "random       may draw from torch's generator: XLA may merge two equal calls into one"
-        )
+        draws = plan.inference.live_draws or "may draw from torch's generator"
+        lines.append(f"random       {draws}: XLA may merge two equal calls into one")
     if plan.inference.updates_state:
         lines.append("state        writes to tensors that it closes over, as in plain torch")
     lines.append(f"concurrency  {plan.concurrency}")

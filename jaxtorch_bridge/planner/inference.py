@@ -40,7 +40,9 @@ class Inference:
         closes_over_grad: The function uses tensors that require grad (a module's parameters),
             so autograd may record what it does.
         may_be_lazy: An output may carry a pending conjugation or negation.
-        random: The function draws from torch's generator.
+        random: The function draws random numbers.
+        live_draws: Why only its own Python code draws the right ones, in words; empty if a
+            captured graph does too.
         updates_state: The function writes to tensors that it closes over (batch-norm's
             statistics).
         grads_inside: It calls ``torch.autograd.grad`` without ``create_graph``, so torch
@@ -58,6 +60,7 @@ class Inference:
     closes_over_grad: bool = True
     may_be_lazy: bool = True
     random: bool = False
+    live_draws: str = ""
     updates_state: bool = False
     grads_inside: bool = False
     attention: bool = False

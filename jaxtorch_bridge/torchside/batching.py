@@ -177,6 +177,8 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
         raise NotCapturedError("torch.vmap: no graph of the function could be captured")
     if source.facts.updates_state:
         raise NotCapturedError("torch.vmap: the function writes to tensors that it closes over")
+    if source.facts.live_draws:
+        raise NotCapturedError(f"torch.vmap: {source.facts.live_draws}")
     core = dims[: len(source.inputs)]
     out_dims: Dims = tuple(None if i in unbatched else 0 for i in range(len(source.outputs)))
     # Where only tangents are batched, the function itself runs once and draws once.

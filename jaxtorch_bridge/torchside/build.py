@@ -16,6 +16,7 @@ from .context import TorchContext
 from .in_place_calls import written_by_calls
 from .infer import FlatFunction, Observed, WriteGuard, mutation_message, written_copies
 from .op import TorchOp
+from .randomness import NO_GENERATORS, Generators
 from .source import NO_TERMS, Source, Terms
 
 
@@ -32,6 +33,7 @@ def build_op(
     terms: Terms = NO_TERMS,
     notices: set[str],
     access: Access = NO_ACCESS,
+    generators: Generators = NO_GENERATORS,
 ) -> TorchOp:
     """Register the planned function.
 
@@ -47,6 +49,7 @@ def build_op(
         terms: What the contract says of derivatives and batches.
         notices: What the caller of this callable has been warned of.
         access: What its calls hold while they run.
+        generators: What it draws from, besides torch's global generators.
     """
     source = Source(
         plan.label,
@@ -64,6 +67,7 @@ def build_op(
         plain_attention=plan.inference.how == "fake-plain-attention",
         notices=notices,
         access=access,
+        generators=generators,
     )
     own = access.replicas or run
     how = written_by_calls(

@@ -120,6 +120,12 @@ class ClosureState:
         """Whether a module is reached by one call at a time, so that nobody need care."""
         return self._secluded is not None and self._secluded.owns(module)
 
+    def contents(self) -> list[Any]:
+        """The values that it refers to, and what its modules and holders hold."""
+        values = [_cell_value(cell) for cell in (*self._cells, *self._counters)]
+        values += [names.get(name) for names, name in (*self._globals, *self._counted)]
+        return [*values, *self._holders, *map(vars, self.parts())]
+
     def words(self) -> str:
         """What it closes over that can be changed, for messages; empty if there is nothing."""
         found = [

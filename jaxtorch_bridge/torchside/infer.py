@@ -18,7 +18,9 @@ from ..errors import BridgeError, MutationError, OutputError
 from ..planner.inference import How, Inference
 from ..planner.signature import ArraySig, OutputMeta
 from .closure import ClosureState
+from .draws import DrawWatch
 from .makers import Maker, Makers
+from .randomness import NO_GENERATORS, Generators
 from .swaps import SwapWatch
 
 # Flat tensors in; flat leaves and an opaque, hashable structure out.
@@ -33,7 +35,7 @@ class Observed:
     updated: list[torch.Tensor] = field(default_factory=list)
     closes_over_grad: bool = False
     complex_numbers: bool = False
-    random: bool = False
+    generators: Generators = NO_GENERATORS
     grads_inside: bool = False
     attention: bool = False
     switches_grad: bool = False
@@ -51,11 +53,17 @@ class _OpWatch(TorchDispatchMode):
     """Sees every ATen op: also writes through ``.data`` or ``detach()``, which versions miss."""
 
     def __init__(
-        self, observed: Observed, mode: Any, inputs: Sequence[torch.Tensor], swaps: SwapWatch
+        self,
+        observed: Observed,
+        mode: Any,
+        inputs: Sequence[torch.Tensor],
+        swaps: SwapWatch,
+        draws: DrawWatch,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._observed = observed
         self._swaps = swaps
+        self._draws = draws
         self._mode = mode
         self.makers = Makers()
         self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
@@ -82,7 +90,8 @@ class _OpWatch(TorchDispatchMode):
                     observed.read[id(value)] = value
                     observed.closes_over_grad |= value.requires_grad
         observed.attention |= compat.is_attention(func)
-        observed.random |= compat.draws_random_numbers(func, args, kwargs)
+        if compat.draws_random_numbers(func, args, kwargs):
+            self._draws.look(compat.own_generator(args, kwargs))
         result = func(*args, **kwargs)
         self.makers.note(func, result)
         for value in torch.utils._pytree.tree_leaves(result):
@@ -167,6 +176,7 @@ def infer_abstractly(
     device: str,
     label: str,
     closure: ClosureState,
+    static: Sequence[Any] = (),
 ) -> tuple[Inference | None, Observed, list[Attempt]]:
     """Evaluate without memory, in one way and then in another.
 
@@ -179,6 +189,7 @@ def infer_abstractly(
         OutputError: It returns something that is no tensor.
     """
     attempts: list[Attempt] = []
+    generators = Generators.around(closure, static)
     ways: tuple[tuple[How, Callable[[], Any]], ...] = (
         ("fake", contextlib.nullcontext),
         ("fake-plain-attention", compat.plain_attention),
@@ -189,7 +200,15 @@ def infer_abstractly(
             # No call on another thread may see what the evaluation changes for its length.
             with closure.locks.alone():
                 inference = _evaluate(
-                    function, inputs, device, label, closure, how, surroundings, observed
+                    function,
+                    inputs,
+                    device,
+                    label,
+                    closure,
+                    how,
+                    surroundings,
+                    observed,
+                    DrawWatch(generators),
                 )
         except BridgeError:
             raise
@@ -203,7 +222,7 @@ def infer_abstractly(
             continue
         failures = tuple(attempt.words for attempt in attempts)
         return replace(inference, failures=failures), observed, attempts
-    return None, Observed(untraced=True), attempts
+    return None, Observed(untraced=True, generators=generators), attempts
 
 
 def _evaluate(
@@ -215,6 +234,7 @@ def _evaluate(
     how: How,
     surroundings: Callable[[], Any],
     observed: Observed,
+    draws: DrawWatch,
 ) -> Inference:
     """One abstract evaluation, which leaves nothing behind in the function's surroundings."""
     mode = compat.fake_tensor_mode()
@@ -230,7 +250,7 @@ def _evaluate(
             stack.enter_context(_CallWatch(observed))
             stack.enter_context(mode)
             stack.enter_context(swaps.watching_modules())
-            with _OpWatch(observed, mode, fakes, swaps) as watch:
+            with _OpWatch(observed, mode, fakes, swaps, draws) as watch:
                 leaves, structure = function(*fakes)
         swaps.finish()
         observed.modules = list(swaps.used)
@@ -238,7 +258,10 @@ def _evaluate(
         observed.makers = watch.makers.of(leaves)
         observed.op_count = watch.makers.count
     finally:
+        # Before attributes are put back: Python's generators keep a part of their state in one.
+        draws.finish()
         kept = snapshot.restore()
+    observed.generators = draws.used
     for index, fake in enumerate(fakes):
         if not fake.is_inference() and fake._version:
             observed.written_inputs.add(index)
@@ -249,7 +272,8 @@ def _evaluate(
         how,
         closes_over_grad=observed.closes_over_grad,
         may_be_lazy=observed.complex_numbers or any(leaf.is_neg() for leaf in leaves),
-        random=observed.random,
+        random=draws.random,
+        live_draws=draws.live,
         updates_state=bool(observed.updated) or kept,
         grads_inside=observed.grads_inside,
         switches_grad=observed.switches_grad,

@@ -331,6 +331,8 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
         failures.append("saved residuals: torch.autograd.grad alone was asked for")
     elif source.facts.updates_state:
         failures.append("saved residuals: the function writes to tensors that it closes over")
+    elif source.facts.live_draws:
+        failures.append(f"saved residuals: {source.facts.live_draws}")
     elif not source.capturable:
         failures.append("saved residuals: the function could not be traced abstractly")
     else:

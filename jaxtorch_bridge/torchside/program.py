@@ -15,7 +15,6 @@ from .closure import ClosureGuard, ClosureState
 from .context import TorchContext
 from .in_place import written
 from .op import TorchOp
-from .randomness import drawing_from, random_state_sigs, random_states
 from .source import Core, Source
 
 _VERSIONS = ArraySig("versions of weights", (1,), "int32", "int32", differentiable=False)
@@ -93,7 +92,7 @@ class Program:
     @property
     def operands(self) -> tuple[ArraySig, ...]:
         """What the op takes."""
-        states = random_state_sigs(self.device) if self.takes_states else ()
+        states = self.home.generators.sigs(self.device) if self.takes_states else ()
         return (*self.inputs, *states, *([_VERSIONS] if self.checks_versions else []))
 
     @property
@@ -104,7 +103,7 @@ class Program:
     @property
     def extra_results(self) -> tuple[ArraySig, ...]:
         """What it gives behind the core's outputs; never batched."""
-        states = random_state_sigs(self.device) if self.gives_states else ()
+        states = self.home.generators.sigs(self.device) if self.gives_states else ()
         return (*states, *([_VERSIONS] if self.gives_versions else []))
 
     def run(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -137,7 +136,7 @@ class Program:
         if self.checks_versions:
             _refuse_changed_weights(self.weights, extras[-1])
             extras = extras[:-1]
-        before = random_states(self.device) if self.gives_states else []
+        before = self.home.generators.states(self.device) if self.gives_states else []
         inputs = [
             tensor if sig.dtype == sig.torch_dtype else tensor.to(getattr(torch, sig.torch_dtype))
             for sig, tensor in zip(self.inputs, tensors[:count], strict=True)
@@ -146,7 +145,7 @@ class Program:
             if self.undo is not None:
                 stack.enter_context(self.undo.scope())
             if self.takes_states:
-                stack.enter_context(drawing_from(extras))
+                stack.enter_context(self.home.generators.drawing_from(extras, self.device))
             results = list(core(*inputs, *buffers))
         results += before
         if self.gives_versions:

@@ -14,7 +14,7 @@ from ..planner.signature import ArraySig
 from .access import NO_ACCESS, Access
 from .closure import ClosureState
 from .context import TorchContext
-from .randomness import random_state_sigs
+from .randomness import NO_GENERATORS, Generators
 
 # Flat tensors, in the dtypes that torch is to see, to flat tensors.
 Core = Callable[..., Sequence[torch.Tensor]]
@@ -68,6 +68,7 @@ class Source:
         outputs: Of ``function``.
         facts: What planning found out about the original function.
         updated: Closed-over tensors that it writes to.
+        generators: What it draws from, besides torch's global generators.
         order: Derivatives taken so far.
         engine: With what the latest was taken; None for the function itself.
         way: The same in words, for `explain`.
@@ -105,10 +106,11 @@ class Source:
     opaque: bool = False
     notices: set[str] = field(default_factory=set)
     access: Access = NO_ACCESS
+    generators: Generators = NO_GENERATORS
 
     @property
     def draws(self) -> bool:
-        """Whether it may draw from torch's generators as they stand when it runs."""
+        """Whether it may draw from generators as they stand when it runs."""
         return (self.facts.random or not self.facts.traced) and not self.seeded
 
     @property
@@ -119,7 +121,7 @@ class Source:
     @property
     def state_sigs(self) -> tuple[ArraySig, ...]:
         """Operands behind ``inputs``."""
-        return random_state_sigs(self.device) if self.seeded else ()
+        return self.generators.sigs(self.device) if self.seeded else ()
 
     def names(self, indices: Sequence[int]) -> str:
         """Some of its inputs, for messages."""
@@ -140,7 +142,8 @@ class Source:
     @property
     def capturable(self) -> bool:
         """Whether a graph can stand for it: it depends on shapes only and writes to nothing."""
-        return self.facts.traced and not self.facts.updates_state and not self.opaque
+        live = self.facts.updates_state or self.facts.live_draws or self.opaque
+        return self.facts.traced and not live
 
     @property
     def derivable_by_graph(self) -> bool:

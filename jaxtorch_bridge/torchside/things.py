@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,19 +12,28 @@ from .._compat import torch_internals as compat
 # Containers in containers: how deep modules are looked for.
 _DEPTH = 3
 
+T = TypeVar("T")
 
-def modules_in(value: Any, depth: int = _DEPTH) -> Iterator[torch.nn.Module]:
+
+def modules_in(value: Any) -> Iterator[torch.nn.Module]:
     """The modules that a value is, or holds in containers and attributes; not their parts."""
-    if isinstance(value, torch.nn.Module):
+    return instances_in(value, torch.nn.Module)
+
+
+def instances_in(
+    value: Any, kinds: type[T] | tuple[type[T], ...], depth: int = _DEPTH
+) -> Iterator[T]:
+    """What a value is, or holds in containers and attributes, that is of these classes."""
+    if isinstance(value, kinds):
         yield value
     elif depth and isinstance(value, dict):
         for item in list(value.values()):
-            yield from modules_in(item, depth - 1)
+            yield from instances_in(item, kinds, depth - 1)
     elif depth and isinstance(value, (list, tuple, set)):
         for item in list(value):
-            yield from modules_in(item, depth - 1)
+            yield from instances_in(item, kinds, depth - 1)
     elif depth and isinstance(getattr(value, "__dict__", None), dict):
-        yield from modules_in(vars(value), depth - 1)
+        yield from instances_in(vars(value), kinds, depth - 1)
 
 
 def parts_of(modules: Iterable[torch.nn.Module]) -> list[torch.nn.Module]:

@@ -1,0 +1,56 @@
+"""What random numbers a function draws, seen while it is evaluated abstractly.
+
+A captured graph draws from torch's generators whenever it runs. Numbers from elsewhere it would
+keep as they were when it was traced, and of a seed that is set inside it knows nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .._compat.torch_internals import generator_key
+from .randomness import Generators, Snapshot, words_on
+
+
+class DrawWatch:
+    """Watches one evaluation.
+
+    Attributes:
+        random: It draws random numbers.
+        live: Why only its Python code draws the right ones, in words; empty if a graph does too.
+        used: The generators that it draws from, besides torch's global ones.
+    """
+
+    def __init__(self, generators: Generators) -> None:
+        self.random = False
+        self.live = ""
+        self.used = Generators()
+        self._generators = generators
+        self._before = Snapshot(generators)
+        self._keys: set[int] = set()
+        self._seeds = False
+        self._makes = False
+
+    def look(self, generator: torch.Generator | None) -> None:
+        """At an operation that draws, from this generator or from torch's global one."""
+        self.random = True
+        if generator is None or generator_key(generator) == generator_key(torch.default_generator):
+            # Operations on fakes leave it as it is.
+            self._seeds |= self._before.reseeded
+        elif self._generators.holds(generator):
+            self._keys.add(generator_key(generator))
+        else:
+            self._makes = True
+
+    def finish(self) -> None:
+        """When the function has returned; puts the generators back."""
+        self._seeds |= self._before.reseeded
+        moved = self._before.restore()
+        self.used = self._generators.only(moved, self._keys)
+        reasons = {
+            f"it draws from {words_on(moved)}": bool(moved),
+            "it seeds torch's generator": self._seeds,
+            "it makes a generator": self._makes,
+        }
+        self.live = " and ".join(reason for reason, applies in reasons.items() if applies)
+        self.random |= bool(self.live)
