@@ -180,6 +180,14 @@ def infer_abstractly(
 ) -> tuple[Inference | None, Observed, list[Attempt]]:
     """Evaluate without memory, in one way and then in another.
 
+    Args:
+        function: What to evaluate.
+        inputs: Its inputs.
+        device: ``cpu`` or ``cuda``.
+        label: The callable's name, for messages.
+        closure: What it closes over.
+        static: Static arguments, among which may be random generators.
+
     Returns:
         What was found (None if neither way worked), what was seen on the way, and the ways that
         failed.
