@@ -78,9 +78,9 @@ class Torch2Jax:
         if self._out_specs is not None:
             mesh, axes = mesh_and_axes(self._label, leaves, self._out_specs)
             if axes:
-                run = self._on_shard(structure, mesh)
+                run = self._on_shard(leaves, structure, mesh)
                 return call_per_shard(run, leaves, mesh, axes, self._out_specs)
-        return self._call(self._callable_for(leaves), leaves, structure)
+        return self._call(self._declared_for(leaves), leaves, structure)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
         """The plan for these arguments as text; see `JaxCallable.explain`."""
@@ -88,7 +88,7 @@ class Torch2Jax:
         self._check_structure(structure, args, kwargs)
         leaves = self._arrays(leaves)
         args, kwargs = trees.unflatten(structure, leaves)
-        return self._callable_for(leaves).explain(*args, **kwargs)
+        return self._made_with(self._declared_for(leaves)).explain(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"torch2jax({self._label})"
@@ -123,28 +123,29 @@ class Torch2Jax:
                 )
         return found
 
-    def _call(
-        self, function: JaxCallable[..., Any], leaves: list[Any], structure: Structure
-    ) -> Any:
+    def _call(self, declared: Outputs | None, leaves: list[Any], structure: Structure) -> Any:
         if self._nondiff:
             leaves = stop_gradients(leaves, self._nondiff)
         args, kwargs = trees.unflatten(structure, leaves)
-        result = function(*args, **kwargs)
+        result = self._made_with(declared)(*args, **kwargs)
         return result if self._outputs is None else self._outputs.rebuild(result)
 
-    def _on_shard(self, structure: Structure, mesh: Any) -> Callable[[list[Any]], Any]:
-        declared = self._outputs
+    def _on_shard(
+        self, leaves: Sequence[Any], structure: Structure, mesh: Any
+    ) -> Callable[[list[Any]], Any]:
+        declared = self._declared_for(leaves)
         if declared is not None:
             shapes = declared.shape_tree()
             parts = shapes_of_shards(self._label, shapes, self._out_specs, mesh)
             declared = declared.with_shapes(parts)
-        return lambda leaves: self._call(self._made_with(declared), leaves, structure)
+        return lambda shards: self._call(declared, shards, structure)
 
-    def _callable_for(self, leaves: Sequence[Any]) -> JaxCallable[..., Any]:
+    def _declared_for(self, leaves: Sequence[Any]) -> Outputs | None:
+        """What holds for arrays of these shapes; elsewhere the outputs are found out."""
         if self._outputs is None:
-            return self._made_with(None)
+            return None
         if self._examples is None or self._like_examples(leaves):
-            return self._made_with(self._outputs)
+            return self._outputs
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if shapes not in self._told:
             self._told.add(shapes)
@@ -155,7 +156,7 @@ class Torch2Jax:
                 BridgeWarning,
                 stacklevel=caller_level(),
             )
-        return self._made_with(None)
+        return None
 
     def _like_examples(self, leaves: Sequence[Any]) -> bool:
         assert self._examples is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -161,6 +162,12 @@ def out_specs_call_once_a_shard():
             mine = jax.jit(gradient_of(f))(sharded, whole)
             theirs = gradient_of(twin)(x, w)
             same(tuple(map(np.asarray, mine)), tuple(map(np.asarray, theirs)))
+            # Declared outputs hold for the examples alone, in parts too.
+            longer = jax.device_put(random(16, 3), NamedSharding(mesh, P("x", None)))
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                assert f(longer, whole).shape == (16, 2)
+            assert len(told) == len(declared)
         # Whole arguments, cut because the results are to be.
         assert torch2jax(layer, x, w, out_specs=P())(whole @ whole.T, whole).shape == (3, 2)
 

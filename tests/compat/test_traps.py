@@ -396,6 +396,40 @@ def test_a_lock_is_held_forwards_and_backwards_and_given_back():
     assert (graph.taken > 0, graph.held) == (True, False)
 
 
+@pytest.mark.parametrize(("method", "calls"), [("sequential", 4), ("torch_vmap", 1)])
+def test_a_lock_is_held_by_batches(method, calls):
+    lock = Watched()
+    wrapped = torch2jax(lambda a: a * 2, ones, vmap_method=method, lock=lock)
+    np.testing.assert_array_equal(jax.vmap(wrapped)(jnp.ones((4, 3))), np.full((4, 3), 2))
+    assert (lock.taken, lock.held) == (calls, False)
+
+
+@pytest.mark.parametrize(
+    "declared", [{}, {"output_shapes": [Size((4, 2))]}], ids=["free", "declared"]
+)
+def test_modules_are_kept_apart_whether_outputs_are_declared_or_not(declared):
+    linear = torch.nn.Linear(3, 2).requires_grad_(False)
+    params = dict(linear.named_parameters())
+
+    def swapping(params, x):
+        return torch.func.functional_call(linear, params, (x,))
+
+    arrays = {"weight": jnp.ones((2, 3)), "bias": jnp.ones(2)}
+    wrapped = torch2jax(swapping, params, torch.ones(4, 3), **declared)
+    assert "concurrency  replicated" in wrapped.explain(arrays, jnp.ones((4, 3)))
+    norm = torch2jax(torch.nn.BatchNorm1d(2), torch.ones(4, 2), **declared)
+    assert "concurrency  locked" in norm.explain(jnp.ones((4, 2)))
+
+
+def test_a_module_that_is_switched_is_seen():
+    dropout = torch.nn.Dropout(1.0)
+    wrapped = torch2jax(dropout, ones, output_shapes=Size((3,)))
+    np.testing.assert_array_equal(wrapped(x), np.zeros(3))
+    dropout.eval()
+    np.testing.assert_array_equal(wrapped(x), x)
+    np.testing.assert_array_equal(jax.grad(lambda a: wrapped(a).sum())(x), np.ones(3))
+
+
 def test_the_process_lock_lets_calls_nest():
     inner = torch2jax(lambda a: a * 2, ones, lock=True)
 
