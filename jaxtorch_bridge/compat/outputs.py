@@ -120,20 +120,21 @@ def with_flat_results(
             such a result fits what was declared.
     """
 
+    dtypes = tuple(getattr(torch, name) for name in narrowed)
+
     def run(*args: Any, **kwargs: Any) -> Any:
-        leaves = trees.flatten(function(*args, **kwargs))[0]
+        result = function(*args, **kwargs)
+        leaves = [result] if isinstance(result, torch.Tensor) else trees.flatten(result)[0]
         if len(leaves) != count:
             raise OutputError(
                 f"{label}: expected as many results as output_shapes declares, {count}; torch "
                 f"returned {len(leaves)}. Declare what it returns, or leave output_shapes out.",
                 callable_name=label,
             )
-        for index, dtype in enumerate(narrowed):
+        for index, dtype in enumerate(dtypes):
             leaf = leaves[index]
-            if isinstance(leaf, torch.Tensor):
-                found = str(leaf.dtype).removeprefix("torch.")
-                if found != dtype and canonical_name(found, x64=False) == dtype:
-                    leaves[index] = leaf.to(getattr(torch, dtype))
+            if isinstance(leaf, torch.Tensor) and leaf.dtype is not dtype:
+                leaves[index] = _narrowed(leaf, dtype)
         return leaves[0] if count == 1 else tuple(leaves)
 
     # The function's own name and parameters are what messages show and keys are made of.
@@ -143,6 +144,13 @@ def with_flat_results(
     run.__module__ = "" if is_module else getattr(function, "__module__", None) or ""
     run.__wrapped__ = function.forward if is_module else function  # type: ignore[attr-defined]
     return run
+
+
+def _narrowed(leaf: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in this dtype if that is what JAX holds of its own while x64 is off."""
+    own = str(leaf.dtype).removeprefix("torch.")
+    held = canonical_name(own, x64=False)
+    return leaf.to(dtype) if held == str(dtype).removeprefix("torch.") else leaf
 
 
 class _Default:
