@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -21,11 +22,12 @@ class Cell:
 
     Attributes:
         text: Its words; empty if the version does not have the part.
-        level: What the change from the version before means; ``none`` if there is none.
+        mark: What the change from the version before means for callers; ``changed`` if the words
+            differ, but no change is told of this part by itself; empty if it is as before.
     """
 
     text: str
-    level: Level = "none"
+    mark: Literal["breaking", "additive", "neutral", "changed", ""] = ""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Line:
 
     @property
     def differs(self) -> bool:
-        """Whether some version says something else than another."""
-        return len({cell.text for cell in self.cells}) > 1
+        """Whether something changed from some version to the next."""
+        return any(cell.mark for cell in self.cells)
 
 
 @dataclass(frozen=True)
@@ -78,21 +80,26 @@ def side_by_side(versions: Sequence[CallableSpec]) -> SideBySide:
 
 
 def _line(path: str, says: list[_Says], steps: list[Comparison]) -> Line:
-    cells = []
-    title = ""
-    for index, one in enumerate(says):
+    title, text = says[0].get(path, ("", ""))
+    cells = [Cell(text)]
+    for one, step in zip(says[1:], steps, strict=True):
+        before = text
         title, text = one.get(path, (title, ""))
-        before = says[index - 1].get(path, ("", ""))[1] if index else text
-        level = _level(path, steps[index - 1].changes) if text != before else "none"
-        cells.append(Cell(text, level))
+        cells.append(_cell(text, before, _level(path, step.changes)))
     return Line(title, tuple(cells))
 
 
+def _cell(text: str, before: str, level: Level) -> Cell:
+    if level == "none":
+        return Cell(text, "" if text == before else "changed")
+    # A remark may have changed, which these words leave out; what callers notice is marked even
+    # if the words are the same: an axis may be tied to another array that changed.
+    return Cell(text, "" if text == before and level == "neutral" else level)
+
+
 def _level(path: str, changes: tuple[Change, ...]) -> Level:
-    """The gravest change at ``path`` or below; some texts differ only in how they are written."""
-    levels = (one.level for one in changes if f"{one.path}.".startswith(f"{path}."))
-    level = highest(levels)
-    return "neutral" if level == "none" else level
+    """The gravest change that is told of ``path`` or of what is below."""
+    return highest(one.level for one in changes if f"{one.path}.".startswith(f"{path}."))
 
 
 def _grouped(paths: dict[str, None]) -> list[str]:

@@ -176,15 +176,15 @@ def test_versions_side_by_side(tmp_path):
     lines = {line.name: line for line in side.lines}
 
     def cells(name: str) -> list[tuple[str, str]]:
-        return [(cell.text, cell.level) for cell in lines[name].cells]
+        return [(cell.text, cell.mark) for cell in lines[name].cells]
 
     assert cells("static scale") == [
-        ("= 1.0, float", "none"),
-        ("= 1.0, float", "none"),
+        ("= 1.0, float", ""),
+        ("= 1.0, float", ""),
         ("", "breaking"),
     ]
-    assert cells("vjp_depth") == [("", "none"), ("1", "breaking"), ("", "additive")]
-    assert cells("input b") == [("", "none"), ("", "none"), ("float32[n], optional", "additive")]
+    assert cells("vjp_depth") == [("", ""), ("1", "breaking"), ("", "additive")]
+    assert cells("input b") == [("", ""), ("", ""), ("float32[n], optional", "additive")]
     assert not lines["input x"].differs
     assert [(step.old.version, step.new.version) for step in side.steps] == [
         ("1.9.0", "1.10.0"),
@@ -193,6 +193,36 @@ def test_versions_side_by_side(tmp_path):
     page = page_of(specs)
     assert "breaking changes need 2.0.0 or later" in html.unescape(page)
     assert "f@1</code>" in page
+
+
+def test_what_callers_notice_is_marked_where_the_words_are_the_same(tmp_path):
+    # `k` says the same in both, but its second axis may no longer differ from that of `q`.
+    k = {"k": "float32[batch, keys]"}
+    contract(tmp_path, inputs={"q": "float32[batch, seq]", **k}, outputs={"y": "float32[batch]"})
+    specs = contract(
+        tmp_path,
+        version="2.0.0",
+        inputs={"q": "float32[batch, keys]", **k},
+        outputs={"y": "float32[batch]"},
+    )
+    (view,) = views_of(collect([str(specs)]))
+    marks = {line.name: line.cells[1].mark for line in view.comparison.lines}
+    changes = {change.path: change.level for change in view.comparison.steps[0].changes}
+    assert "breaking" in changes.values()
+    for name in ("q", "k"):
+        level = changes.get(f"inputs.{name}")
+        assert marks[f"input {name}"] == (level or ("changed" if name == "q" else ""))
+
+
+def test_marks_are_levels_of_the_changes():
+    for view in views_of(collect([str(GOLDEN)])):
+        if view.comparison is None:
+            continue
+        for index, step in enumerate(reversed(view.comparison.steps), 1):
+            marks = {line.cells[index].mark for line in view.comparison.lines}
+            paths = {change.path: change.level for change in step.changes}
+            assert marks - {"", "changed"} <= set(paths.values())
+            assert ("breaking" in marks) == ("breaking" in paths.values())
 
 
 def test_the_same_contracts_give_the_same_page(tmp_path, monkeypatch, golden):
