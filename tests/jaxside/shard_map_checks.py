@@ -40,6 +40,11 @@ RUNGS = {
     ),
     "opaque": jax_callable(looks_at_values, spec=contract("opaque")),
 }
+# The same by each way of batching. The default is among the rungs.
+BY_METHOD = {
+    method: jax_callable(lambda x, w: torch.tanh(x @ w), spec=contract(method, vmap_method=method))
+    for method in ("sequential", "sequential_unrolled", "expand_dims", "broadcast_all")
+}
 
 
 def twin(x, w):
@@ -241,9 +246,11 @@ def inside(check_vma):
     some = ["grad", "vmap of grad", "grad of scan", *SECOND]
     pairs = [("saved", name) for name in inner]
     pairs += [(rung, name) for rung in ("recompute", "opaque") for name in some]
+    pairs += [(method, "vmap over rows of grad") for method in BY_METHOD]
+    functions = {**RUNGS, **BY_METHOD}
     ours, theirs = (
         {
-            f"{rung}, {name}": on_mesh(inner[name](RUNGS[rung] if bridged else twin))
+            f"{rung}, {name}": on_mesh(inner[name](functions[rung] if bridged else twin))
             for rung, name in pairs
         }
         for bridged in (True, False)
@@ -265,6 +272,13 @@ def vmapped_outside(check_vma):
             check_vma=check_vma,
         )
 
+    cases = [
+        (*rung, name, spread)
+        for rung in RUNGS.items()
+        for name in ("call", "grad")
+        for spread in (None, "batch")
+    ]
+    cases += [(*one, "grad", "batch") for one in BY_METHOD.items()]
     ours, theirs = (
         {
             # The gradient by w keeps the axis of the batch as well.
@@ -273,9 +287,7 @@ def vmapped_outside(check_vma):
                 (0, None),
                 spmd_axis_name=spread,
             )
-            for rung, function in RUNGS.items()
-            for name in ("call", "grad")
-            for spread in (None, "batch")
+            for rung, function, name, spread in cases
         }
         for bridged in (True, False)
     )

@@ -301,6 +301,25 @@ def test_what_torch_cannot_batch_goes_one_by_one_with_one_warning():
     assert "batch of 4: one call an element" in f.explain(X[0])
 
 
+def test_writing_to_what_is_not_batched_goes_one_by_one_with_one_warning():
+    def summed(x, y):
+        total = y.clone()  # of one element, whatever x is
+        total.add_(x)
+        return total * x
+
+    f = jax_callable(summed)
+    gradient = jax.grad(lambda x, y: f(x, y).sum(), (0, 1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = jax.vmap(f, (0, None))(X, X[0])
+        by_x, by_y = jax.vmap(gradient, (0, None))(X, X[0])
+    np.testing.assert_allclose(found, (X[0] + X) * X, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_x, X[0] + 2 * X, rtol=1e-5)
+    np.testing.assert_allclose(by_y, X, rtol=1e-5)
+    assert len([w for w in caught if "for each element" in str(w.message)]) == 1
+    assert "batch of 4: one call an element: RuntimeError" in f.explain(X[0], X[0])
+
+
 def test_results_that_do_not_lie_in_rows_are_batched_like_others():
     # A warning would say that the backward is called one by one.
     def powers(x):

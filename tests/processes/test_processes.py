@@ -31,9 +31,11 @@ def load(path: Path) -> ModuleType:
 loopback = load(EXAMPLES / "loopback.py")
 
 
-def run(count: int, folder: Path, scenes: tuple[str, ...]) -> list[dict[str, Any]]:
+def run(
+    count: int, folder: Path, scenes: tuple[str, ...] = (), script: str = "worker.py"
+) -> list[dict[str, Any]]:
     ends = loopback.run_workers(
-        HERE / "worker.py",
+        HERE / script,
         count,
         [str(folder), *scenes],
         timeout_seconds=TIMEOUT_SECONDS,
@@ -74,6 +76,15 @@ def test_four_processes(tmp_path: Path) -> None:
     training_equals_that_of_one_process(found)
     every_process_has_the_same_program(found)
     a_function_that_one_process_lacks_is_an_error_in_all(found)
+
+
+def test_a_process_without_the_bridge_is_an_error_in_both(tmp_path: Path) -> None:
+    first, bare = run(2, tmp_path, script="bare_worker.py")
+    assert (first["has_bridge"], bare["has_bridge"]) == (True, False)
+    # XLA itself says what that process lacks; the other hears nothing of it, and does not hang.
+    assert "jaxtorch_bridge.call" in bare["error"]
+    assert "process 1 has not come to it within 5 seconds" in first["error"]
+    assert max(first["seconds"], bare["seconds"]) < 40
 
 
 def training_equals_that_of_one_process(found: list[dict[str, Any]]) -> None:
