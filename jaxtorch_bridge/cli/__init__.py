@@ -11,6 +11,9 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
+# Only what imports functions needs these.
+_FRAMEWORKS = ("jax", "jaxlib", "numpy", "torch")
+
 
 def main() -> None:
     """Run the command; without typer, say how to get it and exit with 2."""
@@ -29,4 +32,14 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             # What a locale cannot print, such as an odd file name, must not end in a traceback.
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="jaxtorch")
+    try:
+        app(prog_name="jaxtorch")
+    except ModuleNotFoundError as error:
+        if error.name not in _FRAMEWORKS:
+            raise
+        print(
+            f"jaxtorch: this needs the package `{error.name}`, which is not installed. "
+            "jaxtorch doctor says what is.",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None

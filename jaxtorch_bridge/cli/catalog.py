@@ -81,10 +81,8 @@ def catalog(
 
 
 def _plans(contracts: Mapping[str, Versions]) -> dict[str, PlanView]:
-    try:
-        from ..catalog.plans import plans_of
-    except ModuleNotFoundError as error:
-        stop(f"--plans needs the package {error.name}, which is not installed.")
+    from ..catalog.plans import plans_of
+
     return plans_of(contracts)
 
 

@@ -128,25 +128,17 @@ def test_wrong_usage(jaxtorch, specs, monkeypatch, arguments, word):
     assert (done.code, word in done.err) == (2, True)
 
 
-@pytest.mark.parametrize(
-    ("package", "flags", "words"),
-    [
-        ("jinja2", (), "catalog needs the package jinja2, which is not installed. Run: pip"),
-        ("jax", ("--plans",), "--plans needs the package jax, which is not installed."),
-    ],
-)
-def test_without_a_package_the_message_says_which(run_python, specs, site, package, flags, words):
-    arguments = ["jaxtorch", "catalog", str(specs), "-o", str(site), *flags]
+def test_without_jinja_the_message_says_what_to_install(run_python, specs, site):
     script = (
-        f"import sys; sys.argv = {arguments!r}; sys.modules[{package!r}] = None\n"
+        f"import sys; sys.argv = ['jaxtorch', 'catalog', {str(specs)!r}, '-o', {str(site)!r}]\n"
+        "sys.modules['jinja2'] = None\n"
         "from jaxtorch_bridge.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: print(stop.code)\n"
     )
     text = run_python(script, check=False)
     assert text.startswith("2\n")
-    assert words in text
-    assert not site.exists()
+    assert 'catalog needs the package jinja2, which is not installed. Run: pip install "' in text
 
 
 CODE = """

@@ -58,7 +58,11 @@ CASES = {
 
 
 # Those that import JAX, torch and functions; what they find depends on the machine.
-WITH_FRAMEWORKS = {"check": "check good", "doctor": "doctor"}
+WITH_FRAMEWORKS = {
+    "check": "check good",
+    "doctor": "doctor",
+    "plan": "plan good/f.yaml --shape n=2",
+}
 
 
 @pytest.fixture
@@ -198,6 +202,20 @@ def test_without_jax_and_torch(folder, name):
     assert strictly(fine)
     assert strictly(findings)
     assert (rest, done.stdout.endswith("exit 1\n")) == ("", True)
+
+
+def test_what_needs_jax_and_torch_says_so_where_they_are_not(folder):
+    calls = [*WITH_FRAMEWORKS.values(), "catalog good -o site --plans"]
+    done = without_frameworks(*([*one.split(), "--json"] for one in calls))
+    assert done.returncode == 0, done.stderr
+    pieces = re.split(r"^exit ([012])\n", done.stdout, flags=re.MULTILINE)
+    printed, codes = dict(zip(calls, pieces[::2], strict=False)), pieces[1::2]
+    assert codes == ["1" if one == "doctor" else "2" for one in calls]
+    assert strictly(printed.pop("doctor"))
+    assert set(printed.values()) == {""}
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("jaxtorch: this needs the package `") == len(calls) - 1
+    assert not (folder / "site").exists()
 
 
 def test_odd_names_and_poor_locales_end_in_no_traceback(folder):
