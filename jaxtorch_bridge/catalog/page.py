@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -14,6 +16,9 @@ from .view import ContractView
 
 # The second line of the page: what is not ours is never overwritten.
 MARK = "<!-- Made by `jaxtorch catalog` from contracts. Change those and run it again. -->"
+
+# Control characters but tabs and line ends, which browsers drop, and surrogates.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,13 +33,14 @@ def render(contracts: Sequence[ContractView], title: str) -> str:
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["ticked"] = _ticked
     style, script = _own("catalog.css"), _own("catalog.js")
-    text: str = environment.get_template("page.html.jinja").render(
+    return environment.get_template("page.html.jinja").render(
         contracts=contracts,
         title=title,
         mark=Markup(MARK),
@@ -42,15 +48,20 @@ def render(contracts: Sequence[ContractView], title: str) -> str:
         script=script,
         policy=_policy(style, script),
     )
-    # A file name or a default may hold what UTF-8 cannot; everything else stays as it is.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _visible(value: Any) -> Any:
+    """Text in which control characters and halves of characters are written out."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], value)
+    return value
 
 
 def _ticked(text: str) -> Markup:
     """``text`` escaped, and what stands in backticks as code."""
-    parts = [escape(part) for part in text.split("`")]
+    parts = [escape(_visible(part)) for part in text.split("`")]
     if len(parts) % 2 == 0:
-        return escape(text)
+        return escape(_visible(text))
     code = Markup("<code>{}</code>")
     return Markup("").join(code.format(part) if i % 2 else part for i, part in enumerate(parts))
 

@@ -6,15 +6,19 @@ import html
 import os
 import re
 import shutil
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jaxtorch_bridge.catalog.collect import collect
 from jaxtorch_bridge.catalog.page import render
 from jaxtorch_bridge.catalog.view import views_of
 from jaxtorch_bridge.errors import SpecError
+from jaxtorch_bridge.spec.load import load_spec
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "specs"
 HOSTILE = (
@@ -30,6 +34,7 @@ class Reader(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.texts: list[str] = []
         self.seen: list[tuple[str, dict[str, str | None]]] = []
         self.feed(page)
         self.close()
@@ -39,6 +44,9 @@ class Reader(HTMLParser):
         self.seen.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag, (tag, self.getpos())
@@ -127,6 +135,44 @@ def test_everything_from_contracts_stays_text(tmp_path, golden):
     page = page_of(specs, title=HOSTILE)
     assert html.escape("<script>alert(1)</script>") in page
     assert "{{ 7 * 7 }}" in page
+
+
+TEXTS = st.text(max_size=30) | st.sampled_from(
+    ["<b>", "&lt;", "`<i>`", "\"'>", "{{x}}", "]]>", "-->"]
+)
+
+
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(texts=st.lists(TEXTS.filter(str.strip), min_size=4, max_size=4))
+def test_any_text_is_shown_as_it_is(golden, texts):
+    doc, leaf_doc, default, axis = texts
+    spec = load_spec(
+        {
+            "schema": "jaxtorch/1",
+            "name": "f",
+            "version": "1.0.0",
+            "doc": doc,
+            "inputs": {"x": {"dtype": "float32", "shape": "[n]", "doc": leaf_doc}},
+            "static": {"mode": default},
+            "outputs": {"y": "float32[n]"},
+            "sharding": {"n": axis},
+        }
+    )
+    page = render(views_of({"f": (spec,)}), doc)
+    reader = Reader(page)
+    assert {tag for tag, _ in reader.seen} <= {tag for tag, _ in Reader(golden).seen}
+    for text in (doc, leaf_doc, f"= {default!r}", f"mesh axis {axis}"):
+        assert shown(text) in reader.texts
+
+
+def shown(text: str) -> str:
+    """With what cannot be seen written out; some of it counts as space for Python."""
+    hidden = (one for one in text if unicodedata.category(one) in ("Cc", "Cs"))
+    for one in set(hidden) - set("\t\n"):
+        text = text.replace(one, repr(one)[1:-1])
+    return text
 
 
 def test_it_loads_nothing_and_runs_nothing_else(golden):
