@@ -66,7 +66,7 @@ def forward_over_shards_with_wrapping_inside():
         return sum(results)
 
     devices = jax.devices()
-    mesh = jax.make_mesh((len(devices),), P("x"), devices=devices, axis_types=(AxisType.Explicit,))
+    mesh = jax.make_mesh((len(devices),), P("x"), devices=devices)
     jax.sharding.set_mesh(mesh)
     params_sharding = NamedSharding(mesh, P())
     batch_sharding = NamedSharding(mesh, P("x", None))

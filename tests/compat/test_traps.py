@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import jax
@@ -19,6 +20,7 @@ from jaxtorch_bridge import (
 )
 from jaxtorch_bridge.compat import Size, torch2jax, torch2jax_auto, torch2jax_flat
 from jaxtorch_bridge.compat import torch2jax_without_vjp as without_vjp
+from jaxtorch_bridge.torchside.native import op_keys
 
 x = jnp.arange(1.0, 4.0)
 i = jnp.arange(3)
@@ -494,6 +496,24 @@ def test_the_old_name_of_out_specs():
         pytest.raises(ArgumentError, match="got both"),
     ):
         without_vjp(lambda a: a, ones, output_sharding_spec=jax.P(), out_specs=jax.P())
+
+
+def test_nothing_stays_registered_once_nobody_can_call_it():
+    def wrap_and_call():
+        for declared in ({}, {"output_shapes": Size([])}):
+            wrapped = torch2jax(kept, ones, **declared)
+            jax.jit(jax.grad(wrapped))(x)
+            wrapped(x)
+            jax.jit(lambda a, kw=declared: torch2jax(kept, a, **kw)(a))(x)
+
+    def kept(a):
+        return (a**2).sum()
+
+    wrap_and_call()
+    assert any(key.startswith("kept@") for key in op_keys())
+    gc.collect()
+    gc.collect()
+    assert not any(key.startswith("kept@") for key in op_keys())
 
 
 def test_tensors_pass_straight_through():

@@ -68,6 +68,21 @@ def test_multiple_outputs():
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
+# Torch 2.13 cannot move a module that is made while there are no values, so that the function is run.
+@pytest.mark.filterwarnings("ignore:.*could not be found abstractly")
+def test_a_layer_made_inside_of_the_function():
+    def function(a, b):
+        layer = torch.nn.Linear(2, 20).to(a)
+        return a + b, torch.norm(a), layer(a * b)
+
+    wrapped = torch2jax(function, a, b)
+    x, y = random(*SHAPE), random(*SHAPE, seed=1)
+    for total, norm, drawn in (wrapped(x, y), jax.jit(wrapped)(x, y)):
+        np.testing.assert_allclose(total, x + y, rtol=1e-6)
+        np.testing.assert_allclose(norm, np.linalg.norm(x), rtol=1e-6)
+        assert drawn.shape == (10, 20)
+
+
 def test_mse_gradients_eager_and_under_jit():
     def loss(a, b):
         return torch.nn.MSELoss()(a, b)
