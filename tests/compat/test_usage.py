@@ -68,7 +68,7 @@ def test_multiple_outputs():
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
-# Torch 2.13 cannot move a module that is made while there are no values, so that the function is run.
+# Torch 2.13 cannot move a module that is made without values, so the function is run instead.
 @pytest.mark.filterwarnings("ignore:.*could not be found abstractly")
 def test_a_layer_made_inside_of_the_function():
     def function(a, b):
