@@ -44,6 +44,27 @@ def test_torch_works_on_xlas_buffer_and_stream(gpu, jit):
     assert torch.cuda.current_stream() == before
 
 
+def test_large_results_are_written_in_place(gpu):
+    addresses = []
+
+    def function(x, w):
+        y = torch.tanh(x @ w)
+        if unless_fake(y):
+            addresses.append(y.data_ptr())
+        return y
+
+    wrapped = jax_callable(function)
+    x, w = on(gpu, 1024, 1024), on(gpu, 1024, 1024, seed=1) / 32
+    result = jax.jit(wrapped)(x, w)
+    assert "in place, by aten.tanh.out" in wrapped.explain(x, w)
+    assert result.unsafe_buffer_pointer() == addresses[-1]
+    np.testing.assert_allclose(result, np.tanh(np.asarray(x) @ np.asarray(w)), atol=2e-3)
+    found = jax.jit(jax.grad(lambda x, w: wrapped(x, w).sum(), (0, 1)))(x, w)
+    expected = jax.grad(lambda x, w: jnp.tanh(x @ w).sum(), (0, 1))(x, w)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=5e-2, rtol=2e-2)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype(gpu, dtype):
     with jax.enable_x64(True):
