@@ -8,4 +8,5 @@ VmapMethod = Literal[
     "torch_vmap", "sequential", "sequential_unrolled", "expand_dims", "broadcast_all"
 ]
 ConcurrencyMode = Literal["parallel", "locked", "replicated"]
+Backend = Literal["eager", "compile", "aot", "auto"]
 OutputsMode = Literal["in_place", "copy", "auto"]

@@ -29,4 +29,6 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
         options.vmap_method or spec.vmap_method,
         spec.verify if options.verify is None else options.verify,
         outputs=spec.execution.outputs,
+        backend=spec.execution.backend,
+        backend_at=spec.where("execution.backend"),
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import sys
+import warnings
 from typing import Any
 
 import torch
@@ -17,6 +20,20 @@ def is_compiled(module: torch.nn.Module) -> bool:
     """Whether ``torch.compile(module)`` made it."""
     frames = sys.modules.get("torch._dynamo.eval_frame")
     return frames is not None and isinstance(module, frames.OptimizedModule)
+
+
+@functools.cache
+def _load_inductor() -> None:
+    """Load Inductor as torch's first compilation would: it warns of torch's own old code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._inductor.compile_fx")
+
+
+def compiled_graph(graph: torch.fx.GraphModule) -> Any:
+    """A captured graph, compiled by Inductor for the shapes that it was captured with."""
+    _load_inductor()
+    return torch.compile(graph, fullgraph=True, dynamic=False)
 
 
 def inside_of(module: Any) -> torch.nn.Module:

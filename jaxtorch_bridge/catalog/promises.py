@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import SpecError
-from ..planner.explain import VMAP_WORDS
+from ..planner.explain import BACKEND_WORDS, VMAP_WORDS
 from ..planner.limits import refuse_unsupported
 from ..spec.model import CallableSpec
 
@@ -18,12 +18,6 @@ _CONCURRENCY = {
     "parallel": "calls on several devices run at once",
     "locked": "calls on several devices take turns",
     "replicated": "each device has its own copy of the modules",
-}
-_BACKEND = {
-    "eager": "torch eager",
-    "compile": "torch.compile",
-    "aot": "compiled ahead of time",
-    "auto": "the planner chooses",
 }
 _OUTPUTS = {
     "in_place": "written straight into XLA's buffers where torch can, copied otherwise",
@@ -60,7 +54,7 @@ def _promises(spec: CallableSpec) -> Iterator[tuple[str, str]]:
     if spec.concurrency is not None:
         yield "Concurrency", f"{spec.concurrency}: {_CONCURRENCY[spec.concurrency]}"
     if spec.execution.backend != "auto":
-        yield "Backend", f"{spec.execution.backend}: {_BACKEND[spec.execution.backend]}"
+        yield "Backend", f"{spec.execution.backend}: {BACKEND_WORDS[spec.execution.backend]}"
     if spec.execution.outputs != "auto":
         yield "Results", f"{spec.execution.outputs}: {_OUTPUTS[spec.execution.outputs]}"
 

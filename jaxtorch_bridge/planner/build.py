@@ -125,6 +125,7 @@ def plan_call(
         DtypeError: An output has a dtype that JAX does not have.
     """
     leaves = () if spec is None else spec.output_leaves()
+    backend = "auto" if spec is None else spec.execution.backend
     order = contract_order(
         spec.label if spec else facts.name, [path for path, _ in leaves], output_paths
     )
@@ -154,6 +155,7 @@ def plan_call(
         contract=spec.digest() if spec else "",
         source=spec.where("") if spec else "",
         concurrency=concurrency,
+        backend="eager" if backend == "auto" else backend,
     )
 
 

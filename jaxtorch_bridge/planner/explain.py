@@ -14,6 +14,12 @@ VMAP_WORDS = {
     "broadcast_all": "one call of the function as it stands; others are repeated",
 }
 
+BACKEND_WORDS = {
+    "eager": "the function's own code",
+    "aot": "a graph captured by planning; the function's Python code does not run in calls",
+    "compile": "torch.compile of the graph captured by planning, and of those of its derivatives",
+}
+
 
 def explain_plan(
     plan: CallPlan,
@@ -58,6 +64,8 @@ def explain_plan(
         lines.append(f"random       {draws}: XLA may merge two equal calls into one")
     if plan.inference.updates_state:
         lines.append("state        writes to tensors that it closes over, as in plain torch")
+    if plan.backend != "eager":
+        lines.append(f"backend      {plan.backend}: {BACKEND_WORDS[plan.backend]}")
     lines.append(f"concurrency  {plan.concurrency}")
     lines.append(f"gradient     {plan.derivative}")
     lines += [f"             {line}" for line in derivatives]

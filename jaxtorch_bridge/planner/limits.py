@@ -16,20 +16,17 @@ def refuse_unsupported(spec: CallableSpec) -> None:
     """Object to fields that would change what a call means.
 
     Raises:
-        SpecError: The contract declares mutation, randomness or another backend.
+        SpecError: The contract declares mutation or randomness.
     """
     problems = []
     if spec.mutates:
         problems.append(("mutates", "no entries (declared mutation is not available yet)"))
     if spec.random != "none":
         problems.append(("random", "`none` (random keys are not available yet)"))
-    if spec.execution.backend not in ("auto", "eager"):
-        problems.append(("execution.backend", "`auto` or `eager` (others are not available yet)"))
     if problems:
         found = {
             "mutates": ", ".join(spec.mutates),
             "random": spec.random,
-            "execution.backend": spec.execution.backend,
         }
         raise SpecError(
             spec.label,

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from ..choices import VmapMethod
+from ..choices import Backend, VmapMethod
 from .concurrency import PARALLEL, Concurrency
 from .inference import Inference
 from .signature import ArraySig
@@ -30,6 +30,7 @@ class CallPlan:
         vmap_method: What ``jax.vmap`` does.
         contract: Digest of the contract, or the empty string.
         source: Where the contract stands, or the empty string.
+        backend: What runs the function.
         concurrency: How calls on several devices share what the function closes over.
     """
 
@@ -47,6 +48,7 @@ class CallPlan:
     contract: str = ""
     source: str = ""
     concurrency: Concurrency = PARALLEL
+    backend: Backend = "eager"
 
     @property
     def label(self) -> str:

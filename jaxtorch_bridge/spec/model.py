@@ -21,7 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from ..choices import ConcurrencyMode, OutputsMode, VmapMethod
+from ..choices import Backend, ConcurrencyMode, OutputsMode, VmapMethod
 from .constraints import Constraint
 from .faults import Fault, fault, raise_faults
 from .fields import (
@@ -61,14 +61,16 @@ class Execution(BaseModel):
     """How the torch function is run.
 
     Attributes:
-        backend: What runs it; ``auto`` lets the planner choose.
+        backend: What runs it: ``eager`` the function's own code (also ``auto``), ``aot`` a graph
+            captured when the call is planned, ``compile`` that graph compiled by ``torch.compile``,
+            with those of derivatives and batches.
         outputs: Whether torch writes results into XLA's buffers itself (``in_place``, where it
             can), or they are copied there; ``auto`` chooses what costs less.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backend: Literal["eager", "compile", "aot", "auto"] = "auto"
+    backend: Backend = "auto"
     outputs: OutputsMode = "auto"
 
 

@@ -11,6 +11,7 @@ from ..errors import MutationError
 from ..planner.plan import CallPlan
 from ..planner.signature import ArraySig
 from .access import NO_ACCESS, Access
+from .backends import graph_program
 from .closure import ClosureState
 from .context import TorchContext
 from .in_place_calls import written_by_calls
@@ -69,6 +70,11 @@ def build_op(
         access=access,
         generators=generators,
     )
+    if terms.backend in ("aot", "compile"):
+        program = graph_program(source)
+        return program.op(
+            plan.label, plan.key, source, static=plan.static, contract=_contract_words(plan)
+        )
     own = access.replicas or run
     how = written_by_calls(
         own, observed, plan.outputs, device, terms.outputs, refused=_not_in_place(plan, source)

@@ -338,7 +338,7 @@ class ClosureGuard:
         raise StaleClosureError(
             "a module that the function uses was switched between train() and eval(), a "
             "parameter was replaced by another tensor, or a Python value that it reads has "
-            "changed since this gradient was traced. Call the gradient function again without "
+            "changed since this graph was captured. Call the function again without "
             "the old jit (or clear it with `jitted.clear_cache()`), so that it is traced anew."
         )
 

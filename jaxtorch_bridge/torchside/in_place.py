@@ -84,11 +84,11 @@ def written(core: Any, outputs: Sequence[ArraySig], device: str, mode: OutputsMo
         mode: What the contract says; ``auto``: where it pays.
     """
     if mode == "copy":
-        return _copied(outputs, "execution.outputs is copy")
+        return copied(outputs, "execution.outputs is copy")
     if isinstance(core, fx.GraphModule):
-        core = _Plain(core, len(outputs))
+        core = Plain(core, len(outputs))
     if not isinstance(core, GraphCore):
-        return _copied(outputs, "no graph")
+        return copied(outputs, "no graph")
     words: dict[int, str] = {}
     wanted: dict[int, Place] = {}
     for index, (sig, place) in enumerate(zip(outputs, core.result_places(), strict=True)):
@@ -102,10 +102,11 @@ def written(core: Any, outputs: Sequence[ArraySig], device: str, mode: OutputsMo
     texts = tuple(words[index] for index in range(len(outputs)))
     if not rewritten.into:
         return Written(None, (), texts)
-    return Written(_InPlace(core, rewritten.module(), len(rewritten.into)), rewritten.into, texts)
+    return Written(Around(core, rewritten.module(), len(rewritten.into)), rewritten.into, texts)
 
 
-def _copied(outputs: Sequence[ArraySig], reason: str) -> Written:
+def copied(outputs: Sequence[ArraySig], reason: str) -> Written:
+    """Nothing is written in place."""
     return Written(None, (), (f"copied: {reason}",) * len(outputs))
 
 
@@ -121,34 +122,50 @@ def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Plain:
-    """A graph that is the core itself."""
+class Plain:
+    """A graph that is the core itself.
+
+    Attributes:
+        graph_module: The graph.
+        count: Of its results.
+    """
 
     graph_module: Any
     count: int
 
     def arguments(self, tensors: Sequence[torch.Tensor]) -> Sequence[Any]:
+        """Inputs are the graph's own."""
         return tensors
 
     def finish(self, results: Sequence[Any]) -> list[torch.Tensor]:
+        """Results as well."""
         return list(results)
 
     def result_places(self) -> Sequence[Place]:
+        """One after the other."""
         return [Place(index) for index in range(self.count)]
 
     def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Run."""
         return self.finish(self.graph_module(*tensors))
 
 
 @dataclass(frozen=True, eq=False)
-class _InPlace:
-    """A core over its rewritten graph."""
+class Around:
+    """A core with another graph in place of its own.
+
+    Attributes:
+        core: What to do before and after.
+        graph_module: What runs.
+        buffers: How many tensors to write to come behind the core's inputs.
+    """
 
     core: Any
     graph_module: Any
     buffers: int
 
     def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Run."""
         split = len(tensors) - self.buffers
         arguments = self.core.arguments(tensors[:split])
         found: list[torch.Tensor] = self.core.finish(

@@ -12,8 +12,9 @@ import torch
 
 from ..planner.signature import ArraySig
 from .closure import ClosureGuard, ClosureState
+from .compiled import compiled
 from .context import TorchContext
-from .in_place import written
+from .in_place import copied, written
 from .op import TorchOp
 from .source import Core, Source
 
@@ -157,10 +158,31 @@ class Program:
         states = self.takes_states or self.gives_states
         return self.home.access.around_program(run, eager=self.eager, states=states)
 
-    def op(self, label: str, key: str, source: Source | None = None) -> TorchOp:
-        """The op that runs it."""
-        how = written(self.core, self.outputs, self.device, self.home.terms.outputs)
-        run = self.run if how.core is None else functools.partial(self._run_into, how.core)
+    def op(
+        self,
+        label: str,
+        key: str,
+        source: Source | None = None,
+        *,
+        static: Sequence[tuple[str, str]] = (),
+        contract: str = "",
+    ) -> TorchOp:
+        """The op that runs it.
+
+        Args:
+            label: Name for messages.
+            key: Of the native table.
+            source: What it computes, to be differentiated.
+            static: Static arguments, for messages.
+            contract: What messages say of the contract.
+        """
+        run: Callable[..., Any]
+        if self.home.terms.backend == "compile":
+            how = copied(self.outputs, "torch.compile makes it")
+            run = functools.partial(self._run_into, compiled(self.core))
+        else:
+            how = written(self.core, self.outputs, self.device, self.home.terms.outputs)
+            run = self.run if how.core is None else functools.partial(self._run_into, how.core)
         return TorchOp(
             label,
             key,
@@ -170,6 +192,8 @@ class Program:
             self.context,
             into=how.into,
             results=how.words,
+            static=static,
+            contract=contract,
             hold_storages=self.eager,
             source=source,
             program=self,

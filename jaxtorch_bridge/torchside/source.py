@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from ..choices import OutputsMode, VmapMethod
+from ..choices import Backend, OutputsMode, VmapMethod
 from ..planner.inference import Inference
 from ..planner.signature import ArraySig
 from .access import NO_ACCESS, Access
@@ -38,6 +38,8 @@ class Terms:
         depth_by_contract: The contract sets ``depth``; otherwise the caller did.
         autograd_only: Differentiate by ``torch.autograd.grad`` and nothing else.
         outputs: Whether torch writes results into XLA's buffers itself.
+        backend: What runs the function.
+        backend_at: Where the contract says so.
     """
 
     residuals: Literal["save", "recompute", "auto"] = "auto"
@@ -49,6 +51,8 @@ class Terms:
     depth_by_contract: bool = True
     autograd_only: bool = False
     outputs: OutputsMode = "auto"
+    backend: Backend = "auto"
+    backend_at: str = ""
 
 
 NO_TERMS = Terms()
