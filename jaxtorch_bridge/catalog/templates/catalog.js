@@ -101,7 +101,10 @@
       first.scrollIntoView({ block: "start" });
     }
   });
-  box.addEventListener("input", filter);
+  box.addEventListener("input", () => {
+    filter();
+    scrollTo({ top: 0, behavior: "instant" });
+  });
   addEventListener("hashchange", reveal);
   addEventListener("scroll", () => requestAnimationFrame(mark), { passive: true });
 
