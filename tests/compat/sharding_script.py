@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import sys
+import threading
+import time
 import warnings
 
 import jax
@@ -121,6 +123,46 @@ def data_parallel_training():
     same(losses, expected)
     assert losses[-1] < losses[0]
     same(arrays, {name: p.detach().numpy() for name, p in whole.named_parameters()})
+
+
+class Probe:
+    """How many calls there were, and how many at once at most."""
+
+    # Without a __dict__, which the engine would see and lock by itself.
+    __slots__ = ("active", "calls", "most")
+
+    def __init__(self):
+        self.active = self.calls = self.most = 0
+
+    def visit(self):
+        self.active, self.calls = self.active + 1, self.calls + 1
+        self.most = max(self.most, self.active)
+        time.sleep(0.02)
+        self.active -= 1
+
+
+def locks_over_devices():
+    mesh = mesh_of(AxisType.Auto, 8)
+    mine = threading.Lock()
+    for locks in ((True, True), (mine, mine)):
+        probe = Probe()
+
+        def visiting(x, probe=probe):
+            values = x.detach().numpy()
+            probe.visit()
+            return torch.from_numpy(2 * values)
+
+        # Two wrapped functions under one lock.
+        first, second = (
+            torch2jax(visiting, torch.ones(1, 3), output_shapes=Size((1, 3)), lock=lock)
+            for lock in locks
+        )
+        x = random(8, 3)
+        mapped = shard_map(
+            lambda x, f=first, g=second: f(x) + g(x), mesh=mesh, in_specs=P("x"), out_specs=P("x")
+        )
+        same(np.asarray(jax.jit(mapped)(x)), 4 * x)
+        assert (probe.calls, probe.most) == (16, 1), (probe.calls, probe.most)
 
 
 def layer(x, w):

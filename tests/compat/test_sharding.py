@@ -13,7 +13,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("sharding_script.py")
 # The last check of the first group sets a mesh for the rest of its process.
 GROUPS = [
-    ["data_parallel_training", "forward_over_shards_with_wrapping_inside"],
+    ["data_parallel_training", "locks_over_devices", "forward_over_shards_with_wrapping_inside"],
     ["out_specs_call_once_a_shard", "out_specs_of_trees", "refusals"],
 ]
 
