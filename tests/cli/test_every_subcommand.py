@@ -6,6 +6,7 @@ say with 2 that it was called wrongly; one that is there must give the exit code
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -202,6 +203,18 @@ def test_without_jax_and_torch(folder, name):
     assert strictly(fine)
     assert strictly(findings)
     assert (rest, done.stdout.endswith("exit 1\n")) == ("", True)
+
+
+def test_reading_contracts_imports_nothing_that_it_does_not_use(folder):
+    """What starts slowly: other subcommands need these, or help and colours do."""
+    calls = [CASES[name].fine.split() for name in ("check", "diff", "schema")]
+    script = WITHOUT.format(frameworks=(), calls=calls) + "print(sorted(sys.modules))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
+    )
+    imported = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+    others = {"jinja2", "jsonschema", "rich", "ruamel", "jaxtyping", "asyncio", "unittest"}
+    assert (others | set(FRAMEWORKS)) & imported == set()
 
 
 def test_what_needs_jax_and_torch_says_so_where_they_are_not(folder):
