@@ -13,6 +13,7 @@ SUBCOMMANDS: tuple[str, ...] = (
     "check",
     "diff",
     "doctor",
+    "infer",
     "migrate",
     "plan",
     "schema",

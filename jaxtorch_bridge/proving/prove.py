@@ -41,6 +41,7 @@ class Proof:
         problems: Where contract and function differ.
         remarks: (subject, words) on what JAX will do.
         runs: How many calls ran for real.
+        suggestions: Constraints that would make problems go away.
         unseen: Why the function cannot be evaluated abstractly; empty if it can.
     """
 
@@ -48,6 +49,7 @@ class Proof:
     calls: int = 0
     problems: list[SpecProblem] = field(default_factory=list)
     remarks: list[tuple[str, str]] = field(default_factory=list)
+    suggestions: list[str] = field(default_factory=list)
     runs: int = 0
     unseen: str = ""
 
@@ -173,6 +175,7 @@ class _Prover:
         found = f"{outcome.reason} with {case.words(self._spec)}"
         least = self._least(base, name) if sizes[name] == 1 else None
         if least is not None:
+            self._proof.suggestions.append(f"{name} >= {least}")
             found += f". It works from {least} on: put `{name} >= {least}` under `constraints`"
         self._proof.add(problems.problem_at(self._spec, path, expected, found))
 

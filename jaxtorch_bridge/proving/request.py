@@ -132,7 +132,7 @@ def _static(spec: CallableSpec, texts: Iterable[str]) -> tuple[tuple[str, Value]
                 f"--static: expected NAME=VALUE with one of {listed(names)}"
                 f"{did_you_mean(name, names)}; got {quote(text)}"
             )
-        given[name] = _value(value)
+        given[name] = value_of(value)
         expected = spec.static[name].problem_with(given[name])
         if expected is not None:
             raise RequestError(f"--static {name}: expected {expected}; got {quote(value)}")
@@ -145,7 +145,7 @@ def _static(spec: CallableSpec, texts: Iterable[str]) -> tuple[tuple[str, Value]
     return tuple((name, given.get(name, defaults.get(name))) for name in spec.static)
 
 
-def _value(text: str) -> Value:
+def value_of(text: str) -> Value:
     """A value as YAML and as Python write it; anything else is a string."""
     words: Mapping[str, Value] = {"true": True, "false": False, "null": None, "none": None}
     if text.lower() in words:

@@ -53,7 +53,7 @@ def subject_of(spec: CallableSpec) -> Subject:
     Raises:
         NoSubject: It cannot be imported, is no function, or does not accept the contract.
     """
-    found = _imported(spec)
+    found = imported(spec)
     try:
         if isinstance(found, JaxCallable):
             function = found.torch
@@ -73,7 +73,12 @@ def subject_of(spec: CallableSpec) -> Subject:
     return Subject(spec, function, wrapped)
 
 
-def _imported(spec: CallableSpec) -> Any:
+def imported(spec: CallableSpec) -> Any:
+    """What stands where the contract's ``function`` leads.
+
+    Raises:
+        NoSubject: It cannot be imported, or is no function.
+    """
     assert spec.function is not None
     name, _, qualname = spec.function.partition(":")
     if name.partition(".")[0] in sys.stdlib_module_names:
