@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BridgeWarning, DifferentiationError
+from ..planner.explain import BACKEND_WORDS
 from ..planner.limits import not_acted_on
 from ..planner.signature import ArraySig
 from ..planning import Planned
@@ -52,7 +53,7 @@ def outline_of(
             "outputs": _outputs(planned),
             "found_by": plan.inference.words,
             "not_found_by": list(plan.inference.failures),
-            "backend": _backend(spec),
+            "backend": _backend(spec, planned),
             "derivatives": _derivatives(spec, planned),
             "batching": _batching(spec, op, batch),
             "sharding": shards,
@@ -80,10 +81,10 @@ def _outputs(planned: Planned) -> list[dict[str, Any]]:
     ]
 
 
-def _backend(spec: CallableSpec) -> dict[str, str]:
-    asked = spec.execution.backend
-    why = "as the contract says" if asked == "eager" else "the one there is"
-    return {"name": "eager", "why": why}
+def _backend(spec: CallableSpec, planned: Planned) -> dict[str, str]:
+    name = planned.plan.backend
+    asked = "as the contract leaves it open" if spec.execution.backend == "auto" else "as asked"
+    return {"name": name, "why": f"{BACKEND_WORDS[name]}; {asked}"}
 
 
 def _derivatives(spec: CallableSpec, planned: Planned) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import jax
 
-from ..errors import BatchingError, BridgeWarning, DifferentiationError, SpecProblem
+from ..errors import BatchingError, BridgeWarning, DifferentiationError, PlanningError, SpecProblem
 from ..planner.limits import not_acted_on
 from ..planning import Planned
 from ..spec.model import CallableSpec
@@ -44,7 +44,14 @@ def promises_of(subject: Subject, case: Case) -> Promises:
     with warnings.catch_warnings():
         # What a caller would be warned of is said here.
         warnings.simplefilter("ignore", BridgeWarning)
-        planned = plan_of(subject, case)
+        try:
+            planned = plan_of(subject, case)
+        except PlanningError as error:
+            expected = "a function that the backend can run"
+            text = str(error).splitlines()[0]
+            path = "execution.backend"
+            found.problems.append(problems.problem_at(subject.spec, path, expected, text))
+            return found
         _derivatives(subject.spec, planned, found)
         _batches(subject.spec, planned.op, found)
     found.remarks.append(("concurrency", str(planned.plan.concurrency)))

@@ -77,7 +77,13 @@ def prove(spec: CallableSpec, *, numeric: bool = False) -> Proof:
         except NoSubject as error:
             proof.problems += error.problems
             return proof
-        _Prover(subject, proof, numeric).run()
+        try:
+            _Prover(subject, proof, numeric).run()
+        except Exception as error:
+            # Whatever a function does, the other contracts are still to be looked at.
+            expected = "a function that can be compared with its contract"
+            found = problems.first_line(error)
+            proof.add(problems.problem_at(spec, "function", expected, found))
     return proof
 
 

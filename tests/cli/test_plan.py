@@ -59,7 +59,7 @@ def test_a_table(here, jaxtorch, name):
         "mask bool[3, 5], not differentiable",
         "static causal False",
         "sizes batch=4, seq=3, dim=2, keys=5",
-        "backend eager the one there is",
+        "backend eager the function's own code; as the contract leaves it open",
         "vmap torch_vmap a batch of 2: one call by torch.vmap",
         "sharding batch cut along mesh axis data: one call for each of 2 shards of 2",
         "concurrency parallel it closes over nothing that can change",

@@ -105,6 +105,25 @@ def test_claims(proof_of, code, more, place, expected, found):
     assert found in problem.found
 
 
+def test_a_backend_that_cannot_run_it(proof_of):
+    code = "def f(x):\n    return x + torch.rand_like(x)\n"
+    (problem,) = proof_of(code, ONE + "execution: {backend: compile}\n").problems
+    assert (problem.line, problem.path) == (9, "execution.backend")
+    assert "it draws random numbers" in problem.found
+
+
+def test_what_goes_wrong_in_comparing_is_a_finding(proof_of, monkeypatch):
+    from jaxtorch_bridge.proving import prove
+
+    def broken(*_):
+        raise KeyError("odd")
+
+    monkeypatch.setattr(prove, "promises_of", broken)
+    (problem,) = proof_of(SIN, ONE).problems
+    assert (problem.line, problem.path) == (4, "function")
+    assert problem.found.startswith("KeyError: 'odd'")
+
+
 def test_sharding(proof_of):
     contract = ONE + "sharding: {n: data}\n"
     assert words(proof_of(SIN, contract), "sharding") == [
