@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .errors import DifferentiationError as DifferentiationError
     from .errors import DtypeError as DtypeError
     from .errors import EscapeError as EscapeError
+    from .errors import ExportError as ExportError
     from .errors import ModuleError as ModuleError
     from .errors import MutationError as MutationError
     from .errors import OutputError as OutputError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .errors import SpecProblem as SpecProblem
     from .errors import TorchExecutionError as TorchExecutionError
     from .errors import TransferError as TransferError
+    from .exporting import ffi_target_names as ffi_target_names
     from .modules import JaxModule as JaxModule
     from .modules import from_module as from_module
     from .planner.plan import CallPlan as CallPlan
@@ -54,6 +56,7 @@ _ERRORS = (
     "DifferentiationError",
     "DtypeError",
     "EscapeError",
+    "ExportError",
     "ModuleError",
     "MutationError",
     "OutputError",
@@ -72,6 +75,7 @@ _HOME = {
     "JaxModule": "modules",
     "from_module": "modules",
     "CallPlan": "planner.plan",
+    "ffi_target_names": "exporting",
     "load_spec": "spec.load",
     "CallableSpec": "spec.model",
     "dtype_j2t": "transfer",

@@ -18,7 +18,9 @@ from ._compat.torch_internals import function_modes, is_any_autocast_enabled
 from .arguments import Leaves, quick_key, sort_leaves
 from .choices import ConcurrencyMode, VmapMethod
 from .entry import Entry
+from .exporting import remember
 from .planner.annotated import annotated_contract, refuse_other_annotations
+from .planner.build import version_of
 from .planner.explain import explain_plan
 from .planner.limits import not_acted_on, refuse_other_defaults, refuse_unsupported
 from .planner.options import NO_OPTIONS, Options
@@ -184,6 +186,7 @@ class JaxCallable(Generic[P, R]):
         plain = name or (spec.name if spec else name_of(function))
         self._label = plain + spec.label.removeprefix(spec.name) if spec else plain
         self._planner = Planner(function, spec, example, plain, self._label, options)
+        remember(self, plain, version_of(spec))
         self._state_key = self._planner.closure.key
         self._entries: dict[Any, Entry] = {}
         self._known: dict[Any, Entry] = {}

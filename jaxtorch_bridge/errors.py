@@ -119,6 +119,10 @@ class ShardingError(BridgeError, ValueError):
     """An array is sharded in a way that torch cannot be called on without a gather."""
 
 
+class ExportError(BridgeError, ValueError):
+    """A call that an exported program could not tell from another."""
+
+
 class ConcurrencyError(BridgeError, RuntimeError):
     """A torch function that cannot run on many devices at once in the way that was asked for."""
 

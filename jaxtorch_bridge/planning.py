@@ -19,13 +19,14 @@ from .arguments import Leaves, describe_arrays, is_array, static_values
 from .errors import BridgeError, BridgeWarning, PlanningError
 from .flat import FlatFunction
 from .jaxside import primitives, rules
-from .jaxside.targets import cpu_devices, register_targets
+from .jaxside.targets import cpu_devices, register_label
 from .planner.build import (
     CallFacts,
     contract_outputs,
     declared_outputs,
     plan_call,
     plan_inputs,
+    version_of,
 )
 from .planner.declared import check_declared, with_torch_dtypes
 from .planner.inference import How, Inference
@@ -161,7 +162,7 @@ class Planner:
     def _plan(
         self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool, whose: How
     ) -> tuple[Planned, list[torch.Tensor] | None]:
-        register_targets(native())
+        register_label(native(), f"{self.name}@{version_of(self._spec)}")
         share_threads(cpu_devices())
         facts = self._facts(call, shapes)
         inputs, sizes = plan_inputs(self._spec, facts)
@@ -189,7 +190,9 @@ class Planner:
         if options.outputs is not None:
             check_declared(self._label, options.outputs, inference.outputs, x64=facts.x64)
         with self.closure.locks:  # modules keep their own attributes meanwhile
-            code = code_digest(self.function, *call.leaves.template, state=observed.updated)
+            code, self.closure.stateful = code_digest(
+                self.function, *call.leaves.template, state=observed.updated
+            )
         facts = replace(facts, code=code)
         paths = _output_paths(inference)
         terms = terms_of(self._spec, self.options)

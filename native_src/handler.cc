@@ -397,22 +397,34 @@ std::string AskProcesses(const std::string& key, bool held, int64_t devices) {
   return "asking the other processes failed: " + TextOf(words.get());
 }
 
+// Name and version of the function that an op comes from: `name@version/digest...`.
+std::string LabelOf(const std::string& key) { return key.substr(0, key.find('/', key.find('@'))); }
+
 ffi::ErrorOr<std::unique_ptr<OpState>> InstantiateImpl(ffi::Dictionary attributes) {
   ffi::ErrorOr<std::string_view> key = attributes.get<std::string_view>("op");
   if (!key.has_value()) return ffi::Unexpected(key.error());
   const std::string text(*key);
   const ffi::ErrorOr<int64_t> devices = attributes.get<int64_t>("devices");
-  std::shared_ptr<Op> op = OpTable::Find(text);
+  const bool exported = attributes.get<int64_t>("exported").has_value();
+  if (exported && OpTable::HasDouble(text)) {
+    return ffi::Unexpected(ffi::Error(
+        ffi::ErrorCode::kFailedPrecondition,
+        "ExportError: this program was exported and calls the torch function `" + LabelOf(text) +
+            "`, but this process holds several that look alike (op key " + text +
+            "). Give each a name of its own, jax_callable(..., name=...), and export again."));
+  }
+  std::shared_ptr<Op> op = exported ? OpTable::FindAlike(text) : OpTable::Find(text);
   const std::string disagreement =
       AskProcesses(text, op != nullptr, devices.has_value() ? *devices : 1);
   if (op == nullptr) {
-    const std::string name = text.substr(0, text.find('/'));
+    const std::string name = LabelOf(text);
     return ffi::Unexpected(ffi::Error(
         ffi::ErrorCode::kNotFound,
         "OpNotRegisteredError: this program calls the torch function `" + name +
             "`, which this process does not hold (op key " + text +
-            "). Import the module that defines it and call it once with arguments of these "
-            "shapes, or keep the decorated function alive as long as the program."));
+            "). Import the module that defines it, in the version that the program was made with, "
+            "and call it once with arguments of these shapes (for a gradient or a batch: take "
+            "that once), or keep the decorated function alive as long as the program."));
   }
   if (!disagreement.empty()) {
     return ffi::Unexpected(ffi::Error(ffi::ErrorCode::kFailedPrecondition, disagreement));

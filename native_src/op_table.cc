@@ -18,6 +18,18 @@ Table& TheTable() {
   return *table;
 }
 
+// `a@1/0123456789abcdef~2/vjp~3` -> `a@1/0123456789abcdef/vjp`; a name may hold anything itself.
+std::string WithoutNumbers(const std::string& key) {
+  const size_t digest = std::min(key.find('/', key.find('@')), key.size());
+  std::string result = key.substr(0, digest);
+  bool number = false;
+  for (size_t i = digest; i < key.size(); ++i) {
+    number = key[i] == '~' || (number && key[i] >= '0' && key[i] <= '9');
+    if (!number) result += key[i];
+  }
+  return result;
+}
+
 }  // namespace
 
 Op::~Op() {
@@ -62,6 +74,24 @@ std::vector<std::string> OpTable::Keys() {
   }
   std::sort(keys.begin(), keys.end());
   return keys;
+}
+
+std::shared_ptr<Op> OpTable::FindAlike(const std::string& key) {
+  if (std::shared_ptr<Op> found = Find(key)) return found;
+  for (const std::string& one : Keys()) {
+    if (one.find('~') != std::string::npos && WithoutNumbers(one) == key) return Find(one);
+  }
+  return nullptr;
+}
+
+bool OpTable::HasDouble(const std::string& key) {
+  // `name@version/` and 16 digits; what follows is the number or says what was derived.
+  const size_t digest = key.find('/', key.find('@'));
+  if (digest == std::string::npos) return false;
+  const std::string numbered = key.substr(0, digest + 17) + "#";
+  const std::vector<std::string> keys = Keys();
+  auto found = std::lower_bound(keys.begin(), keys.end(), numbered);
+  return found != keys.end() && found->compare(0, numbered.size(), numbered) == 0;
 }
 
 void OpTable::Forget(const std::string& key) {

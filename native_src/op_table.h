@@ -47,6 +47,10 @@ class OpTable {
   static std::shared_ptr<Op> Insert(const std::string& key);
   static std::shared_ptr<Op> Find(const std::string& key);
   static std::vector<std::string> Keys();
+  // The op with this key, or one that has it but for the numbers after `~`.
+  static std::shared_ptr<Op> FindAlike(const std::string& key);
+  // Whether live ops of several functions share the key of the function that `key` comes from.
+  static bool HasDouble(const std::string& key);
 
  private:
   friend struct Op;

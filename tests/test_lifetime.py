@@ -105,15 +105,17 @@ import jax, jax.numpy as jnp, torch
 from jax import export
 from jaxtorch_bridge import jax_callable
 f = jax_callable(lambda x: x * 2, name="exported")
-allowed = [export.DisabledSafetyCheck.custom_call("jaxtorch_bridge.call")]
+from jaxtorch_bridge import ffi_target_names
+allowed = [export.DisabledSafetyCheck.custom_call(name) for name in ffi_target_names()]
 e = export.export(jax.jit(f), disabled_checks=allowed)(jnp.ones(3))
 open(PATH, "wb").write(e.serialize())
 """
     load = """
 import jax, jax.numpy as jnp
 from jax import export
-from jaxtorch_bridge import jax_callable
-jax_callable(lambda x: x)(jnp.ones(2))
+from jaxtorch_bridge import ffi_target_names, jax_callable
+f = jax_callable(lambda x: x * 2, name="exported")  # not planned
+assert ffi_target_names() == ("jaxtorch_bridge.call", "jaxtorch_bridge.call:exported@0")
 print(export.deserialize(open(PATH, "rb").read()).call(jnp.ones(3)))
 """
     path = f"PATH = {str(tmp_path / 'program')!r}\n"

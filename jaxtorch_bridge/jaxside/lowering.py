@@ -17,24 +17,39 @@ from .._compat.jax_internals import (
     keep_alive_with,
     watch_sharding,
 )
+from ..planner.keys import double_error, exported_key, label_of_key
 from ..planner.sharding import refuse_export, refuse_parts
 from .ops import OpLike
-from .targets import CALL_TARGET
+from .targets import CALL_TARGET, export_target
 
 
 def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     """The custom call of one op. Its attribute ``op`` is the key in the native table.
 
     The handle travels with the lowered program until an executable holds the op itself. A
-    program for several devices says for how many: see `processes`.
+    program for several devices says for how many: see `processes`. One that is exported calls a
+    target of the function's own name.
+
+    Raises:
+        ExportError: The key of an exported call could mean another function as well.
     """
     keep_alive_with(context, op.handle)
     if cuts_are_left_to_xla(context):
         _watch_operands(context, operands, op)
-    lower = jax.ffi.ffi_lowering(CALL_TARGET, has_side_effect=False)
+    target, key, extra = CALL_TARGET, op.key, {}
+    if is_exported(context):
+        if op.has_double:
+            raise op.refused(double_error(op.label))
+        # In a run of many processes all of them must get as far as the handler, which asks the
+        # others; XLA itself refuses a target that it does not know.
+        if jax.process_count() == 1:
+            target = export_target(label_of_key(key))
+        key, extra["exported"] = exported_key(key), np.int64(1)
     devices = device_count_of(context)
-    spread = {"devices": np.int64(devices)} if devices > 1 else {}
-    return lower(context, *operands, op=op.key, **spread)
+    if devices > 1:
+        extra["devices"] = np.int64(devices)
+    lower = jax.ffi.ffi_lowering(target, has_side_effect=False)
+    return lower(context, *operands, op=key, **extra)
 
 
 def _watch_operands(context: Any, operands: Sequence[Any], op: OpLike) -> None:

@@ -78,6 +78,10 @@ class OpLike(Protocol):
         """Whether it may draw random numbers, so that another run gives other results."""
 
     @property
+    def has_double(self) -> bool:
+        """Whether its key could mean another function where only the code is known."""
+
+    @property
     def keeper(self) -> dict[Any, Any] | None:
         """Where compiled forms are kept."""
 

@@ -130,7 +130,7 @@ class Agreement:
 
 def _without_number(key: str) -> str:
     """Live ops that look alike are numbered in the order in which each process made them."""
-    return re.sub(r"#\d+", "", key)
+    return re.sub(r"[#~]\d+", "", key)
 
 
 def _escaped(key: str) -> str:

@@ -13,6 +13,23 @@ CALL_TARGET = "jaxtorch_bridge.call"
 _STATE_TYPE = "jaxtorch_bridge.OpState"
 
 
+def export_target(label: str) -> str:
+    """The target of a function's calls in exported programs.
+
+    It holds name and version, so that XLA's own error says them in a process that has neither
+    the function nor this library.
+    """
+    return f"{CALL_TARGET}:{label}"
+
+
+@functools.cache
+def register_label(native: ModuleType, label: str) -> None:
+    """Tell XLA of the target that programs which were exported call ``label`` by."""
+    register_targets(native)
+    for platform in _platforms():
+        _register_target(native, export_target(label), platform)
+
+
 @functools.cache
 def register_targets(native: ModuleType) -> None:
     """Tell XLA of the handler, once a process, on every platform that is there.
@@ -20,17 +37,21 @@ def register_targets(native: ModuleType) -> None:
     Backends must exist first: JAX replays registrations made earlier in an order (handlers
     before types) that XLA refuses.
     """
-    platforms = {device.platform for device in jax.devices()}
-    jax.devices("cpu")
+    platforms = _platforms()
     native.set_agreement(agreement_of_this_run())
-    _register(native, "cpu")
-    if platforms & {"gpu", "cuda"}:
-        _register(native, "CUDA")
+    for platform in platforms:
+        jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(), platform=platform)
+        _register_target(native, CALL_TARGET, platform)
 
 
-def _register(native: ModuleType, platform: str) -> None:
-    jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(), platform=platform)
-    jax.ffi.register_ffi_target(CALL_TARGET, native.handlers(platform), platform=platform)
+def _platforms() -> tuple[str, ...]:
+    found = {device.platform for device in jax.devices()}
+    jax.devices("cpu")
+    return ("cpu", "CUDA") if found & {"gpu", "cuda"} else ("cpu",)
+
+
+def _register_target(native: ModuleType, target: str, platform: str) -> None:
+    jax.ffi.register_ffi_target(target, native.handlers(platform), platform=platform)
 
 
 def cpu_devices() -> int:

@@ -142,7 +142,7 @@ def plan_call(
     )
     return CallPlan(
         name=facts.name,
-        version=(spec.label.partition("@")[2] if spec else "") or "0",
+        version=version_of(spec),
         code=facts.code,
         inputs=inputs,
         static=facts.static,
@@ -157,6 +157,11 @@ def plan_call(
         concurrency=concurrency,
         backend="eager" if backend == "auto" else backend,
     )
+
+
+def version_of(spec: CallableSpec | None) -> str:
+    """The version in op keys; ``0`` without a contract that has one."""
+    return (spec.label.partition("@")[2] if spec else "") or "0"
 
 
 def declared_outputs(

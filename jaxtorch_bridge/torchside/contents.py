@@ -12,6 +12,9 @@ import torch
 
 from .._compat.torch_internals import is_fake
 
+# For tensors that hold no numbers, or none that can be read.
+UNSEEN = "unseen"
+
 _known: dict[int, tuple[weakref.ref[Any], int, str]] = {}
 _lock = threading.Lock()
 
@@ -40,12 +43,12 @@ def content_of(array: Any) -> str:
 
 def _content_of_tensor(tensor: torch.Tensor) -> str:
     if is_fake(tensor) or tensor.layout is not torch.strided or tensor.is_quantized:
-        return "unseen"
+        return UNSEEN
     try:
         plain = tensor.detach().cpu().contiguous()
         return _digest(plain.reshape(-1).view(torch.uint8).numpy())
     except (RuntimeError, TypeError, NotImplementedError):  # meta tensors and subclasses of theirs
-        return "unseen"
+        return UNSEEN
 
 
 def _digest(array: np.ndarray[Any, Any]) -> str:

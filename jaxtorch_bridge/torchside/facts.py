@@ -23,7 +23,7 @@ import torch
 
 from .._compat import torch_internals as compat
 from .code_facts import UNBOUND, facts_of_code, value_of_cell, values_read, written_cells
-from .contents import content_of
+from .contents import UNSEEN, content_of
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range)
 _TORCH_VALUES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -39,13 +39,19 @@ _NOT_OF_THE_SOURCE = frozenset(
         *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
         *("__annotate__", "__annotate_func__", "__annotations_cache__", "__firstlineno__"),
         *("__static_attributes__", "__parameters__", "__orig_bases__", "__type_params__"),
-        *("__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__signature__"),
+        *(
+            "__abstractmethods__",
+            "_abc_impl",
+            "__dataclass_fields__",
+            "__dataclass_params__",
+            "__signature__",
+        ),
     )
 )
 
 
-def facts_about(*values: Any, state: Iterable[torch.Tensor] = ()) -> list[str]:
-    """Everything that decides what the values do.
+def facts_about(*values: Any, state: Iterable[torch.Tensor] = ()) -> tuple[list[str], bool]:
+    """Everything that decides what the values do, and whether they have state beyond that.
 
     Args:
         values: Functions, modules, static values.
@@ -54,12 +60,13 @@ def facts_about(*values: Any, state: Iterable[torch.Tensor] = ()) -> list[str]:
     walk = _Walk({id(tensor) for tensor in state})
     for value in values:
         walk.add(value, 0)
-    return walk.facts
+    return walk.facts, walk.stateful
 
 
 class _Walk:
     def __init__(self, state: set[int]) -> None:
         self.facts: list[str] = []
+        self.stateful = False
         self._state = state
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # so that no id is used twice
@@ -88,7 +95,9 @@ class _Walk:
         self.facts.append(fact)
 
     def _text(self, value: Any) -> str:
-        return "\n".join(facts_about(value))
+        facts, stateful = facts_about(value)
+        self.stateful |= stateful
+        return "\n".join(facts)
 
     def _all(self, kind: str, values: Iterable[Any], depth: int) -> None:
         items = list(values)
@@ -133,7 +142,9 @@ class _Walk:
     def _tensor(self, tensor: torch.Tensor) -> None:
         facts = f"tensor {tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad}"
         is_state = tensor.requires_grad or id(tensor) in self._state
-        self._say(facts if is_state else f"{facts} {content_of(tensor)}")
+        content = "state" if is_state else content_of(tensor)
+        self.stateful |= content in ("state", UNSEEN)
+        self._say(f"{facts} {content}")
 
     def _function(self, function: types.FunctionType, depth: int) -> None:
         self._say(f"function {function.__module__} {_own_name(function)}")
@@ -161,8 +172,10 @@ class _Walk:
         own = dict(vars(module))
         for name, parameter in own.pop("_parameters", {}).items():
             self._say(f"parameter {name} {_shape_of(parameter)}")
+            self.stateful |= parameter is not None
         for name, buffer in own.pop("_buffers", {}).items():
             self._say(f"buffer {name} {_shape_of(buffer)}")
+            self.stateful |= buffer is not None
         children = own.pop("_modules", {})
         self._named("parts", children.items(), depth)
         hooks = {name for name in own if name.endswith("_hooks")}
@@ -192,6 +205,7 @@ class _Walk:
             self._say(f"{kind.__name__} {getattr(value, '__module__', '')} {value.__name__}")
         elif is_of_library(kind):
             self._say(f"object {kind.__module__} {kind.__qualname__}")
+            self.stateful = True  # for all that is known
             self._named("attributes", _plain_attributes(value), depth)
         else:
             self.add(kind, depth)

@@ -31,16 +31,16 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def code_digest(
     function: Callable[..., Any], *static: Any, state: Iterable[torch.Tensor] = ()
-) -> str:
-    """16 hex digits over what decides what a function does; no memory address enters it.
+) -> tuple[str, bool]:
+    """16 hex digits over what decides what a function does, and whether it has state beyond that.
 
-    Two functions with the same digest may still close over different objects (weights, say): the
-    op table keeps live ops apart by numbering equal keys.
+    No memory address enters the digest. Functions with equal ones may still close over different
+    state (weights, say): the op table keeps live ops apart by numbering equal keys.
 
     Args:
         function: The torch function.
         static: Values that it is called with.
         state: Tensors that it writes to, whose contents do not count.
     """
-    facts = facts_about(function, *static, state=state)
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+    facts, stateful = facts_about(function, *static, state=state)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16], stateful

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..dtypes import DTYPES
+from ..planner.keys import root_of_key
 from ..planner.signature import ArraySig
 from .context import InContext, TorchContext
 from .faults import Faults, recorded, translated
@@ -16,10 +17,14 @@ from .native import native
 
 if TYPE_CHECKING:
     from .batching import Batched, BatchedLinearized
+    from .closure import ClosureState
     from .linearize import Linearized
     from .program import Program
     from .pushforward import Pushforward
     from .source import Source
+
+
+_live: weakref.WeakValueDictionary[str, TorchOp] = weakref.WeakValueDictionary()
 
 
 class Keeper(dict[Any, Any]):
@@ -88,6 +93,7 @@ class TorchOp:
         in_context = InContext(run, context)
         self.key, self.handle = _register(
             key,
+            self.home.closure,
             run,
             in_context,
             faults,
@@ -97,6 +103,13 @@ class TorchOp:
             hold_storages,
             may_be_lazy,
         )
+        _live[self.key] = self
+
+    @property
+    def has_double(self) -> bool:
+        """Whether a live op of another function has the same key but for a number."""
+        root = root_of_key(self.key)
+        return any(key.startswith(f"{root}#") for key in native().op_keys())
 
     @property
     def home(self) -> Source:
@@ -207,6 +220,7 @@ class TorchOp:
 
 def _register(
     key: str,
+    owner: ClosureState,
     run: Callable[..., Any],
     in_context: Callable[..., Any],
     faults: Faults,
@@ -216,13 +230,21 @@ def _register(
     hold_storages: bool,
     may_be_lazy: bool,
 ) -> tuple[str, Any]:
-    """Add to the native table; live ops that look alike are told apart by a number."""
-    number = 1
+    """Add to the native table; live ops that look alike are told apart by a number.
+
+    It follows ``~`` where either will do for a program from elsewhere, as they belong to one
+    callable or have no state, and ``#`` where they may differ.
+    """
+    number, mark = 1, "#"
     while True:
-        name = key if number == 1 else f"{key}#{number}"
+        name = key if number == 1 else f"{key}{mark}{number}"
         handle = native().register_op(
             name, run, in_context, faults, dtypes, into, plain, hold_storages, may_be_lazy
         )
         if handle is not None:
             return name, handle
+        found = _live.get(name)
+        same = found is not None and found.home.closure is owner
+        if number == 1 and (same or not owner.stateful):
+            mark = "~"
         number += 1

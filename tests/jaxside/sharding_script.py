@@ -12,13 +12,12 @@ import torch
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxtorch_bridge import ShardingError, SpecMismatchError, jax_callable
+from jaxtorch_bridge import ShardingError, SpecMismatchError, ffi_target_names, jax_callable
 from jaxtorch_bridge.testing import check_sharding
 
 EXPLICIT = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
 AUTO = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 BOTH = (lambda f: f, jax.jit)
-CHECKS = [jax.export.DisabledSafetyCheck.custom_call("jaxtorch_bridge.call")]
 COLLECTIVE = re.compile(r"all-gather|all-to-all|collective-permute|all-reduce|reduce-scatter")
 
 CONTRACT = {
@@ -317,7 +316,8 @@ def auto_axes():
     close(jax.jit(per_device)(x), 2 * X)
     assert collectives(per_device, x) == set()
     # The check cannot travel with an exported program.
-    exported = functools.partial(jax.export.export, disabled_checks=CHECKS)
+    checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in ffi_target_names()]
+    exported = functools.partial(jax.export.export, disabled_checks=checks)
     refused(ShardingError, "cannot be exported for several devices", exported(jax.jit(plain)), x)
     assert exported(jax.jit(per_device))(x).nr_devices == 8
     # Manual over one axis, the other left to XLA.

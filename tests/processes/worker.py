@@ -21,12 +21,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxtorch_bridge import jax_callable, settings
+from jaxtorch_bridge import ffi_target_names, jax_callable, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE, STEPS = 16, 4
 STUCK_SECONDS = 100
-ALLOWED = [export.DisabledSafetyCheck.custom_call("jaxtorch_bridge.call")]
 
 
 # ---- Training: the same code for one process and for many ----------------------------------------
@@ -134,7 +133,9 @@ def missing(folder, rank, last):
         from functions import scaled_sine
 
         program = on_shards(mesh, scaled_sine)
-        exported = export.export(program, disabled_checks=ALLOWED)(x)
+        names = ffi_target_names()
+        allowed = [export.DisabledSafetyCheck.custom_call(name) for name in names]
+        exported = export.export(program, disabled_checks=allowed)(x)
         if rank == 0:
             path.write_bytes(exported.serialize())
     multihost_utils.sync_global_devices("written")

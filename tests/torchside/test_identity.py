@@ -9,7 +9,7 @@ import types
 import pytest
 import torch
 
-from jaxtorch_bridge.torchside.identity import code_digest
+from jaxtorch_bridge.torchside import identity
 
 SOURCE = """
 import collections, dataclasses, enum, functools, math, types
@@ -117,6 +117,10 @@ partial = functools.partial(f, mode="scaler")
 """
 
 
+def code_digest(function):
+    return identity.code_digest(function)[0]
+
+
 def load(source=SOURCE, name="identity_sample"):
     module = types.ModuleType(name)
     sys.modules[name] = module  # where dataclasses look names up
@@ -213,6 +217,18 @@ def test_weights_and_buffers_are_state_not_identity():
     assert code_digest(module.block) == before
     module.block.eval()
     assert code_digest(module.block) != before
+
+
+def test_functions_that_may_differ_where_their_digests_do_not():
+    module = load()
+    assert identity.code_digest(module.block)[1]
+    assert identity.code_digest(module.f)[1]  # reaches the block
+    assert not identity.code_digest(module.bound)[1]
+    assert not identity.code_digest(lambda x: x)[1]
+    weight = torch.ones(2)
+    assert not identity.code_digest(lambda x: x * weight)[1]
+    weight.requires_grad_()
+    assert identity.code_digest(lambda x: x * weight)[1]
 
 
 def test_hooks_count_but_not_their_numbers():
