@@ -126,8 +126,9 @@ def _files(paths: list[str]) -> list[str]:
 
 
 def _read(file: str) -> bytes:
-    with open(file, "rb") as stream:
-        return stream.read()
+    from ..spec.load import read_bytes
+
+    return read_bytes(file)
 
 
 def _load_all(paths: list[str]) -> list[CallableSpec]:

@@ -119,6 +119,13 @@ class Dumper(yaml.SafeDumper):
         return True
 
 
+def _quoted_where_needed(dumper: Dumper, text: str) -> yaml.Node:
+    # YAML 1.1 takes these for ends of lines, which it reads back as plain ones.
+    style = '"' if any(one in text for one in "\x85\u2028\u2029\r") else None
+    return dumper.represent_scalar(_TAG + "str", text, style=style)
+
+
+Dumper.add_representer(str, _quoted_where_needed)
 for _yaml_class in (*_loaders, Dumper):
     _yaml_class.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+0123456789."))
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..errors import SpecError, SpecProblem
+from .document import MOST_BYTES
 from .load import load_file
 
 SUFFIXES = (".yaml", ".yml")
@@ -40,8 +41,14 @@ def _below(folder: str) -> Iterator[str]:
         # Hidden folders hold environments and caches, not contracts of this codebase.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(parent, name)
+            path = os.path.join(parent, name)
+            # A pipe that stands there would be waited for. What is broken is said when it is read.
+            if name.endswith(SUFFIXES) and not name.startswith(".") and not _is_special(path):
+                yield path
+
+
+def _is_special(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def label_in(path: str) -> tuple[str, str] | None:
@@ -57,7 +64,7 @@ def label_in(path: str) -> tuple[str, str] | None:
 def _label_in(path: str, changed_ns: int, size_bytes: int) -> tuple[str, str] | None:
     try:
         with open(path, "rb") as stream:
-            found = _FIELD.findall(stream.read())
+            found = _FIELD.findall(stream.read(MOST_BYTES))
     except OSError:
         return None
     fields = {key.decode(): value.decode("utf-8", "replace") for key, _, value in found}

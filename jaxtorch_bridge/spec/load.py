@@ -17,7 +17,7 @@ from .formats import is_older, migrate, newer_format
 from .model import CallableSpec, Execution
 from .words import escaped, show
 
-__all__ = ["dump_spec", "load_file", "load_spec", "read_spec"]
+__all__ = ["dump_spec", "load_file", "load_spec", "read_bytes", "read_spec"]
 
 _FIELDS = tuple(info.alias or name for name, info in CallableSpec.model_fields.items())
 
@@ -84,6 +84,18 @@ def read_spec(raw: bytes, file: str) -> CallableSpec:
         SpecError: If it is not valid.
     """
     return _read_spec(lambda: raw, file)
+
+
+def read_bytes(file: str) -> bytes:
+    """The content of a contract file; of one that is too large no more than shows that.
+
+    Raises:
+        SpecError: If it cannot be read.
+    """
+    try:
+        return _read(file)
+    except DocumentError as error:
+        raise SpecError(file, (SpecProblem("", error.expected, error.found, file),)) from None
 
 
 def load_file(file: str) -> CallableSpec:

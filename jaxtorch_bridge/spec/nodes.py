@@ -81,8 +81,10 @@ def _read_node(value: object, path: Path, faults: list[Fault]) -> Node | None:
 def _is_tensor(value: Mapping[Any, object]) -> bool:
     if "dtype" in value:
         return True
-    # An array whose dtype was forgotten: say that, rather than complain about a group.
-    return "shape" in value and _TENSOR_FIELDS.issuperset(value) and _is_bare(value["shape"])
+    # An array whose dtype was forgotten or misspelt: say that, rather than complain about a group.
+    if "shape" not in value or not _is_bare(value["shape"]):
+        return False
+    return bool(value["shape"]) or _TENSOR_FIELDS.issuperset(value)
 
 
 def _is_bare(shape: object) -> bool:

@@ -8,7 +8,7 @@ from ..errors import SpecError, SpecProblem
 from .atomic import write_whole
 from .document import read_document
 from .formats import CURRENT_ID, is_older, migrate
-from .load import read_spec
+from .load import read_bytes, read_spec
 
 
 def rewrite(file: str, *, write: bool) -> str | None:
@@ -26,8 +26,7 @@ def rewrite(file: str, *, write: bool) -> str | None:
         OSError: If it cannot be read or written.
         ModuleNotFoundError: If ruamel.yaml is missing.
     """
-    with open(file, "rb") as stream:
-        raw = stream.read()
+    raw = read_bytes(file)
     # Also refuses what no contract may hold, before a second parser sees the text.
     spec = read_spec(raw, file)
     data = read_document(raw, file).data
