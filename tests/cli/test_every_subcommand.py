@@ -62,6 +62,7 @@ CASES = {
 WITH_FRAMEWORKS = {
     "check": "check good",
     "doctor": "doctor",
+    "infer": "infer lib.ops:f --example float32[3]",
     "plan": "plan good/f.yaml --shape n=2",
 }
 
