@@ -28,6 +28,7 @@ FAMILIES = (
     "sizes",
     "training",
     "derivatives",
+    "modules",
     "batching",
     "devices",
     "memory",

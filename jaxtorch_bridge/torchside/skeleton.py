@@ -92,6 +92,11 @@ class Skeleton:
                     # Buffers are read back from where the module's own code assigns them.
                     if place is part._buffers or slot.index not in homes:
                         homes[slot.index] = (place, key)
+                    if place is part._parameters and not hasattr(type(part), key):
+                        # As an attribute of its own it is found at once. Module looks in its
+                        # tables last, in Python code, which costs more than all of this.
+                        self._places.append((vars(part), key, slot.index))
+                        self._empty.append((vars(part), key, slot))
         self._homes = homes
 
     def fill(self, tensors: Sequence[torch.Tensor]) -> None:
