@@ -7,7 +7,8 @@ so that calls on several threads do not meet.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Collection, Iterator, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,28 +82,28 @@ class Skeleton:
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
         self.parts = list(module.named_modules())
-        self._places: list[tuple[Any, Any, int]] = []
-        self._empty: list[tuple[Any, Any, Slot]] = []
+        places: _Places = []
         homes: dict[int, tuple[Any, Any]] = {}
         for _, part in self.parts:
             for _, container, depth in list(_containers(part)):
                 for place, key, slot in _put_slots(container, _is_slot, depth):
-                    self._places.append((place, key, slot.index))
-                    self._empty.append((place, key, slot))
+                    places.append((place, key, slot))
                     # Buffers are read back from where the module's own code assigns them.
                     if place is part._buffers or slot.index not in homes:
                         homes[slot.index] = (place, key)
                     if place is part._parameters and not hasattr(type(part), key):
                         # As an attribute of its own it is found at once. Module looks in its
                         # tables last, in Python code, which costs more than all of this.
-                        self._places.append((vars(part), key, slot.index))
-                        self._empty.append((vars(part), key, slot))
+                        places.append((vars(part), key, slot))
         self._homes = homes
+        self._containers = [container for container, _, _ in places]
+        self._keys = [key for _, key, _ in places]
+        self._slots = [slot for _, _, slot in places]
+        self._indices = [slot.index for slot in self._slots]
 
     def fill(self, tensors: Sequence[torch.Tensor]) -> None:
         """Put in the tensors, by their indices."""
-        for container, key, index in self._places:
-            container[key] = tensors[index]
+        self._put(map(tensors.__getitem__, self._indices))
 
     def read(self, index: int) -> Any:
         """What is there now for one index: the tensor, or what the module put in its place."""
@@ -111,8 +112,11 @@ class Skeleton:
 
     def empty(self) -> None:
         """Take the tensors out again."""
-        for container, key, slot in self._empty:
-            container[key] = slot
+        self._put(self._slots)
+
+    def _put(self, values: Iterable[Any]) -> None:
+        # A loop without Python code: this is what every parameter costs in every call.
+        collections.deque(map(operator.setitem, self._containers, self._keys, values), maxlen=0)
 
     def picture(self, only: Collection[tuple[str, str]] | None = None) -> list[Picture]:
         """Shallow copies of what the parts' containers hold.
