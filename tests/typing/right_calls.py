@@ -3,6 +3,7 @@
 from typing import assert_type
 
 from jax import Array
+from mylib.choices import choices
 from mylib.clashes import float as rated
 from mylib.models import Encoder, scale, split, states, step
 from mylib.ops import attention, not_in_a_contract, shapes
@@ -29,6 +30,15 @@ def several_outputs(x: Array, t: Tensor) -> None:
     assert_type(scale(x)["count"], Array)
     assert_type(scale(t)["scaled"], Tensor)
     assert_type(shapes(x, x, x, x, x, x, x, flag=False, mode="sum", rate=1)[2], Array)
+
+
+def typed_static_arguments(x: Array, t: Tensor) -> None:
+    choices(x, x, table={"codes": x, "weights": x}, eps=1, anything=object(), mode="sum")
+    z, codes = choices(
+        t, t, table={"codes": t, "weights": t}, eps=0.5, anything=None, dim=-1, axes=[1], level=1
+    )
+    assert_type(z, Tensor)
+    assert_type(codes, Tensor)
 
 
 def trees(x: Array, t: Tensor) -> None:

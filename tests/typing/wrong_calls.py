@@ -6,9 +6,10 @@ without the `report` that each begins with.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnusedVariable=false
 
-from typing import assert_type
+from typing import Any, assert_type
 
 from jax import Array
+from mylib.choices import choices
 from mylib.models import Encoder, scale, split, step
 from mylib.ops import attention, shapes
 from mylib.optional import constants, late, noise
@@ -37,6 +38,12 @@ def static_arguments(x: Array) -> None:
     attention(x, x, x, causal="yes")  # wrong: call-overload | ArgumentType CallIssue
     shapes(x, x, x, x, x, x, x, count=0.5)  # wrong: call-overload | ArgumentType CallIssue
     constants(count="3")  # wrong: arg-type | ArgumentType
+
+
+def typed_static_arguments(x: Array, t: Any, m: str) -> None:
+    choices(x, x, table=t, anything=1)  # wrong: call-overload | CallIssue
+    choices(x, x, table=t, anything=1, eps="1")  # wrong: call-overload | ArgumentType CallIssue
+    choices(x, x, table=t, eps=1, mode=m, **t)  # wrong: call-overload | ArgumentType CallIssue
 
 
 def trees(x: Array, t: Tensor) -> None:
