@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .errors import MutationError as MutationError
     from .errors import OutputError as OutputError
     from .errors import PlanningError as PlanningError
+    from .errors import RandomnessError as RandomnessError
     from .errors import ShardingError as ShardingError
     from .errors import SpecError as SpecError
     from .errors import SpecMismatchError as SpecMismatchError
@@ -61,6 +62,7 @@ _ERRORS = (
     "MutationError",
     "OutputError",
     "PlanningError",
+    "RandomnessError",
     "ShardingError",
     "SpecError",
     "SpecMismatchError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from .trees import Structure
 
 # Stands for an array among the hashable leaves of a call's signature.
 ARRAY = "<array>"
+# Marks the signature of a call that has a random key.
+KEYED = "<keyed>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Leaves:
         key: Hashable: structure, and each leaf as `ARRAY` or (type, value).
         tensors: Number of torch tensors; then nothing else is filled in.
         traced: Whether any array is a tracer.
+        keyed: Whether a random key stands behind the arrays, which has no position.
     """
 
     structure: Structure
@@ -42,6 +45,13 @@ class Leaves:
     key: tuple[Any, ...]
     tensors: int
     traced: bool
+    keyed: bool = False
+
+    def with_key(self, key: Any) -> Leaves:
+        """The same call with a random key."""
+        traced = self.traced or isinstance(key, jax.core.Tracer)
+        arrays = [*self.arrays, key]
+        return replace(self, arrays=arrays, key=(*self.key, KEYED), traced=traced, keyed=True)
 
 
 def quick_key(

@@ -10,3 +10,4 @@ VmapMethod = Literal[
 ConcurrencyMode = Literal["parallel", "locked", "replicated"]
 Backend = Literal["eager", "compile", "aot", "auto"]
 OutputsMode = Literal["in_place", "copy", "auto"]
+RandomMode = Literal["none", "key"]

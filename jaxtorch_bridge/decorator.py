@@ -15,10 +15,11 @@ import torch
 
 from ._compat.jax_internals import ArrayImpl
 from ._compat.torch_internals import function_modes, is_any_autocast_enabled
-from .arguments import Leaves, quick_key, sort_leaves
-from .choices import ConcurrencyMode, VmapMethod
+from .arguments import KEYED, Leaves, quick_key, sort_leaves
+from .choices import ConcurrencyMode, RandomMode, VmapMethod
 from .entry import Entry
 from .exporting import remember
+from .keys import KEYWORD, check_key, key_for_tensors, key_use, missing_key
 from .planner.annotated import annotated_contract, refuse_other_annotations
 from .planner.build import version_of
 from .planner.explain import explain_plan
@@ -51,6 +52,7 @@ def jax_callable(
     vmap_method: VmapMethod | None = None,
     verify: bool | None = None,
     concurrency: ConcurrencyMode | None = None,
+    random: RandomMode | None = None,
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -64,6 +66,7 @@ def jax_callable(
     vmap_method: VmapMethod | None = None,
     verify: bool | None = None,
     concurrency: ConcurrencyMode | None = None,
+    random: RandomMode | None = None,
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -76,6 +79,7 @@ def jax_callable(
     vmap_method: VmapMethod | None = None,
     verify: bool | None = None,
     concurrency: ConcurrencyMode | None = None,
+    random: RandomMode | None = None,
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 
@@ -105,6 +109,9 @@ def jax_callable(
             ``parallel`` (at the same time), ``locked`` (one at a time) or ``replicated`` (each on
             structures of its own with the same parameters). Default: the contract's, or the best
             that is safe.
+        random: ``key``: every call takes a JAX random key as ``rng=``, from which torch's
+            generators are seeded for the call. Default: the contract's; without a contract a
+            call may take one.
 
     Returns:
         The JAX function. ``.torch`` is the original, ``.spec`` the contract, ``.plan(*args)``
@@ -126,6 +133,7 @@ def jax_callable(
             vmap_method=vmap_method,
             verify=verify,
             concurrency=concurrency,
+            random=random,
         )
     if not callable(function):
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
@@ -134,7 +142,7 @@ def jax_callable(
             f"jax_callable: expected nondiff as a sequence of paths, got {nondiff!r}; write "
             f"nondiff=({nondiff!r},)."
         )
-    options = Options(tuple(nondiff), vmap_method, verify, concurrency)
+    options = Options(tuple(nondiff), vmap_method, verify, concurrency, random=random)
     options.refuse_invalid()
     contract = None
     if spec is not None:
@@ -188,6 +196,7 @@ class JaxCallable(Generic[P, R]):
         self._planner = Planner(function, spec, example, plain, self._label, options)
         remember(self, plain, version_of(spec))
         self._state_key = self._planner.closure.key
+        self._key_use = key_use(function, spec, options, self._label)
         self._entries: dict[Any, Entry] = {}
         self._known: dict[Any, Entry] = {}
         self._lock = threading.RLock()
@@ -200,6 +209,8 @@ class JaxCallable(Generic[P, R]):
             SpecMismatchError: The call does not fit the contract.
             TorchExecutionError: The torch function failed (its exception is the cause).
         """
+        if KEYWORD in kwargs and self._key_use != "no":
+            return self._keyed_call(args, kwargs)  # type: ignore[no-any-return]
         if is_any_autocast_enabled() or function_modes():
             return self._sorted_call(args, kwargs, None)  # type: ignore[no-any-return]
         # The common ways of calling are looked up before anything is taken apart: an eager
@@ -249,7 +260,8 @@ class JaxCallable(Generic[P, R]):
         self, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[tuple[str | None, ...], ...]:
         """For each array of a call, flat, what the contract calls each dimension, or None."""
-        leaves = sort_leaves(self._label, args, kwargs)
+        named = {name: value for name, value in kwargs.items() if name != KEYWORD}
+        leaves = sort_leaves(self._label, args, kwargs if self._key_use == "no" else named)
         return self._entry(leaves).dimension_names(leaves.arrays)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -288,11 +300,47 @@ class JaxCallable(Generic[P, R]):
     def __repr__(self) -> str:
         return f"jax_callable({self._label})"
 
-    def _sorted_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any) -> Any:
+    def _keyed_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call with a random key, which is no argument of the torch function."""
+        rng = kwargs.pop(KEYWORD)
+        if rng is None:
+            return self._sorted_call(args, kwargs, None)
+        plain = isinstance(rng, jax.Array) and not isinstance(rng, jax.core.Tracer)
+        if not plain or is_any_autocast_enabled() or function_modes():
+            return self._sorted_call(args, kwargs, None, rng)
+        quick = quick_key(args, kwargs)
+        if quick is None:
+            return self._sorted_call(args, kwargs, None, rng)
+        surroundings = (torch.is_grad_enabled(), torch.get_default_dtype(), self._state_key())
+        known = (KEYED, quick[0], surroundings)
+        entry = self._known.get(known)
+        if entry is None:
+            return self._sorted_call(args, kwargs, known, rng)
+        return entry.run([*quick[1], rng])
+
+    def _with_key(self, leaves: Leaves, rng: Any) -> Leaves:
+        """The call with its random key.
+
+        Raises:
+            ArgumentError: It needs one, or what was passed is none.
+        """
+        if rng is not None:
+            check_key(self._label, rng)
+            return leaves.with_key(rng)
+        if self._key_use == "must":
+            raise missing_key(self._label)
+        return leaves
+
+    def _sorted_call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any, rng: Any = None
+    ) -> Any:
         """A call whose leaves have to be looked at; remembered under ``key`` if there is one."""
         leaves = sort_leaves(self._label, args, kwargs)
         if leaves.tensors:
+            if rng is not None:
+                raise key_for_tensors(self._label)
             return self.torch(*args, **kwargs)
+        leaves = self._with_key(leaves, rng)
         for leaf in leaves.template:
             if isinstance(leaf, torch.nn.Module):
                 self._planner.closure.watch(leaf)
@@ -315,13 +363,15 @@ class JaxCallable(Generic[P, R]):
     def _placed(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Planned, Placement | None]:
-        leaves = sort_leaves(self._label, args, kwargs)
+        rng = None if self._key_use == "no" else kwargs.pop(KEYWORD, None)
+        leaves = self._with_key(sort_leaves(self._label, args, kwargs), rng)
         concrete = not any(isinstance(array, jax.ShapeDtypeStruct) for array in leaves.arrays)
         entry = self._entry(leaves)
-        placement = entry.placement(leaves.arrays)
+        arrays = entry.operands(leaves.arrays)
+        placement = entry.placement(arrays)
         if placement is not None:
-            return entry.planned_for_shard(leaves.arrays, placement), placement
-        return entry.planned(leaves.arrays, concrete=concrete), None
+            return entry.planned_for_shard(arrays, placement), placement
+        return entry.planned(arrays, concrete=concrete), None
 
 
 class _BoundMethods(dict[int, Any]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ from .arguments import Leaves
 from .errors import SpecMismatchError
 from .flat import FlatFunction
 from .jaxside.sharding import call_per_shard, layouts_of, mesh_axes_of
-from .planner.sharding import Placement, is_whole
+from .keys import key_data
+from .planner.sharding import Placement, is_whole, refuse_random_shards
 from .planning import Call, ConcreteRunNeeded, Planned, Planner, Shapes, x64_enabled
 from .torchside import faults
 from .torchside.context import current_context
@@ -26,7 +28,7 @@ class Entry:
 
     def __init__(self, planner: Planner, leaves: Leaves) -> None:
         # Only the form of the call is kept, not the arrays of whoever came first.
-        form = Leaves(leaves.structure, leaves.template, leaves.positions, [], leaves.key, 0, False)
+        form = replace(leaves, arrays=[], tensors=0, traced=False)
         self._planner = planner
         self._call = Call(FlatFunction(planner.function, form), form, current_context())
         self._plans: dict[Any, Planned] = {}
@@ -46,6 +48,8 @@ class Entry:
             for array in arrays:
                 if type(array) is ArrayImpl:
                     wait_for(array)
+                elif isinstance(array, jax.Array):  # a typed random key
+                    array.block_until_ready()
         try:
             results = self._jitted(*arrays)
         except ConcreteRunNeeded:
@@ -60,7 +64,7 @@ class Entry:
 
     def trace(self, arrays: Sequence[Any]) -> Any:
         """A call under a JAX transformation."""
-        arrays = [_as_jax(array) for array in arrays]
+        arrays = [_as_jax(array) for array in self.operands(arrays)]
         placement = self.placement(arrays)
         if placement is not None:
             planned, results = self._per_shard(arrays, placement)
@@ -70,7 +74,17 @@ class Entry:
 
     def dimension_names(self, arrays: Sequence[Any]) -> tuple[tuple[str | None, ...], ...]:
         """For each array, what the contract calls each dimension, or None."""
-        return self._planner.dimension_names(self._call, _shapes(arrays))
+        return self._planner.dimension_names(self._call, _shapes(self.operands(arrays)))
+
+    def operands(self, arrays: Sequence[Any]) -> Sequence[Any]:
+        """What the op takes: the words of a random key in place of the key.
+
+        Raises:
+            ArgumentError: What was passed as a key is none.
+        """
+        if not self._call.leaves.keyed:
+            return arrays
+        return [*arrays[:-1], key_data(self._planner.label, arrays[-1])]
 
     def placement(self, arrays: Sequence[Any]) -> Placement | None:
         """How a call is cut into shards; None if every array is whole.
@@ -90,13 +104,17 @@ class Entry:
         Raises:
             SpecMismatchError: A constraint holds for whole arrays, but not for shards: torch sees
                 no more than these.
+            ShardingError: Shards would draw from one random key.
         """
+        whole = _shapes(arrays)
         shapes = tuple(
             (shape, dtype)
-            for shape, (_, dtype) in zip(placement.shapes, _shapes(arrays), strict=True)
+            for shape, (_, dtype) in zip(placement.shapes, self._call.of_arrays(whole), strict=True)
         )
+        if self._call.leaves.keyed:
+            shapes = (*shapes, whole[-1])
         try:
-            return self._planned_for(shapes, None)
+            planned = self._planned_for(shapes, None)
         except SpecMismatchError as error:
             words = f"{error} These are the sizes of one shard: {'; '.join(placement.words)}."
             raise SpecMismatchError(
@@ -105,17 +123,21 @@ class Entry:
                 argument=error.argument,
                 sizes=error.sizes,
             ) from None
+        if planned.plan.random_key is not None and planned.plan.may_draw:
+            raise refuse_random_shards(self._planner.label)
+        return planned
 
     def _per_shard(
         self, arrays: Sequence[Any], placement: Placement
     ) -> tuple[Planned, Sequence[Any]]:
         planned = self.planned_for_shard(arrays, placement)
         outputs = self._planner.place_outputs(placement, planned.plan)
+        inputs = [*placement.inputs, *([(None,)] if self._call.leaves.keyed else [])]
         return planned, call_per_shard(
             placement.label,
             lambda *shards: planned.call(shards),
             arrays,
-            placement.inputs,
+            inputs,
             outputs,
         )
 
@@ -142,6 +164,7 @@ class Entry:
 
     def _results(self, *arrays: Any) -> Any:
         """Traced by the eager call's own jit."""
+        arrays = tuple(self.operands(arrays))
         placement = self.placement(arrays)
         if placement is not None:
             return self._boxed(*self._per_shard(arrays, placement))
@@ -165,7 +188,7 @@ class Entry:
         """Plan by running on the caller's own arguments, and give back what came out."""
         # A call on constants may stand inside somebody's jit; it is run here and now all the same.
         with jax.ensure_compile_time_eval(), self._lock:
-            arrays = [_as_jax(array) for array in arrays]
+            arrays = [_as_jax(array) for array in self.operands(arrays)]
             shapes = _shapes(arrays)
             planned, results = self._planner.plan_by_running(self._call, shapes, arrays)
             self._plans[shapes, x64_enabled()] = planned

@@ -115,6 +115,10 @@ class BatchingError(BridgeError, ValueError):
     """A function does not work on whole batches, though it was said to."""
 
 
+class RandomnessError(BridgeError, ValueError):
+    """A function that takes a random key draws random numbers that the key does not decide."""
+
+
 class ShardingError(BridgeError, ValueError):
     """An array is sharded in a way that torch cannot be called on without a gather."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +13,11 @@ import torch
 
 from . import trees
 from ._compat.jax_internals import hold_weakly
-from ._compat.torch_internals import looks_at_values
-from .arguments import Leaves, describe_arrays, is_array, static_values
-from .errors import BridgeError, BridgeWarning, PlanningError
+from .arguments import Leaves, describe_arrays, static_values
 from .flat import FlatFunction
 from .jaxside import primitives, rules
 from .jaxside.targets import cpu_devices, register_label
+from .keys import key_sig
 from .planner.build import (
     CallFacts,
     contract_outputs,
@@ -34,22 +32,22 @@ from .planner.nondiff import mark_nondiff
 from .planner.options import Options
 from .planner.plan import CallPlan
 from .planner.sharding import Layout, Placement, dimension_names, place_inputs, place_outputs
-from .planner.signature import ArraySig, OutputMeta
+from .planner.signature import OutputMeta
 from .sharing import Sharing
-from .surroundings import caller_level
 from .terms import terms_of
-from .torchside import faults
 from .torchside.batching import BatchedLinearized
 from .torchside.build import build_op
 from .torchside.closure import ClosureState
 from .torchside.context import TorchContext
 from .torchside.identity import code_digest
-from .torchside.infer import Attempt, infer_abstractly, infer_by_running
+from .torchside.infer import Attempt, infer_abstractly
 from .torchside.linearize import Linearized
 from .torchside.native import native
 from .torchside.op import Keeper, TorchOp
 from .torchside.threads import share_threads
-from .transfer import j2t, t2j
+from .torchside.undeclared import refuse_other_generators, warn_undeclared
+from .transfer import t2j
+from .trials import Trials
 
 if TYPE_CHECKING:
     from .spec.model import CallableSpec
@@ -60,6 +58,7 @@ hold_weakly(TorchOp)
 hold_weakly(Linearized)
 hold_weakly(BatchedLinearized)
 
+T = TypeVar("T")
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
 
 
@@ -102,6 +101,10 @@ class Call:
     leaves: Leaves
     context: TorchContext
 
+    def of_arrays(self, items: Sequence[T]) -> Sequence[T]:
+        """What belongs to the arrays, of one item for each operand: without the random key."""
+        return items[:-1] if self.leaves.keyed else items
+
 
 class Planner:
     """Plans the calls of one torch function."""
@@ -119,10 +122,10 @@ class Planner:
         self.closure = ClosureState(function)
         self._spec = spec
         self.example = None if example is None else tuple(example)
+        self._trials = Trials(label, self.example, self.closure)
         self.name = name
         self.options = options
-        self._label = label
-        self._warned: set[How] = set()
+        self.label = label
         self._notices: set[str] = set()
         asked = options.concurrency or (spec.concurrency if spec else None)
         self._sharing = Sharing(function, self.closure, asked, label)
@@ -166,13 +169,13 @@ class Planner:
         share_threads(cpu_devices())
         facts = self._facts(call, shapes)
         inputs, sizes = plan_inputs(self._spec, facts)
-        inputs = mark_nondiff(self._label, inputs, self.options.nondiff)
+        inputs = mark_nondiff(self.label, inputs, self.options.nondiff)
         options = self.options.declared
         inputs = with_torch_dtypes(inputs, options.torch_dtypes, x64=facts.x64)
         device = self._device(values)
         with call.context.scope():
             inference, observed, attempts = infer_abstractly(
-                call.function, inputs, device, self._label, self.closure, call.leaves.template
+                call.function, inputs, device, self.label, self.closure, call.leaves.template
             )
         leaves = None
         if inference is None:
@@ -182,18 +185,28 @@ class Planner:
             elif options.outputs is not None:
                 inference = self._as_declared(options.outputs, "declared", attempts)
             elif values is not None:
-                inference, leaves = self._run(call, inputs, values, whose, attempts)
+                known = values[: len(inputs)]
+                key = values[-1] if facts.random_key else None
+                inference, leaves = self._trials.run(
+                    call.function, inputs, known, whose, attempts, key
+                )
             elif eager:
                 raise ConcreteRunNeeded
             else:
-                inference = self._from_extra_run(call, inputs, attempts)
+                inference = self._trials.extra_run(
+                    call.function, inputs, attempts, keyed=facts.random_key is not None
+                )
         if options.outputs is not None:
-            check_declared(self._label, options.outputs, inference.outputs, x64=facts.x64)
+            check_declared(self.label, options.outputs, inference.outputs, x64=facts.x64)
         with self.closure.locks:  # modules keep their own attributes meanwhile
             code, self.closure.stateful = code_digest(
                 self.function, *call.leaves.template, state=observed.updated
             )
         facts = replace(facts, code=code)
+        if facts.random_key is not None:
+            refuse_other_generators(self.label, observed)
+        elif observed.impure_draws or (not inference.traced and inference.random):
+            warn_undeclared(self.label, self._notices)
         paths = _output_paths(inference)
         terms = terms_of(self._spec, self.options)
         concurrency, access = self._sharing.arrange(call.leaves, inference, observed)
@@ -204,7 +217,7 @@ class Planner:
         op = build_op(
             plan,
             call.function,
-            call.function.runner(inference.structure, self._label),
+            call.function.runner(inference.structure, self.label),
             observed,
             self.closure,
             call.context,
@@ -219,7 +232,7 @@ class Planner:
 
     def dimension_names(self, call: Call, shapes: Shapes) -> tuple[tuple[str | None, ...], ...]:
         """For each array of a call, what the contract calls each dimension, or None."""
-        arrays, _ = describe_arrays(self.function, call.leaves, shapes)
+        arrays, _ = describe_arrays(self.function, call.leaves, call.of_arrays(shapes))
         return dimension_names(self._spec, arrays)
 
     def place(
@@ -232,7 +245,8 @@ class Planner:
         """
         facts = self._facts(call, shapes)
         plan_inputs(self._spec, facts)  # the contract is about whole arrays first
-        return place_inputs(self._label, self._spec, facts.arrays, layouts, mesh)
+        layouts = call.of_arrays(layouts)
+        return place_inputs(self.label, self._spec, facts.arrays, layouts, mesh)
 
     def place_outputs(
         self, placement: Placement, plan: CallPlan
@@ -246,10 +260,10 @@ class Planner:
         leaves = declared_outputs(self._spec, _output_paths(plan.inference))
         assert leaves is not None  # planning has compared the counts
         ranks = [len(sig.shape) for sig in plan.outputs]
-        return place_outputs(self._label, self._spec, placement, leaves, ranks)
+        return place_outputs(self.label, self._spec, placement, leaves, ranks)
 
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
-        arrays, static = describe_arrays(self.function, call.leaves, shapes)
+        arrays, static = describe_arrays(self.function, call.leaves, call.of_arrays(shapes))
         return CallFacts(
             self.name,
             "",  # known once the function has run: it may import what it calls
@@ -258,6 +272,7 @@ class Planner:
             call.context.texts(),
             x64_enabled(),
             {} if self._spec is None else static_values(self.function, call.leaves),
+            key_sig(shapes[-1][0]) if call.leaves.keyed else None,
         )
 
     def _device(self, values: Sequence[Any] | None) -> str:
@@ -280,97 +295,6 @@ class Planner:
         failures = tuple(attempt.words for attempt in attempts)
         return Inference(declared, structure, how, failures)
 
-    def _from_extra_run(
-        self, call: Call, inputs: tuple[ArraySig, ...], attempts: list[Attempt]
-    ) -> Inference:
-        """Run once on the example, or as the last resort on zeros."""
-        example = self._example_values(inputs, attempts)
-        how: How = "zeros" if example is None else "example"
-        values = example if example is not None else [_zeros(sig) for sig in inputs]
-        reason = attempts[-1].words
-        try:
-            inference, _ = self._run(call, inputs, values, how, attempts)
-        except BridgeError as error:
-            cause = error.__cause__
-            if isinstance(cause, Exception):
-                attempts.append(Attempt(how, cause))
-                raise self._planning_error(inputs, attempts) from attempts[0].error
-            raise
-        warnings.warn(
-            f"{self._label}: the outputs could not be found abstractly ({reason}), so the torch "
-            f"function was run once more, on "
-            f"{'the example arguments' if how == 'example' else 'zeros'}. Give a contract with "
-            "outputs, example=(...), or call it once eagerly with these shapes.",
-            BridgeWarning,
-            stacklevel=caller_level(),
-        )
-        return inference
-
-    def _example_values(
-        self, inputs: tuple[ArraySig, ...], attempts: list[Attempt]
-    ) -> list[Any] | None:
-        if self.example is None:
-            return None
-        leaves = [leaf for leaf in trees.flatten(self.example)[0] if _is_any_array(leaf)]
-        found = [(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) for leaf in leaves]
-        wanted = [(sig.shape, sig.dtype) for sig in inputs]
-        if [shape for shape, _ in found] == [shape for shape, _ in wanted]:
-            return leaves
-        attempts.append(
-            Attempt("example", PlanningError(f"example has {found}, the call has {wanted}"))
-        )
-        return None
-
-    def _run(
-        self,
-        call: Call,
-        inputs: tuple[ArraySig, ...],
-        values: Sequence[Any],
-        how: How,
-        attempts: Sequence[Attempt],
-    ) -> tuple[Inference, list[torch.Tensor]]:
-        tensors = [
-            _as_tensor(value).to(getattr(torch, sig.torch_dtype))
-            for value, sig in zip(values, inputs, strict=True)
-        ]
-        failures = [attempt.words for attempt in attempts]
-        try:
-            # Not before: what the arrays are computed by may have to wait for these locks.
-            with self.closure.locks.alone():
-                found = infer_by_running(call.function, tensors, inputs, how, failures, self._label)
-        except BridgeError:
-            raise
-        except Exception as error:
-            raise faults.execution_error(self._label, inputs, (), error) from error
-        if how in ("call", "values") and not any(
-            looks_at_values(attempt.error) for attempt in attempts
-        ):
-            self._warn_once(attempts)
-        return found
-
-    def _warn_once(self, attempts: Sequence[Attempt]) -> None:
-        if "call" in self._warned:
-            return
-        self._warned.add("call")
-        warnings.warn(
-            f"{self._label}: the outputs could not be found abstractly ({attempts[-1].words}), so "
-            "this eager call was run on copies to see them.",
-            BridgeWarning,
-            stacklevel=caller_level(),
-        )
-
-    def _planning_error(
-        self, inputs: tuple[ArraySig, ...], attempts: Sequence[Attempt]
-    ) -> PlanningError:
-        tried = "\n".join(f"  {attempt.words}" for attempt in attempts)
-        arguments = ", ".join(f"`{sig.path}` {sig}" for sig in inputs)
-        return PlanningError(
-            f"{self._label}: expected to find the outputs for {arguments or 'no arguments'} before "
-            f"running; every way failed:\n{tried}\n"
-            "If the function looks at values, give a contract with outputs, example=(...) with "
-            "sensible arguments, or call it once eagerly with these shapes before jit."
-        )
-
 
 def _output_paths(inference: Inference) -> list[tuple[str | int, ...]]:
     numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))
@@ -380,21 +304,6 @@ def _output_paths(inference: Inference) -> list[tuple[str | int, ...]]:
 def x64_enabled() -> bool:
     """Whether JAX holds 64-bit dtypes here and now."""
     return bool(jax.dtypes.canonicalize_dtype(np.int64) == np.int64)
-
-
-def _is_any_array(leaf: Any) -> bool:
-    return isinstance(leaf, torch.Tensor) or is_array(leaf)
-
-
-def _as_tensor(value: Any) -> torch.Tensor:
-    if isinstance(value, torch.Tensor):
-        return value.detach()
-    # Not through jnp.asarray: under a trace that would make a tracer of a numpy array.
-    return j2t(value if isinstance(value, jax.Array) else np.asarray(value))
-
-
-def _zeros(sig: ArraySig) -> torch.Tensor:
-    return torch.zeros(sig.shape, dtype=getattr(torch, sig.torch_dtype))
 
 
 def _torch_device(platform: str) -> str:

@@ -259,6 +259,7 @@ def test_results_with_lazy_conjugation_and_negation():
         np.testing.assert_array_equal(result[2], z.real)
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 def test_a_method_of_a_module_in_a_closure_sees_its_mode(x):
     dropout = torch.nn.Dropout(0.5)
     function = jax_callable(lambda x: dropout(x))

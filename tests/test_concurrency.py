@@ -388,6 +388,7 @@ def test_a_locked_function_may_call_bridges_over_its_own_module(x):
         np.testing.assert_allclose(result, want, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 def test_replicas_follow_their_module(x):
     net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
     bias = torch.zeros(4)

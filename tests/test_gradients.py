@@ -243,6 +243,7 @@ def test_inside_scan_checkpoint_and_custom_vjp():
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 def test_dropout_has_one_mask_forward_and_backward(jit):
     wrapped = jax_callable(lambda x: F.dropout(x, 0.5))
@@ -392,6 +393,7 @@ def test_parameters_changed_in_place_are_seen_by_the_captured_graph():
     np.testing.assert_allclose(gradient(x), np.full((4, 3), 10.0))
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 def test_a_stale_captured_graph_is_refused_not_used():
     module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
     wrapped = jax_callable(module)

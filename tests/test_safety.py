@@ -211,6 +211,7 @@ def test_abstract_evaluation_leaves_closed_over_state_alone(x):
     torch.testing.assert_close(norm.running_mean, twin.running_mean)
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 def test_abstract_evaluation_draws_no_random_numbers(x):
     function = jax_callable(lambda x: torch.nn.functional.dropout(x, 0.5))
     torch.manual_seed(3)

@@ -110,6 +110,7 @@ def test_state_that_is_replaced_in_every_call(x):
     np.testing.assert_array_equal(module.total, 3 * x)
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 def test_recomputing_draws_the_same_random_numbers(jit):
     torch.manual_seed(0)
@@ -315,6 +316,7 @@ def test_explain_that_runs_the_function_says_so(x):
     assert "extra runs   1" in text
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 def test_modules_passed_as_static_arguments(x):
     drop = torch.nn.Dropout(1.0 - 1e-7)
     drop.eval()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .torch_internals import fake_tensor_mode, loading
+from .torch_internals import drawn_shape, draws_random_numbers, fake_tensor_mode, loading
 
 
 def load() -> None:
@@ -81,6 +81,15 @@ def constants_of(graph: Any) -> list[torch.Tensor]:
     names = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     found = [getattr(graph, name) for name in sorted(names)]
     return [value for value in found if isinstance(value, torch.Tensor)]
+
+
+def drawn_shapes(graph: Any) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the random tensors that a graph draws, in order."""
+    return tuple(
+        drawn_shape(node.meta["val"])
+        for node in graph.graph.nodes
+        if node.op == "call_function" and draws_random_numbers(node.target, node.args, node.kwargs)
+    )
 
 
 # Ops that only check, whose results nobody reads.

@@ -311,6 +311,12 @@ def own_generator(arguments: Sequence[Any], keywords: dict[str, Any]) -> torch.G
     return found
 
 
+def drawn_shape(result: Any) -> tuple[int, ...]:
+    """The shape of what such an op gives: of its first result."""
+    first = result[0] if isinstance(result, (tuple, list)) else result
+    return tuple(first.shape)
+
+
 @contextlib.contextmanager
 def abstract_surroundings() -> Iterator[None]:
     """Let an abstract evaluation neither log nor leave fakes in autocast's cache of weights.

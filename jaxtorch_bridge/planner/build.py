@@ -54,6 +54,7 @@ class CallFacts:
     context: tuple[tuple[str, str], ...]
     x64: bool
     values: Mapping[str, object] = field(default_factory=dict)
+    random_key: ArraySig | None = None
 
 
 def plan_inputs(
@@ -156,6 +157,7 @@ def plan_call(
         source=spec.where("") if spec else "",
         concurrency=concurrency,
         backend="eager" if backend == "auto" else backend,
+        random_key=facts.random_key,
     )
 
 

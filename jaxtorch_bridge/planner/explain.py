@@ -59,7 +59,9 @@ def explain_plan(
     lines.append(f"found by     {plan.inference.words}")
     lines += [f"             not {failure}" for failure in plan.inference.failures]
     lines.append(f"extra runs   {plan.inference.extra_runs} of the torch function")
-    if plan.inference.random:
+    if plan.random_key is not None:
+        lines.append(f"random       {_key_words(plan)}")
+    elif plan.inference.random:
         draws = plan.inference.live_draws or "may draw from torch's generator"
         lines.append(f"random       {draws}: XLA may merge two equal calls into one")
     if plan.inference.updates_state:
@@ -76,6 +78,11 @@ def explain_plan(
     lines += [f"sharding     {line}" for line in shards]
     lines += [f"note         {note}" for note in notes]
     return "\n".join(lines)
+
+
+def _key_words(plan: CallPlan) -> str:
+    words = f"a key as `rng` ({plan.random_key}) seeds torch's generators for the call"
+    return words if plan.may_draw else f"{words}; it was seen to draw nothing"
 
 
 def _input_words(sig: object) -> str:

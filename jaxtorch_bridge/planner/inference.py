@@ -43,6 +43,8 @@ class Inference:
         random: The function draws random numbers.
         live_draws: Why only its own Python code draws the right ones, in words; empty if a
             captured graph does too.
+        drawn: Shapes of the random tensors that it was seen to draw, in order.
+        strided_draws: It fills tensors that are not row-major with random numbers.
         updates_state: The function writes to tensors that it closes over (batch-norm's
             statistics).
         grads_inside: It calls ``torch.autograd.grad`` without ``create_graph``, so torch
@@ -61,6 +63,8 @@ class Inference:
     may_be_lazy: bool = True
     random: bool = False
     live_draws: str = ""
+    drawn: tuple[tuple[int, ...], ...] = ()
+    strided_draws: bool = False
     updates_state: bool = False
     grads_inside: bool = False
     attention: bool = False

@@ -16,17 +16,14 @@ def refuse_unsupported(spec: CallableSpec) -> None:
     """Object to fields that would change what a call means.
 
     Raises:
-        SpecError: The contract declares mutation or randomness.
+        SpecError: The contract declares mutation.
     """
     problems = []
     if spec.mutates:
         problems.append(("mutates", "no entries (declared mutation is not available yet)"))
-    if spec.random != "none":
-        problems.append(("random", "`none` (random keys are not available yet)"))
     if problems:
         found = {
             "mutates": ", ".join(spec.mutates),
-            "random": spec.random,
         }
         raise SpecError(
             spec.label,

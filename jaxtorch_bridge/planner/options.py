@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from ..choices import ConcurrencyMode, VmapMethod
+from ..choices import ConcurrencyMode, RandomMode, VmapMethod
 from ..errors import ArgumentError
 from .declared import NOTHING_DECLARED, Declared
 
@@ -24,6 +24,7 @@ class Options:
         concurrency: How calls on several devices share modules; None: what the contract says, or
             what is best.
         declared: What stands in for a contract.
+        random: Whether every call takes a random key; None: what the contract says.
     """
 
     nondiff: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class Options:
     verify: bool | None = None
     concurrency: ConcurrencyMode | None = None
     declared: Declared = NOTHING_DECLARED
+    random: RandomMode | None = None
 
     def refuse_invalid(self) -> None:
         """Object to values that mean nothing.
@@ -38,7 +40,12 @@ class Options:
         Raises:
             ArgumentError: Names the keyword and what it may be.
         """
-        for name, words in (("vmap_method", VmapMethod), ("concurrency", ConcurrencyMode)):
+        choices = (
+            ("vmap_method", VmapMethod),
+            ("concurrency", ConcurrencyMode),
+            ("random", RandomMode),
+        )
+        for name, words in choices:
             value, known = getattr(self, name), get_args(words)
             if value is not None and value not in known:
                 raise ArgumentError(
@@ -51,7 +58,7 @@ class Options:
         Raises:
             ArgumentError: Shows both.
         """
-        for name in ("vmap_method", "verify", "concurrency"):
+        for name in ("vmap_method", "verify", "concurrency", "random"):
             mine, theirs = getattr(self, name), getattr(spec, name)
             if mine is not None and name in spec.model_fields_set and mine != theirs:
                 raise ArgumentError(

@@ -32,6 +32,8 @@ class CallPlan:
         source: Where the contract stands, or the empty string.
         backend: What runs the function.
         concurrency: How calls on several devices share what the function closes over.
+        random_key: The words of the random key, which come behind the inputs; None: it
+            takes none.
     """
 
     name: str
@@ -49,11 +51,17 @@ class CallPlan:
     source: str = ""
     concurrency: Concurrency = PARALLEL
     backend: Backend = "eager"
+    random_key: ArraySig | None = None
 
     @property
     def label(self) -> str:
         """Name and version, as messages show them."""
         return self.name if self.version == "0" else f"{self.name}@{self.version}"
+
+    @property
+    def may_draw(self) -> bool:
+        """Whether the function may draw random numbers, as far as planning can tell."""
+        return self.inference.random or not self.inference.traced
 
     @property
     def digest(self) -> str:
@@ -69,6 +77,8 @@ class CallPlan:
             self.vmap_method,
             self.contract,
         )
+        if self.random_key is not None:
+            facts += (str(self.random_key),)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     @property

@@ -91,6 +91,16 @@ def refuse_nested(label: str, axes: Sequence[str], manual: Sequence[str]) -> Sha
     )
 
 
+def refuse_random_shards(label: str) -> ShardingError:
+    """What to raise where a call that may draw from one key is cut into shards."""
+    return ShardingError(
+        f"{label}: expected whole arrays, since the function draws from one random key; got "
+        "sharded ones. Every shard would draw the same, and none what the whole draws. Call it "
+        "inside of jax.shard_map with a key of each shard's own: "
+        "rng=jax.random.fold_in(key, jax.lax.axis_index(axis))."
+    )
+
+
 def refuse_export(label: str) -> ShardingError:
     """The error for an export that could not carry the check for hidden gathers."""
     return ShardingError(

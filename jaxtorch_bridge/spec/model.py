@@ -97,7 +97,7 @@ class CallableSpec(BaseModel):
         verify: Whether the first batched run of a plan is compared with single calls.
         sharding: Dimension name -> mesh axis; the other dimensions must be whole.
         mutates: Inputs that the function writes to.
-        random: Whether the function takes a JAX random key.
+        random: Whether every call takes a JAX random key, as ``rng=``.
         execution: How the function is run.
         concurrency: How calls on several devices share the function's modules, or None: as is best.
     """
@@ -220,6 +220,14 @@ class CallableSpec(BaseModel):
                 if name not in known
             )
         return mutates
+
+    @field_validator("random")
+    @classmethod
+    def _key_has_a_name_of_its_own(cls, random: str, info: ValidationInfo) -> str:
+        taken = {**info.data.get("inputs", {}), **info.data.get("static", {})}
+        if random == "key" and "rng" in taken:
+            raise fault("no input or static argument `rng`, by which a call passes its key", "one")
+        return random
 
     @property
     def label(self) -> str:

@@ -58,7 +58,8 @@ def forms_of(spec: CallableSpec, jax: Trees, torch: Trees, *path: str, as_dict: 
         path: Names the dicts.
         as_dict: Whether several outputs come back in a dict.
     """
-    own = Form(_inputs(spec, jax, path), _result(spec, jax, path, as_dict))
+    key = () if spec.random == "none" else (_key(jax.names),)
+    own = Form((*_inputs(spec, jax, path), *key), _result(spec, jax, path, as_dict))
     forms = [own]
     if leaves_of(spec.inputs):
         tensors = Form(_inputs(spec, torch, path), _result(spec, torch, path, as_dict))
@@ -117,6 +118,11 @@ def _with_an_array(form: Form) -> Iterable[Form]:
         if by_name:
             rest = [replace(one, keyword_only=True) for one in rest]
         yield Form((*before, *rest), form.result)
+
+
+def _key(names: Names) -> Parameter:
+    """The random key, which calls on torch tensors do not take."""
+    return Parameter("rng", names.use("Array"), None, keyword_only=True)
 
 
 def _static(name: str, static: StaticSpec, names: Names) -> Parameter:

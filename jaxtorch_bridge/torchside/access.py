@@ -39,14 +39,19 @@ class Access:
     written: frozenset[Any] = frozenset()
     lock: AbstractContextManager[Any] | None = None
 
-    def around(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """The function's own calls."""
+    def around(self, run: Callable[..., Any], *, seeded: bool = False) -> Callable[..., Any]:
+        """The function's own calls.
+
+        Args:
+            run: What runs.
+            seeded: It seeds the generators, which others must not draw from meanwhile.
+        """
         if self.written:
             run = _with_own_results(run, self.written)
         run = _under(self.lock, run)
         locks = self.locks
-        if self.draws:
-            locks = locks | generator_locks()
+        if self.draws or seeded:
+            locks = locks | _generators(seeded)
         return locks.around(run)
 
     def around_program(
@@ -57,15 +62,19 @@ class Access:
         Args:
             run: What runs.
             eager: The function's Python code, not a graph.
-            states: It takes or gives the generators' states, which others must not change
-                meanwhile.
+            states: It seeds the generators, takes or gives their states, which others must not
+                change meanwhile.
         """
         run = _under(self.lock, run)
         locks = self.derived if eager else Locks()
         if self.draws or states:
-            generators = generator_locks()
-            locks = locks | (generators.alone() if states else generators)
+            locks = locks | _generators(states)
         return locks.around(run)
+
+
+def _generators(alone: bool) -> Locks:
+    found = generator_locks()
+    return found.alone() if alone else found
 
 
 NO_ACCESS = Access(Locks(), Locks())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from ..choices import VmapMethod
 from ..errors import BatchingError, BridgeWarning, DifferentiationError
@@ -17,8 +17,15 @@ from ..planner.signature import ArraySig
 from ..surroundings import caller_level
 from . import transforms
 from .build import Guarded
-from .capture import NotCapturedError, capture
-from .claims import CLAIMS, Verified, claimed, passed, refuse_wrong_shapes
+from .capture import NotCapturedError, capture, draws_of_batch
+from .claims import (
+    CLAIMS,
+    Verified,
+    claimed,
+    passed,
+    refuse_shared_draws,
+    refuse_wrong_shapes,
+)
 from .closure import ClosureGuard
 from .derive import program_of
 from .linearize import Kernel, Linearized
@@ -27,6 +34,9 @@ from .program import Program, Undo
 from .source import Source
 
 Dims = tuple[int | None, ...]
+
+# By whether there is a key.
+_SEED_WORDS = {False: "generator states", True: "a random key"}
 
 
 @dataclass(eq=False, repr=False)
@@ -77,12 +87,15 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
         guard = ClosureGuard(op.primal.source.closure)
     home = op.home
     method = home.terms.vmap_method
+    own_seeds = any(dim is not None for dim in dims[_core_count(op) :])
+    # Nobody who asks for other numbers in each element has to be told.
+    own_keys = own_seeds and home.keyed
     made = None
     unbatched: tuple[int, ...] = ()
     if method in ("sequential", "sequential_unrolled"):
         failure = f"`vmap_method: {method}`"
-    elif any(dim is not None for dim in dims[_core_count(op) :]):
-        failure = "each element has generator states of its own"
+    elif own_seeds:
+        failure = f"each element has {_SEED_WORDS[home.keyed]} of its own"
     else:
         try:
             if op.source is None:
@@ -97,7 +110,8 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
             if loop and op.source is not None:
                 made = _looped(op, size, dims)
     if made is None:
-        if size and method not in ("sequential", "sequential_unrolled"):
+        asked = method in ("sequential", "sequential_unrolled") or own_keys
+        if size and not asked:
             _warn_once(home, op.label, failure)
         unbatched = _unbatched_results(op, dims)
         return Batched(size, None, unbatched, failure, guard)
@@ -144,6 +158,7 @@ def _claimed(source: Source, size: int, dims: Dims) -> TorchOp:
     )
     refuse_wrong_shapes(made, passed(source.inputs, dims, size, method), method)
     core = function
+    refuse_shared_draws(source, method)
     if source.terms.verify:
         if source.facts.random:
             raise BatchingError(
@@ -183,12 +198,13 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
     out_dims: Dims = tuple(None if i in unbatched else 0 for i in range(len(source.outputs)))
     # Where only tangents are batched, the function itself runs once and draws once.
     moving = any(dim is not None for dim in core[: source.primal_count])
-    draws: Literal["different", "same"] = "different" if moving else "same"
     made = replace(
         source,
         label=f"{source.label} (vmap)",
         key=f"{source.key}/vmap{size}:{_dims_text(core)}",
-        function=transforms.batched(source.function, core, out_dims, draws=draws),
+        function=transforms.batched(
+            source.function, core, out_dims, draws=draws_of_batch(source, moving)
+        ),
         inputs=_with_batch(source.inputs, core, size),
         outputs=_with_batch(source.outputs, out_dims, size),
     )
@@ -213,7 +229,9 @@ def _looped(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         source,
         label=f"{source.label} (one by one)",
         key=f"{source.key}/loop{size}:{_dims_text(core)}",
-        function=transforms.looped(source.function, core, size),
+        function=transforms.looped(
+            source.function, core, size, draws_on=source.device if source.keyed else None
+        ),
         inputs=_with_batch(source.inputs, core, size),
         outputs=_with_batch(source.outputs, (0,) * len(source.outputs), size),
         opaque=True,
@@ -234,7 +252,12 @@ def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
     core = capture(
         source,
-        transforms.batched(program.core, core_dims, (0,) * len(program.outputs)),
+        transforms.batched(
+            program.core,
+            core_dims,
+            (0,) * len(program.outputs),
+            draws=draws_of_batch(source, moving=True),
+        ),
         inputs,
         outputs,
         plain_attention=source.plain_attention,

@@ -16,9 +16,11 @@ from .closure import ClosureState
 from .context import TorchContext
 from .in_place_calls import written_by_calls
 from .infer import FlatFunction, Observed, WriteGuard, mutation_message, written_copies
+from .keyed import with_key
 from .op import TorchOp
 from .randomness import NO_GENERATORS, Generators
 from .source import NO_TERMS, Source, Terms
+from .undeclared import Noticed
 
 
 def build_op(
@@ -52,6 +54,7 @@ def build_op(
         access: What its calls hold while they run.
         generators: What it draws from, besides torch's global generators.
     """
+    seeds = () if plan.random_key is None else (plan.random_key,)
     source = Source(
         plan.label,
         plan.key,
@@ -69,6 +72,7 @@ def build_op(
         notices=notices,
         access=access,
         generators=generators,
+        seeds=seeds,
     )
     if terms.backend in ("aot", "compile"):
         program = graph_program(source)
@@ -79,12 +83,15 @@ def build_op(
     how = written_by_calls(
         own, observed, plan.outputs, device, terms.outputs, refused=_not_in_place(plan, source)
     )
+    body = _runner(plan, how.core or own, notices)
+    if seeds:
+        body = with_key(body, len(plan.inputs))
     return TorchOp(
         plan.label,
         plan.key,
-        plan.inputs,
+        source.operands,
         plan.outputs,
-        access.around(_runner(plan, how.core or own)),
+        access.around(body, seeded=bool(seeds)),
         context,
         into=how.into,
         results=how.words,
@@ -114,7 +121,7 @@ def _contract_words(plan: CallPlan) -> str:
     return " ".join([*words, f"[{plan.source}]"]) if plan.source else ""
 
 
-def _runner(plan: CallPlan, run: Callable[..., Any]) -> Callable[..., Any]:
+def _runner(plan: CallPlan, run: Callable[..., Any], notices: set[str]) -> Callable[..., Any]:
     casts = [
         (index, getattr(torch, sig.torch_dtype))
         for index, sig in enumerate(plan.inputs)
@@ -126,6 +133,8 @@ def _runner(plan: CallPlan, run: Callable[..., Any]) -> Callable[..., Any]:
     # function does that looks at values may change from call to call.
     if plan.inference.traced:
         return run
+    if plan.inference.how in ("contract", "declared") and plan.random_key is None:
+        run = Noticed(run, plan.label, notices)
     return Guarded(run, plan.label, plan.inputs, first_on_copies=plan.inference.how != "call")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -40,6 +40,8 @@ def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
             stack.enter_context(mode)
             stack.enter_context(torch_graphs.OnDevice(source.device))
             yield mode
+    except NotCapturedError:
+        raise
     except Exception as error:
         raise NotCapturedError(first_line(error)) from error
     finally:
@@ -71,6 +73,7 @@ def capture(
         graph = torch_graphs.trace_graph(
             lambda *tensors: list(core(*tensors)), fakes, source.device
         )
+        refuse_other_draws(source, graph)
         results = [node.meta["val"] for node in graph.graph.output_node().args[0]]
         found = [(tuple(value.shape), value.dtype) for value in results]
         wanted = [(sig.shape, getattr(torch, sig.torch_dtype)) for sig in outputs]
@@ -80,6 +83,47 @@ def capture(
         raise NotCapturedError("the function keeps tensors that it makes")
     found_core: Callable[..., Sequence[torch.Tensor]] = graph
     return found_core
+
+
+def draws_of_batch(source: Source, moving: bool) -> Literal["different", "same"]:
+    """Whether the elements of a batch draw numbers of their own, whose inputs are ``moving``.
+
+    Raises:
+        NotCapturedError: All are to draw what a single call draws, and torch.vmap would not.
+    """
+    if not moving:
+        return "same"
+    if not source.keyed:
+        return "different"
+    if source.facts.random:
+        if source.facts.strided_draws:
+            raise NotCapturedError(
+                "torch.vmap: it fills tensors that are not row-major with random numbers, in "
+                "another order than a single call"
+            )
+        if source.device != "cpu":
+            raise NotCapturedError(
+                "torch.vmap: random numbers of a GPU depend on how they are asked for"
+            )
+    return "same"
+
+
+def refuse_other_draws(source: Source, graph: Any) -> None:
+    """Object to a graph that would not draw from a key what the function draws from it.
+
+    Batching rules differ from op to op: some that torch lacks draw anew for every element.
+
+    Raises:
+        NotCapturedError: It draws other tensors.
+    """
+    if not (source.keyed and source.facts.random):
+        return
+    drawn = torch_graphs.drawn_shapes(graph)
+    if drawn and drawn != source.facts.drawn:
+        raise NotCapturedError(
+            f"it draws random numbers of shapes {[list(shape) for shape in drawn]} in place of "
+            f"{[list(shape) for shape in source.facts.drawn]}"
+        )
 
 
 def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:

@@ -102,6 +102,20 @@ def refuse_wrong_shapes(source: Source, given: Sequence[ArraySig], method: VmapM
             )
 
 
+def refuse_shared_draws(source: Source, method: VmapMethod) -> None:
+    """Object to a claim of a function that draws from a key which all elements share.
+
+    Raises:
+        BatchingError: As said.
+    """
+    if source.keyed and source.may_draw:
+        raise BatchingError(
+            f"{source.label}: `vmap_method: {method}` calls the function on whole batches, where "
+            "it would draw other numbers for each element; one key means one draw, shared by "
+            "all elements. Say `torch_vmap`, or batch the key as well."
+        )
+
+
 class Verified:
     """Compares the first batched run with single calls.
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from .._compat import torch_internals as compat
 from ..errors import DifferentiationError
+from ..planner.signature import ArraySig
 from . import transforms
 from .capture import NotCapturedError, capture, is_once_differentiable
 from .closure import ClosureGuard
@@ -47,7 +48,7 @@ def derive(
     ins: tuple[int, ...],
     outs: tuple[int, ...],
     *,
-    seeded: bool,
+    seeds: tuple[ArraySig, ...],
     again: bool,
     primal: bool = False,
 ) -> Derived:
@@ -58,7 +59,7 @@ def derive(
         kind: Forwards or backwards.
         ins: Inputs with a tangent or gradient.
         outs: Outputs with a tangent or cotangent.
-        seeded: Take the generators' states as operands.
+        seeds: What to take so as to draw what was drawn; see `Source`.
         again: The function itself has run already: leave nothing behind.
         primal: Forwards: give the results as well.
 
@@ -83,7 +84,7 @@ def derive(
         inputs=inputs,
         outputs=outputs,
         order=source.order + 1,
-        seeded=seeded,
+        seeds=seeds,
         undone=source.undone or again,
         primals=source.primal_count,
     )
@@ -160,7 +161,7 @@ def program_of(source: Source, core: Core | None = None) -> Program:
         source.outputs,
         source,
         source.context.with_grad(),
-        takes_states=source.seeded,
+        seeds=source.seeds,
         undo=undo,
         eager=True,
     )

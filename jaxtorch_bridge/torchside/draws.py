@@ -6,10 +6,16 @@ keep as they were when it was traced, and of a seed that is set inside it knows 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
+from .._compat import torch_internals as compat
 from .._compat.torch_internals import generator_key
 from .randomness import Generators, Snapshot, words_on
+
+_STRIDED = (torch.channels_last, torch.channels_last_3d)
 
 
 class DrawWatch:
@@ -19,24 +25,42 @@ class DrawWatch:
         random: It draws random numbers.
         live: Why only its Python code draws the right ones, in words; empty if a graph does too.
         used: The generators that it draws from, besides torch's global ones.
+        shapes: Of the random tensors that it draws, in order.
+        strided: It fills tensors that are not row-major.
+        impure: Two calls draw other numbers: not from a seed or a generator that a call makes.
     """
 
     def __init__(self, generators: Generators) -> None:
         self.random = False
         self.live = ""
         self.used = Generators()
+        self.shapes: list[tuple[int, ...]] = []
+        self.strided = False
+        self.impure = False
         self._generators = generators
         self._before = Snapshot(generators)
         self._keys: set[int] = set()
         self._seeds = False
         self._makes = False
 
-    def look(self, generator: torch.Generator | None) -> None:
+    def look(
+        self,
+        generator: torch.Generator | None,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        result: Any,
+    ) -> None:
         """At an operation that draws, from this generator or from torch's global one."""
         self.random = True
+        self.shapes.append(compat.drawn_shape(result))
+        filled = torch.utils._pytree.arg_tree_leaves(*args, **kwargs)
+        self.strided |= kwargs.get("memory_format") in _STRIDED or any(
+            isinstance(value, torch.Tensor) and not value.is_contiguous() for value in filled
+        )
         if generator is None or generator_key(generator) == generator_key(torch.default_generator):
             # Operations on fakes leave it as it is.
             self._seeds |= self._before.reseeded
+            self.impure |= not self._seeds
         elif self._generators.holds(generator):
             self._keys.add(generator_key(generator))
         else:
@@ -47,6 +71,7 @@ class DrawWatch:
         self._seeds |= self._before.reseeded
         moved = self._before.restore()
         self.used = self._generators.only(moved, self._keys)
+        self.impure |= bool(moved or self._keys)
         reasons = {
             f"it draws from {words_on(moved)}": bool(moved),
             "it seeds torch's generator": self._seeds,

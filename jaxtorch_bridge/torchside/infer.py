@@ -36,6 +36,7 @@ class Observed:
     closes_over_grad: bool = False
     complex_numbers: bool = False
     generators: Generators = NO_GENERATORS
+    impure_draws: bool = False
     grads_inside: bool = False
     attention: bool = False
     switches_grad: bool = False
@@ -90,9 +91,9 @@ class _OpWatch(TorchDispatchMode):
                     observed.read[id(value)] = value
                     observed.closes_over_grad |= value.requires_grad
         observed.attention |= compat.is_attention(func)
-        if compat.draws_random_numbers(func, args, kwargs):
-            self._draws.look(compat.own_generator(args, kwargs))
         result = func(*args, **kwargs)
+        if compat.draws_random_numbers(func, args, kwargs):
+            self._draws.look(compat.own_generator(args, kwargs), args, kwargs, result)
         self.makers.note(func, result)
         for value in torch.utils._pytree.tree_leaves(result):
             if isinstance(value, torch.Tensor) and compat.is_fake(value):
@@ -270,6 +271,7 @@ def _evaluate(
         draws.finish()
         kept = snapshot.restore()
     observed.generators = draws.used
+    observed.impure_draws = draws.impure
     for index, fake in enumerate(fakes):
         if not fake.is_inference() and fake._version:
             observed.written_inputs.add(index)
@@ -282,6 +284,8 @@ def _evaluate(
         may_be_lazy=observed.complex_numbers or any(leaf.is_neg() for leaf in leaves),
         random=draws.random,
         live_draws=draws.live,
+        drawn=tuple(draws.shapes),
+        strided_draws=draws.strided,
         updates_state=bool(observed.updated) or kept,
         grads_inside=observed.grads_inside,
         switches_grad=observed.switches_grad,
@@ -319,12 +323,19 @@ def infer_by_running(
     """
     copies = [tensor.clone() for tensor in tensors]
     observed = Observed()
+    before = torch.get_rng_state()
     with _CallWatch(observed):
         leaves, structure = function(*copies)
+    drew = not torch.equal(before, torch.get_rng_state())
     _refuse_mutation(written_copies(tensors, copies), inputs, label)
     outputs = read_outputs(leaves, label)
     inference = Inference(
-        outputs, structure, how, tuple(failures), grads_inside=observed.grads_inside
+        outputs,
+        structure,
+        how,
+        tuple(failures),
+        random=drew,
+        grads_inside=observed.grads_inside,
     )
     return inference, leaves
 

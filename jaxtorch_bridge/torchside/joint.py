@@ -15,7 +15,7 @@ import torch
 from .._compat import torch_graphs
 from .._compat import torch_internals as compat
 from ..planner.signature import ArraySig
-from .capture import NotCapturedError, abstractly
+from .capture import NotCapturedError, abstractly, refuse_other_draws
 from .in_place import Place
 from .infer import fake_inputs
 from .prune import prune, unused_placeholders, without_detach
@@ -236,7 +236,7 @@ def capture_joint(source: Source, wrt: Sequence[int]) -> JointGraphs | None:
     """
     ways = [source.plain_attention]
     # Other kernels would draw in another order.
-    if source.facts.attention and not source.plain_attention and not source.repeatable_by_states:
+    if source.facts.attention and not source.plain_attention and not source.may_draw:
         ways.append(True)
     failure: NotCapturedError | None = None
     for plain in ways:
@@ -259,6 +259,7 @@ def _capture(source: Source, wrt: Sequence[int], plain_attention: bool) -> Joint
             if not diff_outputs:
                 return None
             joint = _export(traced, fakes)
+            refuse_other_draws(source, joint)
             forward, backward = torch_graphs.partition_joint(joint, fakes, len(outputs))
     count = len(source.inputs)
     return _connect(forward, backward, count, len(outputs), wrt, diff_outputs, source.x64)

@@ -170,7 +170,7 @@ class Linearized:
                     "pull" if transposed else "push",
                     ins,
                     outs,
-                    seeded=self.source.repeatable_by_states,
+                    seeds=self.source.seeds_of_repeats,
                     again=True,
                 )
                 op = derived.program.op(derived.source.label, derived.source.key, derived.source)
@@ -178,7 +178,7 @@ class Linearized:
             core = len(self.source.inputs)
             count = len(outs) if transposed else len(ins)
             linear = range(self.nonlinear_count, self.nonlinear_count + count)
-            states = self._state_places() if derived.source.seeded else ()
+            states = self._state_places() if derived.source.seeds else ()
             self._derived[key] = (derived, Kernel(op, (*range(core), *linear, *states)))
         return self._derived[key][1]
 
@@ -196,9 +196,9 @@ class Linearized:
         return batch_linear(self, size, dims, transposed, ins, outs)
 
     def _state_places(self) -> tuple[int, ...]:
-        """Which of the operands hold the generators' states of the forward run."""
+        """Which of the operands hold the key, or the generators' states of the forward run."""
         core = len(self.source.inputs)
-        if self.source.seeded:
+        if self.source.seeds:
             return tuple(range(core, len(self.op.inputs)))
         found = [i for i, sig in enumerate(self.residuals) if sig.path.startswith("random state")]
         return tuple(len(self.op.inputs) + i for i in found)
@@ -228,7 +228,7 @@ class Linearized:
                 (*source.outputs, *graphs.residuals),
                 source,
                 source.context.without_grad(),
-                takes_states=source.seeded,
+                seeds=source.seeds,
                 gives_states=source.draws,
                 weights=graphs.weights_read_backward,
                 gives_versions=bool(graphs.weights_read_backward),
@@ -333,6 +333,11 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
         failures.append("saved residuals: the function writes to tensors that it closes over")
     elif source.facts.live_draws:
         failures.append(f"saved residuals: {source.facts.live_draws}")
+    elif source.keyed and source.facts.strided_draws:
+        failures.append(
+            "saved residuals: it fills tensors that are not row-major with random numbers, in "
+            "another order than a graph"
+        )
     elif not source.capturable:
         failures.append("saved residuals: the function could not be traced abstractly")
     else:

@@ -15,6 +15,7 @@ from .closure import ClosureGuard, ClosureState
 from .compiled import compiled
 from .context import TorchContext
 from .in_place import copied, written
+from .keyed import drawing_from_key
 from .op import TorchOp
 from .source import Core, Source
 
@@ -52,8 +53,8 @@ class Undo:
 class Program:
     """A core and its surroundings.
 
-    Operands are the core's inputs, then generator states if ``takes_states``, then weight
-    versions if ``checks``; results are the core's outputs, then the same two in that order.
+    Operands are the core's inputs, then ``seeds``, then weight versions if ``checks``; results are
+    the core's outputs, then generator states if ``gives_states``, then weight versions.
 
     Attributes:
         core: Flat tensors, in the dtypes that torch is to see, to flat tensors.
@@ -61,7 +62,7 @@ class Program:
         outputs: Of the core.
         home: The source that it belongs to.
         context: Torch's settings to run under.
-        takes_states: Draw from generator states that come as operands.
+        seeds: What to draw from: a key or generator states, as operands.
         gives_states: Return the generators' states as they were before the run.
         weights: Closed-over tensors whose versions are given, or checked.
         gives_versions: Return how often ``weights`` have been written to.
@@ -76,7 +77,7 @@ class Program:
     outputs: tuple[ArraySig, ...]
     home: Source
     context: TorchContext
-    takes_states: bool = False
+    seeds: tuple[ArraySig, ...] = ()
     gives_states: bool = False
     weights: tuple[torch.Tensor, ...] = ()
     gives_versions: bool = False
@@ -93,8 +94,7 @@ class Program:
     @property
     def operands(self) -> tuple[ArraySig, ...]:
         """What the op takes."""
-        states = self.home.generators.sigs(self.device) if self.takes_states else ()
-        return (*self.inputs, *states, *([_VERSIONS] if self.checks_versions else []))
+        return (*self.inputs, *self.seeds, *([_VERSIONS] if self.checks_versions else []))
 
     @property
     def results(self) -> tuple[ArraySig, ...]:
@@ -145,7 +145,9 @@ class Program:
         with contextlib.ExitStack() as stack:
             if self.undo is not None:
                 stack.enter_context(self.undo.scope())
-            if self.takes_states:
+            if self.seeds and self.home.keyed:
+                stack.enter_context(drawing_from_key(extras[0]))
+            elif self.seeds:
                 stack.enter_context(self.home.generators.drawing_from(extras, self.device))
             results = list(core(*inputs, *buffers))
         results += before
@@ -155,7 +157,7 @@ class Program:
 
     def _held(self, run: Callable[..., Any]) -> Callable[..., Any]:
         """``run``, holding what else must not change meanwhile."""
-        states = self.takes_states or self.gives_states
+        states = bool(self.seeds) or self.gives_states
         return self.home.access.around_program(run, eager=self.eager, states=states)
 
     def op(

@@ -64,7 +64,7 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
     outs = dependent_outputs(source, wrt)
     if not outs:
         return Pushforward(None, (), (), wrt, source, (), guard)
-    derived = derive(source, "push", wrt, outs, seeded=source.seeded, again=False, primal=True)
+    derived = derive(source, "push", wrt, outs, seeds=source.seeds, again=False, primal=True)
     made = derived.program.op(derived.source.label, derived.source.key, derived.source)
     made.split = (op, wrt)
     core = len(source.inputs)

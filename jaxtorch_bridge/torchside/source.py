@@ -77,7 +77,8 @@ class Source:
         engine: With what the latest was taken; None for the function itself.
         way: The same in words, for `explain`.
         plain_attention: It runs without fused attention kernels.
-        seeded: Generator states come as further operands, so that repeated runs draw the same.
+        seeds: What comes behind ``inputs`` so that every run draws the same: the words of a JAX
+            key, or generator states.
         undone: A run leaves nothing behind, since another run has done it.
         once_differentiable: A backward inside is marked so.
         primals: For a derivative: how many of its first inputs are those of the function that it
@@ -103,7 +104,7 @@ class Source:
     engine: Engine | None = None
     way: str = ""
     plain_attention: bool = False
-    seeded: bool = False
+    seeds: tuple[ArraySig, ...] = ()
     undone: bool = False
     once_differentiable: bool = False
     primals: int | None = None
@@ -115,17 +116,24 @@ class Source:
     @property
     def draws(self) -> bool:
         """Whether it may draw from generators as they stand when it runs."""
-        return (self.facts.random or not self.facts.traced) and not self.seeded
+        return self.may_draw and not self.seeds
 
     @property
-    def repeatable_by_states(self) -> bool:
-        """Whether a repeated run needs the generators' states."""
+    def may_draw(self) -> bool:
+        """Whether it may draw random numbers at all."""
         return self.facts.random or not self.facts.traced
 
     @property
-    def state_sigs(self) -> tuple[ArraySig, ...]:
-        """Operands behind ``inputs``."""
-        return self.generators.sigs(self.device) if self.seeded else ()
+    def keyed(self) -> bool:
+        """Whether a JAX key says what it draws."""
+        return any(sig.dtype == "uint32" for sig in self.seeds)
+
+    @property
+    def seeds_of_repeats(self) -> tuple[ArraySig, ...]:
+        """What a run must take to draw again what this one draws."""
+        if self.seeds or not self.may_draw:
+            return self.seeds
+        return self.generators.sigs(self.device)
 
     def names(self, indices: Sequence[int]) -> str:
         """Some of its inputs, for messages."""
@@ -136,7 +144,7 @@ class Source:
     @property
     def operands(self) -> tuple[ArraySig, ...]:
         """Everything an op of this source takes."""
-        return (*self.inputs, *self.state_sigs)
+        return (*self.inputs, *self.seeds)
 
     @property
     def primal_count(self) -> int:
@@ -146,6 +154,8 @@ class Source:
     @property
     def capturable(self) -> bool:
         """Whether a graph can stand for it: it depends on shapes only and writes to nothing."""
+        if self.keyed and self.facts.strided_draws:
+            return False  # a graph fills such tensors in another order
         live = self.facts.updates_state or self.facts.live_draws or self.opaque
         return self.facts.traced and not live
 

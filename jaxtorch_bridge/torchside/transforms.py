@@ -6,6 +6,7 @@ gradient is the conjugate of JAX's, so pullbacks conjugate at both ends; pushfor
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 from .._compat import torch_internals as compat
 from ..errors import DifferentiationError
 from . import hidden
+from .randomness import NO_GENERATORS
 from .source import Core, Engine
 
 
@@ -299,17 +301,31 @@ def batched(
     return run
 
 
-def looped(function: Core, dims: Sequence[int | None], size: int) -> Core:
-    """The same, one element after the other."""
+def looped(
+    function: Core, dims: Sequence[int | None], size: int, *, draws_on: str | None = None
+) -> Core:
+    """The same, one element after the other.
+
+    Args:
+        function: Of one element.
+        dims: Batch axes of its inputs.
+        size: Of the batch.
+        draws_on: ``cpu`` or ``cuda``: every element draws the same numbers there. None: each
+            draws on.
+    """
 
     def loop(*tensors: torch.Tensor) -> list[torch.Tensor]:
         columns = []
+        states = [] if draws_on is None else NO_GENERATORS.states(draws_on)
         for index in range(size):
             elements = [
                 tensor if dim is None else tensor.select(dim, index)
                 for tensor, dim in zip(tensors, dims, strict=True)
             ]
-            columns.append(list(function(*elements)))
+            with contextlib.ExitStack() as stack:
+                if draws_on is not None:
+                    stack.enter_context(NO_GENERATORS.drawing_from(states, draws_on))
+                columns.append(list(function(*elements)))
         return [torch.stack(column) for column in zip(*columns, strict=True)]
 
     return loop

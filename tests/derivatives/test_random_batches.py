@@ -11,7 +11,10 @@ import torch
 from jaxtorch_bridge import jax_callable
 
 # Torch cannot batch some of the functions here, which is said once a callable.
-pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*once for each element"),
+    pytest.mark.filterwarnings("ignore:.*draws random numbers"),
+]
 
 RECOMPUTE = {
     "schema": "jaxtorch/1",

@@ -274,6 +274,7 @@ def test_a_claim_about_a_function_that_looks_at_values(method):
     np.testing.assert_array_equal(X, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 def test_verify_needs_a_function_that_draws_nothing():
     f = jax_callable(
         lambda x: torch.nn.functional.dropout(x), vmap_method="broadcast_all", verify=True

@@ -259,6 +259,10 @@ random: null
         ({"mutates": ["y"]}, "`mutates.0`: expected one of the inputs `x`; got `y`"),
         ({"mutates": ["x", "x"]}, "`mutates.1`: expected each input once"),
         ({"mutates": [3]}, "`mutates.0`: expected the name of an input; got 3"),
+        (
+            {"random": "key", "static": {"rng": 1}},
+            "`random`: expected no input or static argument `rng`, by which a call passes its key",
+        ),
         ({"execution": "eager"}, "`execution`: expected a mapping; got `eager`"),
         ({"execution": {"output": "copy"}}, "(did you mean `outputs`?)"),
         ({3: 4}, "expected a string as field name; got 3"),

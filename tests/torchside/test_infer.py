@@ -198,6 +198,7 @@ def test_plan_and_explain_take_shapes_alone():
     assert "k  3" in wrapped.explain(shape, k=3)
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 def test_undeclared_randomness_is_noted_and_plain_attention_is_not():
     x = jnp.ones((2, 3, 4))
     assert "random" in jax_callable(lambda x: torch.nn.functional.dropout(x)).explain(x)

@@ -1,5 +1,6 @@
 # Made by `jaxtorch stubs` from contracts. Change those and run it again.
 #   attention@1.10.0 (not 1.9.0): attention
+#   noisy@1.0.0: noisy
 #   shapes@1.0.0: shapes
 # ruff: noqa
 # fmt: off
@@ -51,6 +52,29 @@ class _Attention(JaxCallable[..., Any]):
         scale: Any = None,
     ) -> Float32[Tensor, "batch heads seq dim"]: ...
 
+class _Noisy(JaxCallable[..., Any]):
+    @overload
+    def __call__(
+        self,
+        /,
+        x: Float32[Array, "n"],
+        *,
+        rng: Array,
+        rate: float = 0.5,
+    ) -> Float32[Array, "n"]:
+        """Draws random numbers from a key.
+
+        Contract noisy@1.0.0.
+        """
+    @overload
+    def __call__(
+        self,
+        /,
+        x: Float32[Tensor, "n"],
+        *,
+        rate: float = 0.5,
+    ) -> Float32[Tensor, "n"]: ...
+
 class _Shapes(JaxCallable[..., Any]):
     @overload
     def __call__(
@@ -99,6 +123,12 @@ attention: _Attention
 """Scaled dot-product attention over heads.
 
 Contract attention@1.10.0.
+"""
+
+noisy: _Noisy
+"""Draws random numbers from a key.
+
+Contract noisy@1.0.0.
 """
 
 shapes: _Shapes

@@ -1,0 +1,55 @@
+"""The layout of torch's CPU generator state. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+
+# The blob of `torch.Generator.get_state`: the seed it was given, two counters and a position, the
+# 624 words of a Mersenne Twister (32 bits each, in 64), and normal numbers kept for the next call.
+_WORDS = 624
+_SIZE = 5056
+_SEED = slice(0, 8)
+_STATE = slice(24, 24 + 8 * _WORDS)
+_PROBE = 0x1234_5678
+
+
+def mersenne_state(seed: int, words: Any) -> torch.Tensor:
+    """The state of a CPU generator that holds these words and has drawn nothing yet.
+
+    ``manual_seed`` reads 32 bits of a seed only, which is too little to tell many keys apart.
+
+    Args:
+        seed: 64 bits; what ``initial_seed`` is to answer.
+        words: uint32[624], not all of them zero.
+    """
+    blob = _fresh_blob().copy()
+    blob[_SEED].view(np.uint64)[0] = seed
+    blob[_STATE].view(np.uint64)[:] = words
+    return torch.from_numpy(blob)
+
+
+@functools.cache
+def _fresh_blob() -> Any:
+    """The state after ``manual_seed``, once it is clear that its layout is the known one.
+
+    Raises:
+        RuntimeError: It is another.
+    """
+    blob = torch.Generator().manual_seed(_PROBE).get_state().numpy()
+    if blob.size == _SIZE and blob[_SEED].view(np.uint64)[0] == _PROBE:
+        words = [int(word) for word in blob[_STATE].view(np.uint64)]
+        expected = _PROBE
+        for index, word in enumerate(words):
+            if word != expected:
+                break
+            expected = 1812433253 * (expected ^ expected >> 30) + index + 1 & 0xFFFF_FFFF
+        else:
+            return blob
+    raise RuntimeError(
+        f"torch {torch.__version__} keeps the state of its CPU generator in a layout that is not "
+        "known here, so that it cannot be seeded from a JAX key."
+    )
