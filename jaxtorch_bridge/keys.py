@@ -43,7 +43,7 @@ def key_use(
                 f"function has a parameter `{KEYWORD}` itself. Rename it, or wrap the function."
             )
         return "must"
-    if declared == "none" and (spec is None or "random" in spec.model_fields_set):
+    if options.random == "none" or (spec is not None and "random" in spec.model_fields_set):
         return "no"
     takes_any = inspect.Parameter.VAR_KEYWORD in parameters.values()
     return "no" if takes_any or KEYWORD in parameters else "may"
