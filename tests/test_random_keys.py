@@ -302,6 +302,20 @@ def test_a_claim_on_whole_batches_is_refused_where_one_draw_is_shared(method):
     np.testing.assert_allclose(jax.vmap(lambda x: plain(x, rng=KEY))(X), jnp.sin(X), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["rand", "rand_like", "normal_", "exponential_", "dropout"])
+def test_results_written_in_place_are_drawn_alike(name):
+    spec = {
+        "schema": "jaxtorch/1", "name": "f", "version": "1.0.0", "random": "key",
+        "inputs": {"x": "float32[4, 6]"}, "outputs": {"y": "float32[4, 6]"},
+    }  # fmt: skip
+    copied = jax_callable(RANDOM[name], spec=spec | {"execution": {"outputs": "copy"}})
+    placed = jax_callable(RANDOM[name], spec=spec | {"execution": {"outputs": "in_place"}})
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 6)), jnp.float32)
+    wanted = copied(x, rng=KEY)
+    np.testing.assert_array_equal(placed(x, rng=KEY), wanted)
+    np.testing.assert_array_equal(jax.vjp(lambda x: placed(x, rng=KEY), x)[0], wanted)
+
+
 # --- what the key reaches ------------------------------------------------------------------------
 
 
