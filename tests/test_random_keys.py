@@ -354,7 +354,7 @@ def test_calls_on_many_threads_do_not_mix():
 def test_a_generator_that_the_key_does_not_reach_is_an_error():
     generator = torch.Generator().manual_seed(0)
     f = jax_callable(lambda x: x + torch.rand(3, generator=generator), random="key")
-    with pytest.raises(RandomnessError, match="Leave `generator=` out"):
+    with pytest.raises(RandomnessError, match="leave `generator=` out"):
         f(jnp.ones(3), rng=KEY)
     g = jax_callable(lambda x: x + torch.rand(3, generator=torch.default_generator), random="key")
     assert (g(jnp.ones(3), rng=KEY) != g(jnp.ones(3), rng=OTHER)).any()

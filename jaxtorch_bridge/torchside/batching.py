@@ -169,7 +169,9 @@ def _claimed(source: Source, size: int, dims: Dims) -> TorchOp:
         core = Verified(made.label, function, single, made.outputs, method)
     if not source.facts.traced:
         core = Guarded(core, source.label, source.inputs, first_on_copies=False)
-    program = Program(core, made.inputs, made.outputs, made, source.context, eager=True)
+    program = Program(
+        core, made.inputs, made.outputs, made, source.context, seeds=made.seeds, eager=True
+    )
     return program.op(made.label, made.key, made)
 
 
