@@ -35,6 +35,7 @@ def graph_program(source: Source) -> Program:
                 source.outputs,
                 source,
                 source.context.without_grad(),
+                seeds=source.seeds,
                 guard=ClosureGuard(source.closure),
             )
         except NotCapturedError as error:
@@ -53,4 +54,6 @@ def _no_graph(source: Source) -> str:
         return "it writes to tensors that it closes over"
     if source.terms.backend == "compile" and source.facts.random:
         return "it draws random numbers, and compiled code would draw others"
+    if source.keyed and source.facts.strided_draws:
+        return "it fills tensors that are not row-major with random numbers, in an order of its own"
     return ""
