@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import torch
 
 from ..spec.frozen import FrozenDict
@@ -38,6 +39,16 @@ def arguments_of(
             values[name] = value
     values.update(case.static)
     return by_position(subject.function, values)
+
+
+def with_key(
+    subject: Subject, arguments: tuple[tuple[Any, ...], dict[str, Any]]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of the JAX function, which takes a random key where the contract says so."""
+    args, kwargs = arguments
+    if subject.spec.random == "key":
+        kwargs = {**kwargs, "rng": jax.random.key(0)}
+    return args, kwargs
 
 
 def _value(spec: CallableSpec, node: Node, path: Path, case: Case, make: Make, hint: Any) -> Any:

@@ -15,7 +15,7 @@ from ..spec.model import CallableSpec
 from ..torchside.linearize import Linearized
 from ..torchside.op import TorchOp
 from . import problems
-from .calls import arguments_of
+from .calls import arguments_of, with_key
 from .cases import Case
 from .subjects import Subject
 
@@ -61,9 +61,10 @@ def promises_of(subject: Subject, case: Case) -> Promises:
 
 def plan_of(subject: Subject, case: Case) -> Planned:
     """Plan and op of a call, as JAX would have them."""
-    args, kwargs = arguments_of(
+    arguments = arguments_of(
         subject, case, lambda _, shape, dtype: jax.ShapeDtypeStruct(shape, jax.numpy.dtype(dtype))
     )
+    args, kwargs = with_key(subject, arguments)
     return subject.callable._planned(args, kwargs)
 
 

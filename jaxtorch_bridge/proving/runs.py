@@ -14,7 +14,7 @@ from .. import trees
 from ..dtypes import DTYPES, canonical_name
 from ..errors import BridgeWarning
 from ..planning import x64_enabled
-from .calls import arguments_of
+from .calls import arguments_of, with_key
 from .cases import Case, Path, has_wide_floats
 from .subjects import Subject
 from .values import Values
@@ -38,7 +38,8 @@ class Run:
 
     def jax_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """For the JAX function."""
-        return arguments_of(self.subject, self.case, lambda path, *_: self.arrays[path])
+        arguments = arguments_of(self.subject, self.case, lambda path, *_: self.arrays[path])
+        return with_key(self.subject, arguments)
 
     def torch_result(self, tensors: dict[Path, torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Flat results of the plain torch function."""

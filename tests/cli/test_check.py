@@ -85,8 +85,12 @@ def test_wrong_usage(here, jaxtorch, arguments):
     assert done.err.startswith("jaxtorch: ")
 
 
-def test_the_contracts_of_this_repository(jaxtorch):
+def test_the_contracts_of_this_repository(jaxtorch, monkeypatch):
     assert jaxtorch("check", "--syntax", ROOT / "specs").code == 0
+    monkeypatch.chdir(ROOT)  # from where examples can be imported
+    done = jaxtorch("check", "specs/attention.yaml", "specs/digits_cnn.yaml", "--json")
+    assert (done.code, done.json["problems"]) == (0, [])
+    assert all(one["calls"] > 10 for one in done.json["contracts"])
 
 
 FUNCTION = "import torch\n\ndef f(x):\n    return x.T\n"
