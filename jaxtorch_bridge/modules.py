@@ -12,6 +12,7 @@ import torch
 from .decorator import JaxCallable
 from .errors import ArgumentError, BridgeError, ConcurrencyError, ModuleError
 from .module_trees import NamedTree, Names
+from .planner.options import NO_OPTIONS, Options
 from .torchside.identity import name_of
 from .torchside.locks import locks_of
 from .torchside.module_call import BuffersChange, Method, Mode, ModuleCall
@@ -100,6 +101,7 @@ class JaxModule:
         /,
         *args: Any,
         buffers: Any = None,
+        rng: Any = None,
         train: bool | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -110,6 +112,8 @@ class JaxModule:
             *args: What the module takes.
             buffers: A pytree of the form of ``.buffers``. If given, so are they returned: those
                 that the call changes, and the others as they are.
+            rng: A JAX random key, which dropout and the like draw from: the result is a function
+                of it. Under ``jax.vmap`` over keys each element draws its own numbers.
             train: True as after ``module.train()``, False as after ``module.eval()``, None as the
                 module was when it was taken.
             **kwargs: What the module takes by name.
@@ -123,11 +127,14 @@ class JaxModule:
         """
         weights = self._params.named(params)
         state = self._own_buffers if buffers is None else self._buffers.named(buffers)
+        keyed = {} if rng is None else {"rng": rng}
         while True:
             seen = self._changed.get(train, frozenset()) if buffers is not None else frozenset()
-            call = self._call(Mode(train, tuple(sorted(seen)), buffers is not None))
+            call = self._call(
+                Mode(train, tuple(sorted(seen)), buffers is not None, rng is not None)
+            )
             try:
-                result = call(weights, state, *args, **kwargs)
+                result = call(weights, state, *args, **kwargs, **keyed)
                 break
             except BuffersChange as found:
                 with self._lock:
@@ -201,7 +208,9 @@ class JaxModule:
         if found is None:
             with self._lock:
                 function = ModuleCall(self._template, self._method, mode, self.label)
-                found = self._calls.setdefault(mode, JaxCallable(function, name=self.label))
+                options = Options(random="key") if mode.keyed else NO_OPTIONS
+                made = JaxCallable(function, name=self.label, options=options)
+                found = self._calls.setdefault(mode, made)
         return found
 
 

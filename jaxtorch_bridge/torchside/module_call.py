@@ -44,11 +44,13 @@ class Mode:
         train: Of all its parts; None: as they were when it was taken.
         changed: Buffers that the call changes, and returns.
         returns_buffers: Whether the caller takes changed buffers back.
+        keyed: Whether a random key comes with the call.
     """
 
     train: bool | None = None
     changed: tuple[str, ...] = ()
     returns_buffers: bool = False
+    keyed: bool = False
 
 
 class ModuleCall(Secluded):
