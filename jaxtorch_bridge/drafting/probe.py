@@ -115,6 +115,8 @@ class Probe:
             )
         except BridgeError as error:
             raise ProbeError(str(error)) from None
+        except SystemExit as error:
+            raise ProbeError(first_line(error)) from None
         if inference is None:
             errors = [attempt.error for attempt in attempts]
             if any(looks_at_values(one) or cannot_be_fake(one) for one in errors):
@@ -143,7 +145,7 @@ class Probe:
         try:
             with torch.no_grad():
                 result = self._function(*args, **kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ProbeError(first_line(error)) from None
         found = trees.flatten_with_paths(result)
         for path, leaf in found:

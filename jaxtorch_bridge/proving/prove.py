@@ -79,7 +79,7 @@ def prove(spec: CallableSpec, *, numeric: bool = False) -> Proof:
             return proof
         try:
             _Prover(subject, proof, numeric).run()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Whatever a function does, the other contracts are still to be looked at.
             expected = "a function that can be compared with its contract"
             found = problems.first_line(error)

@@ -124,6 +124,12 @@ def test_what_goes_wrong_in_comparing_is_a_finding(proof_of, monkeypatch):
     assert problem.found.startswith("KeyError: 'odd'")
 
 
+def test_a_function_that_ends_the_process_ends_its_own_proof(proof_of):
+    (problem,) = proof_of("def f(x):\n    raise SystemExit(0)\n", ONE).problems
+    assert (problem.line, problem.path) == (4, "function")
+    assert problem.found.startswith("SystemExit: 0")
+
+
 def test_sharding(proof_of):
     contract = ONE + "sharding: {n: data}\n"
     assert words(proof_of(SIN, contract), "sharding") == [
