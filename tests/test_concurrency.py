@@ -177,6 +177,35 @@ def test_callables_over_one_module_keep_out_of_each_others_way(run_python):
     assert run_python(SHARED, env=EIGHT).strip() == "[] parallel parallel"
 
 
+FAILING = """
+import jax, jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec as P
+from jaxtorch_bridge import jax_callable
+
+def fails_on_one(x):
+    if float(x[0]) == 2:
+        raise KeyError("the third part")
+    return x * 2
+
+f = jax_callable(fails_on_one, example=(jnp.ones(1),))
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+total = jax.shard_map(lambda x: jax.lax.psum(f(x), "d"), mesh=mesh, in_specs=P("d"), out_specs=P())
+try:
+    jax.block_until_ready(jax.jit(total)(jnp.arange(8.0)))
+except Exception as error:
+    print("raised", type(error).__name__)
+"""
+
+
+def test_a_failure_on_one_device_is_told_though_others_wait_for_it(run_python):
+    # XLA ends the process when it has waited long enough, and says nothing of the reason.
+    limits = "--xla_cpu_collective_call_warn_stuck_timeout_seconds=1"
+    limits += " --xla_cpu_collective_call_terminate_timeout_seconds=3"
+    printed = run_python(FAILING, env={"XLA_FLAGS": f"{EIGHT['XLA_FLAGS']} {limits}"}, check=False)
+    assert printed.count("the torch function raised KeyError: 'the third part'") >= 1
+    assert "other devices may wait for this one in a collective" in printed
+
+
 DROPOUT = """
 import jax, jax.numpy as jnp, numpy as np, torch
 from jax.sharding import AxisType, PartitionSpec as P

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import threading
 import traceback
 from collections import deque
@@ -21,8 +22,13 @@ from .._compat.torch_internals import give_own_memory, is_fake
 from ..errors import BridgeError, EscapeError, MutationError, OutputError, TorchExecutionError
 from ..planner.signature import ArraySig
 from .infer import mutation_message
+from .threads import runs_beside_others
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
+
+_logger = logging.getLogger("jaxtorch_bridge")
+# XLA hands an error on when all devices are done, and ends the process if they never are.
+_WAITING = "(Told at once: other devices may wait for this one in a collective until XLA gives up.)"
 
 # The newest failures of all threads; eager calls look theirs up by its text.
 _failures: deque[tuple[str, BaseException]] = deque(maxlen=32)
@@ -110,7 +116,10 @@ class Faults:
         # XLA's messages are UTF-8; an exception's text may hold lone surrogates.
         text = text.encode("utf-8", "replace").decode()
         with _lock:
+            known = any(entry[0] == text for entry in _failures)
             _failures.append((text, error))
+        if not known and runs_beside_others():
+            _logger.error("%s\n%s", text, _WAITING)
         return text
 
     def exception_text(self, error: BaseException) -> str:

@@ -47,6 +47,11 @@ def share_threads(devices: int) -> None:
         _applied = wanted
 
 
+def runs_beside_others() -> bool:
+    """Whether this is one of XLA's threads in a process of several CPU devices."""
+    return _applied is not None and _applied[1] > 1 and threading.get_ident() in _own
+
+
 def _enter(library: OpenMP, budget: int | None, devices: int) -> None:
     """Called by the handler, once in each of XLA's threads."""
     # Python's own thread-local values do not outlast a call there.
