@@ -11,9 +11,6 @@ import collections
 import enum
 import functools
 import inspect
-import site
-import sys
-import sysconfig
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -24,11 +21,10 @@ import torch
 from .._compat import torch_internals as compat
 from .code_facts import UNBOUND, facts_of_code, value_of_cell, values_read, written_cells
 from .contents import UNSEEN, content_of
+from .packages import is_of_library, own_packages, package_of, version_around
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range)
 _TORCH_VALUES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
-# Packages whose code stays what it is as long as their version does.
-_LIBRARIES = frozenset({"torch", "jax", "jaxlib", "numpy", "jaxtorch_bridge", "jaxtyping"})
 _OPEN = (types.SimpleNamespace, collections.UserDict)
 # More than any function has; keeps a surprise from taking for ever.
 _MOST_FACTS = 200_000
@@ -57,14 +53,15 @@ def facts_about(*values: Any, state: Iterable[torch.Tensor] = ()) -> tuple[list[
         values: Functions, modules, static values.
         state: Tensors whose contents do not count, since the function writes to them.
     """
-    walk = _Walk({id(tensor) for tensor in state})
+    walk = _Walk({id(tensor) for tensor in state}, own_packages(values))
     for value in values:
         walk.add(value, 0)
     return walk.facts, walk.stateful
 
 
 class _Walk:
-    def __init__(self, state: set[int]) -> None:
+    def __init__(self, state: set[int], own: frozenset[str]) -> None:
+        self._own = own
         self.facts: list[str] = []
         self.stateful = False
         self._state = state
@@ -91,13 +88,17 @@ class _Walk:
             self._alive.append(value)
             self._compound(value, depth + 1)
 
+    def _is_foreign(self, thing: Any) -> bool:
+        return package_of(thing) not in self._own and is_of_library(thing)
+
     def _say(self, fact: str) -> None:
         self.facts.append(fact)
 
     def _text(self, value: Any) -> str:
-        facts, stateful = facts_about(value)
-        self.stateful |= stateful
-        return "\n".join(facts)
+        inner = _Walk(self._state, self._own)
+        inner.add(value, 0)
+        self.stateful |= inner.stateful
+        return "\n".join(inner.facts)
 
     def _all(self, kind: str, values: Iterable[Any], depth: int) -> None:
         items = list(values)
@@ -156,7 +157,9 @@ class _Walk:
         closed = [(name, value_of_cell(cell)) for name, cell in cells if name not in written]
         self._named("closure", closed, depth)
         self._named("attributes", sorted(vars(function).items()), depth)
-        if not is_of_library(function):
+        if self._is_foreign(function):
+            self._say(version_around(function))
+        else:
             self._named("reads", values_read(function), depth)
 
     def _class(self, cls: type, depth: int) -> None:
@@ -164,7 +167,9 @@ class _Walk:
         for part in cls.__mro__[1:]:
             self._say(f"base {part.__module__} {_own_name(part)}")
         for part in cls.__mro__:
-            if not is_of_library(part):
+            if self._is_foreign(part):
+                self._say(version_around(part))
+            else:
                 self._named(f"body of {_own_name(part)}", _body(part), depth)
 
     def _module(self, module: torch.nn.Module, depth: int) -> None:
@@ -203,36 +208,13 @@ class _Walk:
             self._all("wrapper", (wrapped,), depth)
         elif isinstance(value, types.ModuleType) or inspect.isbuiltin(value):
             self._say(f"{kind.__name__} {getattr(value, '__module__', '')} {value.__name__}")
-        elif is_of_library(kind):
+        elif self._is_foreign(kind):
             self._say(f"object {kind.__module__} {kind.__qualname__}")
             self.stateful = True  # for all that is known
             self._named("attributes", _plain_attributes(value), depth)
         else:
             self.add(kind, depth)
             self._named("attributes", sorted(_attributes(value).items()), depth)
-
-
-def is_of_library(thing: Any) -> bool:
-    """Whether a function or class comes with Python or an installed package."""
-    if (getattr(thing, "__module__", None) or "").partition(".")[0] in _LIBRARIES:
-        return True
-    code = getattr(thing, "__code__", None)
-    if code is not None:
-        return str(code.co_filename).startswith(_library_folders())
-    name = getattr(thing, "__module__", None) or ""
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
-    if file is None:  # compiled into Python, or typed in by somebody
-        return name in sys.builtin_module_names
-    return str(file).startswith(_library_folders())
-
-
-@functools.cache
-def _library_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders |= {*site.getsitepackages(), site.getusersitepackages()}
-    return (*sorted(folders), "<frozen")
 
 
 def _own_name(thing: Any) -> str:

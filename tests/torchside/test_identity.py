@@ -9,7 +9,7 @@ import types
 import pytest
 import torch
 
-from jaxtorch_bridge.torchside import identity
+from jaxtorch_bridge.torchside import identity, packages
 
 SOURCE = """
 import collections, dataclasses, enum, functools, math, types
@@ -318,3 +318,41 @@ def test_objects_of_other_libraries_do_not_lead_far():
 
     logging.getLogger("b").addHandler(logging.NullHandler())
     assert code_digest(load(source).f) == before
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Makes modules of installed packages; nothing else counts as installed."""
+    monkeypatch.setattr(packages, "_library_folders", lambda: (str(tmp_path),))
+
+    def install(name, source, version):
+        packages._version.cache_clear()
+        module = types.ModuleType(name)
+        module.__file__ = str(tmp_path / "it.py")
+        module.__version__ = version
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(source, module.__file__, "exec"), module.__dict__)
+        return module
+
+    yield install
+    packages._version.cache_clear()
+
+
+def test_of_other_packages_the_version_counts(install):
+    def digest(number, version):
+        source = f"N = {number}\ndef helper(x):\n    return x * N\n"
+        install("identity_other", source, version)
+        use = "from identity_other import helper\ndef f(x):\n    return helper(x)\n"
+        return code_digest(load(use).f)
+
+    assert digest(1, "1.0") == digest(1, "1.0") != digest(1, "1.1")
+    assert digest(1, "1.0") == digest(2, "1.0")  # a release that is not what it says
+
+
+def test_the_functions_own_package_is_followed_also_where_it_is_installed(install):
+    def digest(number):
+        source = f"N = {number}\ndef helper(x):\n    return x * N\n"
+        source += "def f(x):\n    return helper(x)\n"
+        return code_digest(install("identity_own", source, "1.0").f)
+
+    assert digest(1) == digest(1) != digest(2)
