@@ -70,6 +70,7 @@ def test_multiple_outputs():
 
 # Torch 2.13 cannot move a module that is made without values, so the function is run instead.
 @pytest.mark.filterwarnings("ignore:.*could not be found abstractly")
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
 def test_a_layer_made_inside_of_the_function():
     def function(a, b):
         layer = torch.nn.Linear(2, 20).to(a)
