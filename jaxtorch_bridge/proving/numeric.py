@@ -26,14 +26,19 @@ from .shards import PARTS
 from .subjects import Subject
 
 
-def try_values(subject: Subject, case: Case) -> Promises:
-    """Run one call for real, eagerly and under ``jit``, and compare with torch."""
+def try_values(subject: Subject, case: Case) -> tuple[Promises, bool]:
+    """Run one call for real, eagerly and under ``jit``, and compare with torch.
+
+    Returns:
+        What was found, and whether values were compared: not those of random functions.
+    """
     found = Promises()
+    compared = [False]
     with Surroundings(subject):
         expected = "a function that runs on made-up values"
-        step = functools.partial(_compare_values, run_of(subject, case), found)
+        step = functools.partial(_compare_values, run_of(subject, case), found, compared)
         _guarded(subject, case, found, step, expected)
-    return found
+    return found, compared[0]
 
 
 def try_transforms(subject: Subject, case: Case) -> Promises:
@@ -87,13 +92,14 @@ def _guarded(
         found.problems.append(problems.problem_at(spec, "function", expected, text))
 
 
-def _compare_values(run: Run, found: Promises) -> None:
+def _compare_values(run: Run, found: Promises, compared: list[bool]) -> None:
     spec = run.subject.spec
     args, kwargs = run.jax_arguments()
     eager = jax.tree.leaves(_flat(run.subject.callable(*args, **kwargs)))
     planned = run.subject.callable._planned(args, kwargs)
     if planned.plan.inference.random:
         return
+    compared[0] = True
     with torch.no_grad():
         wanted = run.torch_result()
     ways = [("a call", eager)]
