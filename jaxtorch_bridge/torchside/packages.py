@@ -7,6 +7,7 @@ import importlib.metadata
 import site
 import sys
 import sysconfig
+import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,7 +50,8 @@ def is_of_library(thing: Any) -> bool:
     if (getattr(thing, "__module__", None) or "").partition(".")[0] in _LIBRARIES:
         return True
     code = getattr(thing, "__code__", None)
-    if code is not None:
+    # The class of functions compiled by Cython has a descriptor of that name.
+    if isinstance(code, types.CodeType):
         return str(code.co_filename).startswith(_library_folders())
     name = getattr(thing, "__module__", None) or ""
     module = sys.modules.get(name)
