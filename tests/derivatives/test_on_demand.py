@@ -1,0 +1,67 @@
+"""Nothing is built before it is needed, and settings of torch are those of planning."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxtorch_bridge import jax_callable
+
+X = jnp.array([0.5, -1.0, 2.0])
+
+
+def orders_of(op):
+    """The orders of the derivatives that have been built, below an op."""
+    found = set()
+    for built in op.derivatives:
+        found.add(op.source.order + 1)
+        inner = [derived.source for derived, _ in getattr(built, "_derived", {}).values()]
+        found |= {source.order for source in inner}
+        for _, kernel in getattr(built, "_derived", {}).values():
+            found |= orders_of(kernel.op)
+    return found
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_each_order_is_built_when_it_is_asked_for(jit):
+    f = jax_callable(lambda x: torch.tanh(x) * x)
+    op = f._planned((X,), {}).op
+
+    def loss(x):
+        return (f(x) ** 2).sum()
+
+    jit(f)(X)
+    assert op.derivatives == ()
+    jit(jax.grad(loss))(X)
+    assert orders_of(op) == {1}
+    jit(jax.grad(lambda x: jax.grad(loss)(x).sum()))(X)
+    assert orders_of(op) == {1, 2}
+
+
+def test_the_default_device_of_planning_holds_wherever_it_runs():
+    f = jax_callable(lambda x: x * x + torch.ones(3))
+    run, slope = jax.jit(f), jax.jit(jax.grad(lambda x: f(x).sum()))
+    again, slope_again = jax.jit(f), jax.jit(jax.grad(lambda x: f(x).sum()))
+    wanted = np.asarray(X) ** 2 + 1
+    np.testing.assert_allclose(run(X), wanted)
+    np.testing.assert_allclose(slope(X), 2 * X)
+    with torch.device("meta"):
+        # A compiled program keeps what it was planned under, and leaves the caller's alone.
+        np.testing.assert_allclose(run(X), wanted)
+        np.testing.assert_allclose(slope(X), 2 * X)
+        assert torch.ones(1).device.type == "meta"
+    np.testing.assert_allclose(again(X), wanted)
+    np.testing.assert_allclose(slope_again(X), 2 * X)
+
+
+def test_the_default_device_is_a_part_of_the_key():
+    f = jax_callable(lambda x: x * x)
+    here = f.plan(X)
+    with torch.device("meta"):
+        there = f.plan(X)
+    assert here.context == ()
+    assert there.context == (("default_device", "meta"),)
+    assert here.key != there.key
