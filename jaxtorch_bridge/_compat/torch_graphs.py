@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .torch_internals import drawn_shape, draws_random_numbers, fake_tensor_mode, loading
+from .torch_fakes import fake_tensor_mode, loading
+from .torch_internals import drawn_shape, draws_random_numbers
 
 
 def load() -> None:

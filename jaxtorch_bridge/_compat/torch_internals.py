@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import gc
 import importlib
 import logging
 import warnings
@@ -14,6 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from .torch_fakes import ValuesReadError as ValuesReadError
+from .torch_fakes import cannot_be_fake as cannot_be_fake
+from .torch_fakes import fake_tensor_mode as fake_tensor_mode
+from .torch_fakes import is_fake as is_fake
+from .torch_fakes import lifts_constants as lifts_constants
+from .torch_fakes import looks_at_values as looks_at_values
+from .torch_fakes import reads_values as reads_values
+from .torch_fakes import without_constant as without_constant
 
 # What the native handler calls; see native_src/torch_api.h.
 is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
@@ -31,51 +39,6 @@ def dlpack_exchange_api() -> Any:
     return torch.Tensor.__dlpack_c_exchange_api__
 
 
-_loaded: set[str] = set()
-
-
-@contextlib.contextmanager
-def loading(part: str) -> Iterator[None]:
-    """No garbage collection while torch loads a part of itself for the first time.
-
-    Its compiler is a thousand modules, which nothing here can do without. Collections that find
-    no garbage in them, and go through everything else that is alive, take nearly half of the time.
-
-    Args:
-        part: What may be loaded, by any name.
-    """
-    if part in _loaded or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-    _loaded.add(part)
-
-
-def fake_tensor_mode() -> Any:
-    """A mode in which tensors have shapes, dtypes and strides but no memory.
-
-    Real tensors that a function closes over (parameters, buffers) are taken as fakes too.
-    """
-    with loading("fake tensors"):
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
-        return FakeTensorMode(allow_non_fake_inputs=True)
-
-
-def without_constant(mode: Any, tensor: torch.Tensor) -> torch.Tensor:
-    """The fake of a real tensor, always the same one.
-
-    A fake mode that meets a small real tensor by itself keeps it as a constant and computes
-    with it for real, so that an in-place op would change the caller's tensor.
-    """
-    fake: torch.Tensor = mode.from_tensor(tensor, static_shapes=True)
-    return fake
-
-
 # Ops that update running statistics in place, which their schemas do not say.
 _UPDATES_STATISTICS = (
     "aten::native_batch_norm",
@@ -84,13 +47,6 @@ _UPDATES_STATISTICS = (
     "aten::instance_norm",
 )
 _STATISTICS = ("running_mean", "running_var")
-
-
-def is_fake(tensor: torch.Tensor) -> bool:
-    """Whether a tensor belongs to a fake tensor mode."""
-    from torch._subclasses.fake_tensor import FakeTensor
-
-    return isinstance(tensor, FakeTensor)
 
 
 def evaluates_abstractly() -> bool:
@@ -103,34 +59,6 @@ def evaluates_abstractly() -> bool:
 def is_batched(tensor: torch.Tensor) -> bool:
     """Whether a tensor is one element of a batch, inside ``torch.vmap``."""
     return bool(torch._C._functorch.is_batchedtensor(tensor))
-
-
-def looks_at_values(error: BaseException) -> bool:
-    """Whether a fake evaluation failed because the function asked for a value."""
-    from torch._subclasses.fake_tensor import (
-        DataDependentOutputException,
-        DynamicOutputShapeException,
-    )
-    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-
-    kinds = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
-    if isinstance(error, kinds):
-        return True
-    text = str(error)
-    return "Cannot access data pointer" in text or ".item()" in text or "meta tensors" in text
-
-
-def cannot_be_fake(error: BaseException) -> bool:
-    """Whether a fake evaluation failed for want of a rule, not because the call is wrong."""
-    from torch._subclasses import fake_tensor
-
-    kinds = (
-        fake_tensor.UnsupportedFakeTensorException,
-        fake_tensor.UnsupportedOperatorException,
-        NotImplementedError,
-    )
-    words = (".numpy() is not supported", "function keeps tensors that it makes")
-    return isinstance(error, kinds) or any(one in str(error) for one in words)
 
 
 def storage_key(tensor: torch.Tensor) -> int:

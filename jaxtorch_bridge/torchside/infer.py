@@ -79,10 +79,8 @@ class _OpWatch(TorchDispatchMode):
             index = self._inputs.get(compat.storage_key(tensor))
             if index is not None:
                 observed.written_inputs.add(index)
-            elif not compat.is_fake(tensor):
-                if all(tensor is not other for other in observed.updated):
-                    observed.updated.append(tensor)
-                args, kwargs = self._with_fakes(args, kwargs)
+            elif not compat.is_fake(tensor) and all(tensor is not o for o in observed.updated):
+                observed.updated.append(tensor)
         for value in torch.utils._pytree.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
@@ -90,6 +88,8 @@ class _OpWatch(TorchDispatchMode):
                 if not compat.is_fake(value):
                     observed.read[id(value)] = value
                     observed.closes_over_grad |= value.requires_grad
+        if not compat.lifts_constants(func):
+            args, kwargs = self._with_fakes(args, kwargs)
         observed.attention |= compat.is_attention(func)
         result = func(*args, **kwargs)
         if compat.draws_random_numbers(func, args, kwargs):
@@ -101,7 +101,11 @@ class _OpWatch(TorchDispatchMode):
         return result
 
     def _with_fakes(self, args: Any, kwargs: Any) -> Any:
-        """The arguments with fakes in place of real tensors, which must not be written to."""
+        """The arguments with fakes in place of real tensors.
+
+        They must not be written to. And of small ones torch would keep the values, so that what
+        the function reads of them later would stay what it was when it was planned.
+        """
         return torch.utils._pytree.tree_map_only(
             torch.Tensor,
             lambda tensor: (
@@ -131,11 +135,15 @@ class WriteGuard(TorchDispatchMode):
 
 
 class _CallWatch(TorchFunctionMode):
-    """Sees ``torch.autograd.grad`` without ``create_graph``, whose results are constants."""
+    """Sees ``torch.autograd.grad`` without ``create_graph``, whose results are constants.
 
-    def __init__(self, observed: Observed) -> None:
+    In an abstract evaluation it also stops the function from reading values of real tensors.
+    """
+
+    def __init__(self, observed: Observed, *, abstract: bool) -> None:
         super().__init__()
         self._observed = observed
+        self._abstract = abstract
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -144,6 +152,10 @@ class _CallWatch(TorchFunctionMode):
         if func in (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward):
             self._observed.grads_inside |= not kwargs.get("create_graph", False)
         self._observed.switches_grad |= func is compat.set_grad_enabled
+        if self._abstract and compat.reads_values(func, args):
+            raise compat.ValuesReadError(
+                "the function reads values of a tensor that it closes over"
+            )
         return func(*args, **kwargs)
 
 
@@ -256,7 +268,7 @@ def _evaluate(
             stack.enter_context(surroundings())
             stack.enter_context(compat.abstract_surroundings())
             stack.enter_context(compat.uncompiled())
-            stack.enter_context(_CallWatch(observed))
+            stack.enter_context(_CallWatch(observed, abstract=True))
             stack.enter_context(mode)
             stack.enter_context(swaps.watching_modules())
             with _OpWatch(observed, mode, fakes, swaps, draws) as watch:
@@ -324,7 +336,7 @@ def infer_by_running(
     copies = [tensor.clone() for tensor in tensors]
     observed = Observed()
     before = torch.get_rng_state()
-    with _CallWatch(observed):
+    with _CallWatch(observed, abstract=False):
         leaves, structure = function(*copies)
     drew = not torch.equal(before, torch.get_rng_state())
     _refuse_mutation(written_copies(tensors, copies), inputs, label)

@@ -6,13 +6,13 @@ import gc
 
 import pytest
 
-from jaxtorch_bridge._compat import torch_graphs, torch_internals
-from jaxtorch_bridge._compat.torch_internals import loading
+from jaxtorch_bridge._compat import torch_fakes, torch_graphs
+from jaxtorch_bridge._compat.torch_fakes import loading
 
 
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(torch_internals, "_loaded", set())
+    monkeypatch.setattr(torch_fakes, "_loaded", set())
     assert gc.isenabled()
     yield
     gc.enable()
@@ -50,4 +50,4 @@ def test_parts_within_parts():
 def test_loading_is_over_when_tracing_begins():
     torch_graphs.load()
     assert gc.isenabled()
-    assert {"fake tensors", "graphs"} <= torch_internals._loaded
+    assert {"fake tensors", "graphs"} <= torch_fakes._loaded
