@@ -21,7 +21,7 @@ import torch
 from .._compat import torch_internals as compat
 from .code_facts import UNBOUND, facts_of_code, value_of_cell, values_read, written_cells
 from .contents import UNSEEN, content_of
-from .packages import is_of_library, own_packages, package_of, version_around
+from .packages import is_of_library, module_of, own_packages, package_of, version_around
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range)
 _TORCH_VALUES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -195,7 +195,7 @@ class _Walk:
     def _object(self, value: Any, depth: int) -> None:
         kind = type(value)
         wrapped = getattr(value, "__wrapped__", None)
-        if kind.__module__.partition(".")[0] == "jaxtorch_bridge":
+        if module_of(kind).partition(".")[0] == "jaxtorch_bridge":
             # A callable of ours stands for its torch function; plans and caches for nothing.
             self._all("callable", (getattr(value, "torch", None),), depth)
         elif isinstance(value, Mapping):
@@ -209,7 +209,7 @@ class _Walk:
         elif isinstance(value, types.ModuleType) or inspect.isbuiltin(value):
             self._say(f"{kind.__name__} {getattr(value, '__module__', '')} {value.__name__}")
         elif self._is_foreign(kind):
-            self._say(f"object {kind.__module__} {kind.__qualname__}")
+            self._say(f"object {module_of(kind)} {kind.__qualname__}")
             self.stateful = True  # for all that is known
             self._named("attributes", _plain_attributes(value), depth)
         else:

@@ -45,15 +45,24 @@ def version_around(thing: Any) -> str:
     return f"of {package} {_version(package)}"
 
 
+def module_of(thing: Any) -> str:
+    """The name of the module of a function or class; empty if it has none."""
+    name = getattr(thing, "__module__", None)
+    if name is None:
+        return ""
+    # The class of Cython's functions, numpy's random ones among them, has a descriptor there.
+    return name if isinstance(name, str) else "builtins"
+
+
 def is_of_library(thing: Any) -> bool:
     """Whether a function or class comes with Python or an installed package."""
-    if (getattr(thing, "__module__", None) or "").partition(".")[0] in _LIBRARIES:
+    if module_of(thing).partition(".")[0] in _LIBRARIES:
         return True
     code = getattr(thing, "__code__", None)
     # The class of functions compiled by Cython has a descriptor of that name.
     if isinstance(code, types.CodeType):
         return str(code.co_filename).startswith(_library_folders())
-    name = getattr(thing, "__module__", None) or ""
+    name = module_of(thing)
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is None:  # compiled into Python, or typed in by somebody
