@@ -197,6 +197,7 @@ def test_layers_run_by_torchscript_are_refused():
         from_module(torch.nn.Sequential(scripted))
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 @pytest.mark.parametrize("way", ["whole", "part", "in place"])
 def test_compiled_modules_run_compiled_on_the_parameters_of_the_call(way, moved):
     compiled = []
