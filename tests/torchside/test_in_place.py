@@ -230,6 +230,28 @@ class TestCalls:
         with pytest.raises(TorchExecutionError, match="ValueError: no"):
             in_place(fail)(SMALL)
 
+    def test_donated_and_carried_arrays_are_read_before_they_are_written(self):
+        # The first result is there before the second op reads the argument once more.
+        wrapped = in_place(lambda x: (x * 2) + x.flip(0))
+        x = np.asarray(SMALL)
+        donated = jax.jit(wrapped, donate_argnums=0)(jnp.array(x))
+        np.testing.assert_array_equal(donated, x * 2 + x[::-1])
+        spec = contract("in_place")
+        spec["outputs"] = {"y": "float32[a, b]", "z": "float32[a, b]"}
+        pair = jax_callable(lambda x: ((y := x * 2), y + x.flip(0)), spec=spec)
+
+        def step(carry, _):
+            first, second = pair(carry)
+            return second, first
+
+        last, firsts = jax.jit(lambda x: jax.lax.scan(step, x, None, length=3), donate_argnums=0)(
+            jnp.array(x)
+        )
+        for first in firsts:
+            np.testing.assert_allclose(first, x * 2, rtol=1e-6)
+            x = x * 2 + x[::-1]
+        np.testing.assert_allclose(last, x, rtol=1e-6)
+
     def test_gradients_inside(self):
         def force(x):
             x = x.detach().requires_grad_()
