@@ -14,6 +14,7 @@ import torch
 from . import trees
 from ._compat.jax_internals import ArrayImpl
 from .errors import ArgumentError
+from .mutation import Mutated
 from .planner.build import ArrayArgument, static_mapping
 from .trees import Structure
 
@@ -36,6 +37,7 @@ class Leaves:
         tensors: Number of torch tensors; then nothing else is filled in.
         traced: Whether any array is a tracer.
         keyed: Whether a random key stands behind the arrays, which has no position.
+        mutated: What of it the function writes to.
     """
 
     structure: Structure
@@ -46,6 +48,7 @@ class Leaves:
     tensors: int
     traced: bool
     keyed: bool = False
+    mutated: Mutated | None = None
 
     def with_key(self, key: Any) -> Leaves:
         """The same call with a random key."""
@@ -138,8 +141,8 @@ def describe_arrays(
 def static_values(function: Callable[..., Any], leaves: Leaves) -> dict[str, Any]:
     """The arguments that have static leaves or none at all (None, say), by their parameters."""
     array_numbers = set(leaves.positions)
-    numbered = _named_arguments(function, leaves, list(range(len(leaves.template))))
-    values = _named_arguments(function, leaves, leaves.template)
+    numbered = named_arguments(function, leaves, list(range(len(leaves.template))))
+    values = named_arguments(function, leaves, leaves.template)
     found = {}
     for (name, numbers), (_, value) in zip(numbered, values, strict=True):
         own = set(trees.flatten(numbers)[0])
@@ -149,7 +152,7 @@ def static_values(function: Callable[..., Any], leaves: Leaves) -> dict[str, Any
 
 
 def _named_leaves(function: Callable[..., Any], leaves: Leaves) -> list[tuple[str | int, ...]]:
-    numbered = _named_arguments(function, leaves, list(range(len(leaves.template))))
+    numbered = named_arguments(function, leaves, list(range(len(leaves.template))))
     paths: dict[int, tuple[str | int, ...]] = {}
     for name, value in numbered:
         for path, leaf in trees.flatten_with_paths(value):
@@ -157,7 +160,7 @@ def _named_leaves(function: Callable[..., Any], leaves: Leaves) -> list[tuple[st
     return [paths[index] for index in range(len(leaves.template))]
 
 
-def _named_arguments(
+def named_arguments(
     function: Callable[..., Any], leaves: Leaves, flat: Sequence[Any]
 ) -> list[tuple[str, Any]]:
     """The arguments of the call with ``flat`` in place of their leaves, by their parameters."""

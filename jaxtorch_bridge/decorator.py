@@ -23,7 +23,7 @@ from .keys import KEYWORD, check_key, key_for_tensors, key_use, missing_key
 from .planner.annotated import annotated_contract, refuse_other_annotations
 from .planner.build import version_of
 from .planner.explain import explain_plan
-from .planner.limits import not_acted_on, refuse_other_defaults, refuse_unsupported
+from .planner.limits import not_acted_on, refuse_other_defaults
 from .planner.options import NO_OPTIONS, Options
 from .planner.plan import CallPlan
 from .planner.sharding import Placement
@@ -53,6 +53,7 @@ def jax_callable(
     verify: bool | None = None,
     concurrency: ConcurrencyMode | None = None,
     random: RandomMode | None = None,
+    mutates: Sequence[str] | None = None,
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -67,6 +68,7 @@ def jax_callable(
     verify: bool | None = None,
     concurrency: ConcurrencyMode | None = None,
     random: RandomMode | None = None,
+    mutates: Sequence[str] | None = None,
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -80,6 +82,7 @@ def jax_callable(
     verify: bool | None = None,
     concurrency: ConcurrencyMode | None = None,
     random: RandomMode | None = None,
+    mutates: Sequence[str] | None = None,
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 
@@ -112,6 +115,11 @@ def jax_callable(
         random: ``key``: every call takes a JAX random key as ``rng=``, from which torch's
             generators are seeded for the call. Default: the contract's; without a contract a
             call may take one.
+        mutates: Arguments that the function writes to (``("x",)``, or ``("state.mean",)`` for a
+            part of one). Their new values come behind the function's result, or alone if it
+            returns nothing or only them. Under ``jit`` with ``donate_argnums`` the new value is
+            the same memory; otherwise the caller's array is left as it is. Default: the
+            contract's.
 
     Returns:
         The JAX function. ``.torch`` is the original, ``.spec`` the contract, ``.plan(*args)``
@@ -134,6 +142,7 @@ def jax_callable(
             verify=verify,
             concurrency=concurrency,
             random=random,
+            mutates=mutates,
         )
     if not callable(function):
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
@@ -142,14 +151,25 @@ def jax_callable(
             f"jax_callable: expected nondiff as a sequence of paths, got {nondiff!r}; write "
             f"nondiff=({nondiff!r},)."
         )
-    options = Options(tuple(nondiff), vmap_method, verify, concurrency, random=random)
+    if isinstance(mutates, str):
+        raise TypeError(
+            f"jax_callable: expected mutates as a sequence of names, got {mutates!r}; write "
+            f"mutates=({mutates!r},)."
+        )
+    options = Options(
+        tuple(nondiff),
+        vmap_method,
+        verify,
+        concurrency,
+        random=random,
+        mutates=None if mutates is None else tuple(mutates),
+    )
     options.refuse_invalid()
     contract = None
     if spec is not None:
         from .spec.load import load_spec
 
         contract = load_spec(spec, near=_folder_of(function))
-        refuse_unsupported(contract)
         refuse_other_defaults(contract, function)
         refuse_other_annotations(contract, _with_signature(function))
         options.refuse_contradiction(contract)

@@ -28,7 +28,7 @@ class Entry:
 
     def __init__(self, planner: Planner, leaves: Leaves) -> None:
         # Only the form of the call is kept, not the arrays of whoever came first.
-        form = replace(leaves, arrays=[], tensors=0, traced=False)
+        form = replace(leaves, arrays=[], tensors=0, traced=False, mutated=planner.mutated(leaves))
         self._planner = planner
         self._call = Call(FlatFunction(planner.function, form), form, current_context())
         self._plans: dict[Any, Planned] = {}

@@ -6,6 +6,7 @@ times what it costs in a loop of its own. So the everyday forms have steps of th
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import jax
 import torch
 
 from . import trees
-from .arguments import Leaves
+from .arguments import Leaves, named_arguments
 from .errors import OutputError
 from .torchside.module_call import ModuleCall
 from .trees import Structure
@@ -29,6 +30,8 @@ class FlatFunction:
 
     def __init__(self, function: Callable[..., Any], leaves: Leaves) -> None:
         self._function = function
+        self._mutated = leaves.mutated
+        self._passes_out = "out" in dict(named_arguments(function, leaves, leaves.template))
         if isinstance(function, ModuleCall):
             # It takes the tensors of its first two arguments as they come.
             self._function, self._bind = function.on_state, _state_binder(leaves, function)
@@ -37,11 +40,21 @@ class FlatFunction:
         self._bind = _binder(leaves)
         args, kwargs = _numbered(leaves.structure, len(leaves.template))
         self._direct = not kwargs and args == tuple(range(len(leaves.positions)))
+        self._direct = self._direct and leaves.mutated is None
+
+    @property
+    def mutated(self) -> tuple[int, ...]:
+        """Which tensors `runner` writes to, as declared; their new values come last."""
+        return () if self._mutated is None else self._mutated.slots
 
     def __call__(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
-        """Flat tensors to flat leaves and their structure."""
-        args, kwargs = self._bind(tensors)
-        return trees.flatten(self._function(*args, **kwargs))
+        """Flat tensors to flat leaves and their structure. Declared writes go to copies."""
+        if self._mutated is None:
+            args, kwargs = self._bind(tensors)
+            return trees.flatten(self._function(*args, **kwargs))
+        copies = self._mutated.copies(tensors)
+        args, kwargs = self._bind(copies)
+        return trees.flatten(self._mutated.result(self._function(*args, **kwargs), copies))
 
     def runner(self, structure: Structure, label: str) -> Callable[..., Any]:
         """The function from flat tensors to flat results, for results of this structure.
@@ -57,10 +70,35 @@ class FlatFunction:
         if self._direct and structure.is_leaf:
             return self._function
         function, bind, unpack = self._function, self._bind, _unpacker(structure)
+        mutated = self._mutated
 
         def run(*tensors: torch.Tensor) -> Any:
             args, kwargs = bind(tensors)
             result = function(*args, **kwargs)
+            if mutated is not None:
+                result = mutated.result(result, tensors)
+            leaves = unpack(result)
+            return _checked(result, structure, label) if leaves is None else leaves
+
+        return run
+
+    @property
+    def takes_out(self) -> bool:
+        """Whether the function has a parameter ``out`` that the call leaves at None."""
+        try:
+            parameter = inspect.signature(self._function).parameters.get("out")
+        except (TypeError, ValueError):  # builtins have no signature
+            return False
+        return parameter is not None and parameter.default is None and not self._passes_out
+
+    def out_runner(self, structure: Structure, label: str) -> Callable[..., Any]:
+        """Like `runner`, of tensors and of those that ``out=`` is to be, one for each result."""
+        function, bind, unpack = self._function, self._bind, _unpacker(structure)
+        count = trees.leaf_count(structure)
+
+        def run(*tensors: torch.Tensor) -> Any:
+            args, kwargs = bind(tensors[:-count])
+            result = function(*args, **kwargs, out=trees.unflatten(structure, tensors[-count:]))
             leaves = unpack(result)
             return _checked(result, structure, label) if leaves is None else leaves
 

@@ -18,6 +18,7 @@ from .flat import FlatFunction
 from .jaxside import primitives, rules
 from .jaxside.targets import cpu_devices, register_label
 from .keys import key_sig
+from .mutation import Mutated, mutated_arguments
 from .planner.build import (
     CallFacts,
     contract_outputs,
@@ -34,7 +35,7 @@ from .planner.plan import CallPlan
 from .planner.sharding import Layout, Placement, dimension_names, place_inputs, place_outputs
 from .planner.signature import OutputMeta
 from .sharing import Sharing
-from .terms import terms_of
+from .terms import mutates_of, terms_of
 from .torchside.batching import BatchedLinearized
 from .torchside.build import build_op
 from .torchside.closure import ClosureState
@@ -44,6 +45,7 @@ from .torchside.infer import Attempt, infer_abstractly
 from .torchside.linearize import Linearized
 from .torchside.native import native
 from .torchside.op import Keeper, TorchOp
+from .torchside.source import Terms
 from .torchside.threads import share_threads
 from .torchside.undeclared import refuse_other_generators, warn_undeclared
 from .transfer import t2j
@@ -129,6 +131,15 @@ class Planner:
         self._notices: set[str] = set()
         asked = options.concurrency or (spec.concurrency if spec else None)
         self._sharing = Sharing(function, self.closure, asked, label)
+
+    def mutated(self, leaves: Leaves) -> Mutated | None:
+        """What a way of calling writes to, as declared.
+
+        Raises:
+            ArgumentError: The declaration does not fit the call.
+        """
+        names = mutates_of(self._spec, self.options)
+        return mutated_arguments(self.label, names, self.function, leaves)
 
     def plan(
         self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool
@@ -227,6 +238,8 @@ class Planner:
             notices=self._notices,
             access=access,
             generators=observed.generators,
+            mutated=call.function.mutated,
+            run_out=_out_runner(call.function, inference, terms, self.label),
         )
         return Planned(plan, op), leaves
 
@@ -273,6 +286,7 @@ class Planner:
             x64_enabled(),
             {} if self._spec is None else static_values(self.function, call.leaves),
             key_sig(shapes[-1][0]) if call.leaves.keyed else None,
+            mutates_of(self._spec, self.options),
         )
 
     def _device(self, values: Sequence[Any] | None) -> str:
@@ -294,6 +308,15 @@ class Planner:
         _, structure = trees.flatten(shape_of_result)
         failures = tuple(attempt.words for attempt in attempts)
         return Inference(declared, structure, how, failures)
+
+
+def _out_runner(
+    function: FlatFunction, inference: Inference, terms: Terms, label: str
+) -> Callable[..., Any] | None:
+    """For functions that take ``out=``, where the contract asks for results in place."""
+    if terms.outputs != "in_place" or not inference.outputs or not function.takes_out:
+        return None
+    return function.out_runner(inference.structure, label)
 
 
 def _output_paths(inference: Inference) -> list[tuple[str | int, ...]]:

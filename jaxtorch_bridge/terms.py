@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from .spec.model import CallableSpec
 
 
+def mutates_of(spec: CallableSpec | None, options: Options) -> tuple[str, ...]:
+    """The arguments that a function writes to: the caller's word, or the contract's."""
+    if options.mutates is not None:
+        return options.mutates
+    return () if spec is None else spec.mutates
+
+
 def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
     """The terms of a callable's plans."""
     if spec is None:

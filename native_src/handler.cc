@@ -39,9 +39,17 @@ int ThreadHasPlainContext(const Op& op) {
   return modes < 0 ? -1 : !modes;
 }
 
-// After the call: was an input written to? (A fresh tensor's version is 0.)
+bool MayBeWritten(const Op& op, size_t input) {
+  for (const auto& [declared, result] : op.aliases) {
+    if (declared == input) return true;
+  }
+  return false;
+}
+
+// After the call: was an input written to that is not declared? (A fresh tensor's version is 0.)
 ffi::Error CheckNotMutated(const Op& op, Views& inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
+    if (MayBeWritten(op, i)) continue;
     PyRef version =
         PyRef::Steal(g_torch.version->get(inputs[i].tensor(), g_torch.version->closure));
     if (!version) {

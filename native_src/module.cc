@@ -66,15 +66,16 @@ void DropOpCapsule(PyObject* capsule) {
   delete static_cast<std::shared_ptr<Op>*>(PyCapsule_GetPointer(capsule, kOpCapsule));
 }
 
-// register_op(key, run, run_in_context, fault, output_dtypes, into, grad_enabled, hold_storages,
-//             may_be_lazy) -> capsule that owns the op, or None when a live op has that key already
+// register_op(key, run, run_in_context, fault, output_dtypes, into, aliases, grad_enabled,
+//             hold_storages, may_be_lazy) -> capsule that owns the op, or None when a live op has
+//             that key already
 PyObject* RegisterOp(PyObject*, PyObject* args) {
   const char* key;
-  PyObject *run, *run_in_context, *fault, *dtypes, *into;
+  PyObject *run, *run_in_context, *fault, *dtypes, *into, *aliases;
   int grad_enabled, hold_storages, may_be_lazy;
-  if (!PyArg_ParseTuple(args, "sOOOO!O!ppp", &key, &run, &run_in_context, &fault, &PyTuple_Type,
-                        &dtypes, &PyTuple_Type, &into, &grad_enabled, &hold_storages,
-                        &may_be_lazy)) {
+  if (!PyArg_ParseTuple(args, "sOOOO!O!O!ppp", &key, &run, &run_in_context, &fault, &PyTuple_Type,
+                        &dtypes, &PyTuple_Type, &into, &PyTuple_Type, &aliases, &grad_enabled,
+                        &hold_storages, &may_be_lazy)) {
     return nullptr;
   }
   if (g_torch.dlpack == nullptr) {
@@ -96,6 +97,12 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
     }
     into_results.push_back(index);
   }
+  std::vector<std::pair<size_t, size_t>> alias_pairs;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(aliases); ++i) {
+    Py_ssize_t input, result;
+    if (!PyArg_ParseTuple(PyTuple_GET_ITEM(aliases, i), "nn", &input, &result)) return nullptr;
+    alias_pairs.emplace_back(static_cast<size_t>(input), static_cast<size_t>(result));
+  }
   std::shared_ptr<Op> op = OpTable::Insert(key);
   if (op == nullptr) Py_RETURN_NONE;
   op->run = PyRef::Borrow(run);
@@ -103,6 +110,7 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
   op->fault = PyRef::Borrow(fault);
   op->output_dtypes = std::move(output_dtypes);
   op->into = std::move(into_results);
+  op->aliases = std::move(alias_pairs);
   op->grad_enabled = grad_enabled;
   op->hold_storages = hold_storages;
   op->may_be_lazy = may_be_lazy;

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dlpack_abi.h"
@@ -33,6 +34,8 @@ struct Op {
   // Results that `run` writes into XLA's buffers itself, ascending. A hope, not a promise: what it
   // returns from memory of its own is copied.
   std::vector<size_t> into;
+  // Inputs that `run` writes to, each with the result that is its new value: one buffer of XLA's.
+  std::vector<std::pair<size_t, size_t>> aliases;
   bool grad_enabled = true;
   // Autograd may keep an input alive in C++ alone, where no Python search finds it: keep a
   // handle to each input's storage so that it can still be cut off from XLA's memory.

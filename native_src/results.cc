@@ -1,6 +1,7 @@
 #include "results.h"
 
 #include <cstring>
+#include <vector>
 
 #include "buffer_view.h"
 #include "fault.h"
@@ -116,15 +117,18 @@ const char* AddressOf(PyObject* tensor) {
   return static_cast<const char*>(found.data) + found.byte_offset;
 }
 
-// A function that takes another way than planned may return from one result's buffer what is
-// another result. It is copied out before that buffer is written to. False with an exception set.
+// A function that takes another way than planned, or that exchanges arguments that it writes to,
+// may return from one result's buffer what is another result. It is copied out before that buffer
+// is written to. False with an exception set.
 bool SetApart(const Op& op, PyRef& items, ffi::RemainingRets& rets) {
   const size_t count = rets.size();
   FewOrMany<const char*> addresses(count);
   for (size_t i = 0; i < count; ++i) {
     addresses[i] = AddressOf(PyTuple_GET_ITEM(items.get(), i));
   }
-  for (size_t written : op.into) {
+  std::vector<size_t> buffers = op.into;
+  for (const auto& alias : op.aliases) buffers.push_back(alias.second);
+  for (size_t written : buffers) {
     const ffi::AnyBuffer buffer = **rets.get<ffi::AnyBuffer>(written);
     const char* start = static_cast<const char*>(buffer.untyped_data());
     if (addresses[written] == start) continue;
@@ -162,7 +166,8 @@ ffi::Error StoreOutputs(const Op& op, PyObject* result, ffi::RemainingRets& rets
   if (static_cast<size_t>(PyTuple_GET_SIZE(items.get())) != count) {
     return Fault(op, "output_count", 0, result);
   }
-  if (op.into.size() > 0 && count > 1 && !SetApart(op, items, rets)) return RaisedFault(op);
+  if (!(op.into.empty() && op.aliases.empty()) && count > 1 && !SetApart(op, items, rets))
+    return RaisedFault(op);
   for (size_t i = 0; i < count; ++i) {
     ffi::Error error =
         StoreOutput(op, i, PyTuple_GET_ITEM(items.get(), i), **rets.get<ffi::AnyBuffer>(i), device);

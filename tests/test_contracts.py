@@ -195,18 +195,6 @@ def test_nested_inputs():
         wrapped(ones(4, 3), params | {"bias": ones(3)})
 
 
-@pytest.mark.parametrize(
-    ("extra", "words"),
-    [
-        ({"mutates": ["x"]}, "mutates.*not available yet"),
-        ({"execution": {"backend": "compile"}}, "execution.backend.*not available yet"),
-    ],
-)
-def test_fields_that_would_change_the_meaning_are_refused_not_ignored(extra, words):
-    with pytest.raises(SpecError, match=words):
-        jax_callable(lambda x: x, spec=simple({"y": "float32[n]"}, **extra))
-
-
 def test_a_bad_file_reports_all_its_problems_with_their_places(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text(

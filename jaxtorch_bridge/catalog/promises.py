@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..errors import SpecError
 from ..planner.explain import BACKEND_WORDS, VMAP_WORDS
-from ..planner.limits import refuse_unsupported
 from ..spec.model import CallableSpec
 
 _RESIDUALS = {
@@ -29,15 +27,6 @@ _OUTPUTS = {
 def promises(spec: CallableSpec) -> tuple[tuple[str, str], ...]:
     """Title and text of each thing that plans of this contract will do."""
     return tuple(_promises(spec))
-
-
-def refusals(spec: CallableSpec) -> tuple[str, ...]:
-    """Why this version of the library refuses calls under the contract; empty if it does not."""
-    try:
-        refuse_unsupported(spec)
-    except SpecError as error:
-        return tuple(f"{one.path} {one.found}" for one in error.problems)
-    return ()
 
 
 def _promises(spec: CallableSpec) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from ..spec.versions import parse_version
 from .collect import Versions
 from .compare import SideBySide, side_by_side
 from .parts import Part, dimensions_of, inputs_of, outputs_of, static_of
-from .promises import promises, refusals
+from .promises import promises
 from .signature import signature
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ class VersionView:
         lists: Title and entries of each list that is not empty.
         constraints: What sizes must meet.
         promises: What plans will do, as far as the contract says.
-        refusals: Why this version of the library refuses calls.
         plan: What JAX will do with the function, if that was looked at.
     """
 
@@ -48,7 +47,6 @@ class VersionView:
     lists: tuple[tuple[str, tuple[Part, ...]], ...]
     constraints: tuple[str, ...]
     promises: tuple[tuple[str, str], ...]
-    refusals: tuple[str, ...]
     plan: PlanView | None
 
 
@@ -108,7 +106,6 @@ def _version(spec: CallableSpec, plan: PlanView | None) -> VersionView:
         tuple((title, parts) for title, parts in lists if parts),
         tuple(str(one) for one in spec.constraints),
         promises(spec),
-        refusals(spec),
         plan,
     )
 

@@ -48,7 +48,9 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     devices = device_count_of(context)
     if devices > 1:
         extra["devices"] = np.int64(devices)
-    lower = jax.ffi.ffi_lowering(target, has_side_effect=False)
+    lower = jax.ffi.ffi_lowering(
+        target, has_side_effect=False, operand_output_aliases=dict(op.aliases)
+    )
     return lower(context, *operands, op=key, **extra)
 
 

@@ -65,6 +65,7 @@ class OpLike(Protocol):
     key: str
     inputs: tuple[ArraySig, ...]
     outputs: tuple[ArraySig, ...]
+    aliases: tuple[tuple[int, int], ...]
     handle: Any
     primal: Any
     split: Any

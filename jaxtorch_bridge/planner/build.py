@@ -45,6 +45,8 @@ class CallFacts:
         context: Torch's thread-local settings, likewise.
         x64: Whether JAX holds 64-bit dtypes.
         values: The static arguments that were passed, whole, by the parameters' names.
+        random_key: The random key of the call, if it has one.
+        mutates: The arguments that the function writes to, as declared.
     """
 
     name: str
@@ -55,6 +57,7 @@ class CallFacts:
     x64: bool
     values: Mapping[str, object] = field(default_factory=dict)
     random_key: ArraySig | None = None
+    mutates: tuple[str, ...] = ()
 
 
 def plan_inputs(
@@ -126,6 +129,7 @@ def plan_call(
         DtypeError: An output has a dtype that JAX does not have.
     """
     leaves = () if spec is None else spec.output_leaves()
+    mutates = facts.mutates
     backend = "auto" if spec is None else spec.execution.backend
     order = contract_order(
         spec.label if spec else facts.name, [path for path, _ in leaves], output_paths
@@ -151,7 +155,8 @@ def plan_call(
         inference=inference,
         sizes=tuple(sizes.named.items()) if sizes else (),
         context=facts.context,
-        derivative=_derivative_words(inputs, outputs, inference),
+        derivative=_derivative_words(inputs, outputs, inference, mutates),
+        mutates=mutates,
         vmap_method=vmap_method,
         contract=spec.digest() if spec else "",
         source=spec.where("") if spec else "",
@@ -231,8 +236,13 @@ def _no_torch_dtype(name: str, array: ArrayArgument) -> str:
 
 
 def _derivative_words(
-    inputs: Sequence[ArraySig], outputs: Sequence[ArraySig], inference: Inference
+    inputs: Sequence[ArraySig],
+    outputs: Sequence[ArraySig],
+    inference: Inference,
+    mutates: Sequence[str],
 ) -> str:
+    if mutates:
+        return "none: the function writes to its arguments"
     if not any(sig.differentiable for sig in inputs):
         return "none: no differentiable input"
     if not any(sig.differentiable for sig in outputs):

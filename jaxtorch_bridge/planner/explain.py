@@ -66,6 +66,9 @@ def explain_plan(
         lines.append(f"random       {draws}: XLA may merge two equal calls into one")
     if plan.inference.updates_state:
         lines.append("state        writes to tensors that it closes over, as in plain torch")
+    if plan.mutates:
+        names = ", ".join(f"`{name}`" for name in plan.mutates)
+        lines.append(f"mutates      {names}: donate it, and the new value is the same memory")
     if plan.backend != "eager":
         lines.append(f"backend      {plan.backend}: {BACKEND_WORDS[plan.backend]}")
     lines.append(f"concurrency  {plan.concurrency}")

@@ -1,4 +1,4 @@
-"""What a contract may ask for that this version does not do yet."""
+"""What a contract says that its function does not, and what is not enforced."""
 
 from __future__ import annotations
 
@@ -10,28 +10,6 @@ from ..errors import SpecError, SpecProblem
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec
-
-
-def refuse_unsupported(spec: CallableSpec) -> None:
-    """Object to fields that would change what a call means.
-
-    Raises:
-        SpecError: The contract declares mutation.
-    """
-    problems = []
-    if spec.mutates:
-        problems.append(("mutates", "no entries (declared mutation is not available yet)"))
-    if problems:
-        found = {
-            "mutates": ", ".join(spec.mutates),
-        }
-        raise SpecError(
-            spec.label,
-            tuple(
-                SpecProblem(path, f"{expected} [{spec.where(path)}]", f"`{found[path]}`")
-                for path, expected in problems
-            ),
-        )
 
 
 def refuse_other_defaults(spec: CallableSpec, function: Callable[..., Any]) -> None:

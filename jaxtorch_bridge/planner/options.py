@@ -25,6 +25,7 @@ class Options:
             what is best.
         declared: What stands in for a contract.
         random: Whether every call takes a random key; None: what the contract says.
+        mutates: Arguments that the function writes to; None: what the contract says.
     """
 
     nondiff: tuple[str, ...] = ()
@@ -33,6 +34,7 @@ class Options:
     concurrency: ConcurrencyMode | None = None
     declared: Declared = NOTHING_DECLARED
     random: RandomMode | None = None
+    mutates: tuple[str, ...] | None = None
 
     def refuse_invalid(self) -> None:
         """Object to values that mean nothing.
@@ -58,7 +60,7 @@ class Options:
         Raises:
             ArgumentError: Shows both.
         """
-        for name in ("vmap_method", "verify", "concurrency", "random"):
+        for name in ("vmap_method", "verify", "concurrency", "random", "mutates"):
             mine, theirs = getattr(self, name), getattr(spec, name)
             if mine is not None and name in spec.model_fields_set and mine != theirs:
                 raise ArgumentError(

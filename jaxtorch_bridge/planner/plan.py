@@ -31,6 +31,7 @@ class CallPlan:
         contract: Digest of the contract, or the empty string.
         source: Where the contract stands, or the empty string.
         backend: What runs the function.
+        mutates: Arguments that it writes to.
         concurrency: How calls on several devices share what the function closes over.
         random_key: The words of the random key, which come behind the inputs; None: it
             takes none.
@@ -51,6 +52,7 @@ class CallPlan:
     source: str = ""
     concurrency: Concurrency = PARALLEL
     backend: Backend = "eager"
+    mutates: tuple[str, ...] = ()
     random_key: ArraySig | None = None
 
     @property
@@ -76,6 +78,7 @@ class CallPlan:
             self.context,
             self.vmap_method,
             self.contract,
+            *([self.mutates] if self.mutates else []),
         )
         if self.random_key is not None:
             facts += (str(self.random_key),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -13,6 +13,7 @@ from ..arguments import describe_arrays, sort_leaves, static_values
 from ..dtypes import canonical_name
 from ..errors import BridgeError, SpecError, SpecMismatchError, SpecProblem
 from ..flat import FlatFunction
+from ..mutation import mutated_arguments
 from ..planner.build import CallFacts, plan_call, plan_inputs
 from ..torchside.closure import ClosureState
 from ..torchside.context import current_context
@@ -79,6 +80,8 @@ class Evaluator:
         spec, function = subject.spec, subject.function
         args, kwargs = arguments_of(subject, case, lambda _, *array: _aval(*array, x64=x64))
         leaves = sort_leaves(spec.label, args, kwargs)
+        mutated = mutated_arguments(spec.label, spec.mutates, function, leaves)
+        leaves = replace(leaves, mutated=mutated)
         shapes = [(tuple(array.shape), str(array.dtype)) for array in leaves.arrays]
         arrays, static = describe_arrays(function, leaves, shapes)
         values = static_values(function, leaves)

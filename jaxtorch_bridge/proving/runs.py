@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import torch
 
 from .. import trees
+from ..arguments import sort_leaves
 from ..dtypes import DTYPES, canonical_name
 from ..errors import BridgeWarning
+from ..mutation import mutated_arguments
 from ..planning import x64_enabled
 from .calls import arguments_of, with_key
 from .cases import Case, Path, has_wide_floats
@@ -44,8 +46,24 @@ class Run:
     def torch_result(self, tensors: dict[Path, torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Flat results of the plain torch function."""
         given = self.tensors if tensors is None else tensors
+        if self.subject.spec.mutates:
+            given = {path: tensor.clone() for path, tensor in given.items()}
         args, kwargs = arguments_of(self.subject, self.case, lambda path, *_: given[path])
-        return list(trees.flatten(self.subject.function(*args, **kwargs))[0])
+        result = self.subject.function(*args, **kwargs)
+        return list(trees.flatten(self._with_new_values(result, args, kwargs))[0])
+
+    def _with_new_values(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What JAX gets: with the arguments that the function has written to."""
+        subject = self.subject
+        again = arguments_of(subject, self.case, lambda path, *_: self.arrays[path])
+        leaves = sort_leaves(subject.spec.label, *again)
+        mutated = mutated_arguments(
+            subject.spec.label, subject.spec.mutates, subject.function, leaves
+        )
+        if mutated is None:
+            return result
+        flat, _ = trees.flatten((args, kwargs))
+        return mutated.result(result, [flat[position] for position in leaves.positions])
 
 
 def run_of(subject: Subject, case: Case) -> Run:

@@ -37,6 +37,8 @@ def build_op(
     notices: set[str],
     access: Access = NO_ACCESS,
     generators: Generators = NO_GENERATORS,
+    mutated: Sequence[int] = (),
+    run_out: Callable[..., Any] | None = None,
 ) -> TorchOp:
     """Register the planned function.
 
@@ -53,6 +55,8 @@ def build_op(
         notices: What the caller of this callable has been warned of.
         access: What its calls hold while they run.
         generators: What it draws from, besides torch's global generators.
+        run_out: ``run`` with tensors to write the results to behind the inputs (``out=``).
+        mutated: Inputs that ``run`` writes to, as declared; their new values are its last results.
     """
     seeds = () if plan.random_key is None else (plan.random_key,)
     source = Source(
@@ -73,17 +77,25 @@ def build_op(
         access=access,
         generators=generators,
         seeds=seeds,
+        mutates=plan.mutates,
     )
     if terms.backend in ("aot", "compile"):
         program = graph_program(source)
         return program.op(
             plan.label, plan.key, source, static=plan.static, contract=_contract_words(plan)
         )
+    aliases = _aliases(plan, mutated)
     own = access.replicas or run
     how = written_by_calls(
-        own, observed, plan.outputs, device, terms.outputs, refused=_not_in_place(plan, source)
+        own,
+        observed,
+        plan.outputs,
+        device,
+        terms.outputs,
+        refused=_not_in_place(plan, source),
+        run_out=run_out if access.replicas is None else None,
     )
-    body = _runner(plan, how.core or own, notices)
+    body = _runner(plan, how.core or own, notices, mutated)
     if seeds:
         body = with_key(body, len(plan.inputs))
     return TorchOp(
@@ -94,7 +106,8 @@ def build_op(
         access.around(body, seeded=bool(seeds)),
         context,
         into=how.into,
-        results=how.words,
+        results=_with_aliases(how.words, plan, aliases),
+        aliases=aliases,
         static=plan.static,
         hold_storages=context.grad and plan.inference.closes_over_grad,
         may_be_lazy=plan.inference.may_be_lazy,
@@ -103,8 +116,35 @@ def build_op(
     )
 
 
+def _aliases(plan: CallPlan, mutated: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The arguments that are written to, and the results that are their new values.
+
+    Not those that torch sees in another dtype: it writes to a copy then.
+    """
+    first = len(plan.outputs) - len(mutated)
+    pairs = [(slot, first + number) for number, slot in enumerate(mutated)]
+    return tuple(
+        (slot, result)
+        for slot, result in pairs
+        if plan.inputs[slot].dtype == plan.inputs[slot].torch_dtype
+        and plan.inputs[slot].shape == plan.outputs[result].shape
+        and plan.inputs[slot].dtype == plan.outputs[result].dtype
+    )
+
+
+def _with_aliases(
+    words: Sequence[str], plan: CallPlan, aliases: Sequence[tuple[int, int]]
+) -> tuple[str, ...]:
+    found = list(words)
+    for slot, result in aliases:
+        found[result] = f"in place: what `{plan.inputs[slot].path}` becomes"
+    return tuple(found)
+
+
 def _not_in_place(plan: CallPlan, source: Source) -> str:
     """Why no result of the function's own calls may be written in place, or the empty string."""
+    if plan.mutates:
+        return "the function writes to its arguments"
     if not plan.inference.traced:
         return "the function could not be evaluated abstractly"
     if source.plain_attention:
@@ -121,7 +161,9 @@ def _contract_words(plan: CallPlan) -> str:
     return " ".join([*words, f"[{plan.source}]"]) if plan.source else ""
 
 
-def _runner(plan: CallPlan, run: Callable[..., Any], notices: set[str]) -> Callable[..., Any]:
+def _runner(
+    plan: CallPlan, run: Callable[..., Any], notices: set[str], mutated: Sequence[int]
+) -> Callable[..., Any]:
     casts = [
         (index, getattr(torch, sig.torch_dtype))
         for index, sig in enumerate(plan.inputs)
@@ -135,7 +177,13 @@ def _runner(plan: CallPlan, run: Callable[..., Any], notices: set[str]) -> Calla
         return run
     if plan.inference.how in ("contract", "declared") and plan.random_key is None:
         run = Noticed(run, plan.label, notices)
-    return Guarded(run, plan.label, plan.inputs, first_on_copies=plan.inference.how != "call")
+    return Guarded(
+        run,
+        plan.label,
+        plan.inputs,
+        first_on_copies=plan.inference.how != "call",
+        declared=mutated,
+    )
 
 
 def _with_casts(
@@ -164,7 +212,9 @@ class Guarded:
         inputs: Sequence[ArraySig],
         *,
         first_on_copies: bool,
+        declared: Sequence[int] = (),
     ) -> None:
+        self._declared = frozenset(declared)
         self._run = run
         self._label = label
         self._inputs = inputs
@@ -174,7 +224,8 @@ class Guarded:
         """Run under guard.
 
         Raises:
-            MutationError: The function writes to an input, which keeps its value.
+            MutationError: The function writes to an input that it does not declare, which keeps
+                its value.
         """
         if not self._first:
             with WriteGuard(tensors, self._refuse):
@@ -188,6 +239,8 @@ class Guarded:
         return result
 
     def _refuse(self, index: int) -> None:
+        if index in self._declared:
+            return
         raise MutationError(
             mutation_message(self._label, self._inputs[index].path),
             callable_name=self._label,

@@ -49,6 +49,7 @@ def written_by_calls(
     mode: OutputsMode,
     *,
     refused: str,
+    run_out: Callable[..., Any] | None = None,
 ) -> Written:
     """How a function's calls get their results into XLA's buffers.
 
@@ -59,6 +60,7 @@ def written_by_calls(
         device: ``cpu`` or ``cuda``.
         mode: What the contract says; ``auto``: where it pays.
         refused: Why none may be, or the empty string.
+        run_out: Calls the function with ``out=``: the tensors behind its inputs.
     """
     if mode == "copy":
         refused = "execution.outputs is copy"
@@ -66,7 +68,10 @@ def written_by_calls(
         refused = refused or "the function was not seen abstractly"
     elif observed.records:
         refused = refused or "autograd records what makes it, and may keep it"
-    words: list[str] = []
+    if run_out is not None and not refused and not any(unfit(sig, mode, 0) for sig in outputs):
+        words = ("in place, by the function's own `out=`",) * len(outputs)
+        return Written(run_out, tuple(range(len(outputs))), words)
+    texts: list[str] = []
     targets: dict[int, _Target] = {}
     watched = _BYTES_A_CALL + _BYTES_AN_OP * observed.op_count
     for index, sig in enumerate(outputs):
@@ -74,13 +79,13 @@ def written_by_calls(
         found = refused or unfit(sig, mode, watched) or _target(maker, len(targets), device)
         if isinstance(found, _Target):
             targets[index] = found
-            words.append(f"in place, by {found.form.target}")
+            texts.append(f"in place, by {found.form.target}")
         else:
-            words.append(f"copied: {found}")
+            texts.append(f"copied: {found}")
     if not targets:
-        return Written(None, (), tuple(words))
+        return Written(None, (), tuple(texts))
     by_number = {target.maker.number: target for target in targets.values()}
-    return Written(_WritingCall(run, by_number), tuple(targets), tuple(words))
+    return Written(_WritingCall(run, by_number), tuple(targets), tuple(texts))
 
 
 def _target(maker: Maker | None, position: int, device: str) -> _Target | str:

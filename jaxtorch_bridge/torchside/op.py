@@ -53,6 +53,7 @@ class TorchOp:
         into: Outputs that ``run`` writes into XLA's buffers itself; tensors over these come behind
             the inputs.
         results: For each output, how it gets into XLA's buffer, in words.
+        aliases: Inputs that ``run`` writes to, each with the output that has its memory.
         primal: For an op that returns residuals as well: the linearization that they are for.
         split: For an op that gives results and tangents together: the op and the inputs that
             carry the tangents.
@@ -69,6 +70,7 @@ class TorchOp:
         *,
         into: Sequence[int] = (),
         results: Sequence[str] = (),
+        aliases: Sequence[tuple[int, int]] = (),
         static: Sequence[tuple[str, str]] = (),
         hold_storages: bool = False,
         may_be_lazy: bool = True,
@@ -81,6 +83,7 @@ class TorchOp:
         self.outputs = tuple(outputs)
         self.into = tuple(into)
         self.results = tuple(results)
+        self.aliases = tuple(aliases)
         self.source = source
         self.program = program
         self.primal: Linearized | BatchedLinearized | None = None
@@ -99,6 +102,7 @@ class TorchOp:
             faults,
             dtypes,
             tuple(into),
+            self.aliases,
             context.plain,
             hold_storages,
             may_be_lazy,
@@ -226,6 +230,7 @@ def _register(
     faults: Faults,
     dtypes: tuple[tuple[int, int], ...],
     into: tuple[int, ...],
+    aliases: tuple[tuple[int, int], ...],
     plain: bool,
     hold_storages: bool,
     may_be_lazy: bool,
@@ -239,7 +244,7 @@ def _register(
     while True:
         name = key if number == 1 else f"{key}{mark}{number}"
         handle = native().register_op(
-            name, run, in_context, faults, dtypes, into, plain, hold_storages, may_be_lazy
+            name, run, in_context, faults, dtypes, into, aliases, plain, hold_storages, may_be_lazy
         )
         if handle is not None:
             return name, handle

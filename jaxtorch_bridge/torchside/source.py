@@ -84,6 +84,7 @@ class Source:
         primals: For a derivative: how many of its first inputs are those of the function that it
             comes from in the end.
         access: What its calls hold while they run.
+        mutates: Arguments that its own calls write to; ``function`` writes to copies.
         opaque: No graph could be captured of it, though the function itself can be traced.
         notices: What the caller of this callable has been warned of.
     """
@@ -111,6 +112,7 @@ class Source:
     opaque: bool = False
     notices: set[str] = field(default_factory=set)
     access: Access = NO_ACCESS
+    mutates: tuple[str, ...] = ()
     generators: Generators = NO_GENERATORS
 
     @property

@@ -85,6 +85,25 @@ def test_wrong_usage(here, jaxtorch, arguments):
     assert done.err.startswith("jaxtorch: ")
 
 
+def test_a_function_that_writes_to_its_arguments(here, jaxtorch, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("writing_ops.py").write_text("def descend(p, g, *, lr=0.1):\n    p.add_(g, alpha=-lr)\n")
+    text = (
+        "schema: jaxtorch/1\nname: descend\nversion: 1.0.0\nfunction: writing_ops:descend\n"
+        "inputs:\n  p: float32[n, m]\n  g: float32[n, m]\nstatic: {lr: 0.1}\n"
+        "outputs:\n  p: float32[n, m]\n"
+    )
+    Path("specs/good.yaml").write_text(text + "mutates: [p]\n")
+    done = jaxtorch("check", "--numeric")
+    assert done.code == 0, done.out
+    assert "gradient     none: the function writes to its arguments" in done.out
+    assert "values are those of torch" in done.out
+    Path("specs/good.yaml").write_text(text)
+    done = jaxtorch("check")
+    assert done.code == 1
+    assert "the torch function writes to it in place" in done.out
+
+
 def test_the_contracts_of_this_repository(jaxtorch, monkeypatch):
     assert jaxtorch("check", "--syntax", ROOT / "specs").code == 0
     monkeypatch.chdir(ROOT)  # from where examples can be imported

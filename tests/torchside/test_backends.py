@@ -11,6 +11,9 @@ import torch
 from jaxtorch_bridge import PlanningError, SpecError, jax_callable
 from jaxtorch_bridge.torchside.native import op_keys
 
+# Torch says so of Python 3.13.0.
+pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python")
+
 X = jnp.linspace(-2, 2, 12).reshape(3, 4)
 W = jnp.linspace(-1, 1, 20).reshape(4, 5)
 
@@ -146,6 +149,7 @@ def test_a_graph_that_is_out_of_date_does_not_run():
         jax.block_until_ready(old(X, W))
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers, and nothing declares them")
 def test_aot_draws_random_numbers_as_the_function_does():
     spec = contract("aot")
     wrapped = jax_callable(lambda x, w: torch.nn.functional.dropout(x @ w, 0.5), spec=spec)
@@ -156,6 +160,7 @@ def test_aot_draws_random_numbers_as_the_function_does():
     np.testing.assert_allclose(found, torch.nn.functional.dropout(x @ w, 0.5), rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers, and nothing declares them")
 def test_compile_refuses_random_numbers():
     spec = contract("compile")
     wrapped = jax_callable(lambda x, w: torch.nn.functional.dropout(x @ w, 0.5), spec=spec)

@@ -280,6 +280,55 @@ class TestCalls:
         assert not wrong
 
 
+class TestOut:
+    def test_the_functions_own_out_is_xlas_buffer(self):
+        seen = []
+
+        def blend(x, *, weight=0.5, out=None):
+            if type(x) is torch.Tensor and out is not None:
+                seen.append(out.data_ptr())
+            return torch.mul(x, weight, out=out)
+
+        wrapped = in_place(blend)
+        result = jax.jit(wrapped)(SMALL)
+        np.testing.assert_array_equal(result, SMALL / 2)
+        assert result.unsafe_buffer_pointer() == seen[-1]
+        assert how(wrapped, SMALL) == ["in place, by the function's own `out=`"]
+        np.testing.assert_allclose(jax.grad(lambda x: wrapped(x).sum())(SMALL), 0.5 + 0 * SMALL)
+
+    def test_several_results(self):
+        def ordered(x, out=None):
+            return tuple(torch.sort(x, 1, descending=True, out=out))
+
+        spec = contract("in_place")
+        spec["outputs"] = {"values": "float32[a, b]", "order": "int64[a, b]"}
+        with jax.enable_x64(True):
+            values, order = jax.jit(jax_callable(ordered, spec=spec))(SMALL)
+            np.testing.assert_array_equal(values, SMALL[:, ::-1])
+            np.testing.assert_array_equal(order, [[3, 2, 1, 0]] * 3)
+        # The order becomes int32, which torch cannot write.
+        values, order = jax.jit(jax_callable(ordered, spec=spec))(SMALL)
+        np.testing.assert_array_equal(order, [[3, 2, 1, 0]] * 3)
+
+    def test_without_a_contract_that_asks_for_it_out_stays_none(self):
+        def double(x, out=None):
+            assert out is None
+            return torch.mul(x, 2, out=out)
+
+        np.testing.assert_array_equal(jax.jit(jax_callable(double))(LARGE), LARGE * 2)
+
+    def test_a_function_that_ignores_it_is_copied(self):
+        wrapped = in_place(lambda x, out=None: x * 3)
+        np.testing.assert_array_equal(jax.jit(wrapped)(SMALL), SMALL * 3)
+
+    def test_what_it_resizes_is_an_error(self):
+        def wrong(x, out=None):
+            return torch.mul(x if out is None else torch.cat([x, x]), 2, out=out)
+
+        with pytest.raises(TorchExecutionError):
+            in_place(wrong)(SMALL)
+
+
 def derivative(function, *args):
     """The one derivative of a callable that has been built, and what its kernels say."""
     wrapped = jax_callable(function)

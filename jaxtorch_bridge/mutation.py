@@ -1,0 +1,111 @@
+"""Arguments that a torch function writes to, as it declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import trees
+from ._compat.torch_internals import is_batched
+from .errors import ArgumentError
+from .trees import Structure
+
+if TYPE_CHECKING:
+    from .arguments import Leaves
+
+
+@dataclass(frozen=True)
+class Group:
+    """One declared argument, or a part of one.
+
+    Attributes:
+        name: As declared: ``params`` or ``params.w``.
+        slots: Its tensors among those of the call.
+        structure: How they make it up.
+    """
+
+    name: str
+    slots: tuple[int, ...]
+    structure: Structure
+
+    def value(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """The argument as it stands."""
+        return trees.unflatten(self.structure, [tensors[slot] for slot in self.slots])
+
+
+class Mutated:
+    """What a call returns in place of what its function returns: that, and the new values.
+
+    The new values alone, if the function returns nothing or only arguments that it writes to.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.groups = tuple(groups)
+        self.slots = tuple(slot for group in groups for slot in group.slots)
+        self._values_alone = False
+
+    def result(self, result: Any, tensors: Sequence[torch.Tensor]) -> Any:
+        """The result of the call.
+
+        Args:
+            result: What the function returned.
+            tensors: What it was called with, as it left them.
+        """
+        values = [group.value(tensors) for group in self.groups]
+        # A batch inside of torch.vmap is another object after each operation; whether the
+        # function returns its arguments was seen when it was planned.
+        if not any(is_batched(tensors[slot]) for slot in self.slots):
+            own = {id(tensors[slot]) for slot in self.slots}
+            self._values_alone = all(id(leaf) in own for leaf in trees.flatten(result)[0])
+        if not self._values_alone:
+            return (result, *values)
+        return values[0] if len(values) == 1 else tuple(values)
+
+    def copies(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The tensors with copies of those that may be written to."""
+        found = list(tensors)
+        for slot in self.slots:
+            found[slot] = found[slot].clone()
+        return found
+
+
+def mutated_arguments(
+    label: str,
+    names: Sequence[str],
+    function: Callable[..., Any],
+    leaves: Leaves,
+) -> Mutated | None:
+    """What a way of calling writes to; None if nothing is declared.
+
+    Raises:
+        ArgumentError: There is no such argument, or it holds something else than arrays.
+    """
+    if not names:
+        return None
+    from .arguments import named_arguments
+
+    numbered = dict(named_arguments(function, leaves, list(range(len(leaves.template)))))
+    slots = {position: slot for slot, position in enumerate(leaves.positions)}
+    groups = []
+    for name in names:
+        value: Any = numbered
+        for part in name.split("."):
+            try:
+                value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
+            except (KeyError, IndexError, TypeError, ValueError):
+                known = ", ".join(f"`{known}`" for known in numbered)
+                raise ArgumentError(
+                    f"{label}: expected the argument `{name}`, which is declared under `mutates`, "
+                    f"among {known or 'no arguments'}. Correct the name, or pass it."
+                ) from None
+        numbers, structure = trees.flatten(value)
+        if not numbers or any(number not in slots for number in numbers):
+            raise ArgumentError(
+                f"{label}, argument `{name}`: expected arrays, since `mutates` declares that the "
+                "function writes to it; it holds something else. Declare a part of it."
+            )
+        groups.append(Group(name, tuple(slots[number] for number in numbers), structure))
+    return Mutated(groups)
