@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 def stored(path: Path) -> list[str]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [
-        "".join("".join(output["text"]) for output in cell["outputs"])
+        "".join("".join(output["text"]) for output in cell["outputs"] if "text" in output)
         for cell in cells
         if cell["cell_type"] == "code"
     ]
