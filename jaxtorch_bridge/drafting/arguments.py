@@ -10,6 +10,7 @@ from ..proving.request import RequestError, value_of
 from ..spec.static import Scalar
 from ..spec.words import did_you_mean, listed, quote
 from .examples import Example, Path
+from .lists import gap_in
 from .probe import parameters_of
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -23,7 +24,7 @@ def arrays_of(
     """The example of each array, in the order of the parameters.
 
     Raises:
-        RequestError: There are more examples than parameters, or one is for none.
+        RequestError: There are more examples than parameters, one is for none, or a list has gaps.
     """
     names = [name for name, one in parameters_of(function).items() if one.kind not in _VARIADIC]
     if not names:
@@ -47,6 +48,12 @@ def arrays_of(
         if any(path[: len(other)] == other or other[: len(path)] == path for other in found):
             raise RequestError(f"--example: two for {quote('.'.join(path))}")
         found[path] = one
+    gap = gap_in(found)
+    if gap is not None:
+        raise RequestError(
+            f"--example: expected one for {quote('.'.join(gap))}, as numbers are positions in a "
+            "list; got none"
+        )
     return dict(sorted(found.items(), key=lambda item: names.index(item[0][0])))
 
 

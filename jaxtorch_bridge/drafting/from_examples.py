@@ -9,6 +9,7 @@ from typing import Any
 from .axes import Grouping, group_axes
 from .examples import Path
 from .formulas import Sample, formula_of
+from .lists import as_lists
 from .names import name_dimensions
 from .probe import Axis, Probe, ProbeError, Result
 from .text import Remarks
@@ -68,7 +69,11 @@ def draft_arrays(probe: Probe, given: Mapping[Axis, str], static: Mapping[str, A
         scales, results, sorted(set(names.values()), key=list(names.values()).index)
     )
     remarks.update(more)
-    fields = {"inputs": inputs, **({"static": static} if static else {}), "outputs": outputs}
+    fields = {
+        "inputs": as_lists(inputs),
+        **({"static": static} if static else {}),
+        "outputs": outputs,
+    }
     constraints = tuple(scales.divisors())
     notes = (
         ("The function looks at values, so it was run on made-up arrays.",) if probe.runs else ()
@@ -166,7 +171,7 @@ def _outputs(
         _put(outputs, path, f"{result.dtype}[{', '.join(terms)}]")
         if unknown:
             remarks["outputs", *path] = "; ".join(unknown)
-    return _as_lists(outputs), remarks
+    return as_lists(outputs), remarks
 
 
 def _contract_path(path: tuple[str | int, ...]) -> Path:
@@ -181,19 +186,6 @@ def _put(tree: dict[str, Any], path: Path, value: str) -> None:
     for part in path[:-1]:
         tree = tree.setdefault(part, {})
     tree[path[-1]] = value
-
-
-def _as_lists(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with lists where all names below the first are numbers."""
-
-    def converted(node: Any) -> Any:
-        if not isinstance(node, dict):
-            return node
-        if all(key.isdecimal() for key in node):
-            return [converted(node[key]) for key in sorted(node, key=int)]
-        return {key: converted(child) for key, child in node.items()}
-
-    return {key: converted(child) for key, child in tree.items()}
 
 
 def _remarks(

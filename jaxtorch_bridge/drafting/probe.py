@@ -22,6 +22,7 @@ from ..proving.problems import first_line
 from ..torchside.closure import ClosureState
 from ..torchside.infer import infer_abstractly
 from .examples import Path
+from .lists import as_lists
 
 # (path of the array, axis)
 Axis = tuple[Path, int]
@@ -164,7 +165,7 @@ class Probe:
             for part in path[:-1]:
                 holder = holder.setdefault(part, {})
             holder[path[-1]] = make(path)
-        return by_position(self._function, {**values, **self._static})
+        return by_position(self._function, {**as_lists(values), **self._static})
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

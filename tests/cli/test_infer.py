@@ -35,6 +35,11 @@ def windows(x):
 def grouped(x, p):
     return x @ p["w"] + p["b"]
 
+def layered(x, params):
+    for layer in params["layers"]:
+        x = x @ layer["w"] + layer["b"]
+    return x @ params["head"]
+
 def branches(x):
     return x * 2 if float(x.detach().sum()) > 0 else x
 
@@ -127,6 +132,26 @@ def parts(done):
             {"out": "float32[batch, m]"},
             None,
         ),
+        (
+            "layered",
+            (
+                *("float32[5,8]", "params.layers.1.b=float32[6]", "params.layers.0.w=float32[8,7]"),
+                *("params.layers.0.b=float32[7]", "params.layers.1.w=float32[7,6]"),
+                "params.head=float32[6,3]",
+            ),
+            {
+                "x": "float32[batch, n]",
+                "params": {
+                    "layers": [
+                        {"w": "float32[n, k]", "b": "float32[k]"},
+                        {"b": "float32[m]", "w": "float32[k, m]"},
+                    ],
+                    "head": "float32[m, p]",
+                },
+            },
+            {"out": "float32[batch, p]"},
+            None,
+        ),
     ],
 )
 def test_drafts(jaxtorch, function, examples, inputs, outputs, constraints):
@@ -213,6 +238,8 @@ def test_what_fails_is_a_finding_and_nothing_is_written(jaxtorch):
         ("heads", ("y=float32[8]",), "one of the parameters `x`; got `y`"),
         ("grouped", ("float32[8]", "p=float32[8]", "p.w=float32[8]"), "two for `p.w`"),
         ("along", ("float32[8]",), "parameter `dim` has no default"),
+        ("grouped", ("float32[8]", "p.1=float32[8]"), "expected one for `p.0`, as numbers are"),
+        ("grouped", ("float32[8]", "p.0=float32[8]", "p.w=float32[8]"), "expected one for `p.1`"),
     ],
 )
 def test_wrong_usage(jaxtorch, function, examples, words):
