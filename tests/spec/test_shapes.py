@@ -14,9 +14,11 @@ from jaxtorch_bridge.spec.shapes import (
     Term,
     evaluate,
     names_in,
+    parse_comparison,
     parse_dimension,
     parse_shape,
 )
+from jaxtorch_bridge.spec.terms import same_term
 
 
 def test_rank_zero_has_no_dimensions():
@@ -114,3 +116,25 @@ def _terms() -> st.SearchStrategy[Term]:
 @given(_terms())
 def test_printed_dimensions_parse_to_themselves(term):
     assert parse_dimension(str(term)) == term
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("n+n", "2*n", True),
+        ("(n+1)*(m+1)", "n*m+n+m+1", True),
+        ("(n-1)//1024+1", "(n+1023)//1024", True),
+        ("(n+2*p-k)//2+1", "(n+2*p-k+2)//2", True),
+        # These differ at few sizes, or only at large ones.
+        ("n//1024", "n//2048", False),
+        ("n//64+1", "(n+63)//64", False),
+        ("(n+3)//64", "(n+2)//64", False),
+        ("(n+511)//512*512", "(n+512)//512*512", False),
+        ("(n-k)//s", "(n-k-1)//s", False),
+        ("(n-k)//160+1", "(n-k+159)//160", False),
+    ],
+)
+def test_terms_that_mean_the_same(left, right, same):
+    first, _, second = parse_comparison(f"{left} == {right}")
+    assert same_term(first, second) == same
+    assert same_term(second, first) == same
