@@ -175,6 +175,18 @@ def unwarned_fallbacks() -> Iterator[None]:
         set_warnings(True)
 
 
+@contextlib.contextmanager
+def unwarned_anomalies() -> Iterator[None]:
+    """Keep torch from warning of what fails in a backward pass that is traced.
+
+    AOTAutograd traces with anomaly detection on. The error itself goes on.
+    """
+    with warnings.catch_warnings():
+        for words in (r"\s*Error detected in ", r"\s*Previous calculation was induced by "):
+            warnings.filterwarnings("ignore", message=words)
+        yield
+
+
 def written_arguments(
     function: Any, arguments: Sequence[Any], keywords: dict[str, Any]
 ) -> Iterator[torch.Tensor]:

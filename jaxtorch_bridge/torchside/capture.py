@@ -36,6 +36,7 @@ def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
             stack.enter_context(compat.abstract_surroundings())
             stack.enter_context(compat.uncompiled())
             stack.enter_context(compat.unwarned_fallbacks())
+            stack.enter_context(compat.unwarned_anomalies())
             stack.enter_context(compat.traceable_rnns())
             stack.enter_context(mode)
             stack.enter_context(torch_graphs.OnDevice(source.device))

@@ -185,3 +185,17 @@ def test_once_differentiable_backwards_of_the_new_style_are_no_constants():
     ):
         with pytest.raises(DifferentiationError, match="not differentiable"):
             second(x)
+
+
+def test_trying_fused_attention_twice_warns_of_nothing(capfd):
+    """It has no second derivative, so it is replaced; torch tells that of its own to stderr."""
+    q = random(1, 2, 3, 4)
+    mask = jnp.ones((1, 1, 1, 3), bool)
+    attend = jax_callable(
+        lambda q, mask: torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+    )
+    second = jax.grad(jax.grad(lambda s: (attend(q * s, mask) ** 2).sum()))(1.0)
+    weights = lambda q: jax.nn.softmax(q @ q.swapaxes(-1, -2) / 2.0)  # noqa: E731
+    twin = jax.grad(jax.grad(lambda s: ((weights(q * s) @ (q * s)) ** 2).sum()))(1.0)
+    np.testing.assert_allclose(second, twin, rtol=1e-4)
+    assert "UserWarning" not in capfd.readouterr().err
