@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from .constraints import Constraint
 from .diff_shapes import Found, ShapePair
 from .model import CallableSpec
-from .shapes import Term
+from .shapes import Operation, Size, Term
 from .terms import same_term, substitute
+
+# What a comparison says as well, of the same sides.
+_IMPLIED = {"==": ("==", "<=", ">="), "<": ("<", "<=", "!="), ">": (">", ">=", "!=")}
 
 # What a comparison is when its sides change places.
 _TURNED = {"==": "==", "!=": "!=", "<=": ">=", ">=": "<=", "<": ">", ">": "<"}
@@ -44,9 +47,10 @@ def _translated(constraint: Constraint, known: Mapping[str, Term]) -> Constraint
 
 
 def _asked_by(constraint: Constraint, spec: CallableSpec) -> bool:
+    """Whether all calls that ``spec`` allows meet it, as far as single constraints tell."""
     if not constraint.names and _always_holds(constraint):
         return True
-    return any(_same(constraint, other) for other in spec.constraints)
+    return any(_follows(constraint, other) for other in spec.constraints)
 
 
 def _always_holds(constraint: Constraint) -> bool:
@@ -56,9 +60,37 @@ def _always_holds(constraint: Constraint) -> bool:
         return False
 
 
-def _same(one: Constraint, other: Constraint) -> bool:
+def _follows(constraint: Constraint, other: Constraint) -> bool:
+    """Whether sizes that meet ``other`` meet ``constraint``."""
     turned = Constraint(other.right, _TURNED[other.sign], other.left)
-    return any(
-        one.sign == two.sign and same_term(one.left, two.left) and same_term(one.right, two.right)
-        for two in (other, turned)
-    )
+    return any(_told_by(one, constraint) for one in (other, turned))
+
+
+def _told_by(one: Constraint, constraint: Constraint) -> bool:
+    if not same_term(one.right, constraint.right):
+        return False
+    implied = constraint.sign in _IMPLIED.get(one.sign, (one.sign,))
+    if implied and same_term(one.left, constraint.left):
+        return True
+    return constraint.sign == one.sign == "==" and _coarser(constraint, one)
+
+
+def _coarser(constraint: Constraint, other: Constraint) -> bool:
+    """Whether ``dim % 2 == 0`` is asked where ``dim % 4 == 0`` was."""
+    divided, before = _divisibility(constraint), _divisibility(other)
+    if divided is None or before is None or not divided[1]:
+        return False
+    return before[1] % divided[1] == 0 and same_term(divided[0], before[0])
+
+
+def _divisibility(constraint: Constraint) -> tuple[Term, int] | None:
+    """The term and the number of ``term % number == 0``."""
+    left, right = constraint.left, constraint.right
+    if (
+        isinstance(left, Operation)
+        and left.operator == "%"
+        and isinstance(left.right, Size)
+        and right == Size(0)
+    ):
+        return left.left, left.right.size
+    return None

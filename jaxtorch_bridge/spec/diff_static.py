@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .diff_shapes import Found
 from .model import CallableSpec
-from .static import StaticSpec, StaticType, Value, same_value
+from .static import StaticSpec, StaticType, Value
 from .versions import Level
 
 
@@ -32,8 +32,7 @@ def static_changes(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
 
 def _of_one(old: StaticSpec, new: StaticSpec) -> Iterator[tuple[Level, str]]:
     yield from _default(old, new)
-    yield from _type(old.type, new.type)
-    yield from _choices(old, new)
+    yield from _values(old, new)
     if old.doc != new.doc:
         yield "neutral", "doc changed"
 
@@ -50,10 +49,22 @@ def _default(old: StaticSpec, new: StaticSpec) -> Iterator[tuple[Level, str]]:
         yield "breaking", f"default {change}: calls without it give another result"
 
 
+def _values(old: StaticSpec, new: StaticSpec) -> Iterator[tuple[Level, str]]:
+    """Which values a call may pass. Types and choices may say the same: both booleans are bool."""
+    before, after = _all_values(old), _all_values(new)
+    if before is None and after is None:
+        yield from _type(old.type, new.type)
+        return
+    found = list(_lost(old, new, before)) + list(_won(old, new, before, after))
+    if not found and old.type != new.type:
+        found.append(("neutral", _type_words(old.type, new.type)))
+    yield from found
+
+
 def _type(old: StaticType | None, new: StaticType | None) -> Iterator[tuple[Level, str]]:
     if old == new:
         return
-    change = f"type changed from {old or 'any'} to {new or 'any'}"
+    change = _type_words(old, new)
     gone = new is not None and (old is None or not new.covers(old))
     more = old is not None and (new is None or not old.covers(new))
     if gone:
@@ -62,25 +73,51 @@ def _type(old: StaticType | None, new: StaticType | None) -> Iterator[tuple[Leve
         yield ("additive" if more else "neutral"), change
 
 
-def _choices(old: StaticSpec, new: StaticSpec) -> Iterator[tuple[Level, str]]:
-    gone = [one for one in old.choices if not _among(one, new.choices)]
-    more = [one for one in new.choices if not _among(one, old.choices)]
-    if new.choices and not old.choices:
-        yield "breaking", f"only these values may be passed now: {_listed(more)}"
-    elif old.choices and not new.choices:
-        yield "additive", "any value of the type may be passed now"
-    else:
-        if gone:
-            yield "breaking", f"may no longer be {_listed(gone)}"
-        if more:
-            yield "additive", f"may now be {_listed(more)}"
+def _lost(
+    old: StaticSpec, new: StaticSpec, before: tuple[Value, ...] | None
+) -> Iterator[tuple[Level, str]]:
+    if before is None:
+        if new.choices:
+            yield "breaking", f"only these values may be passed now: {_listed(new.choices)}"
+        else:
+            change = _type_words(old.type, new.type)
+            yield "breaking", f"{change}: some values may no longer be passed"
+        return
+    gone = [one for one in before if new.problem_with(one) is not None]
+    if gone:
+        yield "breaking", f"may no longer be {_listed(gone)}"
 
 
-def _among(value: Value, choices: tuple[Value, ...]) -> bool:
-    return any(same_value(value, one) for one in choices)
+def _won(
+    old: StaticSpec,
+    new: StaticSpec,
+    before: tuple[Value, ...] | None,
+    after: tuple[Value, ...] | None,
+) -> Iterator[tuple[Level, str]]:
+    if after is None:
+        every = "any value" if new.type is None else f"any value of the type `{new.type}`"
+        yield "additive", f"{every} may be passed now"
+        return
+    more = [one for one in after if old.problem_with(one) is not None]
+    if more:
+        yield "additive", f"may now be {_listed(more)}"
 
 
-def _listed(values: list[Value]) -> str:
+def _all_values(spec: StaticSpec) -> tuple[Value, ...] | None:
+    """All that may be passed, where that can be listed."""
+    if spec.choices:
+        return spec.choices
+    listed: dict[str, tuple[Value, ...]] = {"bool": (False, True), "null": (None,)}
+    if spec.type is None or any(name not in listed for name in spec.type.names):
+        return None
+    return tuple(value for name in spec.type.names for value in listed[name])
+
+
+def _type_words(old: StaticType | None, new: StaticType | None) -> str:
+    return f"type changed from {old or 'any'} to {new or 'any'}"
+
+
+def _listed(values: Iterable[Value]) -> str:
     return ", ".join(map(_text, values))
 
 

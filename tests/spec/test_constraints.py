@@ -105,7 +105,16 @@ def test_written_and_read_again(tmp_path):
     [
         ([], ["a % b == 0"], "breaking"),
         (["a % b == 0"], [], "additive"),
-        (["a < b"], ["a <= b"], "breaking"),
+        (["a < b"], ["a <= b"], "additive"),
+        (["a <= b"], ["a < b"], "breaking"),
+        (["b > a"], ["a != b"], "additive"),
+        (["a == b"], ["b >= a"], "additive"),
+        (["a <= b"], ["a >= b"], "breaking"),
+        (["a % 4 == 0"], ["a % 2 == 0"], "additive"),
+        (["a % 2 == 0"], ["a % 4 == 0"], "breaking"),
+        (["a % 4 == 0"], ["b % 2 == 0"], "breaking"),
+        (["a % 4 == 1"], ["a % 2 == 1"], "breaking"),
+        (["a // 4 == 0"], ["a // 2 == 0"], "breaking"),
         (["a + b < c"], ["c > b + a"], "neutral"),
     ],
 )
