@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterable, Mapping
 
 from ..dtypes import DTYPES
+from ..spec.files import SUFFIXES
 from ..spec.load import load_spec
 from ..spec.model import CallableSpec
-from ..spec.registry import files_by_label, is_reference
-from ..spec.search import find_search_path
+from ..spec.registry import find_newest, is_reference
+from ..spec.search import SearchPath, find_search_path
 from ..spec.static import Value
 from ..spec.words import did_you_mean, listed, quote
 from .cases import Case, Path, dtype_choices, has_rest, static_choices, values_of
@@ -27,16 +28,13 @@ def contract_named(text: str) -> CallableSpec:
     Raises:
         SpecError: There is none, or it is not valid.
     """
-    if os.path.exists(text) or is_reference(text):
+    is_name = all(part.isidentifier() for part in text.split("."))
+    if os.path.exists(text) or is_reference(text) or not is_name or text.endswith(SUFFIXES):
         return load_spec(text)
-    folders = find_search_path().folders or tuple(one for one in ("specs",) if os.path.isdir(one))
-    versions = [
-        (version, file)
-        for (name, version), files in files_by_label(folders).items()
-        if name == text
-        for file in files
-    ]
-    return load_spec(max(versions)[1] if versions else text)
+    search = find_search_path()
+    if not search.folders and os.path.isdir("specs"):
+        search = SearchPath(("specs",), "no search path")
+    return find_newest(text, search)
 
 
 def case_of(

@@ -48,6 +48,19 @@ def find_spec(
     return _only(reference, versions[max(fitting)])
 
 
+def find_newest(name: str, search: SearchPath) -> CallableSpec:
+    """The newest contract of that name on a search path.
+
+    Raises:
+        SpecError: As `find_spec` does.
+    """
+    known = files_by_label(search.folders)
+    versions = [version for other, version in known if other == name]
+    if not versions:
+        raise _unknown(name, name, known, search)
+    return _only(name, known[name, max(versions)])
+
+
 def files_by_label(folders: tuple[str, ...]) -> dict[tuple[str, Version], list[str]]:
     """Name and version -> the files below ``folders`` that hold it; invalid files are left out."""
     known: dict[tuple[str, Version], list[str]] = {}

@@ -154,7 +154,8 @@ def test_wrong_usage(here, jaxtorch, arguments, words):
     [
         ("attend", "batch=4,seq=3,dim=3,keys=5", "data=2", "constraint `dim%2 == 0`"),
         ("attend", SIZES, "data=3", "divisible by the 3 devices along mesh axis data; got 4"),
-        ("atend", SIZES, "data=2", "expected a readable file"),
+        ("atend", SIZES, "data=2", "(did you mean `attend`?); got `atend`, looked for in `specs`"),
+        ("atend.yaml", SIZES, "data=2", "expected a readable file"),
         ("attend@3", SIZES, "data=2", "expected"),
     ],
 )
@@ -162,6 +163,13 @@ def test_findings(here, jaxtorch, name, sizes, mesh, words):
     done = jaxtorch("plan", name, "--shape", sizes, "--mesh", mesh)
     assert (done.code, done.out) == (1, "")
     assert words in done.err
+
+
+def test_a_name_with_two_contents(here, jaxtorch):
+    Path("specs/other.yaml").write_text(SPEC.format("1.2.0").replace("false", "true"))
+    done = jaxtorch("plan", "attend", "--shape", SIZES)
+    assert done.code == 1
+    assert "expected one content for attend@1.2.0" in done.err
 
 
 def test_without_a_function(here, jaxtorch):
