@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .faults import Path
 from .model import CallableSpec
 from .reading import Reading, Shapes, read_shapes, written_as
-from .shapes import Dimension, Name, Rest, Shape
+from .shapes import Dimension, Name, Rest, Shape, names_in
 from .terms import same_term
 from .versions import Level
 
@@ -90,19 +90,12 @@ def _output(
         elif after is not None:
             yield "additive", path, f"shape{_at(axis)} is now known before the call: {now}"
         elif before_told:
-            yield from _freed(path, axis, before, shown[axis], (was, now))
+            if before != shown[axis] or _names_in(before) <= told:
+                # Otherwise it is arithmetic over names that only outputs have, as it was.
+                text = f"is no longer known before the call: {now} instead of {was}"
+                yield "breaking", path, f"shape{_at(axis)} {text}"
         else:
             yield from _both_free(path, axis, before, shown[axis], forth, back)
-
-
-def _freed(
-    path: Path, axis: int, before: Dimension, after: Dimension | None, words: tuple[str, str]
-) -> Iterator[Found]:
-    if before == after and not isinstance(before, Name):
-        return  # arithmetic over names that only outputs have, as it was
-    was, now = words
-    text = f"is no longer known before the call: {now} instead of {was}"
-    yield "breaking", path, f"shape{_at(axis)} {text}"
 
 
 def _both_free(
@@ -146,6 +139,10 @@ def _aligned_names(pair: ShapePair) -> Iterator[tuple[Path, str, str]]:
             for before, after in zip(old, new, strict=True):
                 if isinstance(before, Name) and isinstance(after, Name):
                     yield (kind, *path), before.name, after.name
+
+
+def _names_in(dimension: Dimension) -> frozenset[str]:
+    return frozenset() if isinstance(dimension, Rest) else names_in(dimension)
 
 
 def _told_by_inputs(pair: ShapePair) -> set[str]:

@@ -414,6 +414,22 @@ def test_static_arguments(old, new, found):
     assert [level for level, _, _ in changes] == found
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("[n]", "[m]"), ("[n, m]", "[...]"), ("[n, 2]", "[k, 2]")]
+)
+def test_arithmetic_over_a_name_that_inputs_have_no_longer(old, new):
+    output = {"outputs": {"y": "float32[n//2]"}}
+    before, after = {"inputs": {"x": f"int8{old}"}}, {"inputs": {"x": f"int8{new}"}}
+    found = [one[:2] for one in _levels({**before, **output}, {**after, **output})]
+    assert ("breaking", "outputs.y") in found
+
+
+def test_arithmetic_over_a_name_that_only_outputs_have():
+    old = {"inputs": {"x": "int8[a]"}, "outputs": {"y": "int8[n]", "z": "int8[2*n]"}}
+    new = {**old, "inputs": {"x": "int8[b]"}}
+    assert [one[:2] for one in _levels(old, new)] == [("neutral", "inputs.x")]
+
+
 def test_remarks_on_dimensions_are_neutral():
     arrays = {"inputs": {"x": "int8[n]"}, "outputs": {"y": "int8[]"}}
     changes = _levels(arrays, {**arrays, "dimensions": {"n": "Rows."}})
