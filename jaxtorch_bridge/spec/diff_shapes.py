@@ -22,7 +22,11 @@ Found = tuple[Level, Path, str]
 
 @dataclass(frozen=True)
 class ShapePair:
-    """The shapes of both contracts, and how each reads the other's inputs."""
+    """The shapes of both contracts, and how each reads the other's inputs.
+
+    Attributes:
+        always: Inputs that every old call passes.
+    """
 
     old_outputs: Shapes
     new_outputs: Shapes
@@ -30,6 +34,7 @@ class ShapePair:
     new_inputs: Shapes
     forth: Reading
     back: Reading
+    always: frozenset[Path]
 
 
 def pair_shapes(old: CallableSpec, new: CallableSpec) -> ShapePair:
@@ -43,6 +48,7 @@ def pair_shapes(old: CallableSpec, new: CallableSpec) -> ShapePair:
         new_inputs,
         read_shapes(new_inputs, old_inputs),
         read_shapes(old_inputs, new_inputs),
+        frozenset(path for path, leaf in old.input_leaves() if not leaf.optional),
     )
 
 
@@ -87,6 +93,9 @@ def _output(
         if after is not None and before_told:
             if not same_term(before, after):
                 yield "breaking", path, f"shape{_at(axis)} changed from {was} to {now}"
+            elif shown is new.dimensions and _may_be_left_out(pair, before, new.dimensions[axis]):
+                text = f"{now} is known only where an optional input is passed, unlike {was}"
+                yield "breaking", path, f"shape{_at(axis)}: {text}"
         elif after is not None:
             yield "additive", path, f"shape{_at(axis)} is now known before the call: {now}"
         elif before_told:
@@ -139,6 +148,15 @@ def _aligned_names(pair: ShapePair) -> Iterator[tuple[Path, str, str]]:
             for before, after in zip(old, new, strict=True):
                 if isinstance(before, Name) and isinstance(after, Name):
                     yield (kind, *path), before.name, after.name
+
+
+def _may_be_left_out(pair: ShapePair, before: Dimension, after: Dimension) -> bool:
+    """Whether all old calls tell ``before``, and some of them do not tell ``after``."""
+    old, new = (
+        {name for path in pair.always & shapes.keys() for name in shapes[path].plain_names}
+        for shapes in (pair.old_inputs, pair.new_inputs)
+    )
+    return _names_in(before) <= old and not _names_in(after) <= new
 
 
 def _names_in(dimension: Dimension) -> frozenset[str]:

@@ -430,6 +430,17 @@ def test_arithmetic_over_a_name_that_only_outputs_have():
     assert [one[:2] for one in _levels(old, new)] == [("neutral", "inputs.x")]
 
 
+def test_a_size_that_only_an_optional_input_tells():
+    mask = {"dtype": "bool", "shape": "[n]", "optional": True}
+    output = {"outputs": {"y": "float32[n]"}}
+    old = {"inputs": {"x": "float32[n]", "mask": mask}, **output}
+    new = {"inputs": {"x": "float32[m]", "mask": mask}, **output}
+    assert ("breaking", "outputs.y") in [one[:2] for one in _levels(old, new)]
+    # Those who called the old one pass it.
+    old = {"inputs": {"x": "float32[m]", "mask": "bool[n]"}, **output}
+    assert [one[:2] for one in _levels(old, new)] == [("additive", "inputs.mask")]
+
+
 def test_remarks_on_dimensions_are_neutral():
     arrays = {"inputs": {"x": "int8[n]"}, "outputs": {"y": "int8[]"}}
     changes = _levels(arrays, {**arrays, "dimensions": {"n": "Rows."}})
