@@ -7,7 +7,7 @@ microseconds an op, which only large results are worth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..choices import OutputsMode
 from ..planner.signature import ArraySig
 from .in_place import Written, unfit
 from .infer import Observed
-from .makers import Maker
+from .makers import Maker, counts, operands
 
 # What copying costs for each op that is watched: a few microseconds of Python.
 _BYTES_AN_OP = 256 << 10
@@ -33,6 +33,10 @@ class _Target:
     maker: Maker
     form: torch_graphs.OutForm
     position: int
+
+    def is_this(self, op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call of an op is the one that was planned."""
+        return op is self.maker.op and operands(args, kwargs) == self.maker.operands
 
     def shaped(self, buffer: torch.Tensor) -> torch.Tensor:
         """The buffer as the op's result is laid out."""
@@ -123,9 +127,12 @@ class _Writing(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
+        kwargs = kwargs or {}
+        if not counts(func):
+            return func(*args, **kwargs)
         target = self._targets.get(self._number)
         self._number += 1
-        if target is None or func is not target.maker.op:
-            return func(*args, **(kwargs or {}))
+        if target is None or not target.is_this(func, args, kwargs):
+            return func(*args, **kwargs)
         buffer = target.shaped(self._buffers[target.position])
-        return target.form.run(buffer, args, kwargs or {})
+        return target.form.run(buffer, args, kwargs)

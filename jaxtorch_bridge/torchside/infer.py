@@ -94,7 +94,7 @@ class _OpWatch(TorchDispatchMode):
         result = func(*args, **kwargs)
         if compat.draws_random_numbers(func, args, kwargs):
             self._draws.look(compat.own_generator(args, kwargs), args, kwargs, result)
-        self.makers.note(func, result)
+        self.makers.note(func, args, kwargs, result)
         for value in torch.utils._pytree.tree_leaves(result):
             if isinstance(value, torch.Tensor) and compat.is_fake(value):
                 observed.made.append(weakref.ref(value))

@@ -204,6 +204,62 @@ class TestCalls:
                 in_place(function)(SMALL)
         np.testing.assert_array_equal(in_place(lambda x: x * 2)(SMALL), SMALL * 2)
 
+    @pytest.mark.parametrize(
+        ("function", "before", "after"),
+        [
+            (lambda x, n: x[:n].clone(), 2, 1),
+            (lambda x, n: x[:n] + 1, 2, 1),
+            (lambda x, dtype: x.to(dtype), torch.float16, torch.float64),
+            (lambda x, dtype: x.to(dtype) + x.to(dtype), torch.bfloat16, torch.int32),
+        ],
+    )
+    def test_what_an_out_form_would_broadcast_or_cast_is_an_error(self, function, before, after):
+        class Settings:
+            value = before
+
+        def read(x):
+            return function(x, Settings.value)
+
+        array = "float32" if type(before) is int else str(before).removeprefix("torch.")
+        wrapped = jax_callable(read, spec=contract("in_place", f"{array}[c, d]"))
+        assert how(wrapped, SMALL)[0].startswith("in place")
+        call = jax.jit(wrapped)
+        call(SMALL).block_until_ready()
+        Settings.value = after
+        with pytest.raises(Exception, match="but torch returned"):
+            call(SMALL).block_until_ready()
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda x: x[:, 1:3] * 2,
+            lambda x: x * torch.ones(4) + torch.tensor([1.0, 2.0, 3.0, 4.0]),
+            lambda x: x.index_add(0, torch.tensor([1, 1]), torch.ones(2, 4)),
+            lambda x: torch.nn.functional.linear(x, torch.ones(4, 4), torch.zeros(4)),
+            lambda x: torch.where(x > 3, 1.0, x),
+            lambda x: (x * 2).detach() * x.mean().detach(),
+        ],
+    )
+    def test_what_explain_calls_in_place_is(self, function):
+        addresses = []
+
+        def record(x):
+            y = function(x)
+            addresses.append(y.data_ptr() if type(y) is torch.Tensor else None)
+            return y
+
+        wrapped = jax_callable(record, spec=contract("in_place", "float32[c, d]"))
+        assert how(wrapped, SMALL)[0].startswith("in place")
+        result = jax.jit(wrapped)(SMALL)
+        assert result.unsafe_buffer_pointer() == addresses[-1]
+        np.testing.assert_allclose(result, function(torch.tensor(np.asarray(SMALL))), rtol=1e-6)
+
+    def test_what_is_resized_is_copied(self):
+        wrapped = jax_callable(
+            lambda x: (x * 2).resize_(2, 2), spec=contract("in_place", "float32[c, d]")
+        )
+        np.testing.assert_array_equal(jax.jit(wrapped)(SMALL), [[0, 2], [4, 6]])
+
     def test_what_autograd_records_is_copied(self):
         layer = torch.nn.Linear(4, 4)
         wrapped = in_place(lambda x: layer(x))
