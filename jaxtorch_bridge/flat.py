@@ -54,7 +54,8 @@ class FlatFunction:
             return trees.flatten(self._function(*args, **kwargs))
         copies = self._mutated.copies(tensors)
         args, kwargs = self._bind(copies)
-        return trees.flatten(self._mutated.result(self._function(*args, **kwargs), copies))
+        result = self._mutated.call(self._function, args, kwargs)
+        return trees.flatten(self._mutated.result(result, copies))
 
     def runner(self, structure: Structure, label: str) -> Callable[..., Any]:
         """The function from flat tensors to flat results, for results of this structure.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import torch
 
 from . import trees
 from ._compat.torch_internals import is_batched
-from .errors import ArgumentError
+from .errors import ArgumentError, MutationError
 from .trees import Structure
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Mutated:
     The new values alone, if the function returns nothing or only arguments that it writes to.
     """
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, label: str, groups: Sequence[Group]) -> None:
+        self._label = label
         self.groups = tuple(groups)
         self.slots = tuple(slot for group in groups for slot in group.slots)
         self._values_alone = False
@@ -63,6 +65,27 @@ class Mutated:
         if not self._values_alone:
             return (result, *values)
         return values[0] if len(values) == 1 else tuple(values)
+
+    def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Any:
+        """The function's result, where all that it does to its arguments are writes.
+
+        Raises:
+            MutationError: It puts something else into a list, dict or object that it is given.
+        """
+        before = trees.flatten((tuple(args), kwargs))
+        result = function(*args, **kwargs)
+        after = trees.flatten((tuple(args), kwargs))
+        same = before[1] == after[1] and all(map(operator.is_, before[0], after[0]))
+        if not same:
+            names = ", ".join(f"`{group.name}`" for group in self.groups)
+            raise MutationError(
+                f"{self._label}: expected {names} to be written to in place, as `mutates` "
+                "declares; the function puts something else into a dict, list or object that it "
+                "is given, which would be lost. Write to the arrays (`state['w'].copy_(new)` "
+                "instead of `state['w'] = new`), or return what is new.",
+                callable_name=self._label,
+            )
+        return result
 
     def copies(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The tensors with copies of those that may be written to."""
@@ -108,4 +131,4 @@ def mutated_arguments(
                 "function writes to it; it holds something else. Declare a part of it."
             )
         groups.append(Group(name, tuple(slots[number] for number in numbers), structure))
-    return Mutated(groups)
+    return Mutated(label, groups)

@@ -194,6 +194,23 @@ class TestCalls:
             np.testing.assert_array_equal(kept, P)
         np.testing.assert_allclose(jax.jit(wrapped)(P, G), expected, rtol=1e-5, atol=1e-6)
 
+    def test_what_is_put_in_place_of_an_argument_would_be_lost(self):
+        def rebind(state, g):
+            state["w"] = state["w"] - g
+
+        def extend(state, g):
+            state["w"].sub_(g)
+            state["momentum"] = g
+
+        def count(state, g):
+            state["w"].sub_(g)
+            state["steps"] += 1
+
+        for function in (rebind, extend, count):
+            wrapped = jax_callable(function, mutates=("state.w",))
+            with pytest.raises(MutationError, match=r"expected `state\.w` to be written to"):
+                wrapped({"w": P, "steps": 3}, G)
+
     def test_tensors_pass_straight_through(self):
         p = torch.zeros(2, 3)
         assert jax_callable(descend, mutates=("p",))(p, torch.ones(2, 3)) is None
