@@ -215,7 +215,7 @@ class JaxCallable(Generic[P, R]):
         self._label = plain + spec.label.removeprefix(spec.name) if spec else plain
         self._planner = Planner(function, spec, example, plain, self._label, options)
         remember(self, plain, version_of(spec))
-        self._state_key = self._planner.closure.key
+        self._state_key = self._planner.state_key
         self._key_use = key_use(function, spec, options, self._label)
         self._entries: dict[Any, Entry] = {}
         self._known: dict[Any, Entry] = {}
@@ -370,7 +370,7 @@ class JaxCallable(Generic[P, R]):
         return entry.trace(leaves.arrays) if leaves.traced else entry.run(leaves.arrays)
 
     def _entry(self, leaves: Leaves) -> Entry:
-        key = (leaves.key, current_context(), self._planner.closure.key())
+        key = (leaves.key, current_context(), self._state_key())
         entry = self._entries.get(key)
         if entry is None:
             with self._lock:

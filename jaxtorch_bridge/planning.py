@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -131,6 +131,17 @@ class Planner:
         self._notices: set[str] = set()
         asked = options.concurrency or (spec.concurrency if spec else None)
         self._sharing = Sharing(function, self.closure, asked, label)
+
+    @property
+    def state_key(self) -> Callable[[], Hashable]:
+        """What tells whether the function's surroundings are those of an earlier call.
+
+        Where graphs run the calls, also by what takes longer to look at: they would be out of date.
+        """
+        closure = self.closure
+        if terms_of(self._spec, self.options).backend in ("aot", "compile"):
+            return lambda: (closure.key(), closure.details())
+        return closure.key
 
     def mutated(self, leaves: Leaves) -> Mutated | None:
         """What a way of calling writes to, as declared.

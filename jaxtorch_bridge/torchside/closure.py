@@ -94,6 +94,13 @@ class ClosureState:
                 found += [id(tensor) for tensor in module.parameters()]
                 found += [id(tensor) for tensor in module.buffers()]
                 for part in module.modules():
+                    found.append((type(part),))
+                    # Hooks by their numbers, which are never given twice.
+                    found += [
+                        (name, *value)
+                        for name, value in vars(part).items()
+                        if name.endswith("_hooks") and value
+                    ]
                     found += [
                         (name, value)
                         for name, value in vars(part).items()

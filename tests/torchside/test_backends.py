@@ -97,6 +97,33 @@ class TestGraphs:
         expected = module(torch.tensor(np.asarray(X))).detach().numpy() + np.asarray(X @ W)
         np.testing.assert_allclose(wrapped(X, W), expected, rtol=1e-5, atol=1e-6)
 
+    @AOT
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda m: setattr(m[0], "weight", torch.nn.Parameter(torch.ones(5, 4))),
+            lambda m: m.__setitem__(1, torch.nn.Tanh()),
+            lambda m: setattr(m[2], "negative_slope", 3.0),
+            lambda m: m[0].register_forward_hook(lambda module, args, result: result * 5),
+            lambda m: m.register_forward_pre_hook(lambda module, args: args[0] * 5),
+        ],
+    )
+    def test_what_changes_about_a_module_is_planned_anew(self, backend, change):
+        module = torch.nn.Sequential(
+            torch.nn.Linear(4, 5), torch.nn.Sigmoid(), torch.nn.LeakyReLU()
+        )
+        wrapped = jax_callable(lambda x, w: module(x) - x @ w, spec=contract(backend))
+        program = jax.jit(wrapped)
+        for call in (wrapped, program):
+            call(X, W).block_until_ready()
+        change(module)
+        x, w = (torch.tensor(np.asarray(array)) for array in (X, W))
+        expected = (module(x) - x @ w).detach()
+        for call in (wrapped, jax.jit(lambda x, w: wrapped(x, w))):
+            np.testing.assert_allclose(call(X, W), expected, rtol=1e-5, atol=1e-6)
+        with pytest.raises(Exception, match="has changed since this graph was captured"):
+            program(X, W).block_until_ready()
+
     @BOTH
     def test_what_has_no_graph_is_refused_with_the_place(self, backend):
         def look(x, w):
