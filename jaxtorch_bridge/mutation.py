@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,7 +74,7 @@ class Mutated:
         before = trees.flatten((tuple(args), kwargs))
         result = function(*args, **kwargs)
         after = trees.flatten((tuple(args), kwargs))
-        same = before[1] == after[1] and all(map(operator.is_, before[0], after[0]))
+        same = before[1] == after[1] and all(map(_is_same, before[0], after[0]))
         if not same:
             names = ", ".join(f"`{group.name}`" for group in self.groups)
             raise MutationError(
@@ -93,6 +92,11 @@ class Mutated:
         for slot in self.slots:
             found[slot] = found[slot].clone()
         return found
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    # Classes registered with JAX may make their static values each time that they are taken apart.
+    return before is after or (not isinstance(before, torch.Tensor) and bool(before == after))
 
 
 def mutated_arguments(

@@ -211,6 +211,26 @@ class TestCalls:
             with pytest.raises(MutationError, match=r"expected `state\.w` to be written to"):
                 wrapped({"w": P, "steps": 3}, G)
 
+    def test_static_values_that_are_made_anew_are_the_same(self):
+        @jax.tree_util.register_pytree_node_class
+        class State:
+            def __init__(self, w, rate):
+                self.w, self.rate = w, rate
+
+            def tree_flatten(self):
+                return (self.w, float(f"{self.rate}")), None
+
+            @classmethod
+            def tree_unflatten(cls, aux, children):
+                return cls(*children)
+
+        def step(values, g, state):
+            values["w"].sub_(g * state.rate)
+
+        wrapped = jax_callable(step, mutates=("values",))
+        new = wrapped({"w": P}, G, State(P, 0.5))
+        np.testing.assert_allclose(new["w"], P - G * 0.5, rtol=1e-6)
+
     def test_tensors_pass_straight_through(self):
         p = torch.zeros(2, 3)
         assert jax_callable(descend, mutates=("p",))(p, torch.ones(2, 3)) is None
