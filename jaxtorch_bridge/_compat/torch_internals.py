@@ -7,6 +7,7 @@ import ctypes
 import functools
 import importlib
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,10 @@ is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
 function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 # What ``torch.no_grad`` and its kin call.
 set_grad_enabled: Callable[..., Any] = torch._C._set_grad_enabled
+# To be held by whoever traces or evaluates with fakes. Torch sets flags and patches of the whole
+# process meanwhile (fx's, dynamo's, those of attention): two threads at once can leave them on for
+# ever, or take each other's off.
+tracing = threading.RLock()
 storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
 # A getter of CPython's, which the handler calls without looking it up.
 version_getter: Any = torch.Tensor._version

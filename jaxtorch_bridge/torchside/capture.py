@@ -22,7 +22,7 @@ class NotCapturedError(RuntimeError):
 @contextlib.contextmanager
 def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
     """A fake tensor mode in surroundings that are put back; failures are NotCapturedError."""
-    with source.closure.locks.alone():
+    with source.closure.locks.alone(), compat.tracing:
         yield from _alone(source, plain_attention)
 
 

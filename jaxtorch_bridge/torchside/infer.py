@@ -219,7 +219,7 @@ def infer_abstractly(
         observed = Observed()
         try:
             # No call on another thread may see what the evaluation changes for its length.
-            with closure.locks.alone():
+            with closure.locks.alone(), compat.tracing:
                 inference = _evaluate(
                     function,
                     inputs,
