@@ -13,9 +13,9 @@ from .sources import default_paths, existing
 
 if TYPE_CHECKING:
     from ..catalog.collect import Versions
-    from ..catalog.files import Page
     from ..catalog.plans import PlanView
     from ..catalog.view import ContractView
+    from ..spec.generated import Generated
 
 _REMEDIES = {
     "foreign": "not made by `jaxtorch catalog`; move it away to have one",
@@ -86,7 +86,7 @@ def _plans(contracts: Mapping[str, Versions]) -> dict[str, PlanView]:
     return plans_of(contracts)
 
 
-def _data(page: Page, state: str, contracts: tuple[ContractView, ...]) -> dict[str, Any]:
+def _data(page: Generated, state: str, contracts: tuple[ContractView, ...]) -> dict[str, Any]:
     return {
         "page": page.path.as_posix(),
         "state": state,
@@ -111,7 +111,7 @@ def _problems(contract: ContractView) -> list[str]:
     return [*said, *(plan.problems if plan else ())]
 
 
-def _show(page: Page, state: str, contracts: tuple[ContractView, ...]) -> None:
+def _show(page: Generated, state: str, contracts: tuple[ContractView, ...]) -> None:
     versions = sum(1 + len(one.older) for one in contracts)
     for contract in contracts:
         for problem in _problems(contract):
