@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from .output import JsonFlag, errors_reported, finish, print_json, stop
 from .sources import default_paths, existing
 
 if TYPE_CHECKING:
+    from ..errors import SpecProblem
     from ..spec.history import Comparison
     from ..spec.model import CallableSpec
 
@@ -64,8 +66,9 @@ def diff(
     ones the next patch; below 1.0.0 breaking ones need the next minor, others the next patch.
     Remarks (doc) need none.
     """
+    unread = _Unread()
     with errors_reported(as_json=as_json):
-        comparisons = _since(git, paths or []) if git is not None else _between(paths or [])
+        comparisons = _since(git, paths or [], unread) if git is not None else _between(paths or [])
         if allow_removed:
             from dataclasses import replace
 
@@ -73,10 +76,23 @@ def diff(
                 replace(one, problem=None) if one.new is None else one for one in comparisons
             )
         if as_json:
-            print_json(_as_data(comparisons))
+            print_json(_as_data(comparisons, unread))
         else:
-            _print(comparisons)
-        finish(_fails(comparisons, fail_on))
+            _print(comparisons, unread)
+        finish(bool(unread.now) or _fails(comparisons, fail_on))
+
+
+@dataclass
+class _Unread:
+    """What is wrong with the files that could not be compared.
+
+    Attributes:
+        before: As the commit has them; what a branch repairs must not fail it.
+        now: As they are.
+    """
+
+    before: list[SpecProblem] = field(default_factory=list)
+    now: list[SpecProblem] = field(default_factory=list)
 
 
 def _between(paths: list[str]) -> tuple[Comparison, ...]:
@@ -96,7 +112,8 @@ def _between(paths: list[str]) -> tuple[Comparison, ...]:
     return (comparison,) if comparison.changes or comparison.problem else ()
 
 
-def _since(ref: str, paths: list[str]) -> tuple[Comparison, ...]:
+def _since(ref: str, paths: list[str], unread: _Unread) -> tuple[Comparison, ...]:
+    from ..errors import SpecError
     from ..spec.history import compare_all
     from ..spec.load import read_spec
     from .git import files_at, fork_point
@@ -105,18 +122,26 @@ def _since(ref: str, paths: list[str]) -> tuple[Comparison, ...]:
     paths = paths or default_paths()
     commit = fork_point(ref)
     now = {os.path.normpath(spec_path): spec_path for spec_path in _files(paths)}
-    raw_now = {path: _read(file) for path, file in now.items()}
-    old, unchanged = [], []
-    for path, raw in files_at(commit, paths):
-        if raw_now.get(os.path.normpath(path)) == raw:
+    raw_old = {os.path.normpath(path): (path, raw) for path, raw in files_at(commit, paths)}
+    old, new = {}, []
+    for path, file in now.items():
+        try:
+            raw_now = _read(file)
+            new.append(read_spec(raw_now, file))
+        except SpecError as error:
+            unread.now += error.problems
+            # What it was is not gone, and cannot be compared.
+            raw_old.pop(path, None)
+            continue
+        if raw_old.get(path, ("", b""))[1] == raw_now:
             # The same bytes on both sides need to be read only once.
-            spec = read_spec(raw_now.pop(os.path.normpath(path)), path)
-            unchanged.append(spec)
-        else:
-            spec = read_spec(raw, f"{commit[:10]}:{path}")
-        old.append(spec)
-    new = [read_spec(raw, now[path]) for path, raw in raw_now.items()]
-    return compare_all(old, _no_duplicates([*unchanged, *new]))
+            old[path] = new[-1]
+    for path, (shown, raw) in raw_old.items():
+        try:
+            old[path] = old.get(path) or read_spec(raw, f"{commit[:10]}:{shown}")
+        except SpecError as error:
+            unread.before += error.problems
+    return compare_all(old.values(), _no_duplicates(new))
 
 
 def _files(paths: list[str]) -> list[str]:
@@ -159,7 +184,11 @@ def _fails(comparisons: tuple[Comparison, ...], gate: Gate) -> bool:
     return level != "none" if gate is Gate.any else gate is Gate.breaking and level == "breaking"
 
 
-def _print(comparisons: tuple[Comparison, ...]) -> None:
+def _print(comparisons: tuple[Comparison, ...], unread: _Unread) -> None:
+    for problem in unread.now:
+        typer.echo(f"invalid: {problem}")
+    for problem in unread.before:
+        typer.echo(f"not compared with, for it is invalid: {problem}")
     for one in comparisons:
         kind = "" if one.old and one.new else " (new)" if one.new else " (removed)"
         typer.secho(f"{one.label}{kind}", bold=True)
@@ -168,7 +197,7 @@ def _print(comparisons: tuple[Comparison, ...]) -> None:
             typer.echo(f"            {change.old} -> {change.new}")
         verdict = one.problem or "the version says so"
         typer.echo(f"  {'problem:' if one.problem else 'fine:'} {verdict}")
-    if not comparisons:
+    if not comparisons and not unread.now:
         typer.echo("no changes")
 
 
@@ -181,12 +210,14 @@ def _coloured(level: str) -> str:
     return typer.style(f"{level:<8}", fg=colour)
 
 
-def _as_data(comparisons: tuple[Comparison, ...]) -> dict[str, Any]:
+def _as_data(comparisons: tuple[Comparison, ...], unread: _Unread) -> dict[str, Any]:
     from ..spec.history import gravest
 
     return {
         "level": gravest(comparisons),
-        "problems": sum(one.problem is not None for one in comparisons),
+        "problems": sum(one.problem is not None for one in comparisons) + len(unread.now),
+        "invalid": [vars(one) for one in unread.now],
+        "invalid_before": [vars(one) for one in unread.before],
         "contracts": [
             {
                 "name": (one.new or one.old).name,  # type: ignore[union-attr]

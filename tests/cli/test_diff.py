@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -151,6 +152,40 @@ def test_git_what_the_other_branch_did_meanwhile_does_not_count(repository, jaxt
     git("checkout", "branch")
     done = jaxtorch("diff", "--git", "main", "--json")
     assert [one["name"] for one in done.json["contracts"]] == ["g"]
+
+
+BROKEN = "schema: jaxtorch/1\nname: g\nversion: 1\n"
+
+
+def test_git_a_file_that_was_invalid_is_said_and_the_rest_compared(repository, jaxtorch):
+    Path("specs/g.yaml").write_text(BROKEN)
+    git("commit", "-am", "Break")
+    git("branch", "-f", "main")
+    write("specs/g.yaml", "1.0.0", 2, "g")
+    write("specs/f.yaml", "1.1.0", 3)
+    done = jaxtorch("diff", "--git", "main")
+    assert done.code == 0
+    assert re.search(r"not compared with, for it is invalid: \w{10}:specs/g.yaml:3:10", done.out)
+    assert "additive  vjp_depth" in done.out
+    assert "g@1.0.0 (new)" in done.out
+    write("specs/f.yaml", "1.1.0", 1)
+    done = jaxtorch("diff", "--git", "main", "--json")
+    assert (done.code, done.json["problems"]) == (1, 1)
+    assert {one["path"] for one in done.json["invalid_before"]} >= {"version", "inputs"}
+
+
+def test_git_a_file_that_became_invalid_fails_and_the_rest_is_compared(repository, jaxtorch):
+    Path("specs/g.yaml").write_text(BROKEN)
+    write("specs/f.yaml", "1.1.0", 3)
+    done = jaxtorch("diff", "--git", "main")
+    assert done.code == 1
+    assert "invalid: specs/g.yaml:3:10: `version`" in done.out
+    assert "additive  vjp_depth" in done.out
+    # Its name is not taken for removed.
+    assert "g@1.0.0" not in done.out
+    done = jaxtorch("diff", "--git", "main", "--json")
+    assert (done.code, done.json["invalid_before"]) == (1, [])
+    assert done.json["invalid"][0]["file"] == "specs/g.yaml"
 
 
 def test_git_from_a_folder_below(repository, jaxtorch, monkeypatch):
