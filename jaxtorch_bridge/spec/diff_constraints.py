@@ -48,12 +48,15 @@ def _translated(constraint: Constraint, known: Mapping[str, Term]) -> Constraint
 
 def _asked_by(constraint: Constraint, spec: CallableSpec) -> bool:
     """Whether all calls that ``spec`` allows meet it, as far as single constraints tell."""
-    if not constraint.names and _always_holds(constraint):
+    if _always_holds(constraint):
         return True
     return any(_follows(constraint, other) for other in spec.constraints)
 
 
 def _always_holds(constraint: Constraint) -> bool:
+    """Whether it says nothing: `3 <= 4`, or `n == n` of what was two names elsewhere."""
+    if constraint.names:
+        return constraint.sign in _IMPLIED["=="] and same_term(constraint.left, constraint.right)
     try:
         return constraint.holds({}) is True
     except ZeroDivisionError:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .equalities import Equal, equal_by
 from .faults import Path
 from .model import CallableSpec
 from .reading import Reading, Shapes, read_shapes, written_as
 from .shapes import Dimension, Name, Rest, Shape, names_in
-from .terms import same_term
 from .versions import Level
 
 # Level, path, text.
@@ -26,6 +26,7 @@ class ShapePair:
 
     Attributes:
         always: Inputs that every old call passes.
+        equal: Whether two terms over old names are one size in every old call.
     """
 
     old_outputs: Shapes
@@ -35,6 +36,7 @@ class ShapePair:
     forth: Reading
     back: Reading
     always: frozenset[Path]
+    equal: Equal
 
 
 def pair_shapes(old: CallableSpec, new: CallableSpec) -> ShapePair:
@@ -46,9 +48,10 @@ def pair_shapes(old: CallableSpec, new: CallableSpec) -> ShapePair:
         {path: leaf.shape for path, leaf in new.output_leaves()},
         old_inputs,
         new_inputs,
-        read_shapes(new_inputs, old_inputs),
-        read_shapes(old_inputs, new_inputs),
+        read_shapes(new_inputs, old_inputs, equal_by(old)),
+        read_shapes(old_inputs, new_inputs, equal_by(new)),
         frozenset(path for path, leaf in old.input_leaves() if not leaf.optional),
+        equal_by(old),
     )
 
 
@@ -91,7 +94,7 @@ def _output(
         was, now = f"`{before}`", f"`{shown[axis] or new.dimensions[axis]}`"
         before_told = not isinstance(before, Name) or before.name in told
         if after is not None and before_told:
-            if not same_term(before, after):
+            if not pair.equal(before, after):
                 yield "breaking", path, f"shape{_at(axis)} changed from {was} to {now}"
             elif shown is new.dimensions and _may_be_left_out(pair, before, new.dimensions[axis]):
                 text = f"{now} is known only where an optional input is passed, unlike {was}"
@@ -151,12 +154,21 @@ def _aligned_names(pair: ShapePair) -> Iterator[tuple[Path, str, str]]:
 
 
 def _may_be_left_out(pair: ShapePair, before: Dimension, after: Dimension) -> bool:
-    """Whether all old calls tell ``before``, and some of them do not tell ``after``."""
-    old, new = (
-        {name for path in pair.always & shapes.keys() for name in shapes[path].plain_names}
-        for shapes in (pair.old_inputs, pair.new_inputs)
-    )
-    return _names_in(before) <= old and not _names_in(after) <= new
+    """Whether some old call tells ``before``, but not ``after``.
+
+    For each name of ``after`` the call to look at passes every input that does not tell it.
+    """
+    for name in _names_in(after):
+        silent = {
+            path
+            for path in pair.old_inputs
+            if path not in pair.new_inputs or name not in pair.new_inputs[path].plain_names
+        }
+        if pair.always <= silent:
+            told = {one for path in silent for one in pair.old_inputs[path].plain_names}
+            if _names_in(before) <= told:
+                return True
+    return False
 
 
 def _names_in(dimension: Dimension) -> frozenset[str]:

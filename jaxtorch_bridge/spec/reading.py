@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .equalities import Equal
 from .faults import Path
 from .shapes import Dimension, Name, Operation, Rest, Shape, Term
 from .terms import same_term, substitute
@@ -28,16 +29,22 @@ class Reading:
     clashes: dict[tuple[Path, int | None], str] = field(default_factory=dict)
 
 
-def read_shapes(reader: Shapes, written: Shapes) -> Reading:
-    """What ``reader`` makes of ``written``, over the paths that both have."""
+def read_shapes(reader: Shapes, written: Shapes, equal: Equal = same_term) -> Reading:
+    """What ``reader`` makes of ``written``, over the paths that both have.
+
+    Args:
+        reader: The shapes that ask.
+        written: The shapes that calls have.
+        equal: Whether two of the writer's terms are the same size in all of its calls.
+    """
     reading = Reading()
     later: list[tuple[Path, int, Operation, Term]] = []
     for path, shape in reader.items():
         if path in written:
-            _read_shape(reading, path, shape, written[path], later)
+            _read_shape(reading, path, shape, written[path], later, equal)
     for path, axis, term, other in later:
         meaning = substitute(term, reading.known)
-        if meaning is None or not same_term(meaning, other):
+        if meaning is None or not equal(meaning, other):
             reading.clashes[path, axis] = f"`{other}` must be `{term}`"
     return reading
 
@@ -48,6 +55,7 @@ def _read_shape(
     shape: Shape,
     written: Shape,
     later: list[tuple[Path, int, Operation, Term]],
+    equal: Equal,
 ) -> None:
     aligned = align(shape, written)
     if aligned is None:
@@ -57,16 +65,16 @@ def _read_shape(
     for axis, (dimension, other) in enumerate(pairs):
         if isinstance(dimension, Name):
             met = reading.known.setdefault(dimension.name, other)
-            if not same_term(met, other):
+            if not equal(met, other):
                 reading.clashes[path, axis] = f"`{other}` must be the same size as `{met}`"
         elif isinstance(dimension, Operation):
             later.append((path, axis, dimension, other))
-        elif dimension != other:
+        elif not equal(dimension, other):
             reading.clashes[path, axis] = f"`{other}` must be `{dimension}`"
     if shape.rest_axis is not None:
         if reading.rest is None:
             reading.rest = absorbed
-        if not same_dimensions(reading.rest, absorbed):
+        if not _same_dimensions(reading.rest, absorbed, equal):
             shown = Shape(reading.rest)
             reading.clashes[path, None] = f"`{Shape(absorbed)}` must be the same sizes as `{shown}`"
 
@@ -98,10 +106,12 @@ def align(
     return pairs, absorbed
 
 
-def same_dimensions(left: tuple[Dimension, ...], right: tuple[Dimension, ...]) -> bool:
+def _same_dimensions(
+    left: tuple[Dimension, ...], right: tuple[Dimension, ...], equal: Equal
+) -> bool:
     """Whether both are the same sizes, one by one."""
     return len(left) == len(right) and all(
-        a == b if isinstance(a, Rest) or isinstance(b, Rest) else same_term(a, b)
+        a == b if isinstance(a, Rest) or isinstance(b, Rest) else equal(a, b)
         for a, b in zip(left, right, strict=True)
     )
 

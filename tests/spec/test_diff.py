@@ -441,6 +441,69 @@ def test_a_size_that_only_an_optional_input_tells():
     assert [one[:2] for one in _levels(old, new)] == [("additive", "inputs.mask")]
 
 
+OPTIONAL = {"dtype": "float32", "shape": "[n]", "optional": True}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        # A call that passes `b` alone knew the size of the output.
+        ("nn", "nm", [("breaking", "outputs.y"), ("additive", "inputs.b")]),
+        ("nn", "mn", [("breaking", "outputs.y"), ("additive", "inputs.b")]),
+        ("nm", "nn", [("breaking", "inputs.b")]),
+        # What comes from outside must be told by an input that old calls passed, too.
+        ("nmn", "nmk", [("breaking", "outputs.y"), ("additive", "inputs.c")]),
+        ("nmk", "nmk", []),
+    ],
+)
+def test_a_size_that_several_optional_inputs_tell(old, new, found):
+    def contract(names):
+        inputs = {
+            key: {**OPTIONAL, "shape": f"[{name}]"} for key, name in zip("abc", names, strict=False)
+        }
+        return {"inputs": inputs, "outputs": {"y": "float32[n]"}}
+
+    assert [one[:2] for one in _levels(contract(old), contract(new))] == found
+
+
+@pytest.mark.parametrize("output", ["[s]", "[t]", "[s+t]", "[2*t]"])
+@pytest.mark.parametrize("one", ["[s]", "[t]"])
+def test_sizes_that_a_constraint_makes_equal_are_one_name(output, one):
+    two = {
+        "inputs": {"x": "int8[s]", "y": "int8[t]"},
+        "constraints": ["s == t"],
+        "outputs": {"z": f"int8{output}"},
+    }
+    single = output.replace("s" if one == "[t]" else "t", one[1:-1])
+    same = {"inputs": {"x": f"int8{one}", "y": f"int8{one}"}, "outputs": {"z": f"int8{single}"}}
+    said = [("neutral", "written differently, means the same")]
+    assert [(level, text) for level, _, text in _levels(two, same)] == said
+    assert [(level, text) for level, _, text in _levels(same, two)] == said
+    free = {key: value for key, value in two.items() if key != "constraints"}
+    assert highest(level for level, _, _ in _levels(free, same)) == "breaking"
+
+
+def test_a_size_that_a_constraint_fixes_is_that_number():
+    named = {"inputs": {"x": "int8[s, t]"}, "outputs": {"y": "int8[s]"}}
+    fixed = {"inputs": {"x": "int8[3, 4]"}, "outputs": {"y": "int8[3]"}}
+    constrained = {**named, "constraints": ["s == 3", "t == s + 1", "4 == t"]}
+    for old, new in ((constrained, fixed), (fixed, constrained)):
+        assert [level for level, _, _ in _levels(old, new)] == ["neutral"]
+    assert highest(level for level, _, _ in _levels(named, fixed)) == "breaking"
+
+
+def test_constraints_that_are_not_always_checked_make_nothing_equal():
+    x = {"dtype": "int8", "shape": "[s]", "optional": True}
+    two = {
+        "inputs": {"x": x, "y": {**x, "shape": "[t]"}},
+        "constraints": ["s == t"],
+        "outputs": {"z": "int8[t]"},
+    }
+    one = {"inputs": {"x": x, "y": x}, "outputs": {"z": "int8[s]"}}
+    # A call with `x` alone knew the size of `z`.
+    assert ("breaking", "outputs.z") in [found[:2] for found in _levels(one, two)]
+
+
 def test_remarks_on_dimensions_are_neutral():
     arrays = {"inputs": {"x": "int8[n]"}, "outputs": {"y": "int8[]"}}
     changes = _levels(arrays, {**arrays, "dimensions": {"n": "Rows."}})
