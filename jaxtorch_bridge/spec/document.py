@@ -25,6 +25,11 @@ DEEPEST = 40
 _LONGEST_NUMBER = 64
 _LONGEST_NAME = 200
 
+# How text in UTF-16 begins.
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# Where YAML ends a line, as its own positions count.
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset(_TAG + name for name in ("null", "bool", "int", "float", "str"))
 # Plain text that YAML 1.1 takes for something no contract has: a date, and `=`.
@@ -82,7 +87,8 @@ class _Limits:
             raise DocumentError(f"at most {DEEPEST} nested levels", "a deeper one", place)
         self.count += 1
         if self.count > MOST_NODES:
-            raise DocumentError(f"at most {MOST_NODES} values and names", "more")
+            place = _position(self.peek_event())  # type: ignore[attr-defined]
+            raise DocumentError(f"at most {MOST_NODES} values and names", "more", place)
         node = super().compose_node(parent, index)  # type: ignore[misc]
         self.depth -= 1
         return node
@@ -137,7 +143,9 @@ def read_document(raw: bytes, file: str) -> Document:
         DocumentError: If it is too large, not UTF-8, not YAML or holds what no contract may.
     """
     if len(raw) > MOST_BYTES:
-        raise DocumentError(f"a file of at most {MOST_BYTES} bytes", "a larger one")
+        # Where the limit is passed; that may be inside a character, and the rest is not looked at.
+        place = _position_after(raw[:MOST_BYTES].decode("utf-8-sig", "ignore"))
+        raise DocumentError(f"a file of at most {MOST_BYTES} bytes", "more from here on", place)
     text = _decode(raw)
     try:
         loader, node = _compose(text)
@@ -156,8 +164,10 @@ def _decode(raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8", "replace")
-        found = f"the byte 0x{raw[error.start]:02x}"
+        # Counted in what follows a byte order mark, which `error.object` leaves out.
+        before, byte = error.object[: error.start].decode("utf-8"), error.object[error.start]
+        hint = " (is it UTF-16? save it as UTF-8)" if raw[:2] in _UTF16 else ""
+        found = f"the byte 0x{byte:02x}{hint}"
         raise DocumentError("text in UTF-8", found, _position_after(before)) from None
 
 
@@ -184,7 +194,7 @@ def _position(item: Any) -> Position:
 
 
 def _position_after(text: str) -> Position:
-    lines = text.split("\n")
+    lines = _LINE_END.split(text)
     return len(lines), len(lines[-1]) + 1
 
 
@@ -199,27 +209,30 @@ class _Walk:
         self.keys: dict[Path, Position] = {}
         self.faults: list[tuple[Fault, Position]] = []
 
-    def value(self, node: yaml.Node, path: Path) -> object:
+    def value(self, node: yaml.Node, path: Path, above: Position = (1, 1)) -> object:
+        # An alias stands behind what it means, so that the later place is the one to look at.
+        place = max(above, _position(node))
         self._count += 1
         if self._count > MOST_NODES:
             expected = f"at most {MOST_NODES} values, aliases written out"
-            raise DocumentError(expected, "more", _position(node))
+            raise DocumentError(expected, "more", place, path)
         if len(path) > DEEPEST:
-            raise DocumentError(f"at most {DEEPEST} nested levels", "a deeper one", _position(node))
+            expected = f"at most {DEEPEST} nested levels"
+            raise DocumentError(expected, "a deeper one", place, path)
         if id(node) in self._open:
-            raise DocumentError("a tree", "an alias to what encloses it", _position(node), path)
+            raise DocumentError("a tree", "an alias to what encloses it", place, path)
         self.values[path] = _position(node)
         self._open.add(id(node))
         try:
-            return self._content(node, path)
+            return self._content(node, path, place)
         finally:
             self._open.remove(id(node))
 
-    def _content(self, node: yaml.Node, path: Path) -> object:
+    def _content(self, node: yaml.Node, path: Path, place: Position) -> object:
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-            return self._mapping(node, path)
+            return self._mapping(node, path, place)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-            return [self.value(one, (*path, str(i))) for i, one in enumerate(node.value)]
+            return [self.value(one, (*path, str(i)), place) for i, one in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and node.tag in _AS_TEXT:
             return node.value
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
@@ -227,7 +240,7 @@ class _Walk:
         found = f"the tag {quote(node.tag.replace(_TAG, '!!'))}"
         raise DocumentError("plain data without tags", found, _position(node), path)
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
+    def _mapping(self, node: yaml.MappingNode, path: Path, place: Position) -> dict[str, object]:
         result: dict[str, object] = {}
         for key_node, value_node in node.value:
             name = self._name(key_node, path)
@@ -240,7 +253,7 @@ class _Walk:
                 self.faults.append((fault, _position(key_node)))
                 continue
             self.keys[below] = _position(key_node)
-            result[name] = self.value(value_node, below)
+            result[name] = self.value(value_node, below, place)
         return result
 
     def _name(self, node: yaml.Node, path: Path) -> str | None:

@@ -23,10 +23,11 @@ from .tensor import TensorSpec
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 # Whether parentheses match is more than a regular expression can tell.
 _ATOM = rf"(?:\(\s*)*(?:{_NAME}|[0-9]{{1,18}})(?:\s*\))*"
-_TERM = rf"{_ATOM}(?:\s*(?:\+|-|\*|//)\s*{_ATOM})*"
+_NOT_BY_ZERO = r"(?!\s*0+(?![0-9]))"
+_TERM = rf"{_ATOM}(?:\s*(?:\+|-|\*|//{_NOT_BY_ZERO})\s*{_ATOM})*"
 _DIMENSION = rf"(?:\.\.\.|{_TERM})"
 _SHAPE = rf"\[\s*(?:{_DIMENSION}(?:\s*,\s*{_DIMENSION})*\s*)?\]\s*"
-_SIDE = rf"{_ATOM}(?:\s*(?:\+|-|\*|//|%)\s*{_ATOM})*"
+_SIDE = rf"{_ATOM}(?:\s*(?:\+|-|\*|(?://|%){_NOT_BY_ZERO})\s*{_ATOM})*"
 _KNOWN = "|".join(dtypes.DTYPES)
 _UNION = rf"(?:{_KNOWN})(?:\s*\|\s*(?:{_KNOWN}))*"
 _LIKE = r"like\s[^\[]*[^\[\s]"

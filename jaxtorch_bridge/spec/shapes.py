@@ -155,6 +155,11 @@ def evaluate(term: Term, sizes: Mapping[str, int]) -> int | None:
     return left * right if term.operator == "*" else left // right
 
 
+def _is_zero(term: Term) -> bool:
+    """Whether it is 0 whatever the sizes are, as far as numbers alone tell."""
+    return not names_in(term) and evaluate(term, {}) == 0
+
+
 # The contracts of one codebase write the same few shapes again and again.
 @functools.lru_cache(maxsize=1024)
 def parse_shape(text: str, start: int = 0) -> Shape:
@@ -266,7 +271,11 @@ class _Parser:
     def _product(self) -> Term:
         term = self._factor()
         while self.here.text in self._products:
-            term = Operation(self._operator(), term, self._factor())
+            operator, divisor = self._operator(), self.here
+            factor = self._factor()
+            if operator in ("//", "%") and _is_zero(factor):
+                raise self._error("a divisor other than 0", divisor)
+            term = Operation(operator, term, factor)
         return term
 
     def _operator(self) -> Operator:

@@ -69,6 +69,8 @@ def test_a_call_that_does_not_meet_one(tmp_path, monkeypatch):
         ("... == 1", "got `...` at column 1"),
         ("__import__('os') == 1", "got `'` at column 12"),
         ("", "got the end"),
+        ("a % 0 == 0", "a divisor other than 0; got `0` at column 5"),
+        ("a == b // (1 - 1)", "a divisor other than 0; got `(` at column 11"),
     ],
 )
 def test_what_is_no_constraint(text, message):

@@ -313,7 +313,7 @@ def test_exponents_are_numbers_and_quoted_ones_strings(load):
         ("a: 1\n---\nb: 1\n", (2, 1), "another document"),
         ("inputs: {q: float32[a, b]}\n", (1, 20), r"inside \{ \} put shapes in quotes"),
         (b"a: 1\nb: \xff", (2, 4), "expected text in UTF-8; got the byte 0xff"),
-        ("a: 1".encode("utf-16"), (1, 1), "expected text in UTF-8"),
+        ("a: 1".encode("utf-16"), (1, 1), r"\(is it UTF-16\? save it as UTF-8\)"),
         ("a: 1\nb: \0\n", (2, 4), r"expected printable text; got the character U\+0000"),
         ('a: !!python/object/apply:os.system ["x"]\n', (1, 4), "without tags; got the tag"),
         ("a: !!python/name:os.system ''\n", (1, 4), "!!python/name:os.system"),
@@ -326,13 +326,19 @@ def test_exponents_are_numbers_and_quoted_ones_strings(load):
         ("[" * 100_000, (1, 41), "at most 40 nested levels"),
         ("- " * 100_000, (1, 81), "at most 40 nested levels"),
         ("{a: " * 100_000, (1, 158), "at most 40 nested levels"),
-        ("a: [" + "1," * 30_000 + "]", (None, None), "at most 20000 values"),
+        ("a: [" + "1," * 30_000 + "]", (1, 39_999), "at most 20000 values"),
         ("a: " + "9" * 5000, (1, 4), "expected a !!int"),
         ("a: 1" + ":1" * 30_000, (1, 4), "expected a !!int"),
         ("a: !!int ''\n", (1, 4), "expected a !!int; got ``"),
         ("a: !!bool maybe\n", (1, 4), "expected a !!bool"),
         ("? " + "x" * 300 + "\n: 1\n", (1, 3), "at most 200 characters"),
-        ("x" * (1 << 20) + "x", (None, None), "at most 1048576 bytes"),
+        ("x" * (1 << 20) + "x", (1, 1 + (1 << 20)), "at most 1048576 bytes"),
+        ("# 1\n" * (1 << 18) + "é", (1 + (1 << 18), 1), "at most 1048576 bytes"),
+        ("é" * (1 << 20), (1, 1 + (1 << 19)), "at most 1048576 bytes"),
+        ("\ufeff" + "x" * (1 << 20), (1, (1 << 20) - 2), "at most 1048576 bytes"),
+        (b"\xef\xbb\xbfa: 1\nb: \xff", (2, 4), "got the byte 0xff$"),
+        (b"a: 1\r\nb: \xc3\xa9\xff", (2, 5), "got the byte 0xff$"),
+        (b"a: 1\rb: \x80", (2, 4), "got the byte 0x80"),
     ],
 )
 def test_files_that_cannot_be_read_are_refused_with_their_place(load, text, place, match):
@@ -346,8 +352,11 @@ def test_alias_bombs_are_not_written_out(load):
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     for before, name in zip("abcdefgh", "bcdefghi", strict=True):
         lines.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]")
-    with pytest.raises(SpecError, match="at most 20000 values, aliases written out"):
+    with pytest.raises(SpecError, match="at most 20000 values, aliases written out") as caught:
         load("\n".join(lines))
+    # Where the aliases stand, not the one line that they all lead to.
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.path) == (5, "e.1.5.2.3")
 
 
 def test_plain_aliases_are_fine(load):

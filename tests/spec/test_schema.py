@@ -94,6 +94,8 @@ INVALID: dict[str, tuple[str, object]] = {
     "open bracket": ("inputs.x", "float32[n"),
     "half a sum": ("inputs.x", "float32[n+]"),
     "division": ("inputs.x", "float32[n/2]"),
+    "divided by zero": ("inputs.x", "float32[n // 0]"),
+    "remainder of zero": ("constraints", ["n % 00 == 1"]),
     "remainder as size": ("inputs.x", "float32[n%2]"),
     "dtype of a mapping": ("inputs.y.dtype", "complex32"),
     "shape of a mapping": ("inputs.y.shape", "n"),
