@@ -41,7 +41,7 @@ def _stands_for(spec: CallableSpec) -> dict[str, Term]:
         if not isinstance(left, Name):
             left, right = right, left
         if isinstance(left, Name) and isinstance(right, (Name, Size)) and left != right:
-            new = {left.name: right}
+            new: dict[str, Term] = {left.name: right}
             result = {name: _with(term, new) for name, term in result.items()} | new
     return result
 
