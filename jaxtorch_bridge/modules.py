@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -11,14 +12,15 @@ import torch
 
 from .decorator import JaxCallable
 from .errors import ArgumentError, BridgeError, ConcurrencyError, ModuleError
+from .module_states import dumped, loaded
 from .module_trees import NamedTree, Names
 from .planner.options import NO_OPTIONS, Options
 from .torchside.identity import name_of
 from .torchside.locks import locks_of
-from .torchside.module_call import BuffersChange, Method, Mode, ModuleCall
-from .torchside.skeleton import Template, is_discrete
+from .torchside.module_call import BuffersChange, Method, Mode, ModuleCall, signature_of
+from .torchside.skeleton import Template
 from .torchside.things import keys_of
-from .transfer import j2t, t2j
+from .transfer import t2j
 
 
 def from_module(
@@ -53,6 +55,9 @@ def from_module(
     if names not in get_args(Names):
         known = ", ".join(get_args(Names))
         raise ArgumentError(f"from_module: expected names as one of {known}; got {names!r}.")
+    if inspect.ismethod(method) and method.__self__ is module:
+        # Bound to the original, whose parameters it would use.
+        method = method.__func__
     try:
         # Not while a call on another thread has given the module other parameters.
         with locks_of(keys_of([module])):
@@ -80,6 +85,8 @@ class JaxModule:
         self._template = template
         self._method = method
         self.label = label
+        own = signature_of(template.module, method).parameters
+        self._clashes = [name for name in ("buffers", "train") if name in list(own)[2:]]
         params = [facts for facts in template.facts if not facts.is_buffer]
         buffers = [facts for facts in template.facts if facts.is_buffer]
         self._params = NamedTree("parameters", [f.name for f in params], names, label)
@@ -124,7 +131,10 @@ class JaxModule:
         Raises:
             ModuleError: ``params`` or ``buffers`` do not fit, or the call would change buffers
                 that nobody takes back.
+            ArgumentError: A keyword could also be meant for the module, which has one of that name.
         """
+        if self._clashes:
+            self._refuse_clashes(buffers=buffers, train=train)
         weights = self._params.named(params)
         state = self._own_buffers if buffers is None else self._buffers.named(buffers)
         keyed = {} if rng is None else {"rng": rng}
@@ -165,12 +175,11 @@ class JaxModule:
 
         Raises:
             RuntimeError: Torch's own, for names and shapes that do not fit.
+            ModuleError: An entry is neither a parameter nor a buffer (as quantised layers have
+                them) and differs from the module's, or one that is lacking was donated.
         """
-        skeleton = self._template.skeleton(None)
-        own = self._tensors(self.params, self.buffers)
-        skeleton.fill(own)
-        skeleton.module.load_state_dict(state_dict, strict=strict)
-        found = [t2j(skeleton.read(index)) for index in range(len(own))]
+        own = [*self._params.values(self.params), *self._buffers.values(self.buffers)]
+        found = loaded(self._template, self.label, own, state_dict, strict=strict)
         count = len(self._params.names)
         return self._params.build(found[:count]), self._buffers.build(found[count:])
 
@@ -189,19 +198,19 @@ class JaxModule:
             ModuleError: They do not fit.
             TransferError: They are tracers, or on several devices.
         """
-        skeleton = self._template.skeleton(None)
-        skeleton.fill(self._tensors(params, self.buffers if buffers is None else buffers))
-        return dict(skeleton.module.state_dict())
+        values = self._params.values(params)
+        values += self._buffers.values(self.buffers if buffers is None else buffers)
+        return dumped(self._template, self.label, values)
 
-    def _tensors(self, params: Any, buffers: Any) -> list[torch.Tensor]:
-        """Tensors with memory of their own, in the order of the slots."""
-        arrays = [*self._params.values(params), *self._buffers.values(buffers)]
-        tensors = []
-        for facts, array in zip(self._template.facts, arrays, strict=True):
-            tensor = j2t(array, copy=True)
-            # JAX may hold integers in 32 bits.
-            tensors.append(tensor.to(facts.dtype) if is_discrete(facts.dtype) else tensor)
-        return tensors
+    def _refuse_clashes(self, **given: Any) -> None:
+        for name in self._clashes:
+            if given[name] is not None:
+                raise ArgumentError(
+                    f"{self.label}: expected `{name}=` to mean one thing; it is a keyword of "
+                    "apply, and the module has an argument of that name. Pass the module's by its "
+                    "position, or take it by from_module(module, method=...) with a function that "
+                    "calls it otherwise."
+                )
 
     def _call(self, mode: Mode) -> JaxCallable[..., Any]:
         found = self._calls.get(mode)

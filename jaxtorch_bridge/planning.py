@@ -228,7 +228,7 @@ class Planner:
         if facts.random_key is not None:
             refuse_other_generators(self.label, observed)
         elif observed.impure_draws or (not inference.traced and inference.random):
-            warn_undeclared(self.label, self._notices)
+            warn_undeclared(self.label, self._notices, of_module=self.closure.secluded)
         paths = _output_paths(inference)
         terms = terms_of(self._spec, self.options)
         concurrency, access = self._sharing.arrange(call.leaves, inference, observed)

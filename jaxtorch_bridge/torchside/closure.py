@@ -125,6 +125,11 @@ class ClosureState:
         """Containers and objects with attributes that it refers to."""
         return self._holders
 
+    @property
+    def secluded(self) -> bool:
+        """Whether it is a module that `from_module` took."""
+        return self._secluded is not None
+
     def owns(self, module: torch.nn.Module) -> bool:
         """Whether a module is reached by one call at a time, so that nobody need care."""
         return self._secluded is not None and self._secluded.owns(module)

@@ -15,7 +15,7 @@ from .._compat import torch_internals as compat
 from ..errors import BridgeError, BridgeWarning, ModuleError
 from ..surroundings import caller_level
 from .closure import Secluded
-from .skeleton import Picture, Skeleton, Template
+from .skeleton import Picture, Skeleton, Template, TensorFacts
 from .things import memory_of
 
 Method = str | Callable[..., Any] | None
@@ -78,7 +78,7 @@ class ModuleCall(Secluded):
 
     def __init__(self, template: Template, method: Method, mode: Mode, name: str) -> None:
         self.__name__ = name
-        self.__signature__ = _signature(template.module, method)
+        self.__signature__ = signature_of(template.module, method)
         self._template = template
         self._method = method
         self._mode = mode
@@ -198,12 +198,7 @@ class ModuleCall(Secluded):
     def _refuse_shapes(self, state: Sequence[torch.Tensor]) -> None:
         for facts, tensor in zip(self._template.facts, state, strict=True):
             if tuple(tensor.shape) != facts.shape:
-                kind = "buffer" if facts.is_buffer else "parameter"
-                raise ModuleError(
-                    f"{self.__name__}, {kind} `{facts.name}`: expected shape {facts.shape}, as in "
-                    f"the module; got {tuple(tensor.shape)}. For a stack of parameters use "
-                    "jax.vmap."
-                )
+                raise wrong_shape(self.__name__, facts, tensor.shape)
 
     def _refuse_changes(self, indices: set[int]) -> None:
         facts = [self._template.facts[index] for index in sorted(indices)]
@@ -211,12 +206,12 @@ class ModuleCall(Secluded):
         if params:
             raise ModuleError(
                 f"{self.__name__}: expected parameters to be left as they are, but the module "
-                f"writes to {_listed(params)}. Register what it changes as a buffer."
+                f"writes to {listed(params)}. Register what it changes as a buffer."
             )
         names = [item.name for item in facts]
         if names and not self._mode.returns_buffers:
             raise ModuleError(
-                f"{self.__name__}: this call changes the buffers {_listed(names)}, and nobody "
+                f"{self.__name__}: this call changes the buffers {listed(names)}, and nobody "
                 "takes them back. Pass `buffers=`, and get `(result, buffers)`; or `train=False`."
             )
         if names:
@@ -236,13 +231,22 @@ class ModuleCall(Secluded):
             ]
         if words and dirty - self._dirty:
             warnings.warn(
-                f"{self.__name__}: the module assigns to {_listed(words)} while it runs. A JAX "
+                f"{self.__name__}: the module assigns to {listed(words)} while it runs. A JAX "
                 "function keeps nothing from call to call, so this is put back after every call. "
                 "Register as a buffer what the next call is to see.",
                 BridgeWarning,
                 stacklevel=caller_level(),
             )
         self._dirty |= dirty
+
+
+def wrong_shape(label: str, facts: TensorFacts, shape: Sequence[int]) -> ModuleError:
+    """What to raise for a parameter or buffer of another shape than the module's."""
+    kind = "buffer" if facts.is_buffer else "parameter"
+    return ModuleError(
+        f"{label}, {kind} `{facts.name}`: expected shape {facts.shape}, as in the module; got "
+        f"{tuple(shape)}. For a stack of parameters use jax.vmap."
+    )
 
 
 class _Watch(TorchDispatchMode):
@@ -291,13 +295,14 @@ def _is_abstract(state: Sequence[Any], args: Any, kwargs: Any) -> bool:
     return any(isinstance(value, torch.Tensor) and compat.is_fake(value) for value in values)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Some names, for messages."""
     shown = [f"`{name}`" for name in names[:4]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _signature(module: torch.nn.Module, method: Method) -> inspect.Signature:
+def signature_of(module: torch.nn.Module, method: Method) -> inspect.Signature:
     """``(params, buffers, /, ...)``, then what the module's own code calls its arguments."""
     leading = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("params", "buffers")

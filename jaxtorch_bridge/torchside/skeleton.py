@@ -224,11 +224,26 @@ class Template:
         self.tensors = []
 
     def skeleton(self, train: bool | None) -> Skeleton:
-        """A fresh one; ``train`` is the mode of all its parts, None leaves them as they were."""
+        """A fresh one.
+
+        Args:
+            train: The mode, as ``module.train()`` and ``module.eval()`` set it, which layers may
+                have in ways of their own; None: as it was.
+
+        Raises:
+            ModuleError: A layer does more than that with its mode.
+        """
         (copy,) = replica_of([self.module], [self.module])
         if train is not None:
-            for part in copy.modules():
-                part.training = train
+            words = "train" if train else "eval"
+            try:
+                getattr(copy, words)()
+            except Exception as error:
+                raise ModuleError(
+                    f"{type(copy).__name__}: expected `{words}()` of its layers to set modes only; "
+                    f"one of them also works on tensors ({type(error).__name__}: {error}). Call "
+                    f"`module.{words}()` before from_module, and leave `train=` out."
+                ) from error
         return Skeleton(copy)
 
 

@@ -32,15 +32,21 @@ def refuse_other_generators(label: str, observed: Observed) -> None:
         )
 
 
-def warn_undeclared(label: str, notices: set[str]) -> None:
+def warn_undeclared(label: str, notices: set[str], *, of_module: bool = False) -> None:
     """Say once a callable that JAX takes it for a pure function, and what to write instead."""
     if "random" in notices:
         return
     notices.add("random")
+    advice = (
+        "Pass a key in every call: apply(..., rng=jax.random.key(0)), or switch off what draws: "
+        "train=False."
+        if of_module
+        else 'Say `random: key` in the contract, or random="key" in jax_callable, and pass a key '
+        "in every call: rng=jax.random.key(0)."
+    )
     warnings.warn(
         f"{label}: the torch function draws random numbers, and nothing declares them: JAX may "
-        'merge two equal calls, or drop one. Say `random: key` in the contract, or random="key" '
-        "in jax_callable, and pass a key in every call: rng=jax.random.key(0).",
+        f"merge two equal calls, or drop one. {advice}",
         BridgeWarning,
         stacklevel=caller_level(),
     )

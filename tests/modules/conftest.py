@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from jaxtorch_bridge import from_module, j2t
 
@@ -50,6 +51,12 @@ def _compare(module, *args, first=lambda result: result, net=None, tolerance=1e-
             continue  # integers
         np.testing.assert_allclose(named[name], parameter.grad, err_msg=name, **near)
     return net
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Layers begin with the same values in every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

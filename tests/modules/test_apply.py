@@ -196,7 +196,7 @@ def test_batch_norm_in_training_under_vmap():
         np.testing.assert_allclose(results[index], result, rtol=1e-5, atol=1e-6)
         jax.tree.map(
             lambda found, wanted, index=index: np.testing.assert_allclose(
-                found[index], wanted, rtol=1e-5
+                found[index], wanted, rtol=1e-5, atol=1e-7
             ),
             buffers,
             own,
