@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from .. import dtypes
 from ..spec.faults import Path
+from ..spec.groups import remarks_below
 from ..spec.model import CallableSpec
-from ..spec.nodes import Leaves
+from ..spec.nodes import Leaves, paths_of
 from ..spec.shapes import Name, Rest, names_in
 from ..spec.static import StaticSpec
 from ..spec.tensor import TensorSpec
@@ -39,6 +40,25 @@ def inputs_of(spec: CallableSpec) -> tuple[Part, ...]:
 def outputs_of(spec: CallableSpec) -> tuple[Part, ...]:
     """The output arrays."""
     return tuple(_array(spec, path, leaf, ()) for path, leaf in spec.output_leaves())
+
+
+def with_groups(spec: CallableSpec, kind: str, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The arrays of ``inputs`` or ``outputs``, and each group with a remark before its own."""
+    remarks, arrays = remarks_below(spec.groups, kind), iter(parts)
+    found: list[Part] = []
+    for path, node in paths_of(getattr(spec, kind)):
+        name = ".".join(path)
+        if isinstance(node, TensorSpec):
+            found.append(next(arrays))
+        elif name in remarks:
+            what = "list" if isinstance(node, tuple) else "group"
+            found.append(Part(name, what, (), remarks[name]))
+    return tuple(found)
+
+
+def constraints_of(spec: CallableSpec) -> tuple[Part, ...]:
+    """What sizes must meet."""
+    return tuple(Part(str(one), "", (), one.doc) for one in spec.constraints)
 
 
 def static_of(spec: CallableSpec) -> tuple[Part, ...]:

@@ -13,7 +13,15 @@ from ..spec.nodes import Leaves
 from ..spec.versions import parse_version
 from .collect import Versions
 from .compare import SideBySide, side_by_side
-from .parts import Part, dimensions_of, inputs_of, outputs_of, static_of
+from .parts import (
+    Part,
+    constraints_of,
+    dimensions_of,
+    inputs_of,
+    outputs_of,
+    static_of,
+    with_groups,
+)
 from .promises import promises
 from .signature import signature
 
@@ -45,7 +53,7 @@ class VersionView:
     doc: str | None
     signature: str
     lists: tuple[tuple[str, tuple[Part, ...]], ...]
-    constraints: tuple[str, ...]
+    constraints: tuple[Part, ...]
     promises: tuple[tuple[str, str], ...]
     plan: PlanView | None
 
@@ -90,9 +98,9 @@ def _contract(name: str, versions: Versions, plans: Mapping[str, PlanView]) -> C
 
 def _version(spec: CallableSpec, plan: PlanView | None) -> VersionView:
     lists = (
-        ("Inputs", inputs_of(spec)),
+        ("Inputs", with_groups(spec, "inputs", inputs_of(spec))),
         ("Static arguments", static_of(spec)),
-        ("Outputs", outputs_of(spec)),
+        ("Outputs", with_groups(spec, "outputs", outputs_of(spec))),
         ("Dimensions", dimensions_of(spec)),
     )
     return VersionView(
@@ -104,7 +112,7 @@ def _version(spec: CallableSpec, plan: PlanView | None) -> VersionView:
         spec.doc,
         signature(spec),
         tuple((title, parts) for title, parts in lists if parts),
-        tuple(str(one) for one in spec.constraints),
+        constraints_of(spec),
         promises(spec),
         plan,
     )
@@ -119,7 +127,13 @@ def _words(spec: CallableSpec) -> list[str]:
     words += [f"static:{name}" for name in spec.static]
     words += [f"mesh:{axis}" for axis in spec.sharding.values()]
     words += (spec.doc or "").split()
-    for remark in (*spec.dimensions.values(), *(one.doc for one in spec.static.values())):
+    remarks = [
+        *spec.groups.values(),
+        *spec.dimensions.values(),
+        *(one.doc for one in spec.static.values()),
+        *(one.doc for one in spec.constraints),
+    ]
+    for remark in remarks:
         words += (remark or "").split()
     return words
 

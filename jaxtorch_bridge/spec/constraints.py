@@ -1,10 +1,13 @@
-"""Comparisons of dimensions that every call must meet, such as `dim % heads == 0`."""
+"""Comparisons of dimensions that every call must meet, such as `dim % heads == 0`.
+
+The long form is a mapping: ``{rule: dim % heads == 0, doc: Heads share the width.}``.
+"""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .shapes import Term, evaluate, names_in, parse_comparison
 
@@ -20,14 +23,19 @@ _HOLDS: dict[str, Callable[[int, int], bool]] = {
 
 @dataclass(frozen=True)
 class Constraint:
-    """Two terms over dimension names, and how they must compare."""
+    """Two terms over dimension names, and how they must compare; equal whatever the remark."""
 
     left: Term
     sign: str
     right: Term
+    doc: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.left} {self.sign} {self.right}"
+
+    def to_data(self, *, docs: bool = True) -> str | dict[str, str]:
+        """The constraint as a contract writes it."""
+        return {"rule": str(self), "doc": self.doc} if docs and self.doc is not None else str(self)
 
     @property
     def names(self) -> frozenset[str]:
@@ -48,10 +56,10 @@ class Constraint:
         return f"{evaluate(self.left, sizes)} {self.sign} {evaluate(self.right, sizes)}"
 
 
-def parse_constraint(text: str) -> Constraint:
-    """The constraint written in ``text``.
+def parse_constraint(text: str, doc: str | None = None) -> Constraint:
+    """The constraint written in ``text``, with a remark.
 
     Raises:
         ShapeSyntaxError: If it is none.
     """
-    return Constraint(*parse_comparison(text))
+    return Constraint(*parse_comparison(text), doc)

@@ -31,6 +31,10 @@ def constraint_changes(old: CallableSpec, new: CallableSpec, pair: ShapePair) ->
         if translated is not None and not _asked_by(translated, new):
             path = ("constraints", str(index))
             yield "additive", path, f"calls need no longer meet `{one}`"
+    before = {one: one.doc for one in old.constraints}
+    for index, one in enumerate(new.constraints):
+        if one in before and before[one] != one.doc:
+            yield "neutral", ("constraints", str(index)), "doc changed"
 
 
 def _on_new_inputs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .diff_constraints import constraint_changes
 from .diff_shapes import Found, ShapePair
@@ -22,7 +22,8 @@ def field_changes(old: CallableSpec, new: CallableSpec, pair: ShapePair) -> Iter
         yield "neutral", ("doc",), "changed"
     yield from _function(old.function, new.function)
     yield from static_changes(old, new)
-    yield from _dimension_docs(old, new)
+    for field in ("groups", "dimensions"):
+        yield from _docs(field, getattr(old, field), getattr(new, field))
     yield from constraint_changes(old, new, pair)
     yield from _depth(old.vjp_depth, new.vjp_depth)
     for name in _HOW:
@@ -50,10 +51,10 @@ def _function(old: str | None, new: str | None) -> Iterator[Found]:
         yield "breaking", ("function",), text
 
 
-def _dimension_docs(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
-    for name in old.dimensions.keys() | new.dimensions.keys():
-        if old.dimensions.get(name) != new.dimensions.get(name):
-            yield "neutral", ("dimensions", name), "doc changed"
+def _docs(field: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Found]:
+    for name in old.keys() | new.keys():
+        if old.get(name) != new.get(name):
+            yield "neutral", (field, name), "doc changed"
 
 
 def _depth(old: int | None, new: int | None) -> Iterator[Found]:

@@ -184,7 +184,7 @@ def _compose(text: str) -> tuple[Any, yaml.Node | None]:
         mark = error.problem_mark or error.context_mark
         position = (mark.line + 1, mark.column + 1) if mark is not None else None
         found = ", ".join(part for part in (error.context, error.problem) if part)
-        hint = " (inside { } put shapes in quotes)" if "got '['" in found else ""
+        hint = " (inside { } and [ ] put shapes in quotes)" if "got '['" in found else ""
         raise DocumentError("valid YAML", found + hint, position) from None
     return loader, node
 

@@ -14,7 +14,7 @@ from .follow import dtype_in_call
 from .model import CallableSpec
 from .sizes import Binder, Clash, Sizes, resolve
 from .tensor import TensorSpec
-from .words import did_you_mean, listed, show
+from .words import did_you_mean, listed, one_line, show
 
 __all__ = ["Sizes", "bind_inputs", "check_outputs", "check_static", "resolve_outputs"]
 
@@ -138,9 +138,10 @@ def _check_constraints(spec: CallableSpec, sizes: Sizes) -> None:
             kept, found = False, "a division by zero"
         # None: it speaks of a dimension that only a left-out optional input has.
         if kept is False:
+            remark = f" ({one_line(constraint.doc)})" if constraint.doc else ""
             raise SpecMismatchError(
-                f"{spec.label}, constraint `{constraint}`: expected it to hold; got {found}. "
-                f"Sizes: {sizes}. Call it with other sizes, or change the contract. "
+                f"{spec.label}, constraint `{constraint}`{remark}: expected it to hold; got "
+                f"{found}. Sizes: {sizes}. Call it with other sizes, or change the contract. "
                 f"[{spec.where(f'constraints.{index}')}]",
                 callable_name=spec.label,
                 argument=str(constraint),

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .constraints import Constraint, parse_constraint
-from .faults import Fault, fault, raise_faults
+from .faults import Fault, Path, fault, raise_faults
 from .frozen import FrozenDict
 from .identifiers import is_dotted_name, is_identifier
 from .shapes import ShapeSyntaxError
-from .words import show
+from .words import did_you_mean, listed, show
 
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}")
 
@@ -85,22 +85,45 @@ def read_names(value: object) -> tuple[str, ...]:
 
 
 def read_constraints(value: object) -> tuple[Constraint, ...]:
-    """A list of comparisons."""
+    """A list of comparisons, each alone or in a mapping with a remark."""
     if not isinstance(value, (list, tuple)):
-        raise fault("a list of constraints, such as `dim % heads == 0`", show(value))
-    faults = []
-    constraints = []
-    for index, one in enumerate(value):
-        if isinstance(one, Constraint):
-            constraints.append(one)
-            continue
-        if not isinstance(one, str):
-            expected = "a constraint, such as `dim % heads == 0`"
-            faults.append(Fault(expected, show(one), (str(index),)))
-            continue
-        try:
-            constraints.append(parse_constraint(one))
-        except ShapeSyntaxError as error:
-            faults.append(Fault(error.expected, error.found, (str(index),)))
+        raise fault(f"a list of constraints, such as {_RULE}", show(value))
+    faults: list[Fault] = []
+    found = [_read_constraint(one, str(index), faults) for index, one in enumerate(value)]
     raise_faults(faults)
-    return tuple(constraints)
+    return tuple(one for one in found if one is not None)
+
+
+_RULE = "`dim % heads == 0`"
+_CONSTRAINT_FIELDS = ("rule", "doc")
+
+
+def _read_constraint(value: object, index: str, faults: list[Fault]) -> Constraint | None:
+    if isinstance(value, Constraint):
+        return value
+    rule: object = value
+    path: Path = (index,)
+    doc: str | None = None
+    if isinstance(value, Mapping):
+        for key in value:
+            if key not in _CONSTRAINT_FIELDS:
+                hint = did_you_mean(key, _CONSTRAINT_FIELDS)
+                expected = f"one of the fields {listed(_CONSTRAINT_FIELDS)}{hint}"
+                found = f"the unknown field {show(key)}"
+                faults.append(Fault(expected, found, (index, str(key)), at_key=True))
+        if "rule" not in value:
+            faults.append(Fault("a field `rule`", "nothing", (index,)))
+            return None
+        rule, path, remark = value["rule"], (index, "rule"), value.get("doc")
+        if remark is not None and not isinstance(remark, str):
+            faults.append(Fault("a string", show(remark), (index, "doc")))
+        else:
+            doc = remark
+    if not isinstance(rule, str):
+        faults.append(Fault(f"a constraint, such as {_RULE}", show(rule), path))
+        return None
+    try:
+        return parse_constraint(rule, doc)
+    except ShapeSyntaxError as error:
+        faults.append(Fault(error.expected, error.found, path))
+        return None

@@ -35,6 +35,7 @@ from .fields import (
 )
 from .follow import choices_of, faults_of_following
 from .frozen import FrozenDict
+from .groups import faults_of_groups, read_groups
 from .nodes import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
 from .positions import Positions
 from .readby import ReadBy
@@ -89,6 +90,7 @@ class CallableSpec(BaseModel):
         inputs: The array arguments by name.
         static: The other arguments by name, with their types and defaults.
         outputs: The arrays that come back, by name.
+        groups: Remarks on groups and lists of arrays, by paths such as `inputs.params`.
         dimensions: Remarks on dimension names.
         constraints: Comparisons of dimensions that every call must meet.
         vjp_depth: The highest order of reverse differentiation a caller may take, or None.
@@ -112,6 +114,7 @@ class CallableSpec(BaseModel):
     inputs: Annotated[FrozenDict[str, Node], ReadBy(read_tree)]
     static: Annotated[FrozenDict[str, StaticSpec], ReadBy(read_statics)] = FrozenDict()
     outputs: Annotated[FrozenDict[str, Node], ReadBy(read_tree)]
+    groups: Annotated[FrozenDict[str, str], ReadBy(read_groups)] = FrozenDict()
     dimensions: Annotated[FrozenDict[str, str], ReadBy(read_dimensions)] = FrozenDict()
     constraints: Annotated[tuple[Constraint, ...], ReadBy(read_constraints)] = ()
     vjp_depth: Annotated[StrictInt, Field(ge=0)] | None = None
@@ -165,6 +168,15 @@ class CallableSpec(BaseModel):
         )
         return static
 
+    @field_validator("groups")
+    @classmethod
+    def _described_groups_exist(
+        cls, groups: FrozenDict[str, str], info: ValidationInfo
+    ) -> FrozenDict[str, str]:
+        if "inputs" in info.data and "outputs" in info.data:
+            raise_faults(faults_of_groups(groups, info.data["inputs"], info.data["outputs"]))
+        return groups
+
     @field_validator("dimensions")
     @classmethod
     def _described_dimensions_exist(
@@ -213,7 +225,7 @@ class CallableSpec(BaseModel):
         cls, mutates: tuple[str, ...], info: ValidationInfo
     ) -> tuple[str, ...]:
         if "inputs" in info.data:
-            known = {".".join(path) for path in paths_of(info.data["inputs"])}
+            known = {".".join(path) for path, _ in paths_of(info.data["inputs"])}
             raise_faults(
                 Fault(_one_of("inputs", name, known), show(name), (str(index),))
                 for index, name in enumerate(mutates)
@@ -314,12 +326,14 @@ class CallableSpec(BaseModel):
         # the defaults, so that a later release with one more field keeps today's digests.
         data = self.to_dict()
         if not docs:
-            data.pop("doc", None)
-            data.pop("dimensions", None)
+            for remarks in ("doc", "groups", "dimensions"):
+                data.pop(remarks, None)
         if self.static:
             data["static"] = {name: one.to_data(docs=docs) for name, one in self.static.items()}
         data["inputs"] = to_ordered_data(self.inputs, docs=docs)
         data["outputs"] = to_ordered_data(self.outputs, docs=docs)
+        if self.constraints:
+            data["constraints"] = [one.to_data(docs=docs) for one in self.constraints]
         if self.mutates:
             data["mutates"] = sorted(self.mutates)
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
@@ -349,8 +363,6 @@ def _plain(value: Any) -> Any:
         return value.model_dump(exclude_defaults=True)
     if isinstance(value, FrozenDict):
         return {name: _plain(child) for name, child in value.items()}
-    if isinstance(value, (TensorSpec, StaticSpec)):
+    if isinstance(value, (TensorSpec, StaticSpec, Constraint)):
         return value.to_data()
-    if isinstance(value, Constraint):
-        return str(value)
     return [_plain(child) for child in value] if isinstance(value, tuple) else value

@@ -7,6 +7,7 @@ dataclass of the call), a list is a list or tuple, a string an array in shorthan
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
@@ -100,9 +101,11 @@ def _read_tensor(value: object, path: Path, faults: list[Fault]) -> TensorSpec |
     try:
         return TensorSpec.model_validate(value)
     except ValidationError as error:
-        faults.extend(
-            one.below(*path) for one in faults_of(error, lambda _: TensorSpec.model_fields)
-        )
+        found = [one.below(*path) for one in faults_of(error, lambda _: TensorSpec.model_fields)]
+        if len(path) > 1 and path[-1] == "doc" and isinstance(value, str):
+            hint = " (or, for a remark on the group, a path and the remark under `groups`)"
+            found = [replace(one, expected=one.expected + hint) for one in found]
+        faults.extend(found)
         return None
 
 
@@ -115,17 +118,17 @@ def leaves_of(node: Node, path: Path = ()) -> Leaves:
     )
 
 
-def paths_of(node: Node, path: Path = ()) -> Iterator[Path]:
-    """The paths of all nodes below ``node``, groups included."""
+def paths_of(node: Node | Mapping[str, Node], path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """All nodes below ``node`` with their paths, groups before what they hold."""
     if isinstance(node, TensorSpec):
         return
     for name, child in _children(node):
-        yield (*path, name)
+        yield (*path, name), child
         yield from paths_of(child, (*path, name))
 
 
-def _children(node: FrozenDict[str, Node] | tuple[Node, ...]) -> Iterator[tuple[str, Node]]:
-    if isinstance(node, FrozenDict):
+def _children(node: Mapping[str, Node] | tuple[Node, ...]) -> Iterator[tuple[str, Node]]:
+    if isinstance(node, Mapping):
         yield from node.items()
     else:
         yield from ((str(index), child) for index, child in enumerate(node))

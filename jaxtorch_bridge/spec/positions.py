@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .faults import Path
 
@@ -40,15 +41,14 @@ class Positions:
         return f"{self.file}:{line}:{column}"
 
     def _split(self, dotted: str) -> Path:
-        """The deepest known path that ``dotted`` begins with; names may hold dots themselves."""
-        path: Path = ()
-        parts = dotted.split(".")
-        while parts:
-            for count in range(1, len(parts) + 1):
-                longer = (*path, ".".join(parts[:count]))
-                if longer in self.values:
-                    path, parts = longer, parts[count:]
-                    break
-            else:
-                break
-        return path
+        """The known path that most of ``dotted`` says; names may hold dots themselves."""
+        while dotted and dotted not in self._by_dotted:
+            dotted = dotted.rpartition(".")[0]
+        return self._by_dotted.get(dotted, ())
+
+    @cached_property
+    def _by_dotted(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for path in self.values:
+            found.setdefault(".".join(path), path)
+        return found

@@ -63,19 +63,18 @@ def contract_schema() -> dict[str, Any]:
             "minProperties": 1,
             "additionalProperties": _ref("output"),
         },
+        "groups": {
+            "type": "object",
+            "propertyNames": {"pattern": r"^(?:inputs|outputs)\..+$"},
+            "additionalProperties": {"type": "string"},
+            "examples": [{"inputs.params": "The weights."}],
+        },
         "dimensions": {
             "type": "object",
             "propertyNames": {"pattern": f"^{_NAME}$"},
             "additionalProperties": {"type": "string"},
         },
-        "constraints": {
-            "type": "array",
-            "items": {
-                "type": "string",
-                "pattern": rf"^\s*{_SIDE}\s*(?:==|!=|<=|>=|<|>)\s*{_SIDE}\s*$",
-                "examples": ["dim % heads == 0"],
-            },
-        },
+        "constraints": {"type": "array", "items": _ref("constraint")},
         "vjp_depth": {"type": ["integer", "null"], "minimum": 0},
         "residuals": _choice(CallableSpec, "residuals"),
         "vmap_method": {"enum": list(get_args(VmapMethod)), "default": "torch_vmap"},
@@ -108,6 +107,8 @@ def contract_schema() -> dict[str, Any]:
             "dtype": _dtype(),
             "value": _value(),
             "static": _static(),
+            "rule": _rule(),
+            "constraint": _constraint(),
             "shape": _shape(),
             "shorthand": _shorthand(),
             "input": _node("input", optional={"type": "boolean", "default": False}),
@@ -123,6 +124,30 @@ def _ref(name: str) -> dict[str, str]:
 def _choice(model: type[BaseModel], name: str) -> dict[str, Any]:
     info = model.model_fields[name]
     return {"enum": list(get_args(info.annotation)), "default": info.default}
+
+
+def _rule() -> dict[str, Any]:
+    return {
+        "description": "A comparison of dimensions that every call must meet.",
+        "type": "string",
+        "pattern": rf"^\s*{_SIDE}\s*(?:==|!=|<=|>=|<|>)\s*{_SIDE}\s*$",
+        "examples": ["dim % heads == 0"],
+    }
+
+
+def _constraint() -> dict[str, Any]:
+    remark = {"description": "A remark for readers.", "type": ["string", "null"]}
+    return {
+        "description": "A comparison of dimensions, or a mapping with rule and doc.",
+        "type": ["string", "object"],
+        "if": {"type": "object"},
+        "then": {
+            "required": ["rule"],
+            "additionalProperties": False,
+            "properties": {"rule": _ref("rule"), "doc": remark},
+        },
+        "else": _ref("rule"),
+    }
 
 
 def _shape() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 _LONGEST = 60
+_LONGEST_REMARK = 200
 _MOST_CANDIDATES = 200
 
 
@@ -37,6 +38,12 @@ def quote(text: str) -> str:
 def escaped(text: str) -> str:
     """``text`` as it is, or with escapes if something in it cannot be printed."""
     return text if text.isprintable() else repr(text)[1:-1]
+
+
+def one_line(remark: str) -> str:
+    """A remark in the middle of a message: shortened, without line ends and a last full stop."""
+    text = escaped(" ".join(remark.split())).rstrip(".")
+    return text if len(text) <= _LONGEST_REMARK else f"{text[: _LONGEST_REMARK - 3]}..."
 
 
 def listed(names: Iterable[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..spec.groups import remarks_below
 from ..spec.model import CallableSpec
-from ..spec.nodes import Leaves
+from ..spec.nodes import paths_of
 from ..spec.tensor import TensorSpec
 from .collect import StubFunction, StubModule
 from .names import Names
@@ -166,9 +167,10 @@ def _summary(spec: CallableSpec) -> str:
 def _long_doc(spec: CallableSpec) -> str:
     static = {name: one.doc for name, one in spec.static.items()}
     sections = {
-        "Args": {**_remarks(_docs_of(spec.input_leaves())), **_remarks(static)},
-        "Returns": _remarks(_docs_of(spec.output_leaves())),
+        "Args": {**_remarks(_docs_of(spec, "inputs")), **_remarks(static)},
+        "Returns": _remarks(_docs_of(spec, "outputs")),
         "Dimensions": _remarks(spec.dimensions),
+        "Constraints": _remarks({str(one): one.doc for one in spec.constraints}),
     }
     parts = [_summary(spec)]
     if spec.constraints:
@@ -180,8 +182,13 @@ def _long_doc(spec: CallableSpec) -> str:
     return "\n\n".join(parts)
 
 
-def _docs_of(leaves: Leaves) -> dict[str, str | None]:
-    return {".".join(path): leaf.doc for path, leaf in leaves}
+def _docs_of(spec: CallableSpec, kind: str) -> dict[str, str | None]:
+    """The remarks on all arrays, and on groups before those on what they hold."""
+    docs: dict[str, str | None] = dict(remarks_below(spec.groups, kind))
+    return {
+        name: node.doc if isinstance(node, TensorSpec) else docs.get(name)
+        for name, node in ((".".join(path), node) for path, node in paths_of(getattr(spec, kind)))
+    }
 
 
 def _remarks(docs: Mapping[str, str | None]) -> dict[str, str]:

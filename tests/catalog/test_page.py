@@ -112,6 +112,39 @@ def test_dimensions_say_where_their_sizes_come_from(tmp_path):
     assert (parts["m"].type, parts["m"].doc) == ("w axis 1", "m%2 == 0\ny has m+1")
 
 
+def test_remarks_on_groups_and_constraints_are_shown_and_found(tmp_path):
+    specs = contract(
+        tmp_path,
+        inputs={"x": "float32[n]", "params": {"w": "float32[n]", "layers": ["float32[n]"]}},
+        groups={"inputs.params": "The Weights.", "inputs.params.layers": "In order."},
+        constraints=["n > 1", {"rule": "n % 2 == 0", "doc": "Pairs <only>."}],
+    )
+    (view,) = views_of(collect([str(specs)]))
+    parts = dict(view.newest.lists)["Inputs"]
+    assert [(one.name, one.type, one.doc) for one in parts] == [
+        ("x", "float32[n]", None),
+        ("params", "group", "The Weights."),
+        ("params.w", "float32[n]", None),
+        ("params.layers", "list", "In order."),
+        ("params.layers.0", "float32[n]", None),
+    ]
+    assert {"weights.", "order.", "pairs"} <= set(view.words.split())
+    page = page_of(specs)
+    Reader(page)
+    assert '<p class="doc">The Weights.</p>' in page
+    assert '<p class="doc">Pairs &lt;only&gt;.</p>' in page
+
+
+def test_a_remark_on_a_group_changes_no_part_between_versions(tmp_path):
+    inputs = {"params": {"w": "float32[n]"}}
+    contract(tmp_path, inputs=inputs)
+    specs = contract(tmp_path, version="1.0.1", inputs=inputs, groups={"inputs.params": "Ours."})
+    (view,) = views_of(collect([str(specs)]))
+    assert view.comparison is not None
+    marked = [line.name for line in view.comparison.lines if line.differs]
+    assert marked == ["groups"]
+
+
 def test_everything_from_contracts_stays_text(tmp_path, golden):
     specs = contract(
         tmp_path,

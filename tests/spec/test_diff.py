@@ -317,7 +317,7 @@ def test_no_field_is_forgotten():
     assert fields == {
         *("name", "function", "doc", "inputs", "static", "outputs", "constraints", "vjp_depth"),
         *("residuals", "vmap_method", "verify", "concurrency", "sharding", "mutates", "random"),
-        *("execution", "dimensions"),
+        *("execution", "groups", "dimensions"),
     }, "teach jaxtorch_bridge.spec.diff the new field, and the schema"
 
 
@@ -504,7 +504,31 @@ def test_constraints_that_are_not_always_checked_make_nothing_equal():
     assert ("breaking", "outputs.z") in [found[:2] for found in _levels(one, two)]
 
 
-def test_remarks_on_dimensions_are_neutral():
-    arrays = {"inputs": {"x": "int8[n]"}, "outputs": {"y": "int8[]"}}
-    changes = _levels(arrays, {**arrays, "dimensions": {"n": "Rows."}})
-    assert changes == [("neutral", "dimensions.n", "doc changed")]
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"dimensions": {"n": "Rows."}}, "dimensions.n"),
+        ({"groups": {"inputs.p": "Two."}}, "groups.inputs.p"),
+        ({"constraints": [{"rule": "n>2", "doc": "Some."}]}, "constraints.0"),
+        ({"doc": "All of it."}, "doc"),
+        ({"static": {"s": {"default": 1, "type": "int", "doc": "One."}}}, "static.s"),
+        ({"outputs": {"y": {"dtype": "int8", "shape": "[]", "doc": "Y."}}}, "outputs.y"),
+    ],
+)
+def test_remarks_are_neutral_and_need_no_version(fields, path):
+    plain = {
+        "schema": "jaxtorch/1",
+        "name": "f",
+        "version": "1.0.0",
+        "inputs": {"x": "int8[n]", "p": ["int8[n]"]},
+        "static": {"s": {"default": 1, "type": "int"}},
+        "outputs": {"y": "int8[]"},
+        "constraints": ["n > 2"],
+    }
+    old, new = load_spec(plain), load_spec({**plain, **fields})
+    for before, after in ((old, new), (new, old)):
+        changes = diff_specs(before, after)
+        assert [(one.level, one.path) for one in changes] == [("neutral", path)]
+        assert unsaid_by_version(before, after, changes) is None
+    assert old.digest() == new.digest()
+    assert old != new

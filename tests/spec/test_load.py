@@ -311,7 +311,7 @@ def test_exponents_are_numbers_and_quoted_ones_strings(load):
         ("a:\n\t- 1\n", (2, 1), r"cannot start any token"),
         ("a: *nothing\n", (1, 4), "undefined alias"),
         ("a: 1\n---\nb: 1\n", (2, 1), "another document"),
-        ("inputs: {q: float32[a, b]}\n", (1, 20), r"inside \{ \} put shapes in quotes"),
+        ("inputs: {q: float32[a, b]}\n", (1, 20), r"inside \{ \} and \[ \] put shapes in quotes"),
         (b"a: 1\nb: \xff", (2, 4), "expected text in UTF-8; got the byte 0xff"),
         ("a: 1".encode("utf-16"), (1, 1), r"\(is it UTF-16\? save it as UTF-8\)"),
         ("a: 1\nb: \0\n", (2, 4), r"expected printable text; got the character U\+0000"),

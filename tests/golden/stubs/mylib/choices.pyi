@@ -43,10 +43,12 @@ class _Choices(JaxCallable[..., Any]):
     ) -> tuple[Float32[Array, "batch dim"] | BFloat16[Array, "batch dim"], Int8[Array, "n"] | Int64[Array, "n"]]:
         """Everything that a caller may choose.
 
-        Contract choices@1.0.0.
+        Contract choices@1.0.0. Sizes must fit dim >= 2, n < 2*dim.
 
         Args:
             x: What is scaled.
+            table: What codes stand for.
+                Ends in a quote\"
             mode: How to reduce.
 
         Returns:
@@ -56,6 +58,9 @@ class _Choices(JaxCallable[..., Any]):
             batch: Sequences in a batch.
             n: How many codes.
                 May be 0.
+
+        Constraints:
+            dim >= 2: One would be no direction.
         """
     @overload
     def __call__(

@@ -179,7 +179,18 @@ class _Step(JaxCallable[..., Any]):
         empty: _StepEmpty,
         hints: _StepHints | None = None,
     ) -> _StepOutputs:
-        """Contract model.step@0.3.0."""
+        """Contract model.step@0.3.0.
+
+        Args:
+            params: The weights, as they come from training.
+            params.layers: From the first
+                to the last.
+            params.layers.0: Ends in \"\"\"quotes\"
+            empty: Nothing yet.
+
+        Returns:
+            losses: Before and after.
+        """
     @overload
     def __call__(
         self,
