@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._compat import torch_internals as compat
-from ..errors import BridgeError, BridgeWarning, ModuleError
+from ..errors import BridgeError, BridgeWarning, ConcurrencyError, ModuleError
 from ..surroundings import caller_level
 from .closure import Secluded
 from .skeleton import Picture, Skeleton, Template, TensorFacts
@@ -64,6 +64,7 @@ class ModuleCall(Secluded):
         "__name__",
         "__signature__",
         "__weakref__",
+        "_apart",
         "_changed",
         "_dirty",
         "_free",
@@ -86,6 +87,7 @@ class ModuleCall(Secluded):
         self._parts: set[int] = set()
         self._traced = False
         self._dirty: frozenset[tuple[str, str]] = frozenset()
+        self._apart: frozenset[tuple[str, str]] = frozenset()
         self._changed = [
             index for index, facts in enumerate(template.facts) if facts.name in mode.changed
         ]
@@ -134,7 +136,8 @@ class ModuleCall(Secluded):
         finally:
             skeleton.empty()
         # Only now: what an error left half done is nobody's.
-        self._free.append(skeleton)
+        if self._apart <= skeleton.apart:
+            self._free.append(skeleton)
         return result
 
     def _take(self) -> Skeleton:
@@ -221,14 +224,17 @@ class ModuleCall(Secluded):
         """Remember which containers have to be put back, and say so once."""
         # Buffers that were assigned to are results.
         names = {facts.name for facts in self._template.facts}
-        dirty, words = set(), []
+        dirty, words, held = set(), [], set()
         for picture, entries in changes.items():
             found = {key: now for key, now in entries.items() if picture.words(key) not in names}
             if found:
                 dirty.add((picture.part, picture.name))
+                held |= {picture.held.key} if picture.held else set()
             words += [
                 picture.words(key) for key, now in found.items() if picture.is_state(key, now)
             ]
+        if held - self._apart:
+            self._hold_apart(held)
         if words and dirty - self._dirty:
             warnings.warn(
                 f"{self.__name__}: the module assigns to {listed(words)} while it runs. A JAX "
@@ -238,6 +244,19 @@ class ModuleCall(Secluded):
                 stacklevel=caller_level(),
             )
         self._dirty |= dirty
+
+    def _hold_apart(self, held: set[tuple[str, str]]) -> None:
+        """Let no two calls share these, nor a call and the module."""
+        try:
+            self._template.hold_apart(held)
+        except ConcurrencyError as error:
+            paths = [path for _, path in held]
+            raise ModuleError(
+                f"{self.__name__}: expected what the module changes while it runs "
+                f"({listed(paths)}) to be copied for each call; {error}."
+            ) from error
+        self._apart |= held
+        self._free.clear()
 
 
 def wrong_shape(label: str, facts: TensorFacts, shape: Sequence[int]) -> ModuleError:

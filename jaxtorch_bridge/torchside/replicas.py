@@ -6,6 +6,8 @@ not meet. The tensors are shared: what an optimizer writes into them, every repl
 
 from __future__ import annotations
 
+import collections
+import copy
 import functools
 import inspect
 import types
@@ -22,6 +24,7 @@ from .things import parts_of
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _SETTLED = (*_PLAIN, types.ModuleType, types.BuiltinFunctionType, type, torch.Tensor)
 _CONTAINERS = (list, tuple, set)
+_GROWING = (list, set, collections.deque)
 
 
 class Replicas:
@@ -59,18 +62,21 @@ class Replicas:
                 return guard, run
 
 
-def replica_of(values: Sequence[Any], modules: Iterable[torch.nn.Module]) -> list[Any]:
+def replica_of(
+    values: Sequence[Any], modules: Iterable[torch.nn.Module], others: Iterable[Any] = ()
+) -> list[Any]:
     """Functions and other values with these modules, and all that leads to them, replaced.
 
     Args:
         values: What to copy: the function, and static arguments.
         modules: What must be replaced, with all parts.
+        others: Containers and objects that are replaced too, though they lead to no module.
 
     Raises:
         ConcurrencyError: A module is run by TorchScript, cannot be copied, or cannot be found from
             ``values``.
     """
-    copier = _Copier()
+    copier = _Copier(others)
     try:
         copies = [copier.copy(value) for value in values]
     except RecursionError as error:
@@ -98,9 +104,10 @@ class _Overlay(dict[str, Any]):
 
 
 class _Copier:
-    """Copies what leads to modules, and shares the rest."""
+    """Copies what leads to modules, and these values; shares the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Iterable[Any]) -> None:
+        self._wanted = {id(value) for value in wanted}
         self._copies: dict[int, Any] = {}
         # Originals stay alive, so that identities stay theirs.
         self._originals: list[Any] = []
@@ -127,7 +134,9 @@ class _Copier:
         if isinstance(value, functools.partial):
             return self._copy_partial(value)
         if isinstance(value, dict):
-            return self._settle(value, self._copy_dict(value))
+            return self._settle(value, self._copy_dict(value, always=id(value) in self._wanted))
+        if id(value) in self._wanted and isinstance(value, _GROWING):
+            return self._settle(value, self._copy_items(value))
         if type(value) in _CONTAINERS:
             items = [self.copy(item) for item in value]
             return self._settle(value, value if _all_same(items, value) else type(value)(items))
@@ -168,13 +177,21 @@ class _Copier:
         self._originals.append(container)
         if isinstance(container, dict):
             return self._settle(container, self._copy_dict(container, always=True))
-        return self._settle(container, type(container)(self.copy(item) for item in container))
+        return self._settle(container, self._copy_items(container))
+
+    def _copy_items(self, container: Any) -> Any:
+        made = _shallow(container)
+        made.clear()
+        add = made.update if isinstance(made, set) else made.extend
+        add(self.copy(item) for item in container)
+        return made
 
     def _copy_dict(self, value: dict[Any, Any], *, always: bool = False) -> Any:
         items = {key: self.copy(item) for key, item in value.items()}
         if not always and _all_same(items.values(), value.values()):
             return value
-        made = value.copy()
+        # Of its own class; `dict.copy` would make a plain one.
+        made = _shallow(value)
         made.update(items)
         return made
 
@@ -182,9 +199,10 @@ class _Copier:
         # Taken to be itself where it leads back to itself.
         self._settle(value, value)
         items = {name: self.copy(item) for name, item in vars(value).items()}
-        if _all_same(items.values(), vars(value).values()):
+        wanted = id(value) in self._wanted
+        if not wanted and _all_same(items.values(), vars(value).values()):
             return value
-        made = self._empty(value)
+        made = _shallow(value) if wanted else self._empty(value)
         vars(made).update(items)
         self._copies[id(value)] = made
         return made
@@ -227,6 +245,13 @@ class _Copier:
             raise ConcurrencyError(
                 f"`{type(value).__name__}` cannot be made without arguments ({error})"
             ) from error
+
+
+def _shallow(value: Any) -> Any:
+    try:
+        return copy.copy(value)
+    except Exception as error:
+        raise ConcurrencyError(f"`{type(value).__name__}` cannot be copied ({error})") from error
 
 
 _UNBOUND = object()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import operator
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from .._compat import torch_compile
 from .._compat.torch_internals import reserve_storage_key
 from ..errors import ModuleError
 from .closure import is_of_library
+from .held import Held, held_in, items_of, put_into
 from .replicas import replica_of
 from .things import memory_of
 
@@ -77,10 +78,12 @@ class Skeleton:
     Attributes:
         module: The copy.
         parts: All its parts with their names.
+        apart: What parts hold that is this copy's alone, by `Held.key`.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, apart: frozenset[tuple[str, str]]) -> None:
         self.module = module
+        self.apart = apart
         self.parts = list(module.named_modules())
         places: _Places = []
         homes: dict[int, tuple[Any, Any]] = {}
@@ -118,18 +121,26 @@ class Skeleton:
         # A loop without Python code: this is what every parameter costs in every call.
         collections.deque(map(operator.setitem, self._containers, self._keys, values), maxlen=0)
 
-    def picture(self, only: Collection[tuple[str, str]] | None = None) -> list[Picture]:
+    def picture(self, only: Set[tuple[str, str]] | None = None) -> list[Picture]:
         """Shallow copies of what the parts' containers hold.
 
         Args:
             only: Name of the part and of the container, for those that are wanted.
         """
-        return [
-            Picture(part_name, name, container, container.copy(), is_of_library(type(part)))
+        found = [
+            Picture(part_name, name, container, items_of(container), is_of_library(type(part)))
             for part_name, part in self.parts
             for name, container, _ in list(_containers(part))
             if only is None or (part_name, name) in only
         ]
+        if only is None or not only <= {(picture.part, picture.name) for picture in found}:
+            own = {id(picture.container) for picture in found}
+            found += [
+                Picture(*held.key, held.container, items_of(held.container), False, held)
+                for held in held_in(self.parts)
+                if id(held.container) not in own and (only is None or held.key in only)
+            ]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,19 +151,21 @@ class Picture:
         part: The part's name.
         name: The attribute that the container is; empty for the attributes themselves.
         container: The container.
-        before: A copy.
+        before: Its entries.
         of_library: Whether the part is one of torch's own layers.
+        held: What it is the state of, where that is not a part.
     """
 
     part: str
     name: str
     container: Any
-    before: Any
+    before: list[tuple[Any, Any]]
     of_library: bool
+    held: Held | None = None
 
     def changed(self) -> dict[Any, Any]:
         """By key, what was added or given another object, and `ABSENT` for what was removed."""
-        now, before = dict(_items(self.container)), dict(_items(self.before))
+        now, before = dict(items_of(self.container)), dict(self.before)
         return {
             key: now.get(key, ABSENT)
             for key in {**before, **now}
@@ -166,18 +179,17 @@ class Picture:
             return False
         if isinstance(value, (int, float, complex, torch.Tensor)) and not isinstance(value, bool):
             return True
-        return not (self.name or str(key)).startswith("_")
+        names = (self.name, str(key)) if self.held or not self.name else (self.name,)
+        return not any(name.startswith("_") for name in names)
 
     def put_back(self) -> None:
         """Let the container hold what it held."""
-        self.container.clear()
-        if isinstance(self.container, dict):
-            self.container.update(self.before)
-        else:
-            self.container.extend(self.before)
+        put_into(self.container, self.before)
 
     def words(self, key: Any) -> str:
         """What a person would call one entry."""
+        if self.held is not None:
+            return plain_name(self.held.words(key))
         inner = self.name if self.name and self.name not in _TABLES else ""
         last = f"{inner}[{key!r}]" if inner else str(key)
         return plain_name(f"{self.part}.{last}" if self.part else last)
@@ -212,12 +224,18 @@ class Template:
             return None if index is None else Slot(index)
 
         (self.module,) = replica_of([module], [module])
+        self._apart: frozenset[tuple[str, str]] = frozenset()
+        self.hold_apart({held.key for held in held_in(module.named_modules()) if held.plain})
         for name, part in self.module.named_modules():
             for _, container, depth in list(_containers(part)):
                 _put_slots(container, slot_of, depth)
             for path, tensor in _tensors_kept(part):
                 where = f"{name}.{path}" if name else path
                 self.constants.setdefault(memory_of(tensor), where)
+        for held in held_in(self.module.named_modules()):
+            for key, value in items_of(held.container):
+                if isinstance(value, torch.Tensor):
+                    self.constants.setdefault(memory_of(value), held.words(key))
 
     def forget(self) -> None:
         """Let go of the original's tensors."""
@@ -233,7 +251,8 @@ class Template:
         Raises:
             ModuleError: A layer does more than that with its mode.
         """
-        (copy,) = replica_of([self.module], [self.module])
+        apart = self._apart
+        copy = self._copy(apart)
         if train is not None:
             words = "train" if train else "eval"
             try:
@@ -244,7 +263,24 @@ class Template:
                     f"one of them also works on tensors ({type(error).__name__}: {error}). Call "
                     f"`module.{words}()` before from_module, and leave `train=` out."
                 ) from error
-        return Skeleton(copy)
+        return Skeleton(copy, apart)
+
+    def hold_apart(self, keys: Set[tuple[str, str]]) -> None:
+        """Let this and all later skeletons have copies of their own of what parts hold.
+
+        Args:
+            keys: By `Held.key`.
+        """
+        apart = self._apart | frozenset(keys)
+        self.module = self._copy(apart)
+        self._apart = apart
+
+    def _copy(self, apart: frozenset[tuple[str, str]]) -> torch.nn.Module:
+        parts = self.module.named_modules()
+        owners = [held.owner for held in held_in(parts) if held.key in apart] if apart else []
+        copy: torch.nn.Module
+        (copy,) = replica_of([self.module], [self.module], owners)
+        return copy
 
 
 def _named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tensor]]:
@@ -276,14 +312,10 @@ def _containers(part: torch.nn.Module) -> Iterator[tuple[str, Any, int]]:
             yield name, value, _DEPTH
 
 
-def _items(container: Any) -> list[tuple[Any, Any]]:
-    return list(container.items() if isinstance(container, dict) else enumerate(container))
-
-
 def _put_slots(container: Any, slot_of: Callable[[Any], Slot | None], depth: int) -> _Places:
     """Put slots where they belong in a container, and say where."""
     places: _Places = []
-    for key, value in _items(container):
+    for key, value in items_of(container):
         slot = slot_of(value)
         if slot is not None:
             container[key] = slot
