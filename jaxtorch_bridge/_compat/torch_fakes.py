@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import gc
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+
+from . import torch_dynamo
 
 _loaded: set[str] = set()
 
@@ -16,20 +18,14 @@ _loaded: set[str] = set()
 def loading(part: str) -> Iterator[None]:
     """No garbage collection while torch loads a part of itself for the first time.
 
-    Its compiler is a thousand modules, which nothing here can do without. Collections that find
-    no garbage in them, and go through everything else that is alive, take nearly half of the time.
-
     Args:
         part: What may be loaded, by any name.
     """
-    if part in _loaded or not gc.isenabled():
+    if part in _loaded:
         yield
         return
-    gc.disable()
-    try:
+    with torch_dynamo.uncollected():
         yield
-    finally:
-        gc.enable()
     _loaded.add(part)
 
 
@@ -43,6 +39,10 @@ def fake_tensor_mode() -> Any:
         from torch._functorch import config
         from torch._subclasses.fake_tensor import FakeTensorMode
 
+        if not torch_dynamo.is_loaded():
+            torch_dynamo.defer()
+            # Every op of a fake tensor asks it for symbols.
+            importlib.import_module("torch.fx.experimental.symbolic_shapes")
         with config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
             return FakeTensorMode(allow_non_fake_inputs=True)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from .torch_dynamo import DispatchMode
 from .torch_fakes import fake_tensor_mode, loading
 from .torch_internals import drawn_shape, draws_random_numbers
 
@@ -151,7 +151,7 @@ def _restore_checks(joint: Any, parts: Sequence[Any]) -> None:
             break
 
 
-class OnDevice(TorchDispatchMode):
+class OnDevice(DispatchMode):
     """Has tensors made on ``device`` that torch's derivative formulas would make on meta.
 
     In C++, fakes say that they are on the meta device, and formulas make zeros like them.

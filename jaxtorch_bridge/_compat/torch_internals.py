@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from .torch_dynamo import DispatchMode as DispatchMode
+from .torch_dynamo import uncompiled as uncompiled
 from .torch_fakes import ValuesReadError as ValuesReadError
 from .torch_fakes import cannot_be_fake as cannot_be_fake
 from .torch_fakes import fake_tensor_mode as fake_tensor_mode
@@ -94,24 +96,6 @@ def load_forward_mode() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         importlib.import_module("torch._decomp.decompositions_for_jvp")
-
-
-@contextlib.contextmanager
-def uncompiled() -> Iterator[None]:
-    """Run functions made by ``torch.compile`` as they were written.
-
-    Dynamo can neither be traced through nor be differentiated by ``torch.func``.
-    """
-    import sys
-
-    if "torch._dynamo" not in sys.modules:
-        # Nothing can have been compiled yet.
-        yield
-        return
-    from torch._dynamo import config
-
-    with torch.compiler.set_stance("force_eager"), config.patch(error_on_nested_fx_trace=False):
-        yield
 
 
 def is_scripted(value: Any) -> bool:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._compat import torch_graphs
+from .._compat import torch_internals as compat
 from ..choices import OutputsMode
 from ..planner.signature import ArraySig
 from .in_place import Written, unfit
@@ -115,7 +115,7 @@ class _WritingCall:
             return self.run(*tensors[:split])
 
 
-class _Writing(TorchDispatchMode):
+class _Writing(compat.DispatchMode):
     """Has ops write their results to buffers, if they are the ops that were planned."""
 
     def __init__(self, targets: dict[int, _Target], buffers: Sequence[torch.Tensor]) -> None:

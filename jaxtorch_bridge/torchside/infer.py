@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._compat import torch_internals as compat
 from ..errors import BridgeError, MutationError, OutputError
@@ -50,7 +49,7 @@ class Observed:
     untraced: bool = False
 
 
-class _OpWatch(TorchDispatchMode):
+class _OpWatch(compat.DispatchMode):
     """Sees every ATen op: also writes through ``.data`` or ``detach()``, which versions miss."""
 
     def __init__(
@@ -115,7 +114,7 @@ class _OpWatch(TorchDispatchMode):
         )
 
 
-class WriteGuard(TorchDispatchMode):
+class WriteGuard(compat.DispatchMode):
     """Calls ``refuse(index)`` before an ATen op writes to an input's memory."""
 
     def __init__(self, inputs: Sequence[torch.Tensor], refuse: Callable[[int], None]) -> None:

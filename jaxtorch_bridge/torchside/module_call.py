@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._compat import torch_internals as compat
 from ..errors import BridgeError, BridgeWarning, ConcurrencyError, ModuleError
@@ -268,7 +267,7 @@ def wrong_shape(label: str, facts: TensorFacts, shape: Sequence[int]) -> ModuleE
     )
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(compat.DispatchMode):
     """Sees writes to what came in, and uses of tensors that the call cannot exchange."""
 
     def __init__(self, template: Template, state: Iterable[tuple[int, torch.Tensor]]) -> None:
