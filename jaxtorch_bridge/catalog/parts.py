@@ -100,8 +100,6 @@ def _tags(
 def _kind(static: StaticSpec) -> Iterator[str]:
     if static.type is not None:
         yield str(static.type)
-    elif not static.required and static.default is not None:
-        yield type(static.default).__name__
     if static.choices:
         yield f"one of {', '.join(map(repr, static.choices))}"
 

@@ -231,7 +231,8 @@ def _static() -> dict[str, Any]:
         "properties": _described(StaticSpec, fields),
     }
     return {
-        "description": "A default, or a mapping with type, default, choices and doc.",
+        "description": "A default, which tells the type as well, or a mapping with type, default, "
+        "choices and doc.",
         "type": ["boolean", "number", "string", "null", "array", "object"],
         "if": {"type": "object"},
         "then": long,

@@ -1,7 +1,7 @@
 """The arguments of a contract that are no arrays: their types, defaults and choices.
 
-``causal: false`` gives a default alone. The long form is a mapping:
-``dim: {type: int|null, default: -1, doc: Which axis.}``.
+``causal: false`` gives a default, and with it a type: that of the default, where it has one. The
+long form is a mapping: ``dim: {type: int|null, default: -1, doc: Which axis.}``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class StaticType:
 
 
 class StaticSpec(BaseModel):
-    """One static argument: its default, or a mapping with these fields.
+    """One static argument: a default that also tells the type, or a mapping with these fields.
 
     Attributes:
         type: What may be passed; None: anything.
@@ -84,7 +84,9 @@ class StaticSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_default(cls, data: Any) -> Any:
-        return data if isinstance(data, (Mapping, StaticSpec)) else {"default": data}
+        if isinstance(data, (Mapping, StaticSpec)):
+            return data
+        return {"type": type_told_by(data), "default": data}
 
     @model_validator(mode="after")
     def _values_fit(self) -> StaticSpec:
@@ -114,7 +116,7 @@ class StaticSpec(BaseModel):
         """Whether ``value``, the function's own default, is the contract's."""
         wanted = tuple(value) if isinstance(value, list) else value
         if self.type is not None:
-            return same_value(wanted, self.default)
+            return self.type.accepts(wanted) and same_value(wanted, self.default)
         # Without a type 1, 1.0 and true are not the same.
         return repr(wanted) == repr(self.default)
 
@@ -136,6 +138,13 @@ class StaticSpec(BaseModel):
 
     def to_data(self, *, docs: bool = True) -> Any:
         """The argument as a contract writes it: the default alone if that says all."""
+        if (
+            not self.required
+            and not self.choices
+            and not (docs and self.doc is not None)
+            and self.type == type_told_by(self.default)
+        ):
+            return _plain(self.default)
         data: dict[str, Any] = {}
         if self.type is not None:
             data["type"] = self.type.to_data()
@@ -145,7 +154,23 @@ class StaticSpec(BaseModel):
             data["choices"] = [_plain(one) for one in self.choices]
         if docs and self.doc is not None:
             data["doc"] = self.doc
-        return data["default"] if list(data) == ["default"] else data
+        return data
+
+
+def type_told_by(default: object) -> StaticType | None:
+    """The type that the short form means; None, anything, for null and lists of no one kind."""
+    if not isinstance(default, (list, tuple)):
+        name = _kind_of(default)
+        return None if name is None else StaticType((name,))
+    kinds = {_kind_of(one) for one in default}
+    if kinds == {"int", "float"}:
+        kinds = {"float"}
+    name = kinds.pop() if len(kinds) == 1 else None
+    return None if name is None else StaticType((f"list[{name}]",))
+
+
+def _kind_of(value: object) -> str | None:
+    return next((name for name in _KINDS if type(value).__name__ == name), None)
 
 
 def read_statics(value: object) -> FrozenDict[str, StaticSpec]:

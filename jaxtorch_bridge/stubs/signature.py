@@ -137,12 +137,7 @@ def _static_type(static: StaticSpec, names: Names) -> str:
         return f"{names.use('Literal')}[{choices}]"
     if static.type is not None:
         return " | ".join(_python_type(one, names) for one in static.type.names)
-    # A default of null, or none, says nothing about the values that may be given.
-    if static.required or static.default is None:
-        return names.use("Any")
-    if isinstance(static.default, tuple):
-        return f"{names.use('Sequence')}[{names.use('Any')}]"
-    return names.use(type(static.default).__name__)
+    return names.use("Any")
 
 
 def _python_type(name: str, names: Names) -> str:

@@ -86,7 +86,7 @@ def test_it_says_what_the_contracts_say(golden):
         "Scaled dot-product attention over heads.",
         "q: float32[batch, heads, seq, dim],",
         "mask: bool[batch, keys] = None,",
-        "causal=False,",
+        "causal: bool = False,",
         ") -&gt; out: float32[batch, heads, seq, dim]",
         "bias?: float32[m],",
         "&#34;layer.0 bias&#34;: float32[m],",

@@ -131,7 +131,14 @@ CASES = {
     "static added": (changed("static", {"causal": False, "p": 0.5}), [("additive", "static.p")]),
     "static removed": (changed("static"), [("breaking", "static.causal")]),
     "static default": (changed("static", {"causal": True}), [("breaking", "static.causal")]),
-    "static type": (changed("static", {"causal": 0}), [("breaking", "static.causal")]),
+    "static type": (
+        changed("static", {"causal": 0}),
+        [
+            ("breaking", "static.causal"),
+            ("breaking", "static.causal"),
+            ("additive", "static.causal"),
+        ],
+    ),
     "depth lower": (changed("vjp_depth", 1), [("breaking", "vjp_depth")]),
     "depth higher": (changed("vjp_depth", 3), [("additive", "vjp_depth")]),
     "depth unlimited": (changed("vjp_depth"), [("additive", "vjp_depth")]),
@@ -383,8 +390,11 @@ def test_an_output_that_follows_a_widened_input_is_what_old_calls_got():
 @pytest.mark.parametrize(
     ("old", "new", "found"),
     [
-        (1, {"type": "int", "default": 1}, ["breaking"]),
-        ({"type": "int", "default": 1}, 1, ["additive"]),
+        (1, {"type": "int", "default": 1}, []),
+        ({"default": 1}, {"type": "int", "default": 1}, ["breaking"]),
+        (1, {"default": 1}, ["additive"]),
+        (1, 1.0, ["breaking", "additive"]),
+        ([0, 1], [0, "a"], ["breaking", "additive"]),
         ({"type": "int"}, {"type": "float"}, ["additive"]),
         ({"type": "float"}, {"type": "int"}, ["breaking"]),
         ({"type": "int|float"}, {"type": "float"}, ["neutral"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
@@ -30,12 +32,47 @@ def test_the_long_form():
     assert contract(dim={"type": "int"}).static["dim"].required
 
 
-def test_the_short_form_gives_a_default_alone():
-    spec = contract(causal=False, axes=[0, 1])
-    assert spec == contract(causal={"default": False}, axes={"default": [0, 1]})
-    assert spec.static["axes"].default == (0, 1)
-    assert spec.to_dict()["static"] == {"causal": False, "axes": [0, 1]}
-    check_static(spec, {"causal": "anything", "axes": 3})
+@pytest.mark.parametrize(
+    ("default", "kind", "accepted", "refused"),
+    [
+        (False, "bool", [True], [1, None, "yes"]),
+        (1, "int", [-3], [1.0, True, None, [1]]),
+        (0.5, "float", [1, 2.5], [False, "1", None]),
+        ("a", "str", ["b"], [1, None]),
+        ([0, 1], "list[int]", [(), [2]], [0, [0.5]]),
+        ([0, 0.5], "list[float]", [[1, 2]], [1.5, ["a"]]),
+        ([True], "list[bool]", [(False,)], [[1]]),
+    ],
+)
+def test_the_short_form_tells_the_type(default, kind, accepted, refused):
+    spec = contract(a=default)
+    assert spec == contract(a={"type": kind, "default": default})
+    assert spec.to_dict()["static"] == {"a": default}
+    for value in accepted:
+        check_static(spec, {"a": value})
+    for value in refused:
+        with pytest.raises(SpecMismatchError, match=rf"a value of type `{re.escape(kind)}`"):
+            check_static(spec, {"a": value})
+    anything = contract(a={"default": default})
+    assert anything != spec
+    assert anything.digest() != spec.digest()
+    assert load_spec(anything.to_dict()) == anything
+    for value in refused:
+        check_static(anything, {"a": value})
+
+
+@pytest.mark.parametrize("default", [None, [], [1, "a"], [1, True], [None]])
+def test_some_defaults_tell_no_type(default):
+    spec = contract(a=default)
+    assert spec == contract(a={"default": default})
+    assert spec.to_dict()["static"] == {"a": default}
+    check_static(spec, {"a": "anything"})
+
+
+def test_a_default_is_the_functions_own_only_with_its_kind():
+    one = contract(a=1).static["a"]
+    assert [one.has_default(value) for value in (1, 1.0, True)] == [True, False, False]
+    assert contract(a={"type": "float", "default": 1}).static["a"].has_default(1.0)
 
 
 def test_remarks_are_no_part_of_the_digest():
@@ -43,7 +80,7 @@ def test_remarks_are_no_part_of_the_digest():
     with_doc = contract(a={"type": "int", "default": 1, "doc": "d"})
     assert bare.digest() == with_doc.digest()
     assert bare != with_doc
-    assert bare.digest() != contract(a=1).digest()
+    assert bare.digest() != contract(a={"default": 1}).digest()
 
 
 @pytest.mark.parametrize(

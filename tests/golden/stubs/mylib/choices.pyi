@@ -39,7 +39,7 @@ class _Choices(JaxCallable[..., Any]):
         flag: bool = False,
         level: Literal[0, 1, None] = None,
         anything: Any,
-        pair: Sequence[Any] = (1, 2),
+        pair: Sequence[int] = (1, 2),
     ) -> tuple[Float32[Array, "batch dim"] | BFloat16[Array, "batch dim"], Int8[Array, "n"] | Int64[Array, "n"]]:
         """Everything that a caller may choose.
 
@@ -78,7 +78,7 @@ class _Choices(JaxCallable[..., Any]):
         flag: bool = False,
         level: Literal[0, 1, None] = None,
         anything: Any,
-        pair: Sequence[Any] = (1, 2),
+        pair: Sequence[int] = (1, 2),
     ) -> tuple[Float32[Tensor, "batch dim"] | BFloat16[Tensor, "batch dim"], Int8[Tensor, "n"] | Int64[Tensor, "n"]]: ...
 
 choices: _Choices
