@@ -47,7 +47,13 @@ AGREES = Outcome("agrees")
 
 
 class Evaluator:
-    """Evaluates calls of one function."""
+    """Evaluates calls of one function.
+
+    Attributes:
+        returned: What the last call gave, with numbers for arrays.
+    """
+
+    returned: object = None
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
@@ -96,6 +102,7 @@ class Evaluator:
             unseen = any(looks_at_values(one) or cannot_be_fake(one) for one in errors)
             return Outcome("unseen" if unseen else "raises", reason=problems.first_line(errors[0]))
         numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))
+        self.returned = numbered
         paths = [path for path, _ in trees.flatten_with_paths(numbered)]
         plan_call(spec, facts, inputs, sizes, inference, paths)
         return AGREES
