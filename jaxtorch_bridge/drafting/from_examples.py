@@ -13,6 +13,7 @@ from .lists import as_lists
 from .names import name_dimensions
 from .probe import Axis, Probe, ProbeError, Result
 from .text import Remarks
+from .together import joined
 
 _DIVISORS = (2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
 
@@ -50,7 +51,7 @@ def draft_arrays(probe: Probe, given: Mapping[Axis, str], static: Mapping[str, A
         ProbeError: The function fails on the example.
     """
     results = probe.results({})
-    grouping = group_axes(probe)
+    grouping = joined(probe, group_axes(probe))
     taken = {path[0] for path in probe.dtypes}
     names, guessed = name_dimensions(grouping.dimensions, given, results, taken)
     scales = _Scales(probe, grouping, names)

@@ -20,6 +20,9 @@ def attend(q, k, v, mask=None, *, causal=False):
     scores = q @ k.transpose(-2, -1)
     return scores.softmax(-1) @ v
 
+def fused(q, k, v):
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
 def qkv(x, w):
     return (x @ w).reshape(*x.shape, 3).unbind(-1)
 
@@ -95,6 +98,18 @@ def parts(done):
             ("float32[b=2,6,6]", "float32[2,6,6]", "float32[2,keys=6,6]"),
             {"q": "float32[b, n, m]", "k": "float32[b, keys, m]", "v": "float32[b, keys, p]"},
             {"out": "float32[b, n, p]"},
+            None,
+        ),
+        (
+            # Keys and values may differ in length as fakes, while the fused kernel takes them.
+            "fused",
+            ("float32[2,8,8,8]", "float32[2,8,10,8]", "float32[2,8,keys=10,8]"),
+            {
+                "q": "float32[batch, n, m, p]",
+                "k": "float32[batch, n, keys, p]",
+                "v": "float32[batch, n, keys, r]",
+            },
+            {"out": "float32[batch, n, m, r]"},
             None,
         ),
         (
