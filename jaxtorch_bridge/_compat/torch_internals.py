@@ -134,6 +134,11 @@ def hides_its_derivative(gradients: Sequence[torch.Tensor]) -> bool:
     return any("Error" in node.name() for node in _recorded(gradients))
 
 
+def leaves_behind(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that gradients of a tensor go back to."""
+    return [node.variable for node in _recorded([tensor]) if hasattr(node, "variable")]
+
+
 def _recorded(tensors: Sequence[torch.Tensor]) -> Iterator[Any]:
     """The nodes that autograd recorded behind some tensors."""
     pending: list[Any] = [tensor.grad_fn for tensor in tensors]

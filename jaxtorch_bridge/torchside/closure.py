@@ -7,9 +7,7 @@ when any of these has changed, so that a new plan is made instead of using a sta
 
 from __future__ import annotations
 
-import builtins
 import copy
-import dis
 import functools
 import inspect
 import types
@@ -20,16 +18,13 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from .._compat.torch_internals import is_compiled, is_fake, is_scripted
+from .code_names import BUILTINS, is_of_library, names_used, plain_values_read
 from .locks import Locks, locks_of
 from .things import keys_of, modules_in, parts_of
 
 _PLAIN = (bool, int, float, complex, str, type(None))
 # What an empty closure cell holds.
 _UNBOUND = object()
-# Names bound to these are taken to stay what they are; following them would cost every call.
-_BUILTINS = frozenset(dir(builtins))
-# Helpers of these are not followed.
-_LIBRARIES = frozenset({"torch", "jax", "numpy", "builtins", "typing", "jaxtorch_bridge"})
 _SETTLED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 
@@ -44,6 +39,14 @@ class Secluded:
 
     def owns(self, module: torch.nn.Module) -> bool:
         """Whether a module is one of them."""
+        raise NotImplementedError
+
+    def around(self) -> Any:
+        """What it runs besides its modules; may close over anything."""
+        raise NotImplementedError
+
+    def structure(self) -> torch.nn.Module:
+        """A module with the code of its modules."""
         raise NotImplementedError
 
 
@@ -70,6 +73,9 @@ class ClosureState:
         self._locks: tuple[int, Locks] | None = None
         self._secluded = function if isinstance(function, Secluded) else None
         self.watch(function)
+        if self._secluded is not None:
+            self.watch(self._secluded.around())
+            self._read_code(self._secluded.structure())
 
     def key(self) -> Hashable:
         """Equal as long as nothing that can be seen from here has changed. Cheap."""
@@ -196,6 +202,7 @@ class ClosureState:
                 self.watch(value)
         elif isinstance(function, torch.nn.Module):
             self.modules.append(function)
+            self._read_code(function)
         elif hasattr(function, "cache_clear") and hasattr(function, "cache_info"):
             self._caches.append(function)
             self.watch(getattr(function, "__wrapped__", None))
@@ -225,7 +232,7 @@ class ClosureState:
                 self._cells.append(cell)
         names = function.__globals__
         self._counted += [(names, name) for name in sorted(written & set(names))]
-        for name in sorted(read - written - _BUILTINS):
+        for name in sorted(read - written - BUILTINS):
             value = names.get(name)
             self._lead_on(value)
             if _may_change(value):
@@ -233,6 +240,13 @@ class ClosureState:
                 self._globals.append((names, name))
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._lead_on(value)
+
+    def _read_code(self, module: torch.nn.Module) -> None:
+        """What the code of a module's parts reads by name, where that is a number or text."""
+        cells, names = plain_values_read(module)
+        self._cells += cells
+        known = {(id(table), name) for table, name in self._globals}
+        self._globals += [item for item in names if (id(item[0]), item[1]) not in known]
 
     def _lead_on(self, value: Any) -> None:
         """Follow a value that code refers to: modules, containers and the user's own helpers."""
@@ -303,29 +317,8 @@ def _same_content(now: Any, before: Any) -> bool:
     return bool(now == before)
 
 
-def is_of_library(value: Any) -> bool:
-    """Whether a function, class or object belongs to a library that nobody's modules are in."""
-    return (getattr(value, "__module__", None) or "").partition(".")[0] in _LIBRARIES
-
-
 def _may_change(value: Any) -> bool:
     return not isinstance(value, (*_SETTLED, torch.nn.Module, dict, list, set))
-
-
-def names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """Globals that code reads; globals and closure names that it writes to (a call counter)."""
-    read, written = set(), set()
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "LOAD_GLOBAL":
-            read.add(instruction.argval)
-        elif instruction.opname in ("STORE_GLOBAL", "STORE_DEREF"):
-            written.add(instruction.argval)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            inner_read, inner_written = names_used(constant)
-            read |= inner_read
-            written |= inner_written
-    return read, written
 
 
 class StaleClosureError(RuntimeError):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .closure import is_of_library
+from .code_names import is_of_library
 
 # How deep they are looked for.
 _DEPTH = 4

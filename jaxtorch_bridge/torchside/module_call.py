@@ -113,6 +113,15 @@ class ModuleCall(Secluded):
         """Whether a module is part of a skeleton, which one call at a time can reach."""
         return id(module) in self._parts
 
+    def around(self) -> Any:
+        """A function that is called instead of the module."""
+        return self._method if callable(self._method) else None
+
+    def structure(self) -> torch.nn.Module:
+        """What skeletons are copied from."""
+        module: torch.nn.Module = self._template.module
+        return module
+
     def on_state(self, state: Sequence[torch.Tensor], /, *args: Any, **kwargs: Any) -> Any:
         """Run on the parameters and buffers in the order of the slots."""
         watched = not self._traced or _is_abstract(state, args, kwargs)
@@ -303,6 +312,12 @@ class _Watch(compat.DispatchMode):
                 f"the module reaches `{name}` in another way than as an attribute of its layers "
                 "(through a view, a tuple, a hook or a closure), so that it cannot be given "
                 "another value. Let the code use the layer's attribute."
+            )
+        if memory in self._template.computed and memory not in self._state:
+            raise ModuleError(
+                f"the module uses `{self._template.computed[memory]}`, which was computed from "
+                "its parameters before it was taken, so that it cannot follow them. Compute it in "
+                "`forward`."
             )
 
 

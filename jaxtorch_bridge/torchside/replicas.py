@@ -18,7 +18,8 @@ import torch
 
 from .._compat import torch_compile
 from ..errors import ConcurrencyError
-from .closure import ClosureGuard, ClosureState, is_of_library, names_used
+from .closure import ClosureGuard, ClosureState
+from .code_names import is_of_library, names_used
 from .things import parts_of
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import collections
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from .._compat import torch_compile
-from .._compat.torch_internals import reserve_storage_key
+from .._compat.torch_internals import leaves_behind, reserve_storage_key
 from ..errors import ModuleError
-from .closure import is_of_library
+from .code_names import is_of_library
 from .held import Held, held_in, items_of, put_into
 from .replicas import replica_of
 from .things import memory_of
@@ -202,6 +202,7 @@ class Template:
         facts: Of each parameter, sorted by name, then of each buffer. Slots count in this order.
         tensors: The parameters and buffers themselves, in the same order, until `forget`.
         constants: Memory of other tensors that the module keeps, and where.
+        computed: Memory of those that were computed from parameters, and where.
         own: Memory of its parameters and buffers: name, and a
             reference that lets no other memory take its number.
         module: The copy of the structure, with slots in place of tensors.
@@ -217,6 +218,7 @@ class Template:
             if memory_of(tensor) is not None
         }
         self.constants: dict[Any, str] = {}
+        self.computed: dict[Any, str] = {}
         indices = {id(tensor): index for index, tensor in enumerate(self.tensors)}
 
         def slot_of(value: Any) -> Slot | None:
@@ -230,12 +232,17 @@ class Template:
             for _, container, depth in list(_containers(part)):
                 _put_slots(container, slot_of, depth)
             for path, tensor in _tensors_kept(part):
-                where = f"{name}.{path}" if name else path
-                self.constants.setdefault(memory_of(tensor), where)
+                self._note_constant(f"{name}.{path}" if name else path, tensor, indices)
         for held in held_in(self.module.named_modules()):
             for key, value in items_of(held.container):
                 if isinstance(value, torch.Tensor):
-                    self.constants.setdefault(memory_of(value), held.words(key))
+                    self._note_constant(held.words(key), value, indices)
+
+    def _note_constant(self, where: str, tensor: torch.Tensor, parameters: Container[int]) -> None:
+        memory = memory_of(tensor)
+        self.constants.setdefault(memory, where)
+        if any(id(leaf) in parameters for leaf in leaves_behind(tensor)):
+            self.computed.setdefault(memory, where)
 
     def forget(self) -> None:
         """Let go of the original's tensors."""

@@ -85,6 +85,40 @@ def test_a_parameter_that_cannot_be_exchanged_is_an_error(change):
         net.apply(net.params, numbers(4, 3))
 
 
+def test_a_tensor_computed_from_parameters_beforehand_is_an_error():
+    class Doubled(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.double = 2 * self.weight
+
+        def forward(self, x):
+            return x @ self.double.T
+
+    net = from_module(Doubled())
+    with pytest.raises(ModuleError, match=r"uses `double`, which was computed from its parameters"):
+        net.apply(net.params, numbers(4, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("norm", [torch.nn.utils.weight_norm, torch.nn.utils.spectral_norm])
+def test_weights_that_a_hook_computes_in_every_call(norm, moved):
+    plain = torch.nn.Linear(3, 2)
+    module = norm(plain)
+    net, x = from_module(module), numbers(4, 3)
+    params = moved(net.params)
+    found, buffers = jax.jit(net.apply)(params, x, buffers=net.buffers)
+    grads = jax.grad(lambda p: net.apply(p, x, buffers=net.buffers)[0].sum())(params)
+    module.load_state_dict(net.dump(params))
+    expected = module(j2t(x))
+    expected.sum().backward()
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-5)
+    for name, parameter in module.named_parameters():
+        np.testing.assert_allclose(grads[name], parameter.grad, rtol=1e-4, atol=1e-5)
+    after = net.dump(params, buffers)
+    for name, buffer in module.named_buffers():
+        np.testing.assert_allclose(after[name], buffer, rtol=1e-4)
+
+
 def test_a_parameter_that_cannot_be_exchanged_is_found_where_values_are_looked_at():
     class Looks(torch.nn.Module):
         def __init__(self) -> None:

@@ -1,0 +1,85 @@
+"""The names that Python code reads and writes."""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import inspect
+import types
+from typing import Any
+
+import torch
+
+# Names bound to these are taken to stay what they are; following them would cost every call.
+BUILTINS = frozenset(dir(builtins))
+# Helpers of these are not followed.
+_LIBRARIES = frozenset({"torch", "jax", "numpy", "builtins", "typing", "jaxtorch_bridge"})
+_PLAIN = (bool, int, float, complex, str, type(None))
+
+
+def is_of_library(value: Any) -> bool:
+    """Whether a function, class or object belongs to a library that nobody's modules are in."""
+    return (getattr(value, "__module__", None) or "").partition(".")[0] in _LIBRARIES
+
+
+def names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
+    """Globals that code reads; globals and closure names that it writes to (a call counter)."""
+    read, written = set(), set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL":
+            read.add(instruction.argval)
+        elif instruction.opname in ("STORE_GLOBAL", "STORE_DEREF"):
+            written.add(instruction.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner_read, inner_written = names_used(constant)
+            read |= inner_read
+            written |= inner_written
+    return read, written
+
+
+def plain_values_read(
+    module: torch.nn.Module,
+) -> tuple[list[types.CellType], list[tuple[dict[str, Any], str]]]:
+    """Where the code of a module's parts, and of their hooks, finds numbers and texts by name.
+
+    Returns:
+        Variables of enclosing functions, and globals: the table that each is in, and its name.
+    """
+    cells: list[types.CellType] = []
+    names: list[tuple[dict[str, Any], str]] = []
+    known: set[Any] = set()
+    for function in _code_of(module):
+        read, written = names_used(function.__code__)
+        own = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        cells += [cell for name, cell in own if name not in written and _is_plain_cell(cell)]
+        table = function.__globals__
+        for name in sorted(read - written - BUILTINS):
+            if (id(table), name) not in known and isinstance(table.get(name, ...), _PLAIN):
+                known.add((id(table), name))
+                names.append((table, name))
+    return cells, names
+
+
+def _code_of(module: torch.nn.Module) -> list[types.FunctionType]:
+    """The functions that calls of its parts run, each once, without torch's own."""
+    found: dict[int, types.FunctionType] = {}
+    for part in module.modules():
+        own = vars(part)
+        code: list[Any] = [own.get("forward", getattr(type(part), "forward", None))]
+        for name, hooks in own.items():
+            if name.endswith("_hooks") and isinstance(hooks, dict):
+                code += hooks.values()
+        for item in code:
+            # What decorators close over stays what it is; following that would cost every call.
+            function = inspect.unwrap(getattr(item, "__func__", item))
+            if inspect.isfunction(function) and not is_of_library(function):
+                found[id(function)] = function
+    return list(found.values())
+
+
+def _is_plain_cell(cell: types.CellType) -> bool:
+    try:
+        return isinstance(cell.cell_contents, _PLAIN)
+    except ValueError:  # not bound yet
+        return False
