@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .errors import ModuleError
 from .torchside.module_call import listed, wrong_shape
-from .torchside.skeleton import Skeleton, Template, TensorFacts, is_discrete
+from .torchside.named_tensors import TensorFacts, is_discrete
+from .torchside.skeleton import Skeleton, Template
 from .transfer import dtype_j2t, j2t, t2j
 
 

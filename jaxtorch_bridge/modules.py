@@ -202,6 +202,25 @@ class JaxModule:
         values += self._buffers.values(self.buffers if buffers is None else buffers)
         return dumped(self._template, self.label, values)
 
+    def __copy__(self) -> JaxModule:
+        """Itself: nothing in it changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> JaxModule:
+        """Itself, so that models that hold it can be copied."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled.
+
+        Raises:
+            ModuleError: Says what to keep instead.
+        """
+        raise ModuleError(
+            f"{self.label}: expected not to be pickled, since it holds plans and code of this "
+            "process. Keep `.dump(params, buffers)`, and make it again by from_module and `load`."
+        )
+
     def _refuse_clashes(self, **given: Any) -> None:
         for name in self._clashes:
             if given[name] is not None:

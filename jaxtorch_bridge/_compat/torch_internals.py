@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .storage_keys import reserve_storage_key as reserve_storage_key
 from .torch_dynamo import DispatchMode as DispatchMode
 from .torch_dynamo import uncompiled as uncompiled
 from .torch_fakes import ValuesReadError as ValuesReadError
@@ -71,13 +72,6 @@ def is_batched(tensor: torch.Tensor) -> bool:
 def storage_key(tensor: torch.Tensor) -> int:
     """Equal for tensors that share memory, real or fake."""
     return int(tensor.untyped_storage()._cdata)
-
-
-def reserve_storage_key(tensor: torch.Tensor) -> Any:
-    """While this is held, no other storage gets the tensor's `storage_key`; its memory may go."""
-    from torch.multiprocessing.reductions import StorageWeakRef
-
-    return StorageWeakRef(tensor.untyped_storage())
 
 
 def give_own_memory(storage: torch.UntypedStorage) -> None:

@@ -33,19 +33,24 @@ class TorchModule(nn.Module):
             ModuleError: Buffers would change, but the collection is not mutable.
         """
         params = self.param("torch", lambda key: self.net.params)
-        buffers = self.variable(COLLECTION, "torch", lambda: self.net.buffers)
+        # Without any there is no collection, which flax's own transformations would look for.
+        variable = (
+            self.variable(COLLECTION, "torch", lambda: self.net.buffers)
+            if self.net.buffers
+            else None
+        )
         if self.has_rng("dropout"):
             kwargs["rng"] = self.make_rng("dropout")
         mutable = self.is_mutable_collection(COLLECTION)
         result, after = call_keeping(
             self.net,
             params,
-            buffers.value,
+            {} if variable is None else variable.value,
             args,
             {**kwargs, "train": train},
             keeps=mutable,
             instead=f'Pass mutable=["{COLLECTION}"] to apply',
         )
-        if mutable and not self.is_initializing():
-            buffers.value = after
+        if variable is not None and mutable and not self.is_initializing():
+            variable.value = after
         return result

@@ -14,7 +14,8 @@ from .._compat import torch_internals as compat
 from ..errors import BridgeError, BridgeWarning, ConcurrencyError, ModuleError
 from ..surroundings import caller_level
 from .closure import Secluded
-from .skeleton import Picture, Skeleton, Template, TensorFacts
+from .named_tensors import TensorFacts
+from .skeleton import Picture, Skeleton, Template
 from .things import memory_of
 
 Method = str | Callable[..., Any] | None

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from .._compat import torch_compile
 from .._compat.torch_internals import leaves_behind, reserve_storage_key
 from ..errors import ModuleError
 from .code_names import is_of_library
 from .held import Held, held_in, items_of, put_into
+from .named_tensors import named_tensors, plain_name
 from .replicas import replica_of
 from .things import memory_of
 
@@ -28,36 +28,6 @@ _KINDS = (dict, collections.OrderedDict, list)
 _TABLES = ("_parameters", "_buffers")
 ABSENT = object()
 _Places = list[tuple[Any, Any, "Slot"]]
-
-
-@dataclass(frozen=True)
-class TensorFacts:
-    """What is known of one parameter or buffer.
-
-    Attributes:
-        name: As ``named_parameters`` has it; the first one if several layers share it.
-        shape: Its shape.
-        dtype: Its dtype.
-        trainable: Whether it requires grad.
-        is_buffer: Whether it goes with the buffers: also a parameter that cannot be
-            differentiated (integers of a quantised layer).
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    trainable: bool
-    is_buffer: bool
-
-
-def is_discrete(dtype: torch.dtype) -> bool:
-    """Whether there are no derivatives by values of a dtype: integers and booleans."""
-    return not (dtype.is_floating_point or dtype.is_complex)
-
-
-def plain_name(name: str) -> str:
-    """A parameter's name as it was before ``torch.compile``."""
-    return name.replace(torch_compile.PREFIX, "")
 
 
 class Slot:
@@ -209,7 +179,7 @@ class Template:
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
-        found = sorted(_named_tensors(module), key=lambda item: (item[0].is_buffer, item[0].name))
+        found = named_tensors(module)
         self.facts = [facts for facts, _ in found]
         self.tensors = [tensor for _, tensor in found]
         self.own = {
@@ -288,27 +258,6 @@ class Template:
         copy: torch.nn.Module
         (copy,) = replica_of([self.module], [self.module], owners)
         return copy
-
-
-def _named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tensor]]:
-    """The parameters and buffers, each once, and what is to be known of them."""
-    found: dict[int, tuple[TensorFacts, torch.Tensor]] = {}
-    for prefix, part in module.named_modules():
-        for table, is_buffer in ((part._parameters, False), (part._buffers, True)):
-            for key, tensor in table.items():
-                if tensor is None or id(tensor) in found:
-                    continue
-                name = plain_name(f"{prefix}.{key}" if prefix else key)
-                if torch.nn.parameter.is_lazy(tensor):
-                    raise ModuleError(
-                        f"from_module, `{name}`: expected a tensor; got one that a lazy layer has "
-                        "not made yet. Call the module once in torch first."
-                    )
-                shape, trains = tuple(tensor.shape), tensor.requires_grad
-                goes_with_buffers = is_buffer or is_discrete(tensor.dtype)
-                facts = TensorFacts(name, shape, tensor.dtype, trains, goes_with_buffers)
-                found[id(tensor)] = facts, tensor
-    return list(found.values())
 
 
 def _containers(part: torch.nn.Module) -> Iterator[tuple[str, Any, int]]:

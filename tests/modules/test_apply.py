@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import warnings
 import weakref
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxtorch_bridge import ArgumentError, ModuleError, from_module, j2t
+from jaxtorch_bridge import ArgumentError, BridgeWarning, ModuleError, from_module, j2t
 
 
 class Normed(torch.nn.Module):
@@ -80,6 +82,44 @@ def test_a_shared_parameter_is_one_leaf_and_gets_both_gradients(compare):
     state = net.dump(net.params)
     assert state.keys() == Tied().state_dict().keys()
     assert torch.equal(state["encode.weight"], state["decode.weight"])
+
+
+def test_tensors_that_share_memory_and_are_two_are_told():
+    pair = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    pair[1].weight.data = pair[0].weight.data
+    with pytest.warns(BridgeWarning, match=r"`0.weight` and `1.weight` of Sequential share memory"):
+        from_module(pair)
+    viewed = torch.nn.Module()
+    viewed.register_buffer("whole", torch.zeros(4))
+    viewed.register_buffer("part", viewed.whole[1:3])
+    with pytest.warns(BridgeWarning, match="`whole` and `part` of Module share memory"):
+        from_module(viewed)
+    apart, flat = torch.nn.Module(), torch.zeros(4)
+    apart.register_buffer("first", flat[:2])
+    apart.register_buffer("second", flat[2:])
+    assert from_module(apart).buffers.keys() == {"first", "second"}
+
+
+def test_two_tensors_of_one_name_are_refused():
+    module = torch.nn.Module()
+    module._parameters["a.b"] = torch.nn.Parameter(torch.ones(2))
+    module.a = torch.nn.Module()
+    module.a.b = torch.nn.Parameter(torch.ones(3))
+    with pytest.raises(ModuleError, match=r"`a.b`: expected names that differ"):
+        from_module(module)
+
+
+def test_a_copy_is_the_same_and_pickles_are_refused():
+    net = from_module(torch.nn.Linear(3, 2))
+    assert copy.deepcopy([net])[0] is net
+    assert copy.copy(net) is net
+    # Also what it is made of is never copied: two owners would release the same memory.
+    assert copy.deepcopy(net.callable()) is not None
+    gc.collect()
+    with pytest.raises(ModuleError, match="expected not to be pickled"):
+        pickle.dumps(net)
+    with pytest.raises(TypeError, match="means nothing in another process"):
+        pickle.dumps(net._template)
 
 
 def test_buffers_that_training_changes_come_back_and_the_module_stays():

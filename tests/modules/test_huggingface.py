@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    DynamicCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from jaxtorch_bridge import from_module, j2t
 
@@ -92,6 +101,25 @@ def test_a_cache_is_refused_with_words():
     with pytest.raises(Exception, match=r"expected a torch.Tensor, got DynamicCache"):
         net.apply(net.params, TOKENS)
     assert net.apply(net.params, TOKENS, use_cache=False).logits.shape == (2, 4, 30)
+
+
+def test_a_function_of_the_model_hands_a_cache_in_and_out():
+    def step(model, ids, states):
+        cache = DynamicCache(states or None)
+        name = (
+            "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        )
+        logits = model(ids, use_cache=True, **{name: cache}).logits
+        return logits, [(layer.keys, layer.values) for layer in cache.layers]
+
+    config = GPT2Config(vocab_size=30, n_embd=8, n_layer=2, n_head=2, n_positions=12)
+    model = GPT2LMHeadModel(config).eval()
+    net = from_module(model, method=step)
+    expected = model(j2t(TOKENS)).logits.detach()
+    first, states = net.apply(net.params, TOKENS[:, :2], None)
+    second, states = jax.jit(net.apply)(net.params, TOKENS[:, 2:], states)
+    np.testing.assert_allclose(jnp.concatenate([first, second], 1), expected, rtol=1e-4, atol=1e-5)
+    assert states[0][0].shape == (2, 2, 4, 4)
 
 
 def test_the_model_stays_as_it_was():

@@ -130,6 +130,31 @@ def test_linen():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_linen_scans_over_a_module_without_buffers(shared):
+    net = from_module(torch.nn.Linear(3, 3))
+    x, _ = data()
+
+    class Cell(nn.Module):
+        @nn.compact
+        def __call__(self, carry, _):
+            return jnp.tanh(linen_bridge.TorchModule(net)(carry)), None
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            how = {"variable_broadcast": "params"} if shared else {"variable_axes": {"params": 0}}
+            cells = nn.scan(Cell, split_rngs={"params": not shared}, length=3, **how)
+            return cells()(x, None)[0]
+
+    variables = Model().init(jax.random.key(0), x)
+    assert variables.keys() == {"params"}
+    expected = x
+    for _ in range(3):
+        expected = jnp.tanh(net.apply(net.params, expected))
+    np.testing.assert_allclose(Model().apply(variables, x), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_frozen_dicts_are_understood():
     net = from_module(make())
     x, _ = data()
