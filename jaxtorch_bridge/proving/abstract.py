@@ -94,7 +94,7 @@ class Evaluator:
         facts = CallFacts(spec.name, "", arrays, static, (), x64, values)
         inputs, sizes = plan_inputs(spec, facts)
         with current_context().scope():
-            inference, _, attempts = infer_abstractly(
+            inference, observed, attempts = infer_abstractly(
                 FlatFunction(function, leaves), inputs, self._device, spec.label, self._closure
             )
         if inference is None:
@@ -105,6 +105,8 @@ class Evaluator:
         self.returned = numbered
         paths = [path for path, _ in trees.flatten_with_paths(numbered)]
         plan_call(spec, facts, inputs, sizes, inference, paths)
+        if observed.impure_draws and spec.random == "none":
+            return Outcome("differs", problems.undeclared_draws(spec, case.words(spec)))
         return AGREES
 
 

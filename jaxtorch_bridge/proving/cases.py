@@ -82,6 +82,11 @@ class Case:
         return ", ".join(parts) or "no sizes"
 
 
+# Past the tables of positions and the like that functions hold, in steps that constraints ask for.
+_LARGE = (1031, 1032, 1040, 1056, 1088, 1152)
+_LOOK_AHEAD = 8
+
+
 def first_sizes(spec: CallableSpec, search: SizeSearch) -> Iterator[Sizes]:
     """Sizes to begin with: all different, so that no two dimensions are taken for each other.
 
@@ -104,16 +109,34 @@ def first_sizes(spec: CallableSpec, search: SizeSearch) -> Iterator[Sizes]:
 
 
 def other_sizes(search: SizeSearch, base: Sizes) -> Iterator[tuple[str, Sizes]]:
-    """For each dimension calls in which it is larger or 1, as far as constraints allow.
+    """For each dimension calls in which it is larger, large or 1, as far as constraints allow.
 
     What has to change with it does.
     """
     stay = {name: (size,) for name, size in base.items()}
     for name, size in base.items():
-        for wanted in dict.fromkeys((2 * size, size + 1, 1)):
-            sizes = None if wanted == size else search.find(stay, {name: wanted})
+        for choices in ((2 * size,), (size + 1,), _LARGE, (1,)):
+            tried = (search.find(stay, {name: one}) for one in choices if one != size)
+            sizes = next((one for one in tried if one is not None), None)
             if sizes is not None:
                 yield name, sizes
+
+
+def sizes_together(search: SizeSearch, base: Sizes) -> Iterator[Sizes]:
+    """Calls in which all dimensions are other ones, for formulas that are right at some sizes.
+
+    `n//8*8+8` is `(n+7)//8*8` unless 8 divides n; and a function that needs even sizes works
+    with half of all.
+    """
+    seen = [dict(base)]
+    for step in range(2, 10):
+        preferred = {
+            name: range(size + step, size + step + _LOOK_AHEAD) for name, size in base.items()
+        }
+        sizes = search.find(preferred)
+        if sizes is not None and sizes not in seen:
+            seen.append(sizes)
+            yield sizes
 
 
 def values_of(static: StaticSpec) -> tuple[Value, ...]:

@@ -59,3 +59,10 @@ def _raised_at(trace: TracebackType | None) -> str:
         if not any(library in name for library in _LIBRARIES) and not name.startswith("<"):
             return f" ({frame.filename}:{frame.lineno})"
     return ""
+
+
+def undeclared_draws(spec: CallableSpec, words: str) -> SpecProblem:
+    """That a function draws random numbers which the contract does not declare."""
+    expected = "a function that draws no random numbers, or `random: key`"
+    found = f"one that draws them, of which JAX may merge or drop equal calls, with {words}"
+    return problem_at(spec, "random", expected, found)

@@ -21,6 +21,7 @@ from .cases import (
     left_out,
     other_sizes,
     ranks_of_rest,
+    sizes_together,
     static_choices,
     untried_static,
     values_of,
@@ -106,6 +107,9 @@ class _Prover:
             return
         for name, sizes in other_sizes(self._search, dict(base.sizes)):
             self._try_size(base, name, sizes)
+        if not self._proof.problems:
+            for sizes in sizes_together(self._search, dict(base.sizes)):
+                self._try(base.with_sizes(sizes), "inputs")
         for path, case in self._other_calls(base):
             self._try(case, path)
         if has_wide_floats(self._spec):
@@ -184,10 +188,16 @@ class _Prover:
         path = self._first_input_with(name)
         expected = f"the function to work at every `{name}` that the contract allows"
         found = f"{outcome.reason} with {case.words(self._spec)}"
-        least = self._least(base, name) if sizes[name] == 1 else None
-        if least is not None:
-            self._proof.suggestions.append(f"{name} >= {least}")
-            found += f". It works from {least} on: put `{name} >= {least}` under `constraints`"
+        usual = dict(base.sizes)[name]
+        if sizes[name] == 1:
+            least = self._least(base, name)
+            if least is not None:
+                self._proof.suggestions.append(f"{name} >= {least}")
+                found += f". It works from {least} on: put `{name} >= {least}` under `constraints`"
+        elif sizes[name] > 4 * usual:
+            most = self._most(base, name, sizes[name])
+            self._proof.suggestions.append(f"{name} <= {most}")
+            found += f". It works up to {most}: put `{name} <= {most}` under `constraints`"
         self._proof.add(problems.problem_at(self._spec, path, expected, found))
 
     def _least(self, base: Case, name: str) -> int | None:
@@ -198,6 +208,20 @@ class _Prover:
             if sizes is None or self._evaluate(base.with_sizes(sizes)).verdict != "raises":
                 return size
         return None
+
+    def _most(self, base: Case, name: str, too_large: int) -> int:
+        """The largest size of a dimension at which the function works, others as in ``base``."""
+        stay = {other: (size,) for other, size in base.sizes}
+        most = dict(base.sizes)[name]
+        while too_large - most > 1:
+            size = (most + too_large) // 2
+            sizes = self._search.find(stay, {name: size})
+            # Sizes that constraints forbid are on the side of those that work.
+            if sizes is None or self._evaluate(base.with_sizes(sizes)).verdict != "raises":
+                most = size
+            else:
+                too_large = size
+        return most
 
     def _other_calls(self, base: Case) -> Iterator[tuple[str, Case]]:
         for static in static_choices(self._spec)[1:]:

@@ -33,10 +33,10 @@ def array(dtype: str, shape: list[str], optional: bool = False) -> dict[str, Any
 @st.composite
 def pairs(draw: st.DrawFn) -> list[CallableSpec]:
     """A contract, and the same with some parts drawn again; fewer where they are not valid."""
-    # With one optional input at most: which of several tells a size, a diff does not follow.
     parts = {
         "x": (DTYPE.filter(lambda one: one != "like x"), SHAPE, st.just(False)),
         "y": (DTYPE, SHAPE, st.booleans()),
+        "z": (DTYPE, SHAPE, st.booleans()),
         "out": (DTYPE, SHAPE, st.just(False)),
     }
     drawn: list[dict[str, tuple[Any, ...]]] = [{}, {}]
@@ -46,14 +46,14 @@ def pairs(draw: st.DrawFn) -> list[CallableSpec]:
             draw(one) if draw(st.integers(0, 3)) == 0 else kept
             for one, kept in zip(strategies, drawn[0][name], strict=True)
         )
-    constraints = draw(st.lists(st.lists(CONSTRAINT, max_size=1), min_size=2, max_size=2))
+    constraints = draw(st.lists(st.lists(CONSTRAINT, max_size=2), min_size=2, max_size=2))
     specs = []
     for each, limits in zip(drawn, constraints, strict=True):
         data = {
             "schema": "jaxtorch/1",
             "name": "f",
             "version": "1.0.0",
-            "inputs": {name: array(*each[name]) for name in ("x", "y")},
+            "inputs": {name: array(*each[name]) for name in ("x", "y", "z")},
             "outputs": {"out": array(*each["out"][:2])},
             **({"constraints": limits} if limits else {}),
         }

@@ -107,7 +107,8 @@ def test_claims(proof_of, code, more, place, expected, found):
 
 def test_a_backend_that_cannot_run_it(proof_of):
     code = "def f(x):\n    return x + torch.rand_like(x)\n"
-    (problem,) = proof_of(code, ONE + "execution: {backend: compile}\n").problems
+    more = "execution: {backend: compile}\nrandom: key\n"
+    (problem,) = proof_of(code, ONE + more).problems
     assert (problem.line, problem.path) == (9, "execution.backend")
     assert "it draws random numbers" in problem.found
 

@@ -236,3 +236,55 @@ def test_static_arguments_without_a_default(proof_of):
     contract = contract.replace("type: int", "type: str")
     (problem,) = proof_of(code, contract + "outputs: {y: 'float32[n]'}\n").problems
     assert (problem.line, problem.path) == (7, "static.dim")
+
+
+@pytest.mark.parametrize(
+    ("code", "inputs", "output", "expected", "found"),
+    [
+        # Each is right at most sizes.
+        ("x[:100]", "[n]", "[n]", "`n` (axis 0) to be 1031", "got 100|shape (100,)"),
+        ("x[: (len(x) + 1) // 3]", "[n]", "[n//3]", "`n//3` (axis 0)", "from torch"),
+        (
+            "torch.nn.functional.pad(x, (0, -len(x) % 8))",
+            "[n]",
+            "[n//8*8+8]",
+            "`n//8*8+8` (axis 0) to be 16",
+            "with n=8",
+        ),
+    ],
+)
+def test_formulas_that_are_right_at_most_sizes(proof_of, code, inputs, output, expected, found):
+    contract = f"inputs: {{x: 'float32{inputs}'}}\noutputs: {{y: 'float32{output}'}}\n"
+    (problem,) = proof_of(f"def f(x):\n    return {code}\n", contract).problems
+    assert (problem.path, problem.line) == ("outputs.y", 6)
+    assert expected in problem.expected
+    assert any(one in problem.found for one in found.split("|"))
+
+
+def test_tables_that_end_somewhere(proof_of):
+    code = "TABLE = torch.ones(77, 2)\ndef f(x):\n    return x + TABLE[: len(x)]\n"
+    arrays = "inputs: {x: 'float32[n, 2]'}\noutputs: {y: 'float32[n, 2]'}\n"
+    proof = proof_of(code, arrays)
+    (problem,) = proof.problems
+    assert "put `n <= 77` under `constraints`" in problem.found
+    assert proof.suggestions == ["n <= 77"]
+    assert proof_of(code, arrays + "constraints: [n <= 77]\n").problems == []
+
+
+def test_constraints_that_are_too_weak(proof_of):
+    code = "def f(x):\n    return x.reshape(len(x), 4, -1)\n"
+    arrays = "inputs: {x: 'float32[n, d]'}\noutputs: {y: 'float32[n, 4, d//4]'}\n"
+    (problem,) = proof_of(code, arrays + "constraints: [d % 2 == 0]\n").problems
+    assert (problem.path, problem.line) == ("inputs", 5)
+    assert "d=6" in problem.found
+    assert proof_of(code, arrays + "constraints: [d % 4 == 0]\n").problems == []
+
+
+def test_undeclared_random_numbers(proof_of):
+    code = "def f(x, *, train=False):\n    return torch.dropout(x, 0.5, train)\n"
+    arrays = "inputs: {x: 'float32[n]'}\nstatic: {train: false}\noutputs: {y: 'float32[n]'}\n"
+    (problem,) = proof_of(code, arrays).problems
+    assert problem.path == "random"
+    assert problem.expected == "a function that draws no random numbers, or `random: key`"
+    assert "train=True" in problem.found
+    assert proof_of(code, arrays + "random: key\n").problems == []

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from jaxtorch_bridge.proving.cases import first_sizes, left_out, other_sizes, static_choices
+from jaxtorch_bridge.proving.cases import (
+    first_sizes,
+    left_out,
+    other_sizes,
+    sizes_together,
+    static_choices,
+)
 from jaxtorch_bridge.proving.sizes import SizeSearch
 from jaxtorch_bridge.spec.load import load_spec
 
@@ -67,10 +73,23 @@ def test_every_dimension_changes():
     assert others == [
         ("a", {"a": 4, "b": 3}),
         ("a", {"a": 3, "b": 3}),
+        ("a", {"a": 1031, "b": 3}),
         ("b", {"a": 2, "b": 6}),
         ("b", {"a": 2, "b": 4}),
+        ("b", {"a": 2, "b": 1031}),
         ("b", {"a": 2, "b": 1}),
     ]
+
+
+def test_large_sizes_and_all_at_once_meet_constraints():
+    spec = contract({"x": "float32[a, b]"}, ["a % 2 == 0", "b <= 5", "a % 8 == 0 "])
+    search = SizeSearch(spec)
+    base = {"a": 8, "b": 3}
+    assert ("a", {"a": 1032, "b": 3}) in list(other_sizes(search, base))
+    found = list(sizes_together(search, base))
+    assert {one["a"] for one in found} >= {16}
+    assert all(search.fits(one) for one in found)
+    assert len(found) > 1
 
 
 def test_a_contradiction_is_told_soon():
