@@ -121,9 +121,13 @@ def _since(ref: str, paths: list[str], unread: _Unread) -> tuple[Comparison, ...
     # Paths need not exist any more: what a branch removed counts, too.
     paths = paths or default_paths()
     commit = fork_point(ref)
-    now = {os.path.normpath(spec_path): spec_path for spec_path in _files(paths)}
-    raw_old = {os.path.normpath(path): (path, raw) for path, raw in files_at(commit, paths)}
+    now = {os.path.relpath(spec_path): spec_path for spec_path in _files(paths)}
+    gone = [path for path in paths if not os.path.exists(path)]
+    raw_old = {os.path.relpath(path): (path, raw) for path, raw in files_at(commit, paths)}
     old, new = {}, []
+    for path in map(os.path.relpath, gone):
+        if not any(one == path or one.startswith(path + os.sep) for one in raw_old):
+            stop(f"`{path}` does not exist, nor did it in {commit[:10]}.")
     for path, file in now.items():
         try:
             raw_now = _read(file)

@@ -20,10 +20,21 @@ def fork_point(ref: str) -> str:
 
 
 def files_at(commit: str, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Path (from the current folder) and content of each contract file below ``paths``."""
-    listing = _git("ls-tree", "-r", "-z", commit, "--", *paths)
-    entries = [line.split("\t", 1) for line in (listing or "").split("\0") if line]
-    blobs = [(path, head.split()[2]) for head, path in entries if path.endswith(SUFFIXES)]
+    """Path (from the current folder) and content of each contract file below ``paths``.
+
+    The same files as `contract_files` would find: hidden ones only where they are named.
+    """
+    # As git will write them; a search path is absolute.
+    roots = tuple(map(os.path.relpath, paths))
+    listing = _git("ls-tree", "-r", "-z", commit, "--", *roots)
+    if listing is None:
+        stop(f"git cannot list {', '.join(f'`{one}`' for one in roots)}: not in this repository?")
+    entries = [line.split("\t", 1) for line in listing.split("\0") if line]
+    blobs = [
+        (path, head.split()[2])
+        for head, path in entries
+        if path in roots or (path.endswith(SUFFIXES) and not _is_hidden(path, roots))
+    ]
     # One process for all of them: starting git for each file would take longer than the rest.
     done = subprocess.run(
         ["git", "cat-file", "--batch"],
@@ -37,6 +48,19 @@ def files_at(commit: str, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         size_bytes = int(output[at:end].split()[2])
         yield path, output[end + 1 : end + 1 + size_bytes]
         at = end + size_bytes + 2
+
+
+def _is_hidden(path: str, roots: tuple[str, ...]) -> bool:
+    """Whether a part of ``path`` below all of the ``roots`` that hold it begins with a dot."""
+    below = [
+        path if root == os.curdir else path[len(root) :].lstrip(os.sep)
+        for root in roots
+        if root == os.curdir or path.startswith(root + os.sep)
+    ]
+    return all(
+        any(part.startswith(".") for part in rest.split(os.sep) if part != os.pardir)
+        for rest in below
+    )
 
 
 def _git(*arguments: str) -> str | None:

@@ -123,4 +123,5 @@ def _show(
     for label in collected.without_function:
         typer.echo(f"{label}: names no function, so it has no stub")
     fine = sum(stub.state == "up to date" for stub in found)
-    typer.echo(f"{len(found)} stubs for {out}: {fine} up to date, {len(written)} written")
+    count = f"{len(found)} stub{'s' * (len(found) != 1)}"
+    typer.echo(f"{count} for {out}: {fine} up to date, {len(written)} written")

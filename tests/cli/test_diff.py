@@ -188,6 +188,49 @@ def test_git_a_file_that_became_invalid_fails_and_the_rest_is_compared(repositor
     assert done.json["invalid"][0]["file"] == "specs/g.yaml"
 
 
+def test_git_paths_that_never_were(repository, jaxtorch):
+    done = jaxtorch("diff", "--git", "main", "spec")
+    assert done.code == 2
+    assert "`spec` does not exist, nor did it in " in done.err
+    Path("specs/g.yaml").unlink()
+    done = jaxtorch("diff", "--git", "main", "specs/g.yaml")
+    assert done.code == 1
+    assert "g@1.0.0 (removed)" in done.out
+    done = jaxtorch("diff", "--git", "main", "..")
+    assert done.code == 2
+    assert "git cannot list `..`" in done.err
+
+
+def test_git_hidden_files_are_no_contracts_unless_they_are_named(repository, jaxtorch):
+    Path(".github").mkdir()
+    Path(".github/ci.yaml").write_text("on: [push]\n")
+    Path("specs/.local.yaml").write_text("a: 1\n")
+    write(".mine/h.yaml", "1.0.0", 2, "h")
+    git("add", "-A")
+    git("commit", "-m", "Hidden")
+    git("branch", "-f", "main")
+    for paths in (["."], ["specs"], []):
+        assert jaxtorch("diff", "--git", "main", *paths).out == "no changes\n"
+    write(".mine/h.yaml", "1.0.0", 1, "h")
+    assert jaxtorch("diff", "--git", "main", ".mine").code == 1
+    assert jaxtorch("diff", "--git", "main", ".").code == 0
+
+
+def test_git_along_the_search_path(repository, jaxtorch, monkeypatch):
+    Path("pyproject.toml").write_text('[tool.jaxtorch]\nspecs = ["specs"]\n')
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    assert jaxtorch("diff", "--git", "main").out == "no changes\n"
+    write("../specs/f.yaml", "1.0.0", 1)
+    Path("../specs/g.yaml").write_text(BROKEN)
+    done = jaxtorch("diff", "--git", "main", "--json")
+    assert done.code == 1
+    assert [one["name"] for one in done.json["contracts"]] == ["f"]
+    assert 3 in [one["line"] for one in done.json["invalid"]]
+    Path("../specs/g.yaml").unlink()
+    assert "g@1.0.0 (removed)" in jaxtorch("diff", "--git", "main").out
+
+
 def test_git_from_a_folder_below(repository, jaxtorch, monkeypatch):
     write("specs/f.yaml", "1.0.0", 1)
     monkeypatch.chdir("specs")
