@@ -128,6 +128,11 @@ def hides_its_derivative(gradients: Sequence[torch.Tensor]) -> bool:
     return any("Error" in node.name() for node in _recorded(gradients))
 
 
+def lacks_derivative(outputs: Sequence[torch.Tensor]) -> bool:
+    """Whether these come from an op without a derivative, at which torch would only warn."""
+    return any("WarnNotImplemented" in node.name() for node in _recorded(outputs))
+
+
 def leaves_behind(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that gradients of a tensor go back to."""
     return [node.variable for node in _recorded([tensor]) if hasattr(node, "variable")]

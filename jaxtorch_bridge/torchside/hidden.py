@@ -19,6 +19,20 @@ _TOLERANCE = {torch.float64: 1e-6, torch.complex128: 1e-6, torch.float32: 1e-3}
 _TOLERANCE_OF_OTHERS = 5e-2
 
 
+def refuse_lacking(label: str, outputs: Sequence[torch.Tensor]) -> None:
+    """Object to an operation for which torch has no derivative, and counts as constant.
+
+    Raises:
+        DifferentiationError: There is one on the way from the inputs.
+    """
+    if compat.lacks_derivative(outputs):
+        raise DifferentiationError(
+            f"{label}: an operation inside has no derivative in torch (those of quantised layers "
+            "have none), so its part of the gradient would be zero without a word. If that is "
+            "meant, give it detach() of its input, or use jax.lax.stop_gradient."
+        )
+
+
 def refuse_marked(label: str, gradients: Sequence[torch.Tensor]) -> None:
     """Object to a backward that is marked ``once_differentiable``.
 

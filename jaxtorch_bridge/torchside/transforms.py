@@ -180,6 +180,7 @@ def _gradients(
             "grad), so the gradient would be zero without a word. If that is meant, use "
             "jax.lax.stop_gradient; otherwise look for detach(), no_grad or backward() inside."
         )
+    hidden.refuse_lacking(label, outputs)
     return _pulled(outputs, inputs, cotangents, again)
 
 

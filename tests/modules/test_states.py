@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxtorch_bridge import ModuleError, from_module, j2t
+from jaxtorch_bridge import DifferentiationError, ModuleError, from_module, j2t
 
 
 def numbers(*shape, seed=0):
@@ -81,6 +81,8 @@ def test_dynamically_quantised_layers():
         np.testing.assert_allclose(call(net.params, x), expected, rtol=1e-6)
     state = net.dump(net.params)
     assert list(state) == list(module.state_dict())
+    with pytest.raises(DifferentiationError, match=r"has no derivative in torch.*quantised"):
+        jax.grad(lambda x: net.apply(net.params, x).sum())(x)
     assert net.load(state) == ({}, {})
     quantised(1).load_state_dict(state)
     # Their weights are packed: neither parameters nor buffers.
