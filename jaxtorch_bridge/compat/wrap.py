@@ -164,6 +164,8 @@ def torch2jax_auto(
     making = threading.Lock()
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if made:
+            return made[0](*args, **kwargs)
         with making:
             if not made:
                 if kwargs:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .. import trees
+from .._compat.jax_internals import ArrayImpl
 from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeWarning
 from ..planner.options import Options
@@ -59,6 +60,12 @@ class Torch2Jax:
         # By the outputs declared, or None, and whether they have to be narrowed.
         self._callables: dict[Any, JaxCallable[..., Any]] = {}
         self._told: set[Any] = set()
+        # Arrays by their position, and nothing to do with them: calls that are not taken apart.
+        self._plain = not (nondiff or out_specs is not None) and _is_flat(examples)
+        self._count = None if examples is None else len(examples.positional)
+        self._whole = outputs is not None and outputs.structure.is_leaf
+        # Of plain calls on arrays like the examples, by whether x64 is on.
+        self._everyday: dict[bool, JaxCallable[..., Any]] = {}
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run on JAX arrays, or pass torch tensors straight through.
@@ -70,6 +77,12 @@ class Torch2Jax:
             OutputError: Torch returns something else than ``output_shapes`` declares.
             TorchExecutionError: The torch function failed.
         """
+        if self._plain and not kwargs and self._count in (None, len(args)):
+            for argument in args:
+                if type(argument) is not ArrayImpl:
+                    break
+            else:
+                return self._plain_call(args)
         leaves, structure = trees.flatten((args, kwargs))
         if leaves and all(isinstance(leaf, torch.Tensor) for leaf in leaves):
             return self.torch(*args, **kwargs)
@@ -127,8 +140,23 @@ class Torch2Jax:
         if self._nondiff:
             leaves = stop_gradients(leaves, self._nondiff)
         args, kwargs = trees.unflatten(structure, leaves)
-        result = self._made_with(declared)(*args, **kwargs)
-        return result if self._outputs is None else self._outputs.rebuild(result)
+        return self._rebuilt(self._made_with(declared)(*args, **kwargs))
+
+    def _plain_call(self, args: tuple[Any, ...]) -> Any:
+        declared = self._declared_for(args)
+        if declared is self._outputs:
+            x64 = x64_enabled()
+            made = self._everyday.get(x64)
+            if made is None:
+                made = self._everyday[x64] = self._made_with(declared)
+        else:
+            made = self._made_with(declared)
+        return self._rebuilt(made(*args))
+
+    def _rebuilt(self, result: Any) -> Any:
+        if self._outputs is None or (self._whole and type(result) is ArrayImpl):
+            return result
+        return self._outputs.rebuild(result)
 
     def _on_shard(
         self, leaves: Sequence[Any], structure: Structure, mesh: Any
@@ -161,10 +189,10 @@ class Torch2Jax:
     def _like_examples(self, leaves: Sequence[Any]) -> bool:
         assert self._examples is not None
         wanted = self._examples.wide if x64_enabled() else self._examples.narrow
-        return all(
-            leaf.shape == shape and leaf.dtype == dtype
-            for leaf, (shape, dtype) in zip(leaves, wanted, strict=True)
-        )
+        for leaf, (shape, dtype) in zip(leaves, wanted, strict=True):
+            if leaf.shape != shape or leaf.dtype != dtype:
+                return False
+        return True
 
     def _made_with(self, declared: Outputs | None) -> JaxCallable[..., Any]:
         x64 = x64_enabled()
@@ -186,3 +214,11 @@ class Torch2Jax:
         declared = replace(self._options.declared, outputs=held)
         options = replace(self._options, declared=declared)
         return JaxCallable(function, None, examples, self._label, options)
+
+
+def _is_flat(examples: Examples | None) -> bool:
+    """Whether all arguments are arrays by their position."""
+    if examples is None:
+        return True
+    arrays = (0,) * len(examples.positional)
+    return examples.structure == trees.flatten((arrays, {}))[1]
