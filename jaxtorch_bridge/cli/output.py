@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
@@ -17,8 +18,21 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.
 
 
 def print_json(data: Any) -> None:
-    """Print ``data`` as JSON on standard output; in ASCII, which every locale can print."""
-    typer.echo(json.dumps(data, indent=2, allow_nan=False))
+    """Print ``data`` as JSON on standard output; in ASCII, which every locale can print.
+
+    Numbers that JSON does not have are strings, as YAML writes them: ``".nan"``, ``"-.inf"``.
+    """
+    typer.echo(json.dumps(_finite(data), indent=2, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return ".nan" if math.isnan(data) else ".inf" if data > 0 else "-.inf"
+    return data
 
 
 def stop(message: str) -> NoReturn:

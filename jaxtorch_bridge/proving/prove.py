@@ -27,7 +27,7 @@ from .cases import (
     values_of,
 )
 from .promises import Promises, promises_of
-from .results import stub_remark
+from .results import free_sizes, stub_remark
 from .shards import shards_of
 from .sizes import Sizes, SizeSearch
 from .subjects import NoSubject, Subject, subject_of
@@ -118,6 +118,9 @@ class _Prover:
         untried = untried_static(self._spec)
         if untried:
             self._proof.remarks.append(("static", f"only tried with {', '.join(untried)}"))
+        free = free_sizes(self._spec)
+        if free is not None:
+            self._proof.remarks.append(("sizes", free))
         remark = stub_remark(self._spec, self._evaluator.returned)
         if remark is not None:
             self._proof.remarks.append(("stubs", remark))

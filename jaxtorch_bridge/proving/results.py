@@ -1,4 +1,4 @@
-"""In what the outputs come, next to what stubs say without being told."""
+"""What a contract leaves open of the outputs: in what they come, and sizes that no input tells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from ..spec.model import CallableSpec
 from ..spec.nodes import Node
+from ..spec.shapes import Rest, names_in
 from ..spec.tensor import TensorSpec
+from ..spec.words import did_you_mean, quote
 
 
 def stub_remark(spec: CallableSpec, returned: object) -> str | None:
@@ -21,6 +23,23 @@ def stub_remark(spec: CallableSpec, returned: object) -> str | None:
     if held == "in a dict":
         return f"the outputs come in a dict: `jaxtorch stubs` needs `--dict-outputs {spec.name}`"
     return f"the outputs come {held}, where the stub has them {taken}"
+
+
+def free_sizes(spec: CallableSpec) -> str | None:
+    """The dimensions that only outputs have, of which a misspelt one would be one; None: none."""
+    bound = {name for _, leaf in spec.input_leaves() for name in leaf.shape.plain_names}
+    free = dict.fromkeys(
+        name
+        for _, leaf in spec.output_leaves()
+        for dimension in leaf.shape.dimensions
+        if not isinstance(dimension, Rest)
+        for name in sorted(names_in(dimension))
+        if name not in bound
+    )
+    if not free:
+        return None
+    words = ", ".join(f"{quote(name)}{did_you_mean(name, bound)}" for name in free)
+    return f"no input tells {words}: of any size, found by running or evaluating the function"
 
 
 def _holder(outputs: Mapping[str, Node], returned: object) -> str | None:

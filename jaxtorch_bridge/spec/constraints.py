@@ -9,7 +9,8 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .shapes import Term, evaluate, names_in, parse_comparison
+from .shapes import ShapeSyntaxError, Term, evaluate, names_in, parse_comparison
+from .words import quote
 
 _HOLDS: dict[str, Callable[[int, int], bool]] = {
     "==": operator.eq,
@@ -62,4 +63,8 @@ def parse_constraint(text: str, doc: str | None = None) -> Constraint:
     Raises:
         ShapeSyntaxError: If it is none.
     """
-    return Constraint(*parse_comparison(text), doc)
+    constraint = Constraint(*parse_comparison(text), doc)
+    if not constraint.names and not constraint.holds({}):
+        expected, found = "a comparison that some sizes meet", f"{quote(text)}, which never holds"
+        raise ShapeSyntaxError(expected, found, 1)
+    return constraint

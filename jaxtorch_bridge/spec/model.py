@@ -225,11 +225,13 @@ class CallableSpec(BaseModel):
         cls, mutates: tuple[str, ...], info: ValidationInfo
     ) -> tuple[str, ...]:
         if "inputs" in info.data:
-            known = {".".join(path) for path, _ in paths_of(info.data["inputs"])}
+            known = [".".join(path) for path, _ in paths_of(info.data["inputs"])]
             raise_faults(
                 Fault(_one_of("inputs", name, known), show(name), (str(index),))
-                for index, name in enumerate(mutates)
                 if name not in known
+                else Fault("a name that only one input has", show(name), (str(index),))
+                for index, name in enumerate(mutates)
+                if known.count(name) != 1
             )
         return mutates
 

@@ -256,7 +256,11 @@ class _Parser:
                 raise self.unexpected("`...` at most once in a shape")
             self.advance()
             return Rest()
-        return self.term()
+        first = self.here
+        term = self.term()
+        if not names_in(term) and (evaluate(term, {}) or 0) < 0:
+            raise self._error("a size of 0 or more", first)
+        return term
 
     def term(self) -> Term:
         self._operations = 0

@@ -46,6 +46,9 @@ def layered(x, params):
 def branches(x):
     return x * 2 if float(x.detach().sum()) > 0 else x
 
+def endless(x, *, limit=float("inf"), gap=float("nan")):
+    return x
+
 def along(x, dim):
     return x.sum(dim)
 
@@ -261,3 +264,10 @@ def test_wrong_usage(jaxtorch, function, examples, words):
     done = infer(jaxtorch, function, *examples)
     assert (done.code, done.out) == (2, "")
     assert words in done.err
+
+
+def test_defaults_that_json_does_not_have(jaxtorch):
+    done = infer(jaxtorch, "endless", "float32[4]", flags=("--json",))
+    assert done.json["contract"]["static"] == {"limit": ".inf", "gap": ".nan"}
+    done = infer(jaxtorch, "endless", "float32[4]")
+    assert "limit: .inf" in done.out

@@ -10,6 +10,16 @@ TWO = "{a: 'float32[n]', b: 'float32[n]'}"
 GROUP = "{g: {u: 'float32[n]'}}"
 
 
+def test_dimensions_that_no_input_tells(proof_of):
+    contract = "inputs: {x: 'float32[batch, n]'}\noutputs: {y: 'float32[bacth, n, k+1]'}\n"
+    proof = proof_of("def f(x):\n    return x[..., None]\n", contract)
+    said = [words for subject, words in proof.remarks if subject == "sizes"]
+    assert said == [
+        "no input tells `bacth` (did you mean `batch`?), `k`: of any size, found by running or "
+        "evaluating the function"
+    ]
+
+
 @pytest.mark.parametrize(
     ("result", "outputs", "remark"),
     [

@@ -69,6 +69,7 @@ def test_a_call_that_does_not_meet_one(tmp_path, monkeypatch):
         ("... == 1", "got `...` at column 1"),
         ("__import__('os') == 1", "got `'` at column 12"),
         ("", "got the end"),
+        ("3 == 4", "a comparison that some sizes meet; got `3 == 4`, which never holds"),
         ("a % 0 == 0", "a divisor other than 0; got `0` at column 5"),
         ("a == b // (1 - 1)", "a divisor other than 0; got `(` at column 11"),
     ],

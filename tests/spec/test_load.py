@@ -242,6 +242,13 @@ random: null
             "`inputs.x.optional`: expected true or false; got `yes`",
         ),
         ({"static": [1]}, "`static`: expected a mapping; got a list"),
+        (
+            {
+                "inputs": {"p": {"a.b": "int8[n]", "a": {"b": "int8[n]"}}, "x": "int8[n]"},
+                "mutates": ["p.a.b"],
+            },
+            "`mutates.0`: expected a name that only one input has; got `p.a.b`",
+        ),
         ({"static": {"x": 1}}, "`static.x`: expected a name that is not also an input"),
         ({"static": {"a b": 1}}, "`static.a b`: expected an identifier as name"),
         ({"outputs": {}}, "`outputs`: expected at least one output; got none"),
