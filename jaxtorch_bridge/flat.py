@@ -52,10 +52,14 @@ class FlatFunction:
         if self._mutated is None:
             args, kwargs = self._bind(tensors)
             return trees.flatten(self._function(*args, **kwargs))
-        copies = self._mutated.copies(tensors)
-        args, kwargs = self._bind(copies)
+        return self.writing(*self._mutated.copies(tensors))
+
+    def writing(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
+        """The same, with declared writes to the tensors themselves."""
+        assert self._mutated is not None
+        args, kwargs = self._bind(tensors)
         result = self._mutated.call(self._function, args, kwargs)
-        return trees.flatten(self._mutated.result(result, copies))
+        return trees.flatten(self._mutated.result(result, tensors))
 
     def runner(self, structure: Structure, label: str) -> Callable[..., Any]:
         """The function from flat tensors to flat results, for results of this structure.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import trees
-from ._compat.torch_internals import is_batched
+from ._compat.torch_internals import is_transformed
 from .errors import ArgumentError, MutationError
 from .trees import Structure
 
@@ -56,9 +56,9 @@ class Mutated:
             tensors: What it was called with, as it left them.
         """
         values = [group.value(tensors) for group in self.groups]
-        # A batch inside of torch.vmap is another object after each operation; whether the
-        # function returns its arguments was seen when it was planned.
-        if not any(is_batched(tensors[slot]) for slot in self.slots):
+        # Inside of torch.func's transforms a tensor may be another object after each operation;
+        # whether the function returns its arguments was seen when it was planned.
+        if not any(is_transformed(tensors[slot]) for slot in self.slots):
             own = {id(tensors[slot]) for slot in self.slots}
             self._values_alone = all(id(leaf) in own for leaf in trees.flatten(result)[0])
         if not self._values_alone:

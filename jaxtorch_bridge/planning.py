@@ -250,6 +250,7 @@ class Planner:
             access=access,
             generators=observed.generators,
             mutated=call.function.mutated,
+            writing=call.function.writing if call.function.mutated else None,
             run_out=_out_runner(call.function, inference, terms, self.label),
         )
         return Planned(plan, op), leaves

@@ -69,6 +69,11 @@ def is_batched(tensor: torch.Tensor) -> bool:
     return bool(torch._C._functorch.is_batchedtensor(tensor))
 
 
+def is_transformed(tensor: torch.Tensor) -> bool:
+    """Whether a tensor stands for another one, inside of ``torch.func``'s transforms."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
 def storage_key(tensor: torch.Tensor) -> int:
     """Equal for tensors that share memory, real or fake."""
     return int(tensor.untyped_storage()._cdata)
@@ -201,6 +206,12 @@ def written_arguments(
             yield value
         elif isinstance(value, (list, tuple)):
             yield from (item for item in value if isinstance(item, torch.Tensor))
+
+
+def updates_statistics(function: Any) -> bool:
+    """Whether an ATen op updates running statistics, which autograd never records."""
+    schema = getattr(function, "_schema", None)
+    return schema is not None and schema.name in _UPDATES_STATISTICS
 
 
 def _named(schema: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> dict[str, Any]:

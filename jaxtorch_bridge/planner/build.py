@@ -155,7 +155,7 @@ def plan_call(
         inference=inference,
         sizes=tuple(sizes.named.items()) if sizes else (),
         context=facts.context,
-        derivative=_derivative_words(inputs, outputs, inference, mutates),
+        derivative=_derivative_words(inputs, outputs, inference),
         mutates=mutates,
         vmap_method=vmap_method,
         contract=spec.digest() if spec else "",
@@ -239,10 +239,7 @@ def _derivative_words(
     inputs: Sequence[ArraySig],
     outputs: Sequence[ArraySig],
     inference: Inference,
-    mutates: Sequence[str],
 ) -> str:
-    if mutates:
-        return "none: the function writes to its arguments"
     if not any(sig.differentiable for sig in inputs):
         return "none: no differentiable input"
     if not any(sig.differentiable for sig in outputs):

@@ -20,6 +20,12 @@ BACKEND_WORDS = {
     "compile": "torch.compile of the graph captured by planning, and of those of its derivatives",
 }
 
+# By whether the function's own code runs.
+MUTATES_WORDS = {
+    True: "donate it, and the new value is the same memory; derivatives and batches work on copies",
+    False: "the graph works on a copy, and so do derivatives and batches",
+}
+
 
 def explain_plan(
     plan: CallPlan,
@@ -68,7 +74,7 @@ def explain_plan(
         lines.append("state        writes to tensors that it closes over, as in plain torch")
     if plan.mutates:
         names = ", ".join(f"`{name}`" for name in plan.mutates)
-        lines.append(f"mutates      {names}: donate it, and the new value is the same memory")
+        lines.append(f"mutates      {names}: {MUTATES_WORDS[plan.backend == 'eager']}")
     if plan.backend != "eager":
         lines.append(f"backend      {plan.backend}: {BACKEND_WORDS[plan.backend]}")
     lines.append(f"concurrency  {plan.concurrency}")

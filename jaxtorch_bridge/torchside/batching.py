@@ -6,6 +6,7 @@ none where the contract says ``sequential``, or where torch cannot.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from .derive import program_of
 from .linearize import Kernel, Linearized
 from .op import TorchOp
 from .program import Program, Undo
-from .source import Source
+from .source import Core, Source
 
 Dims = tuple[int | None, ...]
 
@@ -148,11 +149,13 @@ def _claimed(source: Source, size: int, dims: Dims) -> TorchOp:
     method = source.terms.vmap_method
     whole: Dims = (0,) * len(source.outputs)
     function = claimed(source.function, source.inputs, dims, size, method)
+    forms = tuple(claimed(form, source.inputs, dims, size, method) for form in source.forms)
     made = replace(
         source,
         label=f"{source.label} ({method})",
         key=f"{source.key}/{method}{size}:{_dims_text(dims)}",
         function=function,
+        forms=forms,
         inputs=_with_batch(source.inputs, dims, size),
         outputs=_with_batch(source.outputs, whole, size),
     )
@@ -200,17 +203,29 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
     out_dims: Dims = tuple(None if i in unbatched else 0 for i in range(len(source.outputs)))
     # Where only tangents are batched, the function itself runs once and draws once.
     moving = any(dim is not None for dim in core[: source.primal_count])
+    draws = draws_of_batch(source, moving)
+
+    def mapped(function: Core) -> Core:
+        return transforms.batched(function, core, out_dims, draws=draws)
+
     made = replace(
         source,
         label=f"{source.label} (vmap)",
         key=f"{source.key}/vmap{size}:{_dims_text(core)}",
-        function=transforms.batched(
-            source.function, core, out_dims, draws=draws_of_batch(source, moving)
-        ),
+        function=mapped(source.function),
+        forms=tuple(map(mapped, source.forms)),
         inputs=_with_batch(source.inputs, core, size),
         outputs=_with_batch(source.outputs, out_dims, size),
     )
-    return program_of(made).op(made.label, made.key, made)
+    return _program_of_forms(made).op(made.label, made.key, made)
+
+
+def _program_of_forms(source: Source) -> Program:
+    """Of the first form that can be traced, else of the function as it stands."""
+    for form in source.forms:
+        with contextlib.suppress(NotCapturedError):
+            return program_of(source, form)
+    return program_of(source)
 
 
 def _unbatched_results(op: TorchOp, dims: Dims) -> tuple[int, ...]:
@@ -227,13 +242,17 @@ def _looped(op: TorchOp, size: int, dims: Dims) -> TorchOp:
     source = op.source
     assert source is not None
     core = dims[: len(source.inputs)]
+    draws_on = source.device if source.keyed else None
+
+    def looped(function: Core) -> Core:
+        return transforms.looped(function, core, size, draws_on=draws_on)
+
     made = replace(
         source,
         label=f"{source.label} (one by one)",
         key=f"{source.key}/loop{size}:{_dims_text(core)}",
-        function=transforms.looped(
-            source.function, core, size, draws_on=source.device if source.keyed else None
-        ),
+        function=looped(source.function),
+        forms=tuple(map(looped, source.forms)),
         inputs=_with_batch(source.inputs, core, size),
         outputs=_with_batch(source.outputs, (0,) * len(source.outputs), size),
         opaque=True,

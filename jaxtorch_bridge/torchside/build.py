@@ -21,6 +21,7 @@ from .op import TorchOp
 from .randomness import NO_GENERATORS, Generators
 from .source import NO_TERMS, Source, Terms
 from .undeclared import Noticed
+from .written import with_writes
 
 
 def build_op(
@@ -38,6 +39,7 @@ def build_op(
     access: Access = NO_ACCESS,
     generators: Generators = NO_GENERATORS,
     mutated: Sequence[int] = (),
+    writing: FlatFunction | None = None,
     run_out: Callable[..., Any] | None = None,
 ) -> TorchOp:
     """Register the planned function.
@@ -57,6 +59,7 @@ def build_op(
         generators: What it draws from, besides torch's global generators.
         run_out: ``run`` with tensors to write the results to behind the inputs (``out=``).
         mutated: Inputs that ``run`` writes to, as declared; their new values are its last results.
+        writing: ``function`` without copies of these.
     """
     seeds = () if plan.random_key is None else (plan.random_key,)
     source = Source(
@@ -77,8 +80,9 @@ def build_op(
         access=access,
         generators=generators,
         seeds=seeds,
-        mutates=plan.mutates,
     )
+    if writing is not None:
+        source = with_writes(source, plan.mutates, mutated, lambda *tensors: writing(*tensors)[0])
     if terms.backend in ("aot", "compile"):
         program = graph_program(source)
         return program.op(

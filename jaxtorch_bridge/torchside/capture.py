@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -132,14 +133,15 @@ def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
     possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
     if not source.capturable:
         return possible
-    for plain in (source.plain_attention, True) if source.facts.attention else (False,):
+    ways = (source.plain_attention, True) if source.facts.attention else (False,)
+    for function, plain in itertools.product(source.differentiable_forms, ways):
         try:
             with abstractly(source, plain) as mode:
                 fakes = fake_inputs(mode, source.inputs, source.device)
                 for index in wrt:
                     fakes[index].requires_grad_()
                 with torch.enable_grad():
-                    leaves = source.function(*fakes)
+                    leaves = function(*fakes)
                 return tuple(index for index in possible if leaves[index].requires_grad)
         except NotCapturedError:
             continue
@@ -150,12 +152,14 @@ def is_once_differentiable(source: Source) -> bool:
     """Whether a backward inside is marked so; under ``torch.func`` it then counts as constant."""
     if not source.capturable:
         return False  # the autograd engine looks for itself
-    try:
-        with abstractly(source, source.plain_attention) as mode:
-            fakes = fake_inputs(mode, source.inputs, source.device)
-            for fake, sig in zip(fakes, source.inputs, strict=True):
-                fake.requires_grad_(sig.differentiable)
-            with torch.enable_grad():
-                return compat.is_once_differentiable(list(source.function(*fakes)))
-    except NotCapturedError:
-        return False
+    for function in source.differentiable_forms:
+        try:
+            with abstractly(source, source.plain_attention) as mode:
+                fakes = fake_inputs(mode, source.inputs, source.device)
+                for fake, sig in zip(fakes, source.inputs, strict=True):
+                    fake.requires_grad_(sig.differentiable)
+                with torch.enable_grad():
+                    return compat.is_once_differentiable(list(function(*fakes)))
+        except NotCapturedError:
+            continue
+    return False

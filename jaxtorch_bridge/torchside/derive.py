@@ -87,6 +87,8 @@ def derive(
         seeds=seeds,
         undone=source.undone or again,
         primals=source.primal_count,
+        writes=None,
+        forms=(),
     )
     failures: list[str] = []
     if kind == "push":
@@ -95,7 +97,6 @@ def derive(
     made = replace(made, once_differentiable=once)
     if once and (source.order or kind == "push"):
         raise not_differentiable(source.label)
-    base = source.function if source.order else with_plain_norms(source.function)
 
     def transformed(function: Core, way: _Way, *, lasting: bool) -> Core:
         count = len(source.inputs)
@@ -114,8 +115,9 @@ def derive(
             backwards=way.backwards or lasting,
         )
 
-    for way in _ways(source, kind):
-        core = transformed(source.function, way, lasting=False)
+    for form, way in _tries(source, kind):
+        base = form if source.order else with_plain_norms(form)
+        core = transformed(form, way, lasting=False)
         function = transformed(base, way, lasting=True)
         candidate = replace(
             made,
@@ -134,6 +136,7 @@ def derive(
                     "Tensor.backward() only. Pass use_reentrant=False."
                 ) from error
             how = " (attention by plain products)" if way.plain_attention else ""
+            how += " (writing to copies)" if form in source.forms[1:] else ""
             failures.append(f"{candidate.way}{how}: {error}")
             continue
         return Derived(candidate, program, tuple(failures))
@@ -206,6 +209,15 @@ class _Way:
         if kind == "pull":
             return name
         return f"{name}, twice" if self.backwards else "torch.func.jvp"
+
+
+def _tries(source: Source, kind: str) -> Iterator[tuple[Core, _Way]]:
+    """The forms of the function, and for each the ways; the best first."""
+    forms, ways = source.differentiable_forms, list(_ways(source, kind))
+    for form in forms:
+        yield from ((form, way) for way in ways if not way.opaque)
+    # Without a graph autograd records the function as it stands.
+    yield from ((forms[-1], way) for way in ways if way.opaque)
 
 
 def _ways(source: Source, kind: str) -> Iterator[_Way]:

@@ -6,6 +6,7 @@ The graphs hold the modules' own parameters, so values that an optimiser changes
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -239,23 +240,25 @@ def capture_joint(source: Source, wrt: Sequence[int]) -> JointGraphs | None:
     if source.facts.attention and not source.plain_attention and not source.may_draw:
         ways.append(True)
     failure: NotCapturedError | None = None
-    for plain in ways:
+    for function, plain in itertools.product(source.differentiable_forms, ways):
         try:
-            return _capture(source, wrt, plain)
+            return _capture(source, function, wrt, plain)
         except NotCapturedError as error:
             failure = failure or error
     assert failure is not None
     raise failure
 
 
-def _capture(source: Source, wrt: Sequence[int], plain_attention: bool) -> JointGraphs | None:
+def _capture(
+    source: Source, function: Core, wrt: Sequence[int], plain_attention: bool
+) -> JointGraphs | None:
     outputs = source.outputs
     with abstractly(source, plain_attention) as mode:
         fakes = fake_inputs(mode, source.inputs, source.device)
         for index in wrt:
             fakes[index].requires_grad_()
         with torch.enable_grad():
-            traced, diff_outputs = _prepare(source.function, fakes, outputs)
+            traced, diff_outputs = _prepare(function, fakes, outputs)
             if not diff_outputs:
                 return None
             joint = _export(traced, fakes)

@@ -23,29 +23,13 @@ def differentiable_source(op: TorchOp, wrt: Sequence[int]) -> Source:
     source = op.source
     if source is None:
         raise DifferentiationError(f"{op.label}: this part of a derivative has none of its own.")
-    _refuse_mutating(source)
     _refuse_beyond_depth(source)
     _refuse_hidden_derivative(source, wrt)
+    if source.writes is not None:
+        source.writes.check(source, wrt)
     if source.once_differentiable:
         raise not_differentiable(source.label)
     return source
-
-
-def _refuse_mutating(source: Source) -> None:
-    """Object to functions that write to their arguments.
-
-    Torch does not record writes under ``no_grad`` or through ``.data``, as optimisers do them: a
-    gradient would be wrong in silence.
-
-    Raises:
-        DifferentiationError: Says what to write.
-    """
-    if source.mutates:
-        names = ", ".join(f"`{name}`" for name in source.mutates)
-        raise DifferentiationError(
-            f"{source.label}: a function that writes to its arguments ({names}) has no derivative. "
-            "Write the out-of-place form, or stop the gradient with jax.lax.stop_gradient."
-        )
 
 
 def _refuse_beyond_depth(source: Source) -> None:

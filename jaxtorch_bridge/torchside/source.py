@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -15,6 +15,9 @@ from .access import NO_ACCESS, Access
 from .closure import ClosureState
 from .context import TorchContext
 from .randomness import NO_GENERATORS, Generators
+
+if TYPE_CHECKING:
+    from .written import Writes
 
 # Flat tensors, in the dtypes that torch is to see, to flat tensors.
 Core = Callable[..., Sequence[torch.Tensor]]
@@ -84,7 +87,9 @@ class Source:
         primals: For a derivative: how many of its first inputs are those of the function that it
             comes from in the end.
         access: What its calls hold while they run.
-        mutates: Arguments that its own calls write to; ``function`` writes to copies.
+        writes: What its own calls write to; ``function`` writes to copies.
+        forms: ``function`` in the ways in which it may be differentiated, the best first; empty:
+            as it stands.
         opaque: No graph could be captured of it, though the function itself can be traced.
         notices: What the caller of this callable has been warned of.
     """
@@ -112,8 +117,14 @@ class Source:
     opaque: bool = False
     notices: set[str] = field(default_factory=set)
     access: Access = NO_ACCESS
-    mutates: tuple[str, ...] = ()
+    writes: Writes | None = None
+    forms: tuple[Core, ...] = ()
     generators: Generators = NO_GENERATORS
+
+    @property
+    def differentiable_forms(self) -> tuple[Core, ...]:
+        """What to differentiate, the best first."""
+        return self.forms or (self.function,)
 
     @property
     def draws(self) -> bool:

@@ -1,0 +1,33 @@
+"""Internals of torch's autograd. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+import torch
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+_NO_GRAD = torch._C._autograd.CreationMeta.NO_GRAD_MODE
+
+
+def in_custom_function() -> bool:
+    """Whether the code that runs was called by a ``torch.autograd.Function``'s ``apply``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _APPLY:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def made_without_grad(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a view that was made while gradients were off."""
+    if not tensor._is_view():
+        return False
+    return bool(torch._C._autograd._get_creation_meta(tensor) == _NO_GRAD)
+
+
+def may_hook_saved_tensors() -> bool:
+    """Whether tensors that autograd saves may be replaced; not inside of ``torch.func``."""
+    return bool(torch._C._autograd._saved_tensors_hooks_is_enabled())  # type: ignore[attr-defined]
