@@ -6,6 +6,7 @@ It compiles an extension at its first call on a machine, for about a minute.
 from __future__ import annotations
 
 import importlib
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxtorch_bridge import BridgeError
+from jaxtorch_bridge import BridgeError, compat
 
 pytest.importorskip("wrap_torch2jax")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -161,3 +162,32 @@ def test_what_the_peer_refuses_is_refused(case):
     assert refused
     with pytest.raises(BridgeError):
         jax.block_until_ready(REFUSED[case](mine))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch2jax",
+        "torch2jax_without_vjp",
+        "torch2jax_auto",
+        "wrap_torch_fn",
+        "t2j",
+        "j2t",
+        "tree_t2j",
+        "tree_j2t",
+        "dtype_t2j",
+        "Size",
+    ],
+)
+def test_parameters_and_defaults_are_the_peers(name):
+    peer = importlib.import_module("wrap_torch2jax")
+
+    def parameters(package):
+        found = inspect.signature(getattr(package, name)).parameters.values()
+        # What is left over may have any name.
+        return [
+            (one.kind if one.kind is one.VAR_KEYWORD else one.name, one.kind, one.default)
+            for one in found
+        ]
+
+    assert parameters(compat) == parameters(peer)
