@@ -1,6 +1,7 @@
 // The Python module `jaxtorch_bridge._native`: registers ops and hands out the FFI handlers.
 #include "handler.h"
 #include "op_table.h"
+#include "put.h"
 #include "thread_entry.h"
 #include "torch_api.h"
 
@@ -178,6 +179,8 @@ PyMethodDef kMethods[] = {
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
     {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
     {"state_type", StateType, METH_NOARGS, "Capsules that describe the per-executable state."},
+    {"put", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&Put)), METH_FASTCALL,
+     "put(containers, keys, values, indices): containers[i][keys[i]] = values[indices[i]]."},
     {"noop_handler", NoopHandler, METH_NOARGS, "Capsule of a handler that does nothing."},
     {nullptr, nullptr, 0, nullptr},
 };

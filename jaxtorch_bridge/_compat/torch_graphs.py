@@ -13,7 +13,7 @@ import torch
 
 from .torch_dynamo import DispatchMode
 from .torch_fakes import fake_tensor_mode, loading
-from .torch_internals import drawn_shape, draws_random_numbers
+from .torch_internals import UPDATES_STATISTICS, drawn_shape, draws_random_numbers
 
 
 def load() -> None:
@@ -223,12 +223,22 @@ def _shares_elements(tensor: torch.Tensor) -> bool:
     return any(size > 1 and step == 0 for size, step in pairs)
 
 
+def may_write(target: Any) -> bool:
+    """Whether an op in a graph might write to its arguments: all but torch's own that do not."""
+    schema = getattr(target, "_schema", None)
+    if schema is None or schema.is_mutable or schema.name in UPDATES_STATISTICS:
+        return True
+    return not schema.name.startswith(("aten::", "prims::"))
+
+
 def is_strided_view_op(target: Any) -> bool:
     """Whether an ATen op returns its first argument's memory under other sizes and strides.
 
     Views that also conjugate or negate are left out: sizes and strides do not tell of those.
     """
     schema = getattr(target, "_schema", None)
+    if target is torch.ops.aten._unsafe_view.default:
+        return True  # nothing else has what it views, so that its schema need not say so
     if schema is None or not schema.arguments or len(schema.returns) != 1:
         return False
     if target in (torch.ops.aten._conj.default, torch.ops.aten._neg_view.default):
@@ -275,6 +285,13 @@ class OutForm:
 _COPIES = (torch.ops.aten.clone.default, torch.ops.aten._to_copy.default)
 
 
+# Here too the forms of the ops themselves are generated ones; these take numbers as well.
+_BY_NUMBERS = {
+    torch.ops.aten.mul.Scalar: torch.ops.aten.mul.out,
+    torch.ops.aten.div.Scalar: torch.ops.aten.div.out,
+}
+
+
 @functools.cache
 def out_form(op: Any, device: str) -> OutForm | None:
     """How to have an ATen op write its results where it is told to; None if it cannot.
@@ -291,6 +308,8 @@ def out_form(op: Any, device: str) -> OutForm | None:
     if op is torch.ops.aten.relu.default:
         # Torch computes it so; the form of relu itself is a generated one.
         return OutForm(torch.ops.aten.clamp_min.out, ("out",), extra=(0,))
+    if op in _BY_NUMBERS:
+        return OutForm(_BY_NUMBERS[op], ("out",))
     schema = getattr(op, "_schema", None)
     if schema is None or schema.is_mutable:
         return None

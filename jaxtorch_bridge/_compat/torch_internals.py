@@ -48,7 +48,7 @@ def dlpack_exchange_api() -> Any:
 
 
 # Ops that update running statistics in place, which their schemas do not say.
-_UPDATES_STATISTICS = (
+UPDATES_STATISTICS = (
     "aten::native_batch_norm",
     "aten::cudnn_batch_norm",
     "aten::miopen_batch_norm",
@@ -192,7 +192,7 @@ def written_arguments(
     schema = getattr(function, "_schema", None)
     if schema is None:
         return
-    if schema.name in _UPDATES_STATISTICS:
+    if schema.name in UPDATES_STATISTICS:
         named = _named(schema, arguments, keywords)
         if named.get("training") or named.get("train"):
             yield from (named[name] for name in _STATISTICS if named.get(name) is not None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import fx
 
 from .._compat import torch_graphs
 from .._compat import torch_internals as compat
@@ -21,6 +22,8 @@ from .in_place import Place
 from .infer import fake_inputs
 from .prune import prune, unused_placeholders, without_detach
 from .residuals import ResidualLayout, restride
+from .shared_memory import Steps, shared_memory, viewed
+from .simplify import simplify
 from .source import Core, Source
 
 Traced = Callable[..., tuple[torch.Tensor, ...]]
@@ -32,18 +35,17 @@ class Saved:
 
     Attributes:
         source: ``input``: a view of input ``index``, taken again without a copy.
-            ``residual``: flat residual ``index``.
+            ``residual``: a view of flat residual ``index``.
         index: Which one.
-        steps: For a view of an input: the view ops (function, further arguments, keywords) that
-            lead to it.
+        steps: The view ops (function, further arguments, keywords) that lead to it.
     """
 
     source: Literal["input", "residual"]
     index: int
-    steps: tuple[tuple[Any, tuple[Any, ...], dict[str, Any]], ...] = ()
+    steps: Steps = ()
 
     def view(self, base: torch.Tensor) -> torch.Tensor:
-        """The saved tensor as a view of the input that it was a view of."""
+        """The saved tensor as a view of what it was a view of."""
         # Op by op, not by as_strided: that one is hardly known to torch.vmap.
         for function, arguments, keywords in self.steps:
             base = function(base, *arguments, **keywords)
@@ -199,7 +201,7 @@ class SavedPullback:
                 arguments.append(place.view(bases[place.index]))
             else:
                 layout = self.graphs.kept[place.index][1]
-                arguments.append(layout.decode(flats[place.index]))
+                arguments.append(place.view(layout.decode(flats[place.index])))
         # Cotangents come in JAX's convention, the conjugate of torch's; gradients go back so.
         cotangents = iter(tail)
         for stride in self.strides:
@@ -262,6 +264,7 @@ def _capture(
             if not diff_outputs:
                 return None
             joint = _export(traced, fakes)
+            simplify(joint)
             refuse_other_draws(source, joint)
             forward, backward = torch_graphs.partition_joint(joint, fakes, len(outputs))
     count = len(source.inputs)
@@ -324,10 +327,9 @@ def _connect(
     """Match what the forward graph saves with what the backward graph reads."""
     placeholders = [node for node in forward.graph.nodes if node.op == "placeholder"]
     inputs = {node.name: index for index, node in enumerate(placeholders)}
-    results = {node.name: position for position, node in enumerate(_results(forward))}
     nodes = {node.name: node for node in forward.graph.nodes}
-    kept: list[tuple[int, ResidualLayout]] = []
-    saved: list[Saved] = []
+    saved: list[Saved | None] = []
+    pending: list[fx.Node] = []
     strides = []
     for node in backward.graph.nodes:
         if node.op != "placeholder":
@@ -336,12 +338,16 @@ def _connect(
             strides.append(tuple(node.meta["val"].stride()))
             continue
         view = _view_of_input(nodes[node.name], inputs)
+        saved.append(view)
         if view is None:
-            value = nodes[node.name].meta["val"]
-            saved.append(Saved("residual", len(kept)))
-            kept.append((results[node.name], ResidualLayout.of(node.name, value, x64=x64)))
-        else:
-            saved.append(view)
+            pending.append(nodes[node.name])
+    carried, places = shared_memory(pending)
+    results = _keep(forward, output_count, carried)
+    kept = [
+        (results[node], ResidualLayout.of(node.name, node.meta["val"], x64=x64)) for node in carried
+    ]
+    found_again = iter(places)
+    taken = [place or Saved("residual", *next(found_again)) for place in saved]
     if len(strides) != len(diff_outputs):
         raise NotCapturedError(
             f"torch traced {len(strides)} cotangents for {len(diff_outputs)} differentiable outputs"
@@ -355,7 +361,7 @@ def _connect(
         backward,
         output_count,
         tuple(kept),
-        tuple(saved),
+        tuple(taken),
         tuple(strides),
         diff_outputs,
         tuple(found),
@@ -379,17 +385,19 @@ def _results(graph: Any) -> Sequence[Any]:
     return tuple(next(node for node in graph.graph.nodes if node.op == "output").args[0])
 
 
+def _keep(forward: Any, output_count: int, carried: Sequence[fx.Node]) -> dict[fx.Node, int]:
+    """Have the forward graph return what travels behind its outputs; the position of each."""
+    (output,) = (node for node in forward.graph.nodes if node.op == "output")
+    outputs = tuple(output.args[0])[:output_count]
+    output.args = ((*outputs, *carried),)
+    torch_graphs.remove_dead_code(forward.graph)
+    forward.recompile()
+    return {node: output_count + index for index, node in enumerate(carried)}
+
+
 def _view_of_input(node: Any, inputs: dict[str, int]) -> Saved | None:
     """How to take a saved tensor from an input again, if it is nothing but a view of one."""
-    value = node.meta["val"]
-    steps = []
-    while node.name not in inputs:
-        if node.op != "call_function" or not torch_graphs.is_strided_view_op(node.target):
-            return None
-        if len(node.all_input_nodes) != 1:
-            return None
-        steps.append((node.target, tuple(node.args[1:]), dict(node.kwargs)))
-        node = node.args[0]
-    if value.dtype != node.meta["val"].dtype:
+    base, steps = viewed(node)
+    if base.name not in inputs or node.meta["val"].dtype != base.meta["val"].dtype:
         return None
-    return Saved("input", inputs[node.name], tuple(reversed(steps)))
+    return Saved("input", inputs[base.name], steps)

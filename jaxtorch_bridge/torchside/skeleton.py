@@ -7,8 +7,7 @@ so that calls on several threads do not meet.
 from __future__ import annotations
 
 import collections
-import operator
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..errors import ModuleError
 from .code_names import is_of_library
 from .held import Held, held_in, items_of, put_into
 from .named_tensors import named_tensors, plain_name
+from .native import native
 from .replicas import replica_of
 from .things import memory_of
 
@@ -73,10 +73,13 @@ class Skeleton:
         self._keys = [key for _, key, _ in places]
         self._slots = [slot for _, _, slot in places]
         self._indices = [slot.index for slot in self._slots]
+        self._every = list(range(len(self._slots)))
+        # In C: this is what every parameter costs in every call.
+        self._put = native().put
 
-    def fill(self, tensors: Sequence[torch.Tensor]) -> None:
+    def fill(self, tensors: list[torch.Tensor]) -> None:
         """Put in the tensors, by their indices."""
-        self._put(map(tensors.__getitem__, self._indices))
+        self._put(self._containers, self._keys, tensors, self._indices)
 
     def read(self, index: int) -> Any:
         """What is there now for one index: the tensor, or what the module put in its place."""
@@ -85,11 +88,7 @@ class Skeleton:
 
     def empty(self) -> None:
         """Take the tensors out again."""
-        self._put(self._slots)
-
-    def _put(self, values: Iterable[Any]) -> None:
-        # A loop without Python code: this is what every parameter costs in every call.
-        collections.deque(map(operator.setitem, self._containers, self._keys, values), maxlen=0)
+        self._put(self._containers, self._keys, self._slots, self._every)
 
     def picture(self, only: Set[tuple[str, str]] | None = None) -> list[Picture]:
         """Shallow copies of what the parts' containers hold.
