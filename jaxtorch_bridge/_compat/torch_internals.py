@@ -211,7 +211,7 @@ def written_arguments(
 def updates_statistics(function: Any) -> bool:
     """Whether an ATen op updates running statistics, which autograd never records."""
     schema = getattr(function, "_schema", None)
-    return schema is not None and schema.name in _UPDATES_STATISTICS
+    return schema is not None and schema.name in UPDATES_STATISTICS
 
 
 def _named(schema: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> dict[str, Any]:
