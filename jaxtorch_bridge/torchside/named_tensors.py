@@ -68,6 +68,15 @@ def named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tens
                 goes_with_buffers = is_buffer or is_discrete(tensor.dtype)
                 facts = TensorFacts(name, shape, tensor.dtype, trains, goes_with_buffers)
                 found[id(tensor)] = facts, tensor
+    hooked = [facts.name for facts, tensor in found.values() if tensor._backward_hooks]
+    if hooked:
+        warnings.warn(
+            f"from_module: hooks on the gradient of {', '.join(map('`{}`'.format, hooked))} are "
+            "not run: gradients are by arrays of JAX. Change the gradient there, or in a hook of "
+            "the layer.",
+            BridgeWarning,
+            stacklevel=caller_level(),
+        )
     pairs = sorted(found.values(), key=lambda pair: (pair[0].is_buffer, pair[0].name))
     _look_at_ties(type(module).__name__, pairs)
     return pairs

@@ -100,6 +100,15 @@ def test_tensors_that_share_memory_and_are_two_are_told():
     assert from_module(apart).buffers.keys() == {"first", "second"}
 
 
+def test_hooks_of_parameters_are_told_of():
+    module = torch.nn.Linear(3, 2)
+    module.weight.register_hook(lambda gradient: gradient * 0)
+    with pytest.warns(BridgeWarning, match="hooks on the gradient of `weight` are not run"):
+        net = from_module(module)
+    found = jax.grad(lambda params: net.apply(params, numbers(4, 3)).sum())(net.params)
+    assert float(jnp.abs(found["weight"]).sum()) > 0
+
+
 def test_two_tensors_of_one_name_are_refused():
     module = torch.nn.Module()
     module._parameters["a.b"] = torch.nn.Parameter(torch.ones(2))
