@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -122,46 +122,89 @@ def _compare_differences(
         if run.tensors[path].dtype not in (torch.float32, torch.float64):
             continue
         direction = direction_like(gradient, 100 + number)
-        coarse, size = _difference(run, path, direction, outs, cotangents, 2 * _STEP)
-        fine, _ = _difference(run, path, direction, outs, cotangents, _STEP)
+        slopes = _slopes(run, path, direction, outs, cotangents)
         slope = float(np.sum(np.asarray(gradient, np.float64) * direction))
-        rounding = _ROUNDING * size / _STEP
-        scale = max(abs(coarse), abs(fine))
-        # Where halving the step changes the answer, there is a kink, and nothing to compare.
-        if not np.isfinite(scale) or abs(coarse - fine) > _TOLERANCE * scale + rounding:
+        if not slopes.is_smooth:
             continue
         compared = True
-        if abs(fine - slope) > 2 * _TOLERANCE * max(scale, abs(slope)) + rounding:
+        if slopes.differ_from(slope):
             expected = "the slope of the function"
             text = (
-                f"{slope:.4g} where finite differences give {fine:.4g}: the function detaches "
-                "something or has a backward of its own; if that is meant, say "
+                f"{slope:.4g} where finite differences give {slopes.fine:.4g}: the function "
+                "detaches something or has a backward of its own; if that is meant, say "
                 "`differentiable: false`"
             )
             _note(run, found, path, expected, text)
     return compared
 
 
-def _difference(
+@dataclass(frozen=True)
+class Slopes:
+    """Finite differences of a function along a line.
+
+    Attributes:
+        coarse: The central one, with two steps.
+        fine: The same with one.
+        coarse_bend: How far those to both sides are apart, with two steps.
+        fine_bend: The same with one.
+        rounding: What may be wrong with each.
+    """
+
+    coarse: float
+    fine: float
+    coarse_bend: float
+    fine_bend: float
+    rounding: float
+
+    @property
+    def _scale(self) -> float:
+        return max(abs(self.coarse), abs(self.fine))
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether there is a slope to compare; there is none at a kink."""
+        if not np.isfinite(self._scale + self.coarse_bend + self.fine_bend):
+            return False
+        unsure = _TOLERANCE * self._scale + self.rounding
+        if abs(self.coarse - self.fine) > unsure:
+            return False
+        # Half the step bends a smooth function half as much. A kink right here bends it as much
+        # as before, and the central differences agree on a slope that is the mean of two.
+        return self.fine_bend <= unsure or self.fine_bend <= 0.6 * self.coarse_bend
+
+    def differ_from(self, slope: float) -> bool:
+        """Whether ``slope`` is not that of the function."""
+        scale = max(self._scale, abs(slope))
+        return abs(self.fine - slope) > 2 * _TOLERANCE * scale + self.rounding
+
+
+def slopes_of(sums: Mapping[int, float], size: float) -> Slopes:
+    """The slopes from values at -2 to 2 steps, of which each sums up terms of ``size``."""
+    central = {n: (sums[n] - sums[-n]) / (2 * n * _STEP) for n in (1, 2)}
+    bend = {n: abs(sums[n] - 2 * sums[0] + sums[-n]) / (n * _STEP) for n in (1, 2)}
+    return Slopes(central[2], central[1], bend[2], bend[1], _ROUNDING * size / _STEP)
+
+
+def _slopes(
     run: Run,
     path: Path,
     direction: np.ndarray,
     outs: Sequence[int],
     cotangents: Sequence[np.ndarray],
-    step: float,
-) -> tuple[float, float]:
-    """The central difference along a direction, and the magnitude of what was summed."""
-    totals, size = [], 0.0
-    for sign in (1, -1):
-        moved = run.tensors[path].double() + sign * step * torch.from_numpy(direction)
+) -> Slopes:
+    """The slopes of the outputs' sum, weighted by the cotangents, as one input moves."""
+    sums = {}
+    size = 0.0
+    for steps in (-2, -1, 0, 1, 2):
+        moved = run.tensors[path].double() + steps * _STEP * torch.from_numpy(direction)
         tensors = {**run.tensors, path: moved.to(run.tensors[path].dtype)}
         with torch.no_grad():
             results = run.torch_result(tensors)
         kinds = [np.asarray(results[i].detach().to(_wide(results[i])).cpu()) for i in outs]
         terms = [np.real(value * one) for value, one in zip(kinds, cotangents, strict=True)]
-        totals.append(sum(float(np.sum(one)) for one in terms))
+        sums[steps] = sum(float(np.sum(one)) for one in terms)
         size = max(size, sum(float(np.sum(np.abs(one))) for one in terms))
-    return (totals[0] - totals[1]) / (2 * step), size
+    return slopes_of(sums, size)
 
 
 def _wide(tensor: torch.Tensor) -> torch.dtype:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
+
+from jaxtorch_bridge.proving.gradients import slopes_of
+from jaxtorch_bridge.proving.prove import prove
+from jaxtorch_bridge.spec.load import load_spec
 
 ONE = "inputs:\n  x: float32[n, m]\noutputs:\n  y: float32[n, m]\n"
 CUSTOM = (
@@ -95,6 +100,44 @@ def test_what_a_fake_accepts_and_torch_does_not(proof_of):
     (problem,) = proof_of(code, contract, numeric=True).problems
     assert (problem.line, problem.path) == (4, "function")
     assert "to have the same dtype" in problem.found
+
+
+@pytest.mark.parametrize(
+    ("function", "smooth", "slope"),
+    [
+        (lambda t: 3 * t, True, 3.0),
+        (lambda t: t + 5 * t * t, True, 1.0),
+        (lambda t: 2 * abs(t) + 5 * t, False, None),
+        (lambda t: 2 * abs(t - 0.001) + t, False, None),
+        (lambda t: 2 * abs(t - 0.005) + t, False, None),
+        (lambda t: 2 * abs(t + 0.009) + t, False, None),
+        (lambda t: 2 * abs(t + 0.03) + t, True, 3.0),
+        (lambda t: math.inf, False, None),
+    ],
+)
+def test_slopes_at_kinks_are_not_compared(function, smooth, slope):
+    slopes = slopes_of({steps: function(steps * 0.01) for steps in (-2, -1, 0, 1, 2)}, 1.0)
+    assert slopes.is_smooth == smooth
+    if slope is not None:
+        assert not slopes.differ_from(slope)
+        assert slopes.differ_from(slope / 2)
+
+
+def test_a_network_with_kinks_agrees(write):
+    # With these made-up arrays a unit of the first layer is almost at its kink.
+    code = (
+        "def f(x, params):\n    for layer in params['layers']:\n"
+        "        x = torch.relu(x @ layer['w'] + layer['b'])\n    return x @ params['head']\n"
+    )
+    contract = (
+        "inputs:\n  x: float32[batch, n]\n  params:\n    layers:\n"
+        "      - {w: 'float32[n, m]', b: 'float32[m]'}\n"
+        "      - {w: 'float32[m, m]', b: 'float32[m]'}\n    head: float32[m, classes]\n"
+        "outputs: {logits: 'float32[batch, classes]'}\nvjp_depth: 1\n"
+    )
+    file = write(code, contract)
+    file.write_text(file.read_text().replace("name: f", "name: mlp"))
+    assert prove(load_spec(file), numeric=True).problems == []
 
 
 def test_random_functions_are_not_compared(proof_of):
