@@ -95,6 +95,7 @@ class JaxModule:
         self.params = self._params.build(arrays[: len(params)])
         self.buffers = self._buffers.build(arrays[len(params) :])
         self.trainable = self._params.build([facts.trainable for facts in params])
+        self._frozen = [facts.name for facts in params if not facts.trainable]
         self._own_buffers = self._buffers.named(self.buffers)
         template.forget()
         self._calls: dict[Mode, JaxCallable[..., Any]] = {}
@@ -156,6 +157,18 @@ class JaxModule:
         return result, self._buffers.replaced(buffers, changed)
 
     __call__ = apply
+
+    def freeze(self, params: Any) -> Any:
+        """The same parameters, without a gradient for those that the module had not require it.
+
+        Raises:
+            ModuleError: They do not fit.
+        """
+        if not self._frozen:
+            return params
+        named = self._params.named(params)
+        stopped = {name: jax.lax.stop_gradient(named[name]) for name in self._frozen}
+        return self._params.replaced(params, stopped)
 
     def callable(self, *, train: bool | None = None) -> JaxCallable[..., Any]:
         """``(params, buffers, ...)`` by flat names, for ``plan`` and ``explain``."""

@@ -13,6 +13,8 @@ from .keeping import call_keeping
 class TorchModule(eqx.Module):
     """An equinox module whose leaves are the parameters; buffers are ``eqx.nn.State``.
 
+    Parameters that the torch module had not require grad have a gradient of zero.
+
     Make it with ``model, state = eqx.nn.make_with_state(TorchModule)(net)`` and call
     ``model(x, state=state)``, or ``TorchModule(net)`` where no call changes buffers.
     ``inference`` is what ``eqx.nn.inference_mode`` sets; None leaves the torch module in its own

@@ -20,7 +20,7 @@ def call_keeping(
     keeps: bool,
     instead: str,
 ) -> tuple[Any, Any]:
-    """The result and the buffers after the call.
+    """The result and the buffers after the call; frozen parameters have no gradient in it.
 
     Args:
         net: The module.
@@ -34,6 +34,7 @@ def call_keeping(
     Raises:
         ModuleError: The call changes buffers, and the caller cannot keep them.
     """
+    params = net.freeze(params)
     if not jax.tree.leaves(buffers):
         return net.apply(params, *args, **kwargs), buffers
     result, after = net.apply(params, *args, buffers=buffers, **kwargs)

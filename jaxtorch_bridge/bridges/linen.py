@@ -17,7 +17,8 @@ class TorchModule(nn.Module):
 
     ``init`` gives the torch module's own values, whatever the key. Buffers are in the collection
     ``buffers``: pass ``mutable=["buffers"]`` to ``apply`` to take back what training changes. The
-    random key of a call comes from the stream ``dropout``, if there is one.
+    random key of a call comes from the stream ``dropout``, if there is one. Parameters that the
+    torch module had not require grad have a gradient of zero.
 
     Attributes:
         net: What `from_module` made.

@@ -11,8 +11,14 @@ from ..modules import JaxModule
 from .keeping import call_keeping
 
 
+class FrozenParam(nnx.Variable[Any]):
+    """A parameter that the torch module had not require grad: no optimizer of ``Param`` sees it."""
+
+
 class TorchModule(nnx.Module):
     """An nnx module with an ``nnx.Param`` for each parameter, an ``nnx.BatchStat`` for each buffer.
+
+    Parameters that the torch module had not require grad are of `FrozenParam`.
 
     Buffers that a call changes are written to their variables, as nnx modules do. After
     ``model.train()`` or ``model.eval()`` the torch module is in that mode; before, as it was when
@@ -25,7 +31,13 @@ class TorchModule(nnx.Module):
 
     def __init__(self, net: JaxModule, *, rngs: nnx.Rngs | None = None) -> None:
         self.net = net
-        self.params = nnx.data(jax.tree.map(nnx.Param, net.params))
+        self.params = nnx.data(
+            jax.tree.map(
+                lambda leaf, trains: (nnx.Param if trains else FrozenParam)(leaf),
+                net.params,
+                net.trainable,
+            )
+        )
         self.buffers = nnx.data(jax.tree.map(nnx.BatchStat, net.buffers))
         self.rngs = rngs
         # The attribute that nnx's `train()` and `eval()` set.

@@ -211,6 +211,49 @@ def test_equinox():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def frozen_training(kind):
+    """Parameters after a step of SGD with the first layer frozen, in one of the libraries."""
+    module = make().eval()
+    module[0].requires_grad_(False)
+    net, (x, y) = from_module(module), data()
+
+    def error(found):
+        return ((found - y) ** 2).mean()
+
+    if kind == "linen":
+        model = linen_bridge.TorchModule(net)
+        variables = model.init(jax.random.key(0), x)
+        rest = {"buffers": variables["buffers"]}
+        params = variables["params"]
+        grads = jax.grad(lambda p: error(model.apply({"params": p, **rest}, x)))(params)
+        return net, jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)["torch"]
+    if kind == "equinox":
+        model = equinox_bridge.TorchModule(net)
+        grads = eqx.filter_grad(lambda model: error(model(x)))(model)
+        return net, eqx.apply_updates(model, jax.tree.map(lambda g: -0.1 * g, grads)).params
+    if kind == "nnx":
+        model = nnx_bridge.TorchModule(net)
+        optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+        optimizer.update(model, nnx.grad(lambda model: error(model(x)))(model))
+        return net, nnx_bridge._values(model.params)
+    grads = jax.jit(jax.grad(lambda p: error(net.apply(net.freeze(p), x))))(net.params)
+    return net, jax.tree.map(lambda p, g: p - 0.1 * g, net.params, grads)
+
+
+@pytest.mark.parametrize("kind", ["plain", "linen", "nnx", "equinox"])
+def test_frozen_parameters_are_not_trained(kind):
+    net, params = frozen_training(kind)
+    theirs = make().eval()
+    theirs[0].requires_grad_(False)
+    x, y = map(j2t, data())
+    ((theirs(x) - y) ** 2).mean().backward()
+    torch.optim.SGD([p for p in theirs.parameters() if p.requires_grad], 0.1).step()
+    found = net.dump(params)
+    for name, value in theirs.named_parameters():
+        torch.testing.assert_close(found[name], value.detach(), rtol=1e-5, atol=1e-6, msg=name)
+    jax.tree.map(np.testing.assert_array_equal, params["0"], net.params["0"])
+
+
 def test_orbax_round_trip(tmp_path):
     net = from_module(make())
     x, _ = data()
