@@ -69,17 +69,43 @@ def _always_holds(constraint: Constraint) -> bool:
 
 def _follows(constraint: Constraint, other: Constraint) -> bool:
     """Whether sizes that meet ``other`` meet ``constraint``."""
-    turned = Constraint(other.right, _TURNED[other.sign], other.left)
-    return any(_told_by(one, constraint) for one in (other, turned))
+    return any(
+        _told_by(one, wanted)
+        for one in (other, _turned(other))
+        for wanted in (constraint, _turned(constraint))
+    )
+
+
+def _turned(one: Constraint) -> Constraint:
+    return Constraint(one.right, _TURNED[one.sign], one.left)
 
 
 def _told_by(one: Constraint, constraint: Constraint) -> bool:
+    if _within(one, constraint):
+        return True
     if not same_term(one.right, constraint.right):
         return False
     implied = constraint.sign in _IMPLIED.get(one.sign, (one.sign,))
     if implied and same_term(one.left, constraint.left):
         return True
     return constraint.sign == one.sign == "==" and _coarser(constraint, one)
+
+
+def _within(one: Constraint, constraint: Constraint) -> bool:
+    """Whether both limit one term by a number, and ``one`` more: from 4 on, not from 2 on."""
+    if not isinstance(one.right, Size) or not isinstance(constraint.right, Size):
+        return False
+    if not same_term(one.left, constraint.left):
+        return False
+    limits = one.right.size, constraint.right.size
+    # Between these nothing changes, and a term may be negative.
+    numbers = [limit + step for limit in limits for step in (-1, 0, 1)]
+    far = sum(limits) + 2
+    return all(
+        Constraint(Size(number), constraint.sign, constraint.right).holds({})
+        for number in (*numbers, far, -far)
+        if Constraint(Size(number), one.sign, one.right).holds({})
+    )
 
 
 def _coarser(constraint: Constraint, other: Constraint) -> bool:

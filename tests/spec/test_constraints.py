@@ -91,6 +91,25 @@ def test_mistakes_have_places(tmp_path, monkeypatch):
         load_spec("c.yaml")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "levels"),
+    [
+        ("a >= 4", "a >= 2", {"additive"}),
+        ("a >= 2", "a >= 4", {"breaking"}),
+        ("a > 3", "4 <= a", {"neutral"}),
+        ("a == 4", "a > 2", {"additive"}),
+        ("a == 4", "a != 3", {"additive"}),
+        ("a < 4", "a != 4", {"additive"}),
+        ("a != 4", "a < 4", {"breaking"}),
+        ("a % 8 == 3", "a % 8 >= 2", {"additive"}),
+        ("a - b >= 0", "a - b > 0", {"breaking"}),
+        ("a <= 8", "a >= 8", {"breaking", "additive"}),
+    ],
+)
+def test_limits_that_move(old, new, levels):
+    assert {one.level for one in diff_specs(spec(old), spec(new))} == levels
+
+
 def test_remainders_are_no_sizes():
     with pytest.raises(ShapeSyntaxError):
         parse_shape("[a % 2]")
