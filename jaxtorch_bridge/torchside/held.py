@@ -17,12 +17,15 @@ import torch
 
 from .code_names import is_of_library
 
+_PLAIN = (bool, int, float, str, type(None))
 # How deep they are looked for.
 _DEPTH = 4
 _CONTAINERS = (dict, list, set, collections.deque)
 _BUILTIN = (*_CONTAINERS, collections.OrderedDict, collections.defaultdict, collections.Counter)
 # Of a module's attributes: these hold layers and tensors.
-_TABLES = ("_parameters", "_buffers", "_modules")
+_TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+# As attributes these are every copy's own anyway.
+_OWN = (dict, collections.OrderedDict, list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +61,19 @@ class Held:
 
 
 def held_in(parts: Iterable[tuple[str, torch.nn.Module]]) -> list[Held]:
-    """What some parts of a module hold, each once."""
+    """What some parts of a module hold, each once, besides containers that are attributes."""
     seen: set[int] = set()
-    return [
-        held
-        for name, part in parts
-        for attribute, value in list(vars(part).items())
-        if attribute not in _TABLES
-        for held in _held(name, attribute, value, seen, _DEPTH, plain=True)
-    ]
+    found: list[Held] = []
+    for name, part in parts:
+        for attribute, value in list(vars(part).items()):
+            if attribute in _TABLES or type(value) in _PLAIN:
+                continue
+            inside = [(attribute, value)]
+            if type(value) in _OWN:
+                inside = [(f"{attribute}[{key!r}]", item) for key, item in items_of(value)]
+            for path, item in inside:
+                found += _held(name, path, item, seen, _DEPTH, plain=True)
+    return found
 
 
 def items_of(container: Any) -> list[tuple[Any, Any]]:

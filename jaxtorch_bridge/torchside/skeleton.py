@@ -103,11 +103,10 @@ class Skeleton:
             if only is None or (part_name, name) in only
         ]
         if only is None or not only <= {(picture.part, picture.name) for picture in found}:
-            own = {id(picture.container) for picture in found}
             found += [
                 Picture(*held.key, held.container, items_of(held.container), False, held)
                 for held in held_in(self.parts)
-                if id(held.container) not in own and (only is None or held.key in only)
+                if only is None or held.key in only
             ]
         return found
 
