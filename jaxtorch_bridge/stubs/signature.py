@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..spec.model import CallableSpec
 from ..spec.nodes import leaves_of
-from ..spec.static import StaticSpec
+from ..spec.static import StaticSpec, type_told_by
 from ..spec.tensor import TensorSpec
 from .names import Names
 from .text import literal
@@ -137,7 +137,17 @@ def _static_type(static: StaticSpec, names: Names) -> str:
         return f"{names.use('Literal')}[{choices}]"
     if static.type is not None:
         return " | ".join(_python_type(one, names) for one in static.type.names)
+    if static.choices:
+        return " | ".join(dict.fromkeys(_type_of(one, names) for one in static.choices))
     return names.use("Any")
+
+
+def _type_of(value: object, names: Names) -> str:
+    told = type_told_by(value)
+    if told is not None:
+        return _python_type(told.names[0], names)
+    some = f"{names.use('Sequence')}[{names.use('Any')}]"
+    return "None" if value is None else some
 
 
 def _python_type(name: str, names: Names) -> str:

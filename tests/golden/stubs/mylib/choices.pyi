@@ -38,6 +38,7 @@ class _Choices(JaxCallable[..., Any]):
         eps: float,
         flag: bool = False,
         level: Literal[0, 1, None] = None,
+        rate: float | int | None | Sequence[int] | Sequence[Any] = 0.5,
         anything: Any,
         pair: Sequence[int] = (1, 2),
     ) -> tuple[Float32[Array, "batch dim"] | BFloat16[Array, "batch dim"], Int8[Array, "n"] | Int64[Array, "n"]]:
@@ -77,6 +78,7 @@ class _Choices(JaxCallable[..., Any]):
         eps: float,
         flag: bool = False,
         level: Literal[0, 1, None] = None,
+        rate: float | int | None | Sequence[int] | Sequence[Any] = 0.5,
         anything: Any,
         pair: Sequence[int] = (1, 2),
     ) -> tuple[Float32[Tensor, "batch dim"] | BFloat16[Tensor, "batch dim"], Int8[Tensor, "n"] | Int64[Tensor, "n"]]: ...
