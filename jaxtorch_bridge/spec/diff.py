@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .change import Change, highest
-from .diff_arrays import input_changes, output_changes, structure_changes
+from .diff_arrays import empty_changes, input_changes, output_changes, structure_changes
 from .diff_fields import field_changes
 from .diff_shapes import (
     Found,
@@ -49,8 +49,9 @@ def _found(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
         yield from _below("inputs", found)
     for found in (output_changes(old, new), output_shape_changes(pair)):
         yield from _below("outputs", found)
-    yield from structure_changes(old.inputs, new.inputs, ("inputs",))
-    yield from structure_changes(old.outputs, new.outputs, ("outputs",))
+    for kind in ("inputs", "outputs"):
+        yield from structure_changes(getattr(old, kind), getattr(new, kind), (kind,))
+        yield from empty_changes(getattr(old, kind), getattr(new, kind), (kind,))
     yield from renamed_dimensions(pair)
     yield from field_changes(old, new, pair)
 

@@ -10,7 +10,7 @@ from .diff_shapes import Found
 from .faults import Path
 from .frozen import FrozenDict
 from .model import CallableSpec
-from .nodes import Node
+from .nodes import Node, leaves_of, paths_of
 from .tensor import TensorSpec
 
 
@@ -50,6 +50,18 @@ def output_changes(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
             text = f"new output, `{leaf}`: callers that unpack the results get one more"
             yield "breaking", path, text
     yield from _reordered(old.outputs, new.outputs, "results unpacked by position change places")
+
+
+def empty_changes(old: Mapping[str, Node], new: Mapping[str, Node], path: Path) -> Iterator[Found]:
+    """Groups and lists of nothing that came or went: no arrays, but arguments all the same."""
+    before, after = (
+        {(*path, *below) for below, node in paths_of(tree) if not leaves_of(node)}
+        for tree in (old, new)
+    )
+    for one in after - before:
+        yield "breaking", one, "new, without arrays: callers pass or get one more"
+    for one in before - after:
+        yield "breaking", one, "without arrays before: removed, or filled"
 
 
 def structure_changes(old: Node, new: Node, path: Path = ()) -> Iterator[Found]:

@@ -451,6 +451,23 @@ def test_a_size_that_only_an_optional_input_tells():
     assert [one[:2] for one in _levels(old, new)] == [("additive", "inputs.mask")]
 
 
+@pytest.mark.parametrize("kind", ["inputs", "outputs"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"x": "int8[n]"}, {"x": "int8[n]", "cfg": {}}),
+        ({"x": "int8[n]"}, {"x": "int8[n]", "cfg": []}),
+        ({"x": "int8[n]", "p": {"a": "int8[n]"}}, {"x": "int8[n]", "p": {"a": "int8[n]", "b": {}}}),
+    ],
+)
+def test_groups_without_arrays_are_arguments(kind, old, new):
+    both = {"inputs": {"z": "int8[n]"}, "outputs": {"z": "int8[n]"}}
+    for before, after in ((old, new), (new, old)):
+        changes = _levels({**both, kind: before}, {**both, kind: after})
+        assert "breaking" in [level for level, _, _ in changes]
+    assert _levels({**both, kind: new}, {**both, kind: new}) == []
+
+
 OPTIONAL = {"dtype": "float32", "shape": "[n]", "optional": True}
 
 
