@@ -31,6 +31,7 @@ from .closure import ClosureGuard
 from .derive import program_of
 from .linearize import Kernel, Linearized
 from .op import TorchOp
+from .plain import with_plain_scatters
 from .program import Program, Undo
 from .source import Core, Source
 
@@ -206,6 +207,7 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
     draws = draws_of_batch(source, moving)
 
     def mapped(function: Core) -> Core:
+        function = with_plain_scatters(function)
         return transforms.batched(function, core, out_dims, draws=draws)
 
     made = replace(

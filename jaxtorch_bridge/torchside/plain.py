@@ -2,8 +2,9 @@
 
 Of normalisations, ``torch.vmap`` takes the statistics that their backward was given for
 constants, and the third derivative of ``layer_norm`` is wrong without it too. The third derivative
-of ``det`` is not a number under ``torch.func`` (all seen with torch 2.13). Lower derivatives are
-right, and the operations stay in use for those.
+of ``det`` is not a number under ``torch.func``. Lower derivatives are right, and the operations stay
+in use for those. The first derivative of ``select_scatter`` under ``torch.vmap`` is too large, by the
+size of the axis (all seen with torch 2.13).
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ def with_plain_norms(function: Core) -> Core:
 def with_plain_determinants(function: Core) -> Core:
     """The function with its determinants by LU factors; for third and higher derivatives."""
     return _under(_DETERMINANTS, function)
+
+
+def with_plain_scatters(function: Core) -> Core:
+    """The function with ``select_scatter`` by slices; for ``torch.vmap``."""
+    return _under(_SCATTERS, function)
 
 
 def _under(table: dict[Any, Any], function: Core) -> Core:
@@ -183,6 +189,16 @@ def _determinant(x: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def _select_scatter(x: torch.Tensor, src: torch.Tensor, dim: int, index: int) -> torch.Tensor:
+    # With both ends, counted from the front: torch.vmap knows no others.
+    start = index % x.shape[dim] if -x.shape[dim] <= index < x.shape[dim] else index
+    part = src.unsqueeze(dim if dim >= 0 else dim + x.ndim)
+    return torch.slice_scatter(x, part, dim, start, start + 1)
+
+
+_SCATTERS: dict[Any, Any] = dict.fromkeys(
+    (torch.select_scatter, torch.Tensor.select_scatter), _select_scatter
+)
 _DETERMINANTS: dict[Any, Any] = dict.fromkeys(
     (torch.linalg.det, torch.det, torch.Tensor.det), _determinant
 )

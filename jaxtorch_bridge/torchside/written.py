@@ -46,6 +46,7 @@ class Writes:
     traced: bool
     _statistics: set[int] = field(default_factory=set)
     _checked: bool = False
+    _memory_seen: bool = False
 
     @property
     def moving(self) -> tuple[int, ...]:
@@ -130,12 +131,13 @@ class Writes:
         watched = {slot: copies[slot] for slot in self.slots}
         with _saving_values(list(watched.values())), single_views():
             watch = Recording(watched, refuse, strict=True)
+            # As in calls: what torch does not see is looked for in the first run.
+            if not self._memory_seen and not any(map(compat.is_fake, copies)):
+                watch.memory = MemoryWatch(watched)
             with watch:
-                watch.memory = (
-                    None if any(compat.is_fake(one) for one in copies) else MemoryWatch(watched)
-                )
                 found = list(self.function(*copies))
             watch.finish()
+        self._memory_seen |= watch.memory is not None
         for slot in watch.statistics:
             refuse(slot, _AS_STATISTICS)
         return found

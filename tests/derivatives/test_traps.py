@@ -199,3 +199,24 @@ def test_trying_fused_attention_twice_warns_of_nothing(capfd):
     twin = jax.grad(jax.grad(lambda s: ((weights(q * s) @ (q * s)) ** 2).sum()))(1.0)
     np.testing.assert_allclose(second, twin, rtol=1e-4)
     assert "UserWarning" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("dim", "index"), [(0, 0), (-1, -1)])
+def test_the_gradient_of_a_batched_select_scatter(dim, index):
+    """torch.vmap makes it a scatter with repeated places, whose gradient counts each of them."""
+
+    def function(x, y):
+        return torch.select_scatter(x, x.select(dim, index) * y, dim, index)
+
+    def twin(x, y):
+        place = (index,) if dim == 0 else (..., index)
+        return x.at[place].set(x[place] * y)
+
+    x, y = random(4, 3, 3), random(4, 3, seed=1)
+    wrapped = jax_callable(function)
+    found, expected = (
+        jax.grad(lambda x, y, f=f: (jax.vmap(f)(x, y) ** 2).sum(), (0, 1))(x, y)
+        for f in (wrapped, twin)
+    )
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
