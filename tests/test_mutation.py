@@ -357,6 +357,17 @@ class TestRefused:
         with pytest.raises(SpecError, match="expected one of the inputs"):
             jax_callable(descend, spec=contract(mutates=["x"]))
 
+    @pytest.mark.parametrize("change", [lambda p: p.t_().mul_(2), lambda p: p.resize_(2)])
+    def test_another_shape(self, change):
+        def reshape(p):
+            change(p)
+
+        words = r"argument `p`: expected it to keep its shape and dtype, float32\[2, 3\]"
+        kept = fresh(P)
+        with pytest.raises(MutationError, match=words):
+            jax_callable(reshape, mutates=("p",))(kept)
+        np.testing.assert_array_equal(kept, P)
+
     def test_a_contract_whose_outputs_do_not_have_the_new_value(self):
         spec = contract(outputs={"p": "float32[b, a]"})
         with pytest.raises(Exception, match="output `p`"):

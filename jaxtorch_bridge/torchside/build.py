@@ -124,14 +124,26 @@ def _aliases(plan: CallPlan, mutated: Sequence[int]) -> tuple[tuple[int, int], .
     """The arguments that are written to, and the results that are their new values.
 
     Not those that torch sees in another dtype: it writes to a copy then.
+
+    Raises:
+        MutationError: The function gives one another shape or dtype.
     """
     first = len(plan.outputs) - len(mutated)
     pairs = [(slot, first + number) for number, slot in enumerate(mutated)]
+    for slot, result in pairs:
+        before, after = plan.inputs[slot], plan.outputs[result]
+        if (before.shape, before.torch_dtype) != (after.shape, after.torch_dtype):
+            raise MutationError(
+                f"{plan.label}, argument `{before.path}`: expected it to keep its shape and dtype, "
+                f"{before.torch_dtype}{list(before.shape)}, since `mutates` declares that it is "
+                f"written to in place; the function makes it {after.torch_dtype}"
+                f"{list(after.shape)}. Return that as a result instead.",
+                callable_name=plan.label,
+            )
     return tuple(
         (slot, result)
         for slot, result in pairs
         if plan.inputs[slot].dtype == plan.inputs[slot].torch_dtype
-        and plan.inputs[slot].shape == plan.outputs[result].shape
         and plan.inputs[slot].dtype == plan.outputs[result].dtype
     )
 

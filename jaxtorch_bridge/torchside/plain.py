@@ -2,9 +2,9 @@
 
 Of normalisations, ``torch.vmap`` takes the statistics that their backward was given for
 constants, and the third derivative of ``layer_norm`` is wrong without it too. The third derivative
-of ``det`` is not a number under ``torch.func``. Lower derivatives are right, and the operations stay
-in use for those. The first derivative of ``select_scatter`` under ``torch.vmap`` is too large, by the
-size of the axis (all seen with torch 2.13).
+of ``det`` is not a number under ``torch.func``. Lower derivatives are right, and the operations
+stay in use for those. The first derivative of ``select_scatter`` under ``torch.vmap`` is too large
+by the size of the axis (all seen with torch 2.13).
 """
 
 from __future__ import annotations
