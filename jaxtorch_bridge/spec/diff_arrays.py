@@ -103,7 +103,11 @@ def _in_common(
     if was and not now:
         yield "breaking", path, "no longer differentiable: its gradient becomes zero"
     if now and not was:
-        yield "additive", path, "now differentiable"
+        if any(dtypes.DTYPES[one].differentiable for one in old.dtypes_of(before)):
+            # Calls that took the zero for granted, to train nothing there, change in silence.
+            yield "breaking", path, "now differentiable: its gradient is no longer zero"
+        else:
+            yield "additive", path, "now differentiable"
     if before.doc != after.doc:
         yield "neutral", path, "doc changed"
 

@@ -107,7 +107,7 @@ CASES = {
     "any rank": (changed("inputs.label", "int64[..., batch]"), [("additive", "inputs.label")]),
     "differentiable": (
         changed("inputs.mask.differentiable", True),
-        [("additive", "inputs.mask")],
+        [("breaking", "inputs.mask")],
     ),
     "not differentiable": (inputs(q={**LEAF, "differentiable": False}), [("breaking", "inputs.q")]),
     "input doc": (inputs(q={**LEAF, "doc": "queries"}), [("neutral", "inputs.q")]),
@@ -466,6 +466,13 @@ def test_groups_without_arrays_are_arguments(kind, old, new):
         changes = _levels({**both, kind: before}, {**both, kind: after})
         assert "breaking" in [level for level, _, _ in changes]
     assert _levels({**both, kind: new}, {**both, kind: new}) == []
+
+
+def test_a_dtype_with_gradients_beside_one_without_breaks_nobody():
+    output = {"outputs": {"y": "int8[]"}}
+    old = {"inputs": {"x": "int32[n]"}, **output}
+    new = {"inputs": {"x": "int32|float32[n]"}, **output}
+    assert {level for level, _, _ in _levels(old, new)} == {"additive"}
 
 
 OPTIONAL = {"dtype": "float32", "shape": "[n]", "optional": True}
