@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import sys
-from types import FrameType
+from types import CodeType, FrameType
+from typing import Any
 
 import torch
 
-_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _NO_GRAD = torch._C._autograd.CreationMeta.NO_GRAD_MODE
 
 
 def in_custom_function() -> bool:
     """Whether the code that runs was called by a ``torch.autograd.Function``'s ``apply``."""
+    codes = _codes_below_apply()
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code is _APPLY:
+        if frame.f_code in codes:
             return True
         frame = frame.f_back
     return False
+
+
+def _codes_below_apply() -> frozenset[CodeType]:
+    apply = getattr(torch.autograd.Function.apply, "__func__", None)
+    if apply is not None:
+        return frozenset({apply.__code__})
+    # Since torch 2.14 `apply` is C code, which has no frame: what it calls has.
+    found: set[CodeType] = set()
+    pending: list[Any] = [torch.autograd.Function]
+    while pending:
+        one = pending.pop()
+        pending += one.__subclasses__()
+        for name in ("forward", "setup_context"):
+            code = getattr(getattr(one, name, None), "__code__", None)
+            if code is not None:
+                found.add(code)
+    return frozenset(found)
 
 
 def made_without_grad(tensor: torch.Tensor) -> bool:

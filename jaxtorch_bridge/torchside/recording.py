@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._compat import torch_autograd as autograd
 from .._compat import torch_internals as compat
 from .makers import counts
 
 
-class Recording(TorchDispatchMode):
+class Recording(compat.DispatchMode):
     """Calls ``refuse(slot, how)`` for each write that is not recorded.
 
     Attributes:
