@@ -323,6 +323,18 @@ class TestArguments:
             close(transform(weighted(wrapped), (0, 1))(X, Y), twin(X, Y))
         close(wrapped(X, Y), X * Y * Y)  # planned as before
 
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_what_torchscript_runs(self):
+        def scripted(x: torch.Tensor, y: torch.Tensor):
+            x.mul_(y)
+            x[0] = x[0] * y[1]
+
+        inner = torch.jit.script(scripted)
+        wrapped = jax_callable(lambda x, y: inner(x, y), mutates=("x",))
+        twin = weighted(lambda x, y: (x * y).at[0].mul(y[1]))
+        close(jax.grad(weighted(wrapped), (0, 1))(X, Y), jax.grad(twin, (0, 1))(X, Y))
+        close(jax.jvp(weighted(wrapped), (X, Y), (Y, X)), jax.jvp(twin, (X, Y), (Y, X)))
+
     def test_out_parameters(self):
         def half(x, y, out=None):
             x.mul_(y)

@@ -174,6 +174,8 @@ def with_writes(
     """
     traced = source.facts.traced
     writes = Writes(source.label, tuple(names), tuple(slots), source.inputs, writing, traced)
-    function = source.function
-    forms = (functional(function), writes.recorded) if traced else (writes.recorded,)
+    forms: tuple[Core, ...] = (writes.recorded,)
+    # Of what TorchScript runs torch.func sees little.
+    if traced and not source.closure.scripted:
+        forms = (functional(source.function), *forms)
     return replace(source, writes=writes, forms=forms)
