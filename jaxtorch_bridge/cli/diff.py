@@ -107,7 +107,7 @@ def _between(paths: list[str]) -> tuple[Comparison, ...]:
     if folders[0] != folders[1]:
         stop("diff takes two files or two folders, not one of each.")
     if folders[0]:
-        return compare_all(_load_all([paths[0]]), _load_all([paths[1]]))
+        return compare_all(_load_all(paths[0]), _load_all(paths[1]))
     comparison = compare(load_spec(paths[0]), load_spec(paths[1]))
     return (comparison,) if comparison.changes or comparison.problem else ()
 
@@ -160,10 +160,20 @@ def _read(file: str) -> bytes:
     return read_bytes(file)
 
 
-def _load_all(paths: list[str]) -> list[CallableSpec]:
+def _load_all(folder: str) -> list[CallableSpec]:
+    from ..errors import SpecError
     from ..spec.load import load_file
 
-    return _no_duplicates(load_file(file) for file in _files(paths))
+    specs: list[CallableSpec] = []
+    problems: list[SpecProblem] = []
+    for file in _files([folder]):
+        try:
+            specs.append(load_file(file))
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(folder, tuple(problems))
+    return _no_duplicates(specs)
 
 
 def _no_duplicates(specs: Iterable[CallableSpec]) -> list[CallableSpec]:

@@ -29,11 +29,13 @@ def migrate(
 
     Each file is replaced as a whole, or left as it is.
     """
+    from ..errors import SpecError, SpecProblem
     from ..spec.files import contract_files
     from ..spec.formats import CURRENT_ID
     from ..spec.rewrite import rewrite
 
     older: list[tuple[str, str]] = []
+    problems: list[SpecProblem] = []
     count = 0
     with errors_reported(as_json=as_json):
         for file in contract_files(existing(paths) if paths else default_paths()):
@@ -45,15 +47,24 @@ def migrate(
                     "migrate needs the package ruamel.yaml, which is not installed. Run: "
                     'pip install "jaxtorch-bridge[cli]"'
                 )
+            except SpecError as error:
+                # The others are rewritten all the same, and those that were are to be told.
+                problems += error.problems
+                continue
             except OSError as error:
-                stop(f"`{file}`: {error.strerror or error}")
+                found = error.strerror or str(error)
+                problems.append(SpecProblem("", "a file that can be written", found, file))
+                continue
             if before is not None:
                 older.append((file, before))
     if as_json:
         names = [{"file": file, "from": before, "to": CURRENT_ID} for file, before in older]
-        print_json({"files": count, "written": not check, "migrated": names})
+        told = [vars(one) for one in problems]
+        print_json({"files": count, "written": not check, "migrated": names, "problems": told})
     else:
+        for problem in problems:
+            typer.echo(str(problem), err=True)
         for file, before in older:
             typer.echo(f"{file}: {before} {'is older than' if check else '->'} {CURRENT_ID}")
         typer.echo(f"{count} file{'s' * (count != 1)}, {len(older) or 'none'} of an older format")
-    finish(check and bool(older))
+    finish(bool(problems) or (check and bool(older)))

@@ -146,7 +146,7 @@ def read_document(raw: bytes, file: str) -> Document:
         # Where the limit is passed; that may be inside a character, and the rest is not looked at.
         place = _position_after(raw[:MOST_BYTES].decode("utf-8-sig", "ignore"))
         raise DocumentError(f"a file of at most {MOST_BYTES} bytes", "more from here on", place)
-    text = _decode(raw)
+    text = decode_text(raw)
     try:
         loader, node = _compose(text)
     except yaml.reader.ReaderError as error:
@@ -160,7 +160,12 @@ def read_document(raw: bytes, file: str) -> Document:
     return Document(data, Positions(file, walk.values, walk.keys), tuple(walk.faults))
 
 
-def _decode(raw: bytes) -> str:
+def decode_text(raw: bytes) -> str:
+    """The text in ``raw``, without a byte order mark.
+
+    Raises:
+        DocumentError: If it is not UTF-8; with the place of the first byte that is not.
+    """
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

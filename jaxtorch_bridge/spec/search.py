@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import SpecError, SpecProblem
+from .document import DocumentError, decode_text
+from .positions import Position
+from .words import did_you_mean, quote
 
 VARIABLE = "JAXTORCH_SPECS"
+_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ def find_search_path(*near: str | None) -> SearchPath:
     folder of ``near`` that has one, and last above the current folder.
 
     Raises:
-        SpecError: If that table cannot be read, or ``specs`` is no list of folders that exist.
+        SpecError: If that table cannot be read, has another field than ``specs``, or that is no
+            list of folders that exist.
     """
     variable = os.environ.get(VARIABLE)
     if variable:
@@ -66,15 +72,28 @@ def _projects_above(start: str) -> Iterator[str]:
 def _table_in(file: str) -> dict[str, object] | None:
     try:
         with open(file, "rb") as stream:
-            data = tomllib.load(stream)
-    except (OSError, ValueError) as error:
-        raise _wrong(file, "a readable TOML file", str(error)) from None
+            data = tomllib.loads(decode_text(stream.read()))
+    except OSError as error:
+        raise _wrong(file, "a readable TOML file", error.strerror or str(error)) from None
+    except DocumentError as error:
+        raise _wrong(file, error.expected, error.found, error.position) from None
+    except ValueError as error:
+        # Where tomllib says it in words; at the end of the file it says just that.
+        match = _PLACE.search(str(error))
+        place = (int(match[1]), int(match[2])) if match else None
+        raise _wrong(file, "a readable TOML file", _PLACE.sub("", str(error)), place) from None
     tool = data.get("tool")
     table = tool.get("jaxtorch") if isinstance(tool, dict) else None
-    return table if isinstance(table, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise _wrong(file, "[tool.jaxtorch] as a table", repr(table))
+    return table
 
 
 def _from_table(table: dict[str, object], file: str) -> SearchPath:
+    for key in table:
+        if key != "specs":
+            expected = f"only `specs` under [tool.jaxtorch]{did_you_mean(key, ['specs'])}"
+            raise _wrong(file, expected, quote(key))
     value = table.get("specs", ["specs"])
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         expected = '`specs` under [tool.jaxtorch] as a list of folders, such as ["specs"]'
@@ -96,5 +115,5 @@ def _shortest(path: str) -> str:
     return path if relative.startswith("..") else relative
 
 
-def _wrong(file: str, expected: str, found: str) -> SpecError:
-    return SpecError(file, (SpecProblem("", expected, found, file),))
+def _wrong(file: str, expected: str, found: str, place: Position | None = None) -> SpecError:
+    return SpecError(file, (SpecProblem("", expected, found, file, *(place or (None, None))),))

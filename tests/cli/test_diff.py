@@ -110,6 +110,16 @@ def test_an_invalid_contract(here, jaxtorch):
     assert (done.code, done.json["problems"][0]["line"]) == (1, 9)
 
 
+def test_all_invalid_contracts_of_a_folder_are_told(here, jaxtorch):
+    write("old/f.yaml", "1.0.0", 2)
+    for name in "ab":
+        Path("new").mkdir(exist_ok=True)
+        Path(f"new/{name}.yaml").write_bytes(b"name: \xff")
+    done = jaxtorch("diff", "old", "new", "--json")
+    assert done.code == 1
+    assert [one["file"] for one in done.json["problems"]] == ["new/a.yaml", "new/b.yaml"]
+
+
 def test_git_an_edited_file(repository, jaxtorch):
     assert jaxtorch("diff", "--git", "main").out == "no changes\n"
     write("specs/f.yaml", "1.0.0", 1)

@@ -97,6 +97,20 @@ def test_a_file_that_is_not_valid_stays(older_format, jaxtorch):
     assert Path("old.yaml").read_text() == text
 
 
+def test_files_that_are_not_valid_keep_no_other_from_being_rewritten_and_told(
+    older_format, jaxtorch
+):
+    Path("bad.yaml").write_text("a: \0")
+    Path("worse.yaml").write_bytes(b"a: \xff")
+    done = jaxtorch("migrate", ".", "--json")
+    assert done.code == 1
+    assert [one["file"] for one in done.json["migrated"]] == ["./old.yaml"]
+    places = [(one["file"], one["line"], one["column"]) for one in done.json["problems"]]
+    assert places == [("./bad.yaml", 1, 4), ("./worse.yaml", 1, 4)]
+    assert load_spec("old.yaml").label == "f@1.0.0"
+    assert "jaxtorch/1" in Path("old.yaml").read_text()
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     import os
 

@@ -127,6 +127,21 @@ def test_a_table_that_is_wrong(project, table):
         load_spec("attention@2")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[tool.jaxtorch]\nspec = ['specs']\n", r"did you mean `specs`\?\); got `spec`"),
+        (b"[tool]\njaxtorch = 3\n", r"expected \[tool.jaxtorch\] as a table; got 3"),
+        (b"[tool.jaxtorch]\nspecs = [x]\n", r"pyproject.toml:2:10: expected a readable TOML"),
+        (b"[tool.jaxtorch]\nspecs = ['\xe9']\n", r"pyproject.toml:2:11: .*got the byte 0xe9"),
+    ],
+)
+def test_mistakes_in_the_table_have_places(project, text, message):
+    (project / "pyproject.toml").write_bytes(text)
+    with pytest.raises(SpecError, match=message):
+        load_spec("attention@2")
+
+
 def test_the_decorator_takes_names(project):
     torch = pytest.importorskip("torch")
     from jaxtorch_bridge import jax_callable
