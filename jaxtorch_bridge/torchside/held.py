@@ -76,6 +76,15 @@ def held_in(parts: Iterable[tuple[str, torch.nn.Module]]) -> list[Held]:
     return found
 
 
+def caches_of(parts: Iterable[tuple[str, torch.nn.Module]]) -> list[Any]:
+    """What ``functools.lru_cache`` keeps for methods of the parts' classes."""
+    classes = {base for _, part in parts for base in type(part).__mro__ if not is_of_library(base)}
+    found = [
+        getattr(value, "__func__", value) for base in classes for value in list(vars(base).values())
+    ]
+    return [v for v in found if hasattr(v, "cache_clear") and hasattr(v, "cache_info")]
+
+
 def items_of(container: Any) -> list[tuple[Any, Any]]:
     """The entries of a container by key or place; those of a set by themselves."""
     if isinstance(container, dict):

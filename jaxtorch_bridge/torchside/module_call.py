@@ -65,6 +65,7 @@ class ModuleCall(Secluded):
         "__signature__",
         "__weakref__",
         "_apart",
+        "_caches",
         "_changed",
         "_dirty",
         "_free",
@@ -88,6 +89,7 @@ class ModuleCall(Secluded):
         self._traced = False
         self._dirty: frozenset[tuple[str, str]] = frozenset()
         self._apart: frozenset[tuple[str, str]] = frozenset()
+        self._caches: list[Any] = []
         self._changed = [
             index for index, facts in enumerate(template.facts) if facts.name in mode.changed
         ]
@@ -138,7 +140,7 @@ class ModuleCall(Secluded):
             skeleton.fill(tensors)
             if watched:
                 result = self._watched(skeleton, state, tensors, args, kwargs)
-            elif self._dirty:
+            elif self._dirty or self._caches:
                 result = self._restored(skeleton, args, kwargs)
             else:
                 result = self._run(skeleton, args, kwargs)
@@ -177,6 +179,8 @@ class ModuleCall(Secluded):
         finally:
             for picture in pictures:
                 picture.put_back()
+            for cache in self._caches:
+                cache.cache_clear()
 
     def _watched(
         self,
@@ -190,6 +194,7 @@ class ModuleCall(Secluded):
         self._refuse_shapes(state)
         self._traced = False
         pictures = skeleton.picture()
+        caches = [(cache, cache.cache_info().misses) for cache in self._template.caches]
         watch = _Watch(self._template, (*enumerate(state), *enumerate(tensors)))
         try:
             with watch:
@@ -203,6 +208,11 @@ class ModuleCall(Secluded):
             for picture in pictures:
                 if changes[picture]:
                     picture.put_back()
+            for cache, misses in caches:
+                if cache.cache_info().misses != misses:
+                    cache.cache_clear()
+                    if cache not in self._caches:
+                        self._caches.append(cache)
         self._note_changes({picture: entries for picture, entries in changes.items() if entries})
         self._traced = _is_abstract(state, args, kwargs)
         return result

@@ -141,6 +141,9 @@ class _Copier:
         if type(value) in _CONTAINERS:
             items = [self.copy(item) for item in value]
             return self._settle(value, value if _all_same(items, value) else type(value)(items))
+        if isinstance(value, tuple) and hasattr(value, "_make"):
+            items = [self.copy(item) for item in value]
+            return self._settle(value, value if _all_same(items, value) else value._make(items))
         if isinstance(getattr(value, "__dict__", None), dict) and not is_of_library(type(value)):
             return self._copy_object(value)
         return value

@@ -16,7 +16,7 @@ import torch
 from .._compat.torch_internals import leaves_behind, reserve_storage_key
 from ..errors import ModuleError
 from .code_names import is_of_library
-from .held import Held, held_in, items_of, put_into
+from .held import Held, caches_of, held_in, items_of, put_into
 from .named_tensors import named_tensors, plain_name
 from .native import native
 from .replicas import replica_of
@@ -169,6 +169,7 @@ class Template:
     Attributes:
         facts: Of each parameter, sorted by name, then of each buffer. Slots count in this order.
         tensors: The parameters and buffers themselves, in the same order, until `forget`.
+        caches: Of methods, in which one call could leave results for another.
         constants: Memory of other tensors that the module keeps, and where.
         computed: Memory of those that were computed from parameters, and where.
         own: Memory of its parameters and buffers: name, and a
@@ -185,6 +186,7 @@ class Template:
             for facts, tensor in found
             if memory_of(tensor) is not None
         }
+        self.caches = caches_of(module.named_modules())
         self.constants: dict[Any, str] = {}
         self.computed: dict[Any, str] = {}
         indices = {id(tensor): index for index, tensor in enumerate(self.tensors)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import threading
 import types
 import warnings
@@ -167,3 +168,44 @@ def test_containers_keep_their_class(compare):
             return super().forward(x) * self.registry.look("scale") * self.listing.first()
 
     compare(Uses(), numbers(4, 3))
+
+
+def test_results_that_methods_cache_are_not_another_calls():
+    class Caches(torch.nn.Linear):
+        @functools.lru_cache(maxsize=None)  # noqa: B019, UP033 - what is tested
+        def doubled(self):
+            return 2 * self.weight
+
+        @staticmethod
+        @functools.lru_cache
+        def table(count):
+            return torch.arange(float(count))
+
+        def forward(self, x):
+            return x @ self.doubled().T + self.table(2)
+
+    module, x = Caches(3, 2), numbers(4, 3)
+    net = from_module(module)
+    for scale in (1.0, 2.0, 3.0):
+        params = jax.tree.map(lambda leaf, scale=scale: scale * leaf, net.params)
+        expected = 2 * x @ params["weight"].T + jnp.arange(2.0)
+        for call in (net.apply, jax.jit(net.apply)):
+            np.testing.assert_allclose(call(params, x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        module(j2t(x)).detach(), net.apply(net.params, x), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_layers_in_named_tuples(compare):
+    Pair = collections.namedtuple("Pair", "first, last")
+
+    class Holds(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList([torch.nn.Linear(3, 3), torch.nn.Linear(3, 2)])
+            self.pair = Pair(*self.layers)
+
+        def forward(self, x):
+            return self.pair.last(torch.tanh(self.pair.first(x)))
+
+    compare(Holds(), numbers(4, 3))
