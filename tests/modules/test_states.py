@@ -72,6 +72,10 @@ def quantised(seed):
         return torch.ao.quantization.quantize_dynamic(layers, {torch.nn.Linear})
 
 
+@pytest.mark.skipif(
+    not hasattr(getattr(torch.ao, "quantization", None), "quantize_dynamic"),
+    reason="this torch has no torch.ao.quantization.quantize_dynamic",
+)
 @pytest.mark.filterwarnings("ignore")  # torch.ao warns of its own end
 def test_dynamically_quantised_layers():
     module, x = quantised(0), numbers(4, 3)
