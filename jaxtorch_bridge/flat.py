@@ -52,7 +52,10 @@ class FlatFunction:
         if self._mutated is None:
             args, kwargs = self._bind(tensors)
             return trees.flatten(self._function(*args, **kwargs))
-        return self.writing(*self._mutated.copies(tensors))
+        copies = self._mutated.copies(tensors)
+        found = self.writing(*copies)
+        self._mutated.release(copies)
+        return found
 
     def writing(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         """The same, with declared writes to the tensors themselves."""
@@ -82,6 +85,7 @@ class FlatFunction:
             result = function(*args, **kwargs)
             if mutated is not None:
                 result = mutated.result(result, tensors)
+                mutated.release(tensors)
             leaves = unpack(result)
             return _checked(result, structure, label) if leaves is None else leaves
 

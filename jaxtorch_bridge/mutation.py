@@ -86,6 +86,17 @@ class Mutated:
             )
         return result
 
+    def release(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Take what was written to out of autograd's graph, after a run that nobody differentiates.
+
+        Where the function closes over parameters, the graph may hold a tensor that holds the graph,
+        and would never be freed.
+        """
+        for slot in self.slots:
+            tensor = tensors[slot]
+            if tensor.grad_fn is not None and not is_transformed(tensor):
+                tensor.detach_()
+
     def copies(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The tensors with copies of those that may be written to."""
         found = list(tensors)

@@ -323,6 +323,19 @@ class TestArguments:
             close(transform(weighted(wrapped), (0, 1))(X, Y), twin(X, Y))
         close(wrapped(X, Y), X * Y * Y)  # planned as before
 
+    def test_parameters_that_require_grad(self):
+        layer = torch.nn.Linear(3, 3)
+        weight, bias = (jnp.asarray(p.detach().numpy()) for p in layer.parameters())
+        wrapped = wrap(lambda x, y: x.copy_(layer(x) * y))
+
+        def twin(x, y):
+            return (x @ weight.T + bias) * y
+
+        for call in (wrapped, jax.jit(wrapped)):
+            close(call(X, Y), twin(X, Y))
+        assert "found by     evaluated abstractly" in wrapped.explain(X, Y)
+        close(jax.grad(weighted(wrapped), (0, 1))(X, Y), jax.grad(weighted(twin), (0, 1))(X, Y))
+
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_what_torchscript_runs(self):
         def scripted(x: torch.Tensor, y: torch.Tensor):

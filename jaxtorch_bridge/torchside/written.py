@@ -85,6 +85,8 @@ class Writes:
                 with watch:
                     self.function(*copies)
                 watch.finish()
+                for copy in watched.values():
+                    copy.detach_()  # it may be part of what it holds
         except NotCapturedError as error:
             if isinstance(error.__cause__, DifferentiationError):
                 raise error.__cause__ from None
@@ -107,6 +109,13 @@ class Writes:
             "be wrong without a word. Write to the argument itself or to a view of it, with "
             "torch's gradients on; or stop the gradient with jax.lax.stop_gradient."
         )
+
+    def on_copies(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The function, which writes to copies."""
+        copies = list(tensors)
+        for slot in self.slots:
+            copies[slot] = tensors[slot].clone()
+        return self.function(*copies)
 
     def recorded(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
         """The function on copies, for autograd to record as it runs.
@@ -177,5 +186,5 @@ def with_writes(
     forms: tuple[Core, ...] = (writes.recorded,)
     # Of what TorchScript runs torch.func sees little.
     if traced and not source.closure.scripted:
-        forms = (functional(source.function), *forms)
+        forms = (functional(writes.on_copies), *forms)
     return replace(source, writes=writes, forms=forms)
