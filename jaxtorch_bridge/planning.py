@@ -36,7 +36,7 @@ from .planner.sharding import Layout, Placement, dimension_names, place_inputs, 
 from .planner.signature import OutputMeta
 from .sharing import Sharing
 from .terms import mutates_of, terms_of
-from .torchside.batching import BatchedLinearized
+from .torchside.batched_linear import BatchedLinearized
 from .torchside.build import build_op
 from .torchside.closure import ClosureState
 from .torchside.context import TorchContext

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..choices import VmapMethod
-from ..errors import BatchingError, BridgeWarning, DifferentiationError
-from ..planner.signature import ArraySig
+from ..errors import BatchingError, BridgeWarning
 from ..surroundings import caller_level
 from . import transforms
+from .batched_linear import Dims, batched_linearized, with_batch
 from .build import Guarded
 from .capture import NotCapturedError, capture, draws_of_batch
 from .claims import (
@@ -29,13 +29,10 @@ from .claims import (
 )
 from .closure import ClosureGuard
 from .derive import program_of
-from .linearize import Kernel, Linearized
 from .op import TorchOp
 from .plain import with_plain_scatters
 from .program import Program, Undo
 from .source import Core, Source
-
-Dims = tuple[int | None, ...]
 
 # By whether there is a key.
 _SEED_WORDS = {False: "generator states", True: "a random key"}
@@ -157,8 +154,8 @@ def _claimed(source: Source, size: int, dims: Dims) -> TorchOp:
         key=f"{source.key}/{method}{size}:{_dims_text(dims)}",
         function=function,
         forms=forms,
-        inputs=_with_batch(source.inputs, dims, size),
-        outputs=_with_batch(source.outputs, whole, size),
+        inputs=with_batch(source.inputs, dims, size),
+        outputs=with_batch(source.outputs, whole, size),
     )
     refuse_wrong_shapes(made, passed(source.inputs, dims, size, method), method)
     core = function
@@ -216,8 +213,8 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
         key=f"{source.key}/vmap{size}:{_dims_text(core)}",
         function=mapped(source.function),
         forms=tuple(map(mapped, source.forms)),
-        inputs=_with_batch(source.inputs, core, size),
-        outputs=_with_batch(source.outputs, out_dims, size),
+        inputs=with_batch(source.inputs, core, size),
+        outputs=with_batch(source.outputs, out_dims, size),
     )
     return _program_of_forms(made).op(made.label, made.key, made)
 
@@ -255,8 +252,8 @@ def _looped(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         key=f"{source.key}/loop{size}:{_dims_text(core)}",
         function=looped(source.function),
         forms=tuple(map(looped, source.forms)),
-        inputs=_with_batch(source.inputs, core, size),
-        outputs=_with_batch(source.outputs, (0,) * len(source.outputs), size),
+        inputs=with_batch(source.inputs, core, size),
+        outputs=with_batch(source.outputs, (0,) * len(source.outputs), size),
         opaque=True,
     )
     program = program_of(made)
@@ -268,8 +265,8 @@ def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
     program = op.program
     assert program is not None
     core_dims = dims[: len(program.inputs)]
-    inputs = _with_batch(program.inputs, core_dims, size)
-    outputs = _with_batch(program.outputs, (0,) * len(program.outputs), size)
+    inputs = with_batch(program.inputs, core_dims, size)
+    outputs = with_batch(program.outputs, (0,) * len(program.outputs), size)
     source = program.home
     if program.eager:
         raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
@@ -300,130 +297,6 @@ def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         made.primal = batched_linearized(linearized, size, (*dims, *residual_dims))
         made.primal.op = base
     return made
-
-
-class BatchedLinearized:
-    """The linear part of a derivative for a whole batch; see `Linearized`.
-
-    Linear operands and results have the batch first; inputs and residuals have it where
-    ``dims`` says, or not at all.
-
-    Attributes:
-        base: Of one element.
-        size: Of the batch.
-        dims: For every input and residual.
-        op: The batched function, where it is known.
-    """
-
-    def __init__(self, base: Linearized | BatchedLinearized, size: int, dims: Dims) -> None:
-        self.base = base
-        self.size = size
-        self.dims = dims
-        self.op: TorchOp | None = None
-        self.label: str = base.label
-        self.source: Source = base.source
-        self.wrt: tuple[int, ...] = base.wrt
-        self.diff_outputs: tuple[int, ...] = base.diff_outputs
-        self.grad_inputs: tuple[int, ...] = base.grad_inputs
-        self.residuals: tuple[ArraySig, ...] = base.residuals
-        self.batched_forms: dict[Any, BatchedLinearized] = {}
-
-    @property
-    def unrolled(self) -> bool:
-        """See `Linearized`."""
-        return self.base.unrolled
-
-    def __repr__(self) -> str:
-        return f"Batched({self.base!r}, {self.size})"
-
-    @property
-    def nonlinear_count(self) -> int:
-        """See `Linearized`."""
-        return self.base.nonlinear_count
-
-    def linear_sigs(self, transposed: bool, ins: Sequence[int], outs: Sequence[int]) -> Any:
-        """See `Linearized`."""
-        return tuple(
-            _with_batch(sigs, (0,) * len(sigs), self.size)
-            for sigs in self.base.linear_sigs(transposed, ins, outs)
-        )
-
-    def kernel(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
-        """See `Linearized`."""
-        return self._batched(self.base.kernel(transposed, ins, outs))
-
-    def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
-        """See `Linearized`."""
-        return self._batched(self.base.function(transposed, ins, outs))
-
-    def batched(
-        self,
-        size: int,
-        dims: Dims,
-        transposed: bool,
-        ins: tuple[int, ...],
-        outs: tuple[int, ...],
-    ) -> BatchedLinearized | None:
-        """See `batch_linear`."""
-        return batch_linear(self, size, dims, transposed, ins, outs)
-
-    def _batched(self, kernel: Kernel) -> Kernel:
-        dims = kernel_dims(kernel, self.dims)
-        found = kernel.op.batched(self.size, dims, loop=True)
-        if found.op is None:
-            raise DifferentiationError(
-                f"{kernel.op.label}: no derivative for a batch of {self.size}: {found.failure}. "
-                "Call the function under jax.lax.map instead of jax.vmap."
-            )
-        return Kernel(found.op, kernel.operands)
-
-
-def kernel_dims(kernel: Kernel, dims: Dims) -> Dims:
-    """Batch axes of a kernel's operands: linear ones have it first."""
-    return tuple(dims[index] if index < len(dims) else 0 for index in kernel.operands)
-
-
-def batched_linearized(
-    base: Linearized | BatchedLinearized, size: int, dims: Dims
-) -> BatchedLinearized:
-    """The batched form, always the same object for the same batch."""
-    found = base.batched_forms.get((size, dims))
-    if found is None:
-        found = base.batched_forms[size, dims] = BatchedLinearized(base, size, dims)
-    return found
-
-
-def batch_linear(
-    base: Linearized | BatchedLinearized,
-    size: int,
-    dims: Dims,
-    transposed: bool,
-    ins: tuple[int, ...],
-    outs: tuple[int, ...],
-) -> BatchedLinearized | None:
-    """The batched form if one call can do what is asked, otherwise None.
-
-    Args:
-        base: Of one element.
-        size: Of the batch.
-        dims: Batch axes of inputs and residuals.
-        transposed: See `Linearized.kernel`.
-        ins: Likewise.
-        outs: Likewise.
-    """
-    kernel = base.kernel(transposed, ins, outs)
-    if kernel.op.batched(size, kernel_dims(kernel, dims)).op is None:
-        return None
-    return batched_linearized(base, size, dims)
-
-
-def _with_batch(
-    sigs: Sequence[ArraySig], dims: Sequence[int | None], size: int
-) -> tuple[ArraySig, ...]:
-    return tuple(
-        sig if dim is None else replace(sig, shape=(*sig.shape[:dim], size, *sig.shape[dim:]))
-        for sig, dim in zip(sigs, dims, strict=True)
-    )
 
 
 def _dims_text(dims: Sequence[int | None]) -> str:

@@ -29,7 +29,7 @@ from .refusals import differentiable_source
 from .source import Core, Source, tangent_sig
 
 if TYPE_CHECKING:
-    from .batching import BatchedLinearized
+    from .batched_linear import BatchedLinearized
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ class Linearized:
         ins: tuple[int, ...],
         outs: tuple[int, ...],
     ) -> BatchedLinearized | None:
-        """See `batching.batch_linear`."""
-        from .batching import batch_linear
+        """See `batched_linear.batch_linear`."""
+        from .batched_linear import batch_linear
 
         return batch_linear(self, size, dims, transposed, ins, outs)
 

@@ -16,7 +16,8 @@ from .faults import Faults, recorded, translated
 from .native import native
 
 if TYPE_CHECKING:
-    from .batching import Batched, BatchedLinearized
+    from .batched_linear import BatchedLinearized
+    from .batching import Batched
     from .closure import ClosureState
     from .linearize import Linearized
     from .program import Program
