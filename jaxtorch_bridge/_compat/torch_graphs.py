@@ -186,6 +186,8 @@ def repair_graph(graph_module: Any, device: str) -> None:
             node.kwargs = {**node.kwargs, "device": torch.device(device)}
         if node.target is aten.linalg_lu_solve.default:
             _copy_factors(graph, node)
+        if node.target in _ATTENTION:
+            _copy_columns(graph, node)
         if node.target is not aten.copy_.default:
             continue
         target, source = node.args[:2]
@@ -216,6 +218,32 @@ def _copy_factors(graph: Any, node: Any) -> None:
             )
         copy.meta["val"] = factors.meta["val"].contiguous()
         node.args = (copy, *node.args[1:])
+
+
+# Their kernels take elements for neighbours in memory, and only `scaled_dot_product_attention`
+# itself, of which a batch makes these, sees to it that they are.
+_ATTENTION = (
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+)
+
+
+def _copy_columns(graph: Any, node: Any) -> None:
+    """Give fused attention tensors in which the last axis is contiguous."""
+    for argument in node.all_input_nodes:
+        value = argument.meta.get("val")
+        if not isinstance(value, torch.Tensor) or value.ndim == 0:
+            continue
+        if value.stride(-1) == 1 or value.shape[-1] == 1:
+            continue
+        with graph.inserting_before(node):
+            copy = graph.call_function(
+                torch.ops.aten.clone.default,
+                (argument,),
+                {"memory_format": torch.contiguous_format},
+            )
+        copy.meta["val"] = value.contiguous()
+        node.replace_input_with(argument, copy)
 
 
 def _shares_elements(tensor: torch.Tensor) -> bool:

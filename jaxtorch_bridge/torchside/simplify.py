@@ -47,7 +47,10 @@ def _drop_copy(graph: fx.Graph, node: fx.Node) -> None:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     before, after = source.meta["val"], node.meta["val"]
-    if before.stride() != after.stride() or after.is_complex():
+    if after.is_complex() or before.is_neg():
+        return
+    # Where a tensor begins in its memory counts for as_strided and for views of other dtypes.
+    if before.stride() != after.stride() or before.storage_offset() != after.storage_offset():
         return
     # A result has memory of its own, so that it may be written to.
     if any(user.op == "output" for user in node.users):

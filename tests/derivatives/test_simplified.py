@@ -170,3 +170,22 @@ class TestWrites:
         tensors[0].requires_grad_()
         (wanted,) = torch.autograd.grad(function(*tensors), tensors[0])
         np.testing.assert_allclose(jax.grad(wrapped)(X, mean, var), wanted, atol=1e-6)
+
+
+class TestPlacesInMemory:
+    """Ops to which it matters where in its memory a tensor begins, as a copy begins anew."""
+
+    def test_strided_views(self):
+        def function(x):
+            kept = x[3:].clone().as_strided((4,), (2,), 1)
+            return kept.exp().sum() + x.sin()[1:].clone().as_strided((3,), (2,), 0).exp().sum()
+
+        check_gradient(function, X.reshape(-1))
+
+    def test_views_of_another_dtype(self):
+        def function(x):
+            pairs = torch.view_as_complex(x.sin()[1:5].clone().view(2, 2))
+            words = x.detach()[1:5].clone().view(torch.float64)
+            return (pairs * pairs).real.sum() + (x.sum() * (words == 0).sum())
+
+        check_gradient(function, X.reshape(-1))

@@ -220,3 +220,17 @@ def test_the_gradient_of_a_batched_select_scatter(dim, index):
     )
     for mine, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 3])
+def test_fused_attention_of_a_batch_along_any_axis(axis):
+    """Torch's kernel for CPUs takes neighbours along the last axis for neighbours in memory."""
+    attend = jax_callable(
+        lambda q: torch.nn.functional.scaled_dot_product_attention(q[:1], q[1:2], q[1:]).sin()
+    )
+    twin = lambda q: jnp.sin(jax.nn.softmax(q[:1] @ q[1:2].swapaxes(-1, -2) / 2.0) @ q[1:])  # noqa: E731
+    rows = random(5, 2, 3, 4)
+    batch = jnp.moveaxis(rows, 0, axis)
+    for wrap in (lambda f: f, lambda f: jax.grad(lambda q: f(q).sum())):
+        found = jax.vmap(wrap(attend), in_axes=axis)(batch)
+        np.testing.assert_allclose(found, jax.vmap(wrap(twin))(rows), atol=1e-5)
