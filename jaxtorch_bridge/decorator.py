@@ -229,6 +229,8 @@ class JaxCallable(Generic[P, R]):
             SpecMismatchError: The call does not fit the contract.
             TorchExecutionError: The torch function failed (its exception is the cause).
         """
+        if torch.compiler.is_dynamo_compiling():  # never, but in the code that Dynamo makes of this
+            return self.torch(*args, **kwargs)
         if KEYWORD in kwargs and self._key_use != "no":
             return self._keyed_call(args, kwargs)  # type: ignore[no-any-return]
         if is_any_autocast_enabled() or function_modes():

@@ -48,6 +48,15 @@ def test_decorator_with_arguments(x):
     assert double.plan(x).name == "twice"
 
 
+SHARED = {
+    "schema": "jaxtorch/1",
+    "name": "shared",
+    "version": "1.0.0",
+    "inputs": {"x": "float32[n]"},
+    "outputs": {"y": "float32[n]"},
+}
+
+
 def test_tensors_pass_straight_through():
     calls = []
 
@@ -60,6 +69,28 @@ def test_tensors_pass_straight_through():
     assert function(tensor, True) is tensor
     assert calls[0] is tensor
     assert function(tensor, flag=False) is None
+
+
+def test_a_compiled_torch_program_traces_through(x):
+    """Code that both sides share decorates a function once; torch.compile sees the function."""
+
+    @jax_callable(spec=SHARED)
+    def shared(x):
+        return torch.sin(x) * 2
+
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    program = torch.compile(lambda t: shared(t + 1).sum(), backend=backend, fullgraph=True)
+    tensor = torch.ones(3, requires_grad=True)
+    value = program(tensor)
+    value.backward()
+    torch.testing.assert_close(tensor.grad, 2 * torch.cos(torch.full((3,), 2.0)))
+    assert len(graphs) == 1
+    np.testing.assert_allclose(jax.jit(shared)(x[0]), 2 * jnp.sin(x[0]), rtol=1e-6)
 
 
 def test_mixed_arrays_and_tensors_name_which_is_which(x):
