@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import fx
@@ -22,34 +22,11 @@ from .in_place import Place
 from .infer import fake_inputs
 from .prune import prune, unused_placeholders, without_detach
 from .residuals import ResidualLayout, restride
-from .shared_memory import Steps, shared_memory, viewed
+from .shared_memory import Saved, shared_memory, view_of_input
 from .simplify import simplify
 from .source import Core, Source
 
 Traced = Callable[..., tuple[torch.Tensor, ...]]
-
-
-@dataclass(frozen=True)
-class Saved:
-    """Where the backward graph finds one of its saved tensors.
-
-    Attributes:
-        source: ``input``: a view of input ``index``, taken again without a copy.
-            ``residual``: a view of flat residual ``index``.
-        index: Which one.
-        steps: The view ops (function, further arguments, keywords) that lead to it.
-    """
-
-    source: Literal["input", "residual"]
-    index: int
-    steps: Steps = ()
-
-    def view(self, base: torch.Tensor) -> torch.Tensor:
-        """The saved tensor as a view of what it was a view of."""
-        # Op by op, not by as_strided: that one is hardly known to torch.vmap.
-        for function, arguments, keywords in self.steps:
-            base = function(base, *arguments, **keywords)
-        return base
 
 
 @dataclass(frozen=True)
@@ -337,7 +314,7 @@ def _connect(
         if node.name.startswith("tangents"):
             strides.append(tuple(node.meta["val"].stride()))
             continue
-        view = _view_of_input(nodes[node.name], inputs)
+        view = view_of_input(nodes[node.name], inputs)
         saved.append(view)
         if view is None:
             pending.append(nodes[node.name])
@@ -393,11 +370,3 @@ def _keep(forward: Any, output_count: int, carried: Sequence[fx.Node]) -> dict[f
     torch_graphs.remove_dead_code(forward.graph)
     forward.recompile()
     return {node: output_count + index for index, node in enumerate(carried)}
-
-
-def _view_of_input(node: Any, inputs: dict[str, int]) -> Saved | None:
-    """How to take a saved tensor from an input again, if it is nothing but a view of one."""
-    base, steps = viewed(node)
-    if base.name not in inputs or node.meta["val"].dtype != base.meta["val"].dtype:
-        return None
-    return Saved("input", inputs[base.name], steps)

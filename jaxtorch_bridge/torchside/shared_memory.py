@@ -1,9 +1,10 @@
-"""Which saved tensors are views of the same memory, which then travels once."""
+"""Where the backward finds saved tensors: in inputs, or in memory that travels once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import fx
@@ -12,6 +13,29 @@ from .._compat import torch_graphs
 
 # View ops: function, arguments behind the tensor, keywords.
 Steps = tuple[tuple[Any, tuple[Any, ...], dict[str, Any]], ...]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where the backward graph finds one of its saved tensors.
+
+    Attributes:
+        source: ``input``: a view of input ``index``, taken again without a copy.
+            ``residual``: a view of flat residual ``index``.
+        index: Which one.
+        steps: The view ops (function, further arguments, keywords) that lead to it.
+    """
+
+    source: Literal["input", "residual"]
+    index: int
+    steps: Steps = ()
+
+    def view(self, base: torch.Tensor) -> torch.Tensor:
+        """The saved tensor as a view of what it was a view of."""
+        # Op by op, not by as_strided: that one is hardly known to torch.vmap.
+        for function, arguments, keywords in self.steps:
+            base = function(base, *arguments, **keywords)
+        return base
 
 
 def viewed(node: fx.Node) -> tuple[fx.Node, Steps]:
@@ -58,3 +82,11 @@ def _takes(steps: Steps) -> bool:
 def _bytes(node: fx.Node) -> int:
     value = node.meta.get("val")
     return value.numel() * value.element_size() if isinstance(value, torch.Tensor) else 0
+
+
+def view_of_input(node: fx.Node, inputs: Mapping[str, int]) -> Saved | None:
+    """How to take a saved tensor from an input again, if it is nothing but a view of one."""
+    base, steps = viewed(node)
+    if base.name not in inputs or node.meta["val"].dtype != base.meta["val"].dtype:
+        return None
+    return Saved("input", inputs[base.name], steps)
