@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import torch
-from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ._compat.torch_trees import tree_leaves, tree_map_only
 from .errors import ModuleError
 from .torchside.module_call import listed, wrong_shape
 from .torchside.named_tensors import TensorFacts, is_discrete

@@ -15,9 +15,9 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from .._compat.torch_internals import is_compiled, is_fake, is_scripted
+from .._compat.torch_trees import tree_leaves
 from .code_names import BUILTINS, is_of_library, names_used, plain_values_read
 from .locks import Locks, locks_of
 from .things import keys_of, modules_in, parts_of

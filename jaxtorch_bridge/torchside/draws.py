@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .._compat import torch_internals as compat
+from .._compat import torch_trees
 from .._compat.torch_internals import generator_key
 from .randomness import Generators, Snapshot, words_on
 
@@ -53,7 +54,7 @@ class DrawWatch:
         """At an operation that draws, from this generator or from torch's global one."""
         self.random = True
         self.shapes.append(compat.drawn_shape(result))
-        filled = torch.utils._pytree.arg_tree_leaves(*args, **kwargs)
+        filled = torch_trees.arg_tree_leaves(*args, **kwargs)
         self.strided |= kwargs.get("memory_format") in _STRIDED or any(
             isinstance(value, torch.Tensor) and not value.is_contiguous() for value in filled
         )

@@ -13,6 +13,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from .._compat import torch_internals as compat
+from .._compat import torch_trees
 from ..errors import BridgeError, MutationError, OutputError
 from ..planner.inference import How, Inference
 from ..planner.signature import ArraySig, OutputMeta
@@ -80,7 +81,7 @@ class _OpWatch(compat.DispatchMode):
                 observed.written_inputs.add(index)
             elif not compat.is_fake(tensor) and all(tensor is not o for o in observed.updated):
                 observed.updated.append(tensor)
-        for value in torch.utils._pytree.arg_tree_leaves(*args, **kwargs):
+        for value in torch_trees.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
                 observed.records |= value.requires_grad and torch.is_grad_enabled()
@@ -94,7 +95,7 @@ class _OpWatch(compat.DispatchMode):
         if compat.draws_random_numbers(func, args, kwargs):
             self._draws.look(compat.own_generator(args, kwargs), args, kwargs, result)
         self.makers.note(func, args, kwargs, result)
-        for value in torch.utils._pytree.tree_leaves(result):
+        for value in torch_trees.tree_leaves(result):
             if isinstance(value, torch.Tensor) and compat.is_fake(value):
                 observed.made.append(weakref.ref(value))
         return result
@@ -105,7 +106,7 @@ class _OpWatch(compat.DispatchMode):
         They must not be written to. And of small ones torch would keep the values, so that what
         the function reads of them later would stay what it was when it was planned.
         """
-        return torch.utils._pytree.tree_map_only(
+        return torch_trees.tree_map_only(
             torch.Tensor,
             lambda tensor: (
                 tensor if compat.is_fake(tensor) else compat.without_constant(self._mode, tensor)

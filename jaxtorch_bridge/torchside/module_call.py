@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .._compat import torch_internals as compat
+from .._compat import torch_trees
 from ..errors import BridgeError, BridgeWarning, ConcurrencyError, ModuleError
 from ..surroundings import caller_level
 from .closure import Secluded
@@ -310,7 +311,7 @@ class _Watch(compat.DispatchMode):
                     "neither a parameter nor a buffer. Use `register_buffer`, so that it is an "
                     "argument and a result."
                 )
-        for value in torch.utils._pytree.arg_tree_leaves(*args, **kwargs):
+        for value in torch_trees.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 self._refuse_original(value)
         return func(*args, **kwargs)
@@ -335,7 +336,7 @@ class _Watch(compat.DispatchMode):
 def _is_abstract(state: Sequence[Any], args: Any, kwargs: Any) -> bool:
     """Whether a call is one without memory."""
     # One tensor tells; most modules have one of their own.
-    values = state[:1] or torch.utils._pytree.arg_tree_leaves(*args, **kwargs)
+    values = state[:1] or torch_trees.arg_tree_leaves(*args, **kwargs)
     return any(isinstance(value, torch.Tensor) and compat.is_fake(value) for value in values)
 
 
