@@ -111,6 +111,10 @@ class DifferentiationError(BridgeError, TypeError):
     """A derivative that cannot be taken; names what failed at each rung of the ladder."""
 
 
+class LackingDerivativeError(DifferentiationError):
+    """Torch has no derivative of an operation, so that there is no other way to the gradient."""
+
+
 class BatchingError(BridgeError, ValueError):
     """A function does not work on whole batches, though it was said to."""
 

@@ -11,7 +11,9 @@ import torch
 
 from .._compat import torch_graphs
 from .._compat import torch_internals as compat
+from ..errors import LackingDerivativeError
 from ..planner.signature import ArraySig
+from .hidden import refuse_lacking
 from .infer import fake_inputs
 from .source import Core, Source, first_line
 
@@ -42,7 +44,7 @@ def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
             stack.enter_context(mode)
             stack.enter_context(torch_graphs.OnDevice(source.device))
             yield mode
-    except NotCapturedError:
+    except (NotCapturedError, LackingDerivativeError):
         raise
     except Exception as error:
         raise NotCapturedError(first_line(error)) from error
@@ -129,7 +131,11 @@ def refuse_other_draws(source: Source, graph: Any) -> None:
 
 
 def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
-    """The outputs that depend differentiably on these inputs, as far as can be told."""
+    """The outputs that depend differentiably on these inputs, as far as can be told.
+
+    Raises:
+        LackingDerivativeError: One of them comes from an operation without a derivative.
+    """
     possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
     if not source.capturable:
         return possible
@@ -142,7 +148,9 @@ def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
                     fakes[index].requires_grad_()
                 with torch.enable_grad():
                     leaves = function(*fakes)
-                return tuple(index for index in possible if leaves[index].requires_grad)
+                found = tuple(index for index in possible if leaves[index].requires_grad)
+                refuse_lacking(source.label, [leaves[index] for index in found])
+                return found
         except NotCapturedError:
             continue
     return possible

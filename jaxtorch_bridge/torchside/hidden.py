@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from .._compat import torch_internals as compat
-from ..errors import DifferentiationError
+from ..errors import DifferentiationError, LackingDerivativeError
 
 # Relative to the terms of the sums that are compared; a hidden part is seldom smaller.
 _TOLERANCE = {torch.float64: 1e-6, torch.complex128: 1e-6, torch.float32: 1e-3}
@@ -23,10 +23,10 @@ def refuse_lacking(label: str, outputs: Sequence[torch.Tensor]) -> None:
     """Object to an operation for which torch has no derivative, and counts as constant.
 
     Raises:
-        DifferentiationError: There is one on the way from the inputs.
+        LackingDerivativeError: There is one on the way from the inputs.
     """
     if compat.lacks_derivative(outputs):
-        raise DifferentiationError(
+        raise LackingDerivativeError(
             f"{label}: an operation inside has no derivative in torch (those of quantised layers "
             "have none), so its part of the gradient would be zero without a word. If that is "
             "meant, give it detach() of its input, or use jax.lax.stop_gradient."

@@ -18,6 +18,7 @@ from .._compat import torch_graphs
 from .._compat import torch_internals as compat
 from ..planner.signature import ArraySig
 from .capture import NotCapturedError, abstractly, refuse_other_draws
+from .hidden import refuse_lacking
 from .in_place import Place
 from .infer import fake_inputs
 from .prune import prune, unused_placeholders, without_detach
@@ -213,6 +214,7 @@ def capture_joint(source: Source, wrt: Sequence[int]) -> JointGraphs | None:
 
     Raises:
         NotCapturedError: Says why not.
+        LackingDerivativeError: An operation has no derivative, so that this has none either.
     """
     ways = [source.plain_attention]
     # Other kernels would draw in another order.
@@ -237,7 +239,7 @@ def _capture(
         for index in wrt:
             fakes[index].requires_grad_()
         with torch.enable_grad():
-            traced, diff_outputs = _prepare(function, fakes, outputs)
+            traced, diff_outputs = _prepare(function, fakes, outputs, source.label)
             if not diff_outputs:
                 return None
             joint = _export(traced, fakes)
@@ -264,9 +266,13 @@ def _export(traced: Traced, fakes: Sequence[torch.Tensor]) -> Any:
 
 
 def _prepare(
-    function: Core, fakes: Sequence[torch.Tensor], outputs: Sequence[ArraySig]
+    function: Core, fakes: Sequence[torch.Tensor], outputs: Sequence[ArraySig], label: str
 ) -> tuple[Traced, tuple[int, ...]]:
-    """The function with outputs of their own, and which of them have a cotangent."""
+    """The function with outputs of their own, and which of them have a cotangent.
+
+    Raises:
+        LackingDerivativeError: One of these comes from an operation without a derivative.
+    """
     leaves = function(*fakes)
     taken = {compat.storage_key(fake) for fake in fakes}
     shared = set()
@@ -281,6 +287,7 @@ def _prepare(
         for index, leaf in enumerate(leaves)
         if leaf.requires_grad and outputs[index].differentiable
     )
+    refuse_lacking(label, [leaves[index] for index in differentiable])
 
     def traced(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         results = []

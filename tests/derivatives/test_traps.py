@@ -235,3 +235,42 @@ def test_fused_attention_of_a_batch_along_any_axis(axis):
     for wrap in (lambda f: f, lambda f: jax.grad(lambda q: f(q).sum())):
         found = jax.vmap(wrap(attend), in_axes=axis)(batch)
         np.testing.assert_allclose(found, jax.vmap(wrap(twin))(rows), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def twice():
+    """A custom operation that doubles, without a derivative."""
+    library = torch.library.Library("jaxtorch_traps", "DEF")
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", lambda x: x * 2, "CPU")
+    library.impl("twice", torch.empty_like, "Meta")
+    yield torch.ops.jaxtorch_traps.twice
+    library._destroy()
+
+
+@pytest.mark.parametrize("beside", [lambda x: 0, torch.sin], ids=["alone", "beside"])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f: jax.grad(lambda x: f(x).sum()),
+        lambda f: lambda x: jax.jvp(f, (x,), (x,)),
+        lambda f: lambda x: jax.linearize(f, x)[1](x),
+        lambda f: jax.hessian(lambda x: f(x).sum()),
+        lambda f: jax.vmap(jax.grad(lambda x: f(x))),
+    ],
+    ids=["grad", "jvp", "linearize", "hessian", "vmap"],
+)
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_an_operation_without_a_derivative_is_no_constant(twice, beside, transform, jit):
+    """Torch warns, if at all, and leaves out this part of the gradient."""
+    wrapped = jax_callable(lambda x: twice(x) + beside(x))
+    np.testing.assert_allclose(wrapped(jnp.zeros(3)), 0)
+    with pytest.raises(DifferentiationError, match="an operation inside has no derivative in"):
+        jit(transform(wrapped))(random(3))
+
+
+def test_an_operation_without_a_derivative_may_be_left_out(twice):
+    wrapped = jax_callable(lambda x: twice(x.detach()) + torch.sin(x))
+    x = random(3)
+    np.testing.assert_allclose(jax.grad(lambda x: wrapped(x).sum())(x), jnp.cos(x), rtol=1e-6)
+    np.testing.assert_allclose(jax.jvp(wrapped, (x,), (x,))[1], x * jnp.cos(x), rtol=1e-6)
