@@ -71,6 +71,7 @@ def test_tensors_pass_straight_through():
     assert function(tensor, flag=False) is None
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower")  # Dynamo's, on Python 3.13.0
 def test_a_compiled_torch_program_traces_through(x):
     """Code that both sides share decorates a function once; torch.compile sees the function."""
 
