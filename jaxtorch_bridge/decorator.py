@@ -16,6 +16,7 @@ import torch
 from ._compat.jax_internals import ArrayImpl
 from ._compat.torch_internals import function_modes, is_any_autocast_enabled
 from .arguments import KEYED, Leaves, quick_key, sort_leaves
+from .bound_methods import BoundMethods
 from .choices import ConcurrencyMode, RandomMode, VmapMethod
 from .entry import Entry
 from .exporting import remember
@@ -294,7 +295,7 @@ class JaxCallable(Generic[P, R]):
         attributes = getattr(instance, "__dict__", {})
         bound = attributes.get("_jax_callables")
         if bound is None or bound.owner is not instance:
-            bound = attributes["_jax_callables"] = _BoundMethods(instance)
+            bound = attributes["_jax_callables"] = BoundMethods(instance)
         found = bound.get(id(self))
         if found is None:
             method = functools.partial(self.torch, instance)
@@ -394,14 +395,3 @@ class JaxCallable(Generic[P, R]):
         if placement is not None:
             return entry.planned_for_shard(arrays, placement), placement
         return entry.planned(arrays, concrete=concrete), None
-
-
-class _BoundMethods(dict[int, Any]):
-    """The callables bound to one instance; copies and pickles start without them."""
-
-    def __init__(self, owner: Any = None) -> None:
-        super().__init__()
-        self.owner = owner
-
-    def __reduce__(self) -> Any:
-        return _BoundMethods, ()

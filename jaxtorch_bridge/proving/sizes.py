@@ -12,7 +12,8 @@ from functools import partial
 
 from ..spec.constraints import Constraint
 from ..spec.model import CallableSpec
-from ..spec.shapes import Name, Operation, Size, Term, evaluate, names_in
+from ..spec.shapes import Name, Operation, Term, evaluate, names_in
+from ..spec.terms import numbers_in
 
 # More than the constraints of people need; small enough that a contradiction is told at once.
 _MOST_STEPS = 20_000
@@ -131,16 +132,8 @@ class SizeSearch:
     def _constants_of(spec: CallableSpec) -> Iterator[int]:
         for constraint in spec.constraints:
             for term in (constraint.left, constraint.right):
-                for constant in _constants_in(term):
+                for constant in numbers_in(term):
                     yield from (constant - 1, constant, constant + 1, 2 * constant, 3 * constant)
-
-
-def _constants_in(term: Term) -> Iterator[int]:
-    if isinstance(term, Size):
-        yield term.size
-    elif isinstance(term, Operation):
-        yield from _constants_in(term.left)
-        yield from _constants_in(term.right)
 
 
 def _holds(constraint: Constraint, sizes: Sizes) -> bool:

@@ -20,7 +20,7 @@ def same_term(left: Term, right: Term) -> bool:
         return False
     names = sorted(names_in(left) | names_in(right))
     source = random.Random(0)
-    numbers = sorted({0, 1, *_numbers_in(left), *_numbers_in(right)})
+    numbers = sorted({0, 1, *numbers_in(left), *numbers_in(right)})
     for _ in range(_TRIALS):
         sizes = {name: _telling_size(numbers, source) for name in names}
         if _size(left, sizes) != _size(right, sizes):
@@ -36,12 +36,13 @@ def _telling_size(numbers: Sequence[int], source: random.Random) -> int:
     return abs(source.choice(numbers) * source.randrange(1, 100) + near) or 1
 
 
-def _numbers_in(term: Term) -> Iterator[int]:
+def numbers_in(term: Term) -> Iterator[int]:
+    """The numbers that stand in a term."""
     if isinstance(term, Size):
         yield term.size
     elif isinstance(term, Operation):
-        yield from _numbers_in(term.left)
-        yield from _numbers_in(term.right)
+        yield from numbers_in(term.left)
+        yield from numbers_in(term.right)
 
 
 def substitute(term: Term, known: Mapping[str, Term]) -> Term | None:

@@ -7,6 +7,7 @@ when any of these has changed, so that a new plan is made instead of using a sta
 
 from __future__ import annotations
 
+import abc
 import copy
 import functools
 import inspect
@@ -28,26 +29,26 @@ _UNBOUND = object()
 _SETTLED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 
-class Secluded:
+class Secluded(abc.ABC):
     """A function with modules of its own, of which each call has one to itself."""
 
     __slots__ = ()
 
+    @abc.abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def owns(self, module: torch.nn.Module) -> bool:
         """Whether a module is one of them."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def around(self) -> Any:
         """What it runs besides its modules; may close over anything."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def structure(self) -> torch.nn.Module:
         """A module with the code of its modules."""
-        raise NotImplementedError
 
 
 class ClosureState:
