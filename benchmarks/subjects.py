@@ -74,7 +74,8 @@ def noop(result: Any) -> Callable[..., Any]:
 
 @functools.cache
 def _register_noop() -> None:
-    jax.ffi.register_ffi_target(_NOOP_TARGET, native().noop_handler(), platform="cpu")
+    for platform in ("cpu", "CUDA") if jax.default_backend() == "gpu" else ("cpu",):
+        jax.ffi.register_ffi_target(_NOOP_TARGET, native().noop_handler(), platform=platform)
 
 
 def check_same(expected: Any, found: Any) -> None:

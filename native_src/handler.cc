@@ -15,7 +15,8 @@ namespace jaxtorch {
 
 namespace ffi = xla::ffi;
 
-ffi::TypeId OpState::id = {};
+template <DLDeviceType kPlatform>
+ffi::TypeId OpState<kPlatform>::id = {};
 
 namespace {
 
@@ -91,9 +92,8 @@ ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets&
   return CheckNotMutated(op, inputs);
 }
 
-ffi::Error Execute(OpState* state, ffi::RemainingArgs args, ffi::RemainingRets rets,
+ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::RemainingRets rets,
                    DLDevice device, void* stream) {
-  const std::shared_ptr<Op> op = state->op;  // outlives this call whatever torch does
   if (PythonIsFinalizing()) {
     return ffi::Error::Internal(op->key + ": the Python interpreter is shutting down");
   }
@@ -128,7 +128,7 @@ std::string AskProcesses(const std::string& key, bool held, int64_t devices) {
 // Name and version of the function that an op comes from: `name@version/digest...`.
 std::string LabelOf(const std::string& key) { return key.substr(0, key.find('/', key.find('@'))); }
 
-ffi::ErrorOr<std::unique_ptr<OpState>> InstantiateImpl(ffi::Dictionary attributes) {
+ffi::ErrorOr<std::shared_ptr<Op>> OpOf(ffi::Dictionary attributes) {
   ffi::ErrorOr<std::string_view> key = attributes.get<std::string_view>("op");
   if (!key.has_value()) return ffi::Unexpected(key.error());
   const std::string text(*key);
@@ -157,36 +157,37 @@ ffi::ErrorOr<std::unique_ptr<OpState>> InstantiateImpl(ffi::Dictionary attribute
   if (!disagreement.empty()) {
     return ffi::Unexpected(ffi::Error(ffi::ErrorCode::kFailedPrecondition, disagreement));
   }
-  auto state = std::make_unique<OpState>();
-  state->op = std::move(op);
+  return op;
+}
+
+template <DLDeviceType kPlatform>
+ffi::ErrorOr<std::unique_ptr<OpState<kPlatform>>> InstantiateImpl(ffi::Dictionary attributes) {
+  ffi::ErrorOr<std::shared_ptr<Op>> op = OpOf(attributes);
+  if (!op.has_value()) return ffi::Unexpected(op.error());
+  auto state = std::make_unique<OpState<kPlatform>>();
+  state->op = std::move(*op);
   return state;
 }
 
-ffi::Error CpuImpl(OpState* state, ffi::RemainingArgs args, ffi::RemainingRets rets) {
-  return Execute(state, args, rets, DLDevice{kDLCPU, 0}, nullptr);
-}
-
-ffi::Error CudaImpl(OpState* state, void* stream, int32_t ordinal, ffi::RemainingArgs args,
-                    ffi::RemainingRets rets) {
-  return Execute(state, args, rets, DLDevice{kDLCUDA, ordinal}, stream);
-}
-
-}  // namespace
-
+template <DLDeviceType kPlatform>
 XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame) {
-  static auto* kernel = ffi::Ffi::BindInstantiate().Attrs().To(InstantiateImpl).release();
+  static auto* kernel =
+      ffi::Ffi::BindInstantiate().Attrs().To(InstantiateImpl<kPlatform>).release();
   return kernel->Call(frame);
 }
 
-// The attributes stay there at execution; naming them here keeps the binding's count right.
+// The op is held by value: it outlives the call whatever torch does. The attributes stay there at
+// execution; naming them here keeps the binding's count right.
 XLA_FFI_Error* ExecuteCpu(XLA_FFI_CallFrame* frame) {
   static auto* kernel = ffi::Ffi::Bind()
-                            .Ctx<ffi::State<OpState>>()
+                            .Ctx<ffi::State<OpState<kDLCPU>>>()
                             .RemainingArgs()
                             .RemainingRets()
                             .Attrs()
-                            .To([](OpState* state, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                                   ffi::Dictionary) { return CpuImpl(state, args, rets); })
+                            .To([](OpState<kDLCPU>* state, ffi::RemainingArgs args,
+                                   ffi::RemainingRets rets, ffi::Dictionary) {
+                              return Execute(state->op, args, rets, DLDevice{kDLCPU, 0}, nullptr);
+                            })
                             .release();
   return kernel->Call(frame);
 }
@@ -194,22 +195,30 @@ XLA_FFI_Error* ExecuteCpu(XLA_FFI_CallFrame* frame) {
 XLA_FFI_Error* ExecuteCuda(XLA_FFI_CallFrame* frame) {
   static auto* kernel =
       ffi::Ffi::Bind()
-          .Ctx<ffi::State<OpState>>()
+          .Ctx<ffi::State<OpState<kDLCUDA>>>()
           .Ctx<ffi::PlatformStream<void*>>()
           .Ctx<ffi::DeviceOrdinal>()
           .RemainingArgs()
           .RemainingRets()
           .Attrs()
-          .To([](OpState* state, void* stream, int32_t ordinal, ffi::RemainingArgs args,
-                 ffi::RemainingRets rets,
-                 ffi::Dictionary) { return CudaImpl(state, stream, ordinal, args, rets); })
+          .To([](OpState<kDLCUDA>* state, void* stream, int32_t ordinal, ffi::RemainingArgs args,
+                 ffi::RemainingRets rets, ffi::Dictionary) {
+            return Execute(state->op, args, rets, DLDevice{kDLCUDA, ordinal}, stream);
+          })
           .release();
   return kernel->Call(frame);
 }
 
-const XLA_FFI_TypeInfo* OpStateTypeInfo() {
-  static const XLA_FFI_TypeInfo info = ffi::MakeTypeInfo<OpState>();
-  return &info;
+template <DLDeviceType kPlatform>
+PlatformHandlers HandlersOn(XLA_FFI_Handler* execute) {
+  static const XLA_FFI_TypeInfo info = ffi::MakeTypeInfo<OpState<kPlatform>>();
+  return {&Instantiate<kPlatform>, execute, &OpState<kPlatform>::id, &info};
 }
+
+}  // namespace
+
+PlatformHandlers HandlersOnCpu() { return HandlersOn<kDLCPU>(&ExecuteCpu); }
+
+PlatformHandlers HandlersOnCuda() { return HandlersOn<kDLCUDA>(&ExecuteCuda); }
 
 }  // namespace jaxtorch

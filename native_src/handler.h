@@ -8,16 +8,24 @@
 
 namespace jaxtorch {
 
-// Per-executable state: the op, resolved from its key when the executable is made.
+// Per-executable state: the op, resolved from its key when the executable is made. There is a type
+// for each platform, because JAX's CPU client and its CUDA plugin are libraries of their own that
+// number types apart: with one id for both, the plugin would take ours for one of its own types.
+template <DLDeviceType kPlatform>
 struct OpState {
   static xla::ffi::TypeId id;
   std::shared_ptr<Op> op;
 };
 
-XLA_FFI_Error* Instantiate(XLA_FFI_CallFrame* frame);
-XLA_FFI_Error* ExecuteCpu(XLA_FFI_CallFrame* frame);
-XLA_FFI_Error* ExecuteCuda(XLA_FFI_CallFrame* frame);
+// What Python hands to XLA for one platform.
+struct PlatformHandlers {
+  XLA_FFI_Handler* instantiate;
+  XLA_FFI_Handler* execute;
+  xla::ffi::TypeId* state_id;
+  const XLA_FFI_TypeInfo* state_info;
+};
 
-const XLA_FFI_TypeInfo* OpStateTypeInfo();
+PlatformHandlers HandlersOnCpu();
+PlatformHandlers HandlersOnCuda();
 
 }  // namespace jaxtorch

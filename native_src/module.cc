@@ -142,18 +142,34 @@ PyObject* Capsule(const void* pointer) {
   return PyCapsule_New(const_cast<void*>(pointer), nullptr, nullptr);
 }
 
-PyObject* Handlers(PyObject*, PyObject* args) {
+// The handlers of a platform that Python names; false with an exception set if there is none.
+bool PlatformOf(PyObject* args, PlatformHandlers* found) {
   const char* platform;
-  if (!PyArg_ParseTuple(args, "s", &platform)) return nullptr;
-  const bool cuda = std::string(platform) == "CUDA";
-  return Py_BuildValue("{s:N,s:N}", "instantiate", Capsule(reinterpret_cast<void*>(&Instantiate)),
-                       "execute",
-                       Capsule(reinterpret_cast<void*>(cuda ? &ExecuteCuda : &ExecuteCpu)));
+  if (!PyArg_ParseTuple(args, "s", &platform)) return false;
+  if (std::string(platform) == "cpu") {
+    *found = HandlersOnCpu();
+  } else if (std::string(platform) == "CUDA") {
+    *found = HandlersOnCuda();
+  } else {
+    PyErr_Format(PyExc_ValueError, "expected the platform 'cpu' or 'CUDA', got '%s'", platform);
+    return false;
+  }
+  return true;
 }
 
-PyObject* StateType(PyObject*, PyObject*) {
-  return Py_BuildValue("{s:N,s:N}", "type_id", Capsule(&OpState::id), "type_info",
-                       Capsule(OpStateTypeInfo()));
+PyObject* Handlers(PyObject*, PyObject* args) {
+  PlatformHandlers found;
+  if (!PlatformOf(args, &found)) return nullptr;
+  return Py_BuildValue("{s:N,s:N}", "instantiate",
+                       Capsule(reinterpret_cast<void*>(found.instantiate)), "execute",
+                       Capsule(reinterpret_cast<void*>(found.execute)));
+}
+
+PyObject* StateType(PyObject*, PyObject* args) {
+  PlatformHandlers found;
+  if (!PlatformOf(args, &found)) return nullptr;
+  return Py_BuildValue("{s:N,s:N}", "type_id", Capsule(found.state_id), "type_info",
+                       Capsule(found.state_info));
 }
 
 // A handler that does nothing, to measure what an FFI call costs by itself (make bench).
@@ -178,7 +194,8 @@ PyMethodDef kMethods[] = {
      "Call this once in each of XLA's own threads, before it first runs torch."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
     {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
-    {"state_type", StateType, METH_NOARGS, "Capsules that describe the per-executable state."},
+    {"state_type", StateType, METH_VARARGS,
+     "Capsules that describe the per-executable state on a platform."},
     {"put", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&Put)), METH_FASTCALL,
      "put(containers, keys, values, indices): containers[i][keys[i]] = values[indices[i]]."},
     {"noop_handler", NoopHandler, METH_NOARGS, "Capsule of a handler that does nothing."},

@@ -1,0 +1,198 @@
+"""The figures of a GPU: ``python benchmarks/gpu.py``, offline, with the machine's own Python.
+
+Needs what ``make gpu-check`` needs, whose build it uses, and ``rich``. Where ``wrap-torch2jax`` can
+be imported, its rows are there too.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import statistics
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import subjects
+import torch
+from report import ABOVE_NOOP, Row, Table, ratios, show
+from rich.console import Console
+from timing import Variant, fastest, in_turn
+
+LARGE = (8192, 8192)
+BATCH, SEQUENCE, WIDTH, HEADS, HIDDEN = 16, 512, 1024, 16, 4096
+GIB = 2**28  # float32 values
+
+
+def add(a: Any, b: Any) -> Any:
+    return a + b
+
+
+def main() -> int:
+    """Print every table; 1 if one could not be made."""
+    if not torch.cuda.is_available() or jax.default_backend() != "gpu":
+        print("benchmarks/gpu.py needs a GPU that both JAX and torch see")
+        return 1
+    console = Console(width=110)
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "torch")}
+    facts = {"python": platform.python_version(), **versions, "cuda": torch.version.cuda}
+    console.print(torch.cuda.get_device_name(), facts, "\n")
+    failed = False
+    for make in (_small, _large, _training, _memory):
+        try:
+            show(make(), console)
+        except Exception:
+            failed = True
+            traceback.print_exc()
+    return int(failed)
+
+
+def _settled(result: Any) -> Any:
+    jax.block_until_ready(result)
+    torch.cuda.synchronize()
+    return result
+
+
+def _waiting(call: Callable[..., Any], *arguments: Any) -> Variant:
+    return lambda: _settled(call(*arguments))
+
+
+def _forms(function: Callable[..., Any], *tensors: torch.Tensor) -> dict[str, Any]:
+    forms = {
+        subjects.BRIDGE: subjects.bridge(function),
+        subjects.PEER: subjects.peer(function, *tensors),
+    }
+    return {name: form for name, form in forms.items() if form is not None}
+
+
+def _arrays(shape: tuple[int, ...]) -> tuple[tuple[jax.Array, ...], tuple[torch.Tensor, ...]]:
+    values = [np.random.default_rng(seed).random(shape, np.float32) for seed in range(2)]
+    return tuple(map(jnp.asarray, values)), tuple(torch.from_numpy(v).cuda() for v in values)
+
+
+def _small() -> Table:
+    shape = (10, 2)
+    arrays, tensors = _arrays(shape)
+    result = jax.ShapeDtypeStruct(shape, jnp.float32)
+    forms = _forms(add, *tensors) | {subjects.XLA: add}
+    forms[subjects.CALLBACK] = subjects.callback(lambda a, b: (a + b).cpu(), result)
+    noop = jax.jit(subjects.noop(result))
+    variants: dict[str, Variant] = {
+        subjects.TORCH: _waiting(add, *tensors),
+        subjects.NOOP: _waiting(noop, *arrays),
+    }
+    for name, form in forms.items():
+        jitted = jax.jit(form)
+        subjects.check_same(np.asarray(arrays[0]) + np.asarray(arrays[1]), jitted(*arrays))
+        variants[name] = _waiting(jitted, *arrays)
+    times = fastest(variants, seconds=12)
+    queued = fastest(
+        {
+            subjects.NOOP: partial(noop, *arrays),
+            **{name: partial(jax.jit(form), *arrays) for name, form in forms.items()},
+        },
+        seconds=12,
+        wait=_settled,
+    )
+    rows = []
+    for name, value in times.items():
+        beside = {} if name == subjects.TORCH else {ABOVE_NOOP: value - times[subjects.NOOP]}
+        if name in queued:
+            beside["queued, us"] = queued[name]
+        rows.append(Row(name, value, beside | ratios(name, times, subjects.OTHERS)))
+    notes = ["'queued': the time of a call where only the last of some hundred is waited for."]
+    return Table(
+        f"Call: jitted a + b, {shape}, waited for", "us (min)", rows, notes + subjects.peer_notes()
+    )
+
+
+def _large() -> Table:
+    arrays, tensors = _arrays(LARGE)
+    variants: dict[str, Variant] = {subjects.TORCH: _waiting(add, *tensors)}
+    for name, form in (_forms(add, *tensors) | {subjects.XLA: add}).items():
+        variants[name] = _waiting(jax.jit(form), *arrays)
+    times = fastest(variants, seconds=8)
+    rows = [Row(name, value, ratios(name, times, subjects.OTHERS)) for name, value in times.items()]
+    return Table(f"Size: jitted a + b, {LARGE}", "us (min)", rows, subjects.peer_notes())
+
+
+def _training() -> Table:
+    torch.manual_seed(0)
+    module = torch.nn.TransformerEncoderLayer(
+        WIDTH, HEADS, HIDDEN, dropout=0.0, batch_first=True, device="cuda"
+    ).train()
+    x, y = (torch.randn(BATCH, SEQUENCE, WIDTH, device="cuda") for _ in range(2))
+    parameters = dict(module.named_parameters())
+    tensors = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    def loss(parameters: dict[str, Any], x: Any, y: Any) -> Any:
+        return ((torch.func.functional_call(module, parameters, (x,)) - y) ** 2).mean()
+
+    def torch_step() -> Any:
+        value = ((module(x) - y) ** 2).mean()
+        found = torch.autograd.grad(value, list(parameters.values()))
+        return value.detach(), found
+
+    arrays = jax.tree.map(lambda tensor: jnp.asarray(tensor.cpu().numpy()), (tensors, x, y))
+    variants: dict[str, Variant] = {subjects.TORCH: _waiting(torch_step)}
+    for name, form in _forms(loss, tensors, x, y).items():  # type: ignore[arg-type]
+        step = jax.jit(jax.value_and_grad(form))
+        value, gradients = step(*arrays)
+        expected, wanted = torch_step()
+        np.testing.assert_allclose(value, expected.cpu(), rtol=1e-4)
+        for key, gradient in zip(parameters, wanted, strict=True):
+            np.testing.assert_allclose(gradients[key], gradient.cpu(), rtol=2e-2, atol=1e-5)
+        variants[name] = _waiting(step, *arrays)
+    times = _rounds(variants, seconds=12)
+    rows = []
+    for name, mine in times.items():
+        beside = {"min": min(mine)}
+        for heading, other in subjects.OTHERS.items():
+            if other in times:
+                pairs = zip(mine, times[other], strict=True)
+                beside[heading] = statistics.median(one / two for one, two in pairs)
+        rows.append(Row(name, statistics.median(mine), beside))
+    title = (
+        f"Training step: TransformerEncoderLayer({WIDTH}, {HEADS} heads, {HIDDEN}), "
+        f"{BATCH} x {SEQUENCE}, float32, value_and_grad by all parameters"
+    )
+    return Table(title, "ms (median)", rows, subjects.peer_notes())
+
+
+def _rounds(variants: Mapping[str, Variant], *, seconds: float) -> dict[str, list[float]]:
+    import time
+
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for call in variants.values():
+        for _ in range(3):
+            call()
+    for name in in_turn(variants, seconds=seconds):
+        start = time.perf_counter()
+        variants[name]()
+        times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def _memory() -> Table:
+    device = jax.devices()[0]
+    x = jnp.ones(GIB)
+    rows = []
+    for name, form in _forms(lambda x: x.sum(), torch.ones(8, device="cuda")).items():
+        jitted = jax.jit(form)
+        _settled(x)
+        torch.cuda.reset_peak_memory_stats()
+        held, before = torch.cuda.memory_allocated(), device.memory_stats()["bytes_in_use"]
+        assert float(_settled(jitted(x))) == GIB
+        grown = torch.cuda.max_memory_allocated() - held
+        kept = device.memory_stats()["bytes_in_use"] - before
+        rows.append(Row(name, grown / 2**20, {"JAX's, kept": kept / 2**20}))
+    return Table("Memory: a jitted sum of 1 GiB, planning included", "torch's peak, MiB", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
