@@ -92,6 +92,19 @@ ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets&
   return CheckNotMutated(op, inputs);
 }
 
+ffi::Error CallTorchOnStream(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets& rets,
+                             DLDevice device, void* stream) {
+  TorchStreamScope scope(device, stream);
+  if (!scope.ok()) return RaisedFault(op);
+  Views inputs(args.size());
+  Views outputs(op.into.size());
+  ffi::Error called = CallTorch(op, args, rets, device, inputs, outputs);
+  ffi::Error released = ReleaseInputs(op, args, inputs);
+  ffi::Error given_back = ReleaseOutputs(op, rets, outputs);
+  if (called.failure()) return called;
+  return released.failure() ? released : given_back;
+}
+
 ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::RemainingRets rets,
                    DLDevice device, void* stream) {
   if (PythonIsFinalizing()) {
@@ -100,15 +113,11 @@ ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::Remaini
   const bool xlas_thread = ThreadIsXlas();
   GilScope gil;
   if (xlas_thread) EnterThread();
-  TorchStreamScope scope(device, stream);
-  if (!scope.ok()) return RaisedFault(*op);
-  Views inputs(args.size());
-  Views outputs(op->into.size());
-  ffi::Error called = CallTorch(*op, args, rets, device, inputs, outputs);
-  ffi::Error released = ReleaseInputs(*op, args, inputs);
-  ffi::Error given_back = ReleaseOutputs(*op, rets, outputs);
-  if (called.failure()) return called;
-  return released.failure() ? released : given_back;
+  ffi::Error error = CallTorchOnStream(*op, args, rets, device, stream);
+  CallsOfThread& calls = CallsHere();
+  ++calls.count;
+  calls.failed = error.failure();
+  return error;
 }
 
 // In a run of many processes: what is wrong with this op in any of them; empty if nothing is.

@@ -126,6 +126,12 @@ PyObject* SetThreadEntryFunction(PyObject*, PyObject* function) {
   Py_RETURN_NONE;
 }
 
+PyObject* CallsHereAsTuple(PyObject*, PyObject*) {
+  const CallsOfThread& calls = CallsHere();
+  return Py_BuildValue("KO", static_cast<unsigned long long>(calls.count),
+                       calls.failed ? Py_True : Py_False);
+}
+
 PyObject* OpKeys(PyObject*, PyObject*) {
   std::vector<std::string> keys = OpTable::Keys();
   PyRef list = PyRef::Steal(PyList_New(0));
@@ -192,6 +198,8 @@ PyMethodDef kMethods[] = {
      "Add an op under a key; the capsule returned owns it. None if the key is taken."},
     {"set_thread_entry", SetThreadEntryFunction, METH_O,
      "Call this once in each of XLA's own threads, before it first runs torch."},
+    {"calls_here", CallsHereAsTuple, METH_NOARGS,
+     "(how many calls of torch this thread has made for XLA, whether the last to end failed)."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
     {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
     {"state_type", StateType, METH_VARARGS,

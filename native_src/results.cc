@@ -61,8 +61,12 @@ ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuf
   }
   if (!SameShape(tensor, buffer.dimensions())) return Fault(op, "output_shape", index, output);
   if (tensor.dtype != op.output_dtypes[index]) return Fault(op, "output_dtype", index, output);
-  if (tensor.device.device_type != device.device_type ||
-      (device.device_type != kDLCPU && tensor.device.device_id != device.device_id)) {
+  const bool same_device =
+      tensor.device.device_type == device.device_type &&
+      (device.device_type == kDLCPU || tensor.device.device_id == device.device_id);
+  // What torch made on the host, where it makes tensors unless told otherwise, is copied from
+  // there.
+  if (!same_device && tensor.device.device_type != kDLCPU) {
     return Fault(op, "output_device", index, output);
   }
   const int64_t size_bytes = static_cast<int64_t>(buffer.element_count()) * dtype->size_bytes();

@@ -1,7 +1,5 @@
 #include "thread_entry.h"
 
-#include <cstdint>
-
 namespace jaxtorch {
 
 namespace {
@@ -11,6 +9,7 @@ PyObject* g_entry = nullptr;
 uint64_t g_version = 0;
 
 thread_local uint64_t t_entered = 0;
+thread_local CallsOfThread t_calls;
 
 }  // namespace
 
@@ -24,6 +23,8 @@ void EnterThread() {
   // The torch call to come is right with any number of threads.
   if (!done) PyErr_WriteUnraisable(entry.get());
 }
+
+CallsOfThread& CallsHere() { return t_calls; }
 
 void SetThreadEntry(PyObject* function) {
   PyObject* before = g_entry;

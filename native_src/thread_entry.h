@@ -4,6 +4,8 @@
 // threads are told apart by having no Python thread state until we make one.
 #pragma once
 
+#include <cstdint>
+
 #include "python_ref.h"
 
 namespace jaxtorch {
@@ -13,6 +15,14 @@ bool ThreadIsXlas();
 
 // Calls what `SetThreadEntry` was given, unless this thread has done so. Needs the GIL.
 void EnterThread();
+
+// The calls of torch that this thread has made for XLA, and whether the one that ended last failed.
+// Of nested calls that is the outermost.
+struct CallsOfThread {
+  uint64_t count = 0;
+  bool failed = false;
+};
+CallsOfThread& CallsHere();
 
 // Needs the GIL. Threads that have entered already will enter again.
 void SetThreadEntry(PyObject* function);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 
 import jax
@@ -219,3 +220,26 @@ def test_abstract_evaluation_draws_no_random_numbers(x):
     after = torch.rand(2)
     torch.manual_seed(3)
     torch.testing.assert_close(after, torch.rand(2))
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_a_failed_call_within_keeps_nothing_of_the_call_around_it(jit):
+    """What was raised within holds the frames that called it, and these their tensors."""
+
+    def fails(x):
+        if not isinstance(x, torch._subclasses.FakeTensor):
+            raise KeyError("inside")
+        return x
+
+    def outer(x):
+        if not isinstance(x, torch._subclasses.FakeTensor):
+            with contextlib.suppress(Exception):
+                inner(jnp.ones(2))
+        return x * 2
+
+    inner = jax_callable(fails)
+    if jit:
+        inner = jax.jit(inner)
+    np.testing.assert_array_equal(jax_callable(outer)(jnp.arange(3.0)), [0, 2, 4])
+    with pytest.raises(Exception, match="inside"):
+        inner(jnp.ones(2))

@@ -220,11 +220,17 @@ def _copy_factors(graph: Any, node: Any) -> None:
         node.args = (copy, *node.args[1:])
 
 
-# Their kernels take elements for neighbours in memory, and only `scaled_dot_product_attention`
-# itself, of which a batch makes these, sees to it that they are.
+# Their kernels take elements for neighbours in memory, or refuse others, and only
+# `scaled_dot_product_attention` itself, of which a batch makes these, sees to it that they are.
 _ATTENTION = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_backward.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention_backward.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default,
 )
 
 
@@ -244,6 +250,29 @@ def _copy_columns(graph: Any, node: Any) -> None:
             )
         copy.meta["val"] = value.contiguous()
         node.replace_input_with(argument, copy)
+
+
+# Ops on a GPU of which these results lie on the CPU; their fakes say otherwise.
+_HOST_RESULTS = {torch.ops.aten._scaled_dot_product_efficient_attention.default: (2, 3)}
+
+
+def is_on_host(node: Any, device: str) -> bool:
+    """Whether what a node of a graph for ``device`` gives lies on the CPU when it runs on a GPU."""
+    if device == "cpu":
+        return False
+    if node.target is operator.getitem:
+        made, index = node.args
+        return index in _HOST_RESULTS.get(made.target, ())
+    value = node.meta["val"]
+    return bool(value.device.type == "cpu")
+
+
+def unread_seeds(node: Any) -> tuple[Any, ...]:
+    """Seeds on the CPU that a backward of fused attention is given, and reads only for dropout."""
+    if node.target is not torch.ops.aten._scaled_dot_product_efficient_attention_backward.default:
+        return ()
+    *seeds, dropout = node.args[7:10]
+    return () if dropout else tuple(seeds)
 
 
 def _shares_elements(tensor: torch.Tensor) -> bool:

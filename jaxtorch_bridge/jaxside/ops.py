@@ -58,6 +58,18 @@ class LinearizedLike(Protocol):
         """The same for a batch, if one call can do it."""
 
 
+class WatchLike(Protocol):
+    """What torch did in a thread since the watch was made; see `torchside.faults.Watch`."""
+
+    @property
+    def ran(self) -> bool:
+        """Whether torch was called."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What to raise, if it failed."""
+
+
 class OpLike(Protocol):
     """A torch function over flat tensors; see `torchside.op.TorchOp`."""
 
@@ -97,6 +109,9 @@ class OpLike(Protocol):
 
     def translated(self, error: BaseException) -> BaseException | None:
         """What to raise in place of JAX's error; None if the error is not ours."""
+
+    def watch(self) -> WatchLike:
+        """What torch does in this thread from now on."""
 
     def batched(self, size: int, dims: Dims) -> Any:
         """The op for a batch."""

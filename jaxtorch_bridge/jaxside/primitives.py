@@ -28,6 +28,7 @@ from .._compat.jax_internals import (
 )
 from ..planner.sharding import is_whole, refuse_sharded
 from . import lowering
+from .eager import finished
 from .ops import Indices, LinearizedLike, OpLike, shapes_of
 
 torch_call_p = Primitive("torch_call")
@@ -73,7 +74,7 @@ def linear_call(
 def _call_impl(*arrays: Any, op: OpLike) -> Any:
     compiled = lowering.jitted(op, op.key, lambda *xs: torch_call_p.bind(*xs, op=op))
     try:
-        return compiled(*arrays)
+        return finished(lambda: compiled(*arrays), op.watch)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         # JAX 0.10 raises a failed call of a known executable as a plain ValueError.
         failure = op.translated(error)

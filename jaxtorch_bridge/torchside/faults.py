@@ -11,7 +11,6 @@ import gc
 import logging
 import threading
 import traceback
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ import torch
 from .._compat.torch_internals import give_own_memory, is_fake
 from ..errors import BridgeError, EscapeError, MutationError, OutputError, TorchExecutionError
 from ..planner.signature import ArraySig
+from .failures import claim, record
 from .infer import mutation_message
+from .native import native
 from .threads import runs_beside_others
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
@@ -30,26 +31,18 @@ _logger = logging.getLogger("jaxtorch_bridge")
 # XLA hands an error on when all devices are done, and ends the process if they never are.
 _WAITING = "(Told at once: other devices may wait for this one in a collective until XLA gives up.)"
 
-# The newest failures of all threads; eager calls look theirs up by its text.
-_failures: deque[tuple[str, BaseException]] = deque(maxlen=32)
-_lock = threading.Lock()
+
+class _Here(threading.local):
+    text: str | None = None  # of this thread's newest failure
+
+
+_here = _Here()
 
 
 def recorded(error: Exception) -> Exception:
-    """The error, which `claim` finds by its text."""
-    with _lock:
-        _failures.append((str(error), error))
+    """The error, which `translated` finds by its text."""
+    record(str(error), error)
     return error
-
-
-def claim(text: str) -> BaseException | None:
-    """The exception whose words JAX's error ``text`` carries, taken out of the record."""
-    with _lock:
-        for entry in reversed(_failures):
-            if entry[0] in text:
-                _failures.remove(entry)
-                return entry[1]
-    return None
 
 
 def translated(error: BaseException) -> BaseException | None:
@@ -58,13 +51,36 @@ def translated(error: BaseException) -> BaseException | None:
     The bridge's own errors and interrupts as they are; a torch function's exception as the
     cause of a `TorchExecutionError`.
     """
-    original = claim(str(error))
+    return _translated(str(error))
+
+
+def _translated(text: str) -> BaseException | None:
+    original = claim(text)
     if original is None or isinstance(original, BridgeError) or not isinstance(original, Exception):
         return original
-    text = str(error)
     failure = TorchExecutionError(text[text.find(": ") + 2 :], callable_name=_label_in(text))
     failure.__cause__ = original
     return failure
+
+
+class Watch:
+    """What torch does in this thread from now on: for calls that JAX would tell about too late."""
+
+    def __init__(self) -> None:
+        self._count, _ = native().calls_here()
+
+    @property
+    def ran(self) -> bool:
+        """Whether torch has been called."""
+        return bool(native().calls_here()[0] != self._count)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What an eager call raises, if there was a call and the last failed."""
+        count, failed = native().calls_here()
+        if count == self._count or not failed:
+            return None
+        return _translated(f"INTERNAL: {_here.text}")
 
 
 def execution_error(
@@ -115,9 +131,8 @@ class Faults:
             text, error = self._own_fault(kind, index, payload)
         # XLA's messages are UTF-8; an exception's text may hold lone surrogates.
         text = text.encode("utf-8", "replace").decode()
-        with _lock:
-            known = any(entry[0] == text for entry in _failures)
-            _failures.append((text, error))
+        known = record(text, error)
+        _here.text = text
         if not known and runs_beside_others():
             _logger.error("%s\n%s", text, _WAITING)
         return text

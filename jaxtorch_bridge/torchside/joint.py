@@ -247,7 +247,7 @@ def _capture(
             refuse_other_draws(source, joint)
             forward, backward = torch_graphs.partition_joint(joint, fakes, len(outputs))
     count = len(source.inputs)
-    return _connect(forward, backward, count, len(outputs), wrt, diff_outputs, source.x64)
+    return _connect(source, forward, backward, count, len(outputs), wrt, diff_outputs)
 
 
 def _export(traced: Traced, fakes: Sequence[torch.Tensor]) -> Any:
@@ -300,13 +300,13 @@ def _prepare(
 
 
 def _connect(
+    source: Source,
     forward: Any,
     backward: Any,
     input_count: int,
     output_count: int,
     wrt: Sequence[int],
     diff_outputs: tuple[int, ...],
-    x64: bool,
 ) -> JointGraphs:
     """Match what the forward graph saves with what the backward graph reads."""
     placeholders = [node for node in forward.graph.nodes if node.op == "placeholder"]
@@ -328,7 +328,16 @@ def _connect(
     carried, places = shared_memory(pending)
     results = _keep(forward, output_count, carried)
     kept = [
-        (results[node], ResidualLayout.of(node.name, node.meta["val"], x64=x64)) for node in carried
+        (
+            results[node],
+            ResidualLayout.of(
+                node.name,
+                node.meta["val"],
+                x64=source.x64,
+                on_host=torch_graphs.is_on_host(node, source.device),
+            ),
+        )
+        for node in carried
     ]
     found_again = iter(places)
     taken = [place or Saved("residual", *next(found_again)) for place in saved]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import gc
 from types import ModuleType
 
 import torch
 
 from .._compat import torch_internals as compat
+from .failures import collect
 from .streams import enter_stream, leave_stream
 
 
@@ -34,7 +34,7 @@ def native() -> ModuleType:
         compat.is_any_autocast_enabled,
         compat.function_modes,
         compat.storage_use_count,
-        gc.collect,
+        collect,
         compat.has_memory,
         enter_stream,
         leave_stream,

@@ -12,7 +12,7 @@ from ..dtypes import DTYPES
 from ..planner.keys import root_of_key
 from ..planner.signature import ArraySig
 from .context import InContext, TorchContext
-from .faults import Faults, recorded, translated
+from .faults import Faults, Watch, recorded, translated
 from .native import native
 
 if TYPE_CHECKING:
@@ -153,6 +153,11 @@ class TorchOp:
     def translated(error: BaseException) -> BaseException | None:
         """What an eager call raises in place of JAX's error; see `faults.translated`."""
         return translated(error)
+
+    @staticmethod
+    def watch() -> Watch:
+        """What torch does in this thread from now on."""
+        return Watch()
 
     def belongs_to(self, other: TorchOp) -> None:
         """Keep compiled forms where another op keeps its own."""

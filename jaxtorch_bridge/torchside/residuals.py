@@ -31,6 +31,7 @@ class ResidualLayout:
         stride: Torch's strides, in elements.
         dtype: Torch's dtype, by name.
         narrow: JAX cannot hold the dtype (x64 is off): the bytes travel as int32 pairs.
+        on_host: It lies on the CPU although the call runs on a GPU, and has to again.
     """
 
     name: str
@@ -38,13 +39,16 @@ class ResidualLayout:
     stride: tuple[int, ...]
     dtype: str
     narrow: bool
+    on_host: bool = False
 
     @classmethod
-    def of(cls, name: str, tensor: torch.Tensor, *, x64: bool) -> ResidualLayout:
+    def of(
+        cls, name: str, tensor: torch.Tensor, *, x64: bool, on_host: bool = False
+    ) -> ResidualLayout:
         """The layout of a (fake) tensor."""
         dtype = str(tensor.dtype).removeprefix("torch.")
         narrow = canonical_name(dtype, x64=x64) != dtype
-        return cls(name, tuple(tensor.shape), tuple(tensor.stride()), dtype, narrow)
+        return cls(name, tuple(tensor.shape), tuple(tensor.stride()), dtype, narrow, on_host)
 
     @property
     def extent(self) -> int:
@@ -75,6 +79,8 @@ class ResidualLayout:
         """Why torch cannot compute it in the flat array, or the empty string."""
         if self.narrow:
             return "it travels as int32 pairs"
+        if self.on_host:
+            return "it is on the CPU"
         return "" if self._order is not None else "it has gaps or shared elements"
 
     @functools.cached_property
@@ -112,6 +118,8 @@ class ResidualLayout:
 
     def decode(self, flat: torch.Tensor) -> torch.Tensor:
         """The saved tensor again, with its strides."""
+        if self.on_host:
+            flat = flat.cpu()  # waits for the GPU
         if self.narrow:
             flat = flat.view(getattr(torch, self.dtype))
         if self._order is not None:

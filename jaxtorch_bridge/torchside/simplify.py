@@ -15,11 +15,15 @@ from torch import fx
 from .._compat import torch_graphs
 
 aten = torch.ops.aten
+_CPU = torch.device("cpu")
 
 
 def simplify(joint: Any) -> None:
     """Rewrite a joint graph in place, before it is split."""
     graph: fx.Graph = joint.graph
+    for node in list(graph.nodes):
+        for seed in torch_graphs.unread_seeds(node):
+            _forget(graph, node, seed)
     if not _writes_nothing(graph):
         return
     for node in list(graph.nodes):
@@ -40,6 +44,20 @@ def _writes_nothing(graph: fx.Graph) -> bool:
         if node.op != "call_function" or torch_graphs.may_write(node.target):
             return False
     return True
+
+
+def _forget(graph: fx.Graph, node: fx.Node, unread: fx.Node) -> None:
+    """Give a node anything in place of what it does not read.
+
+    Carried from the forward to the backward on the CPU, it would have the GPU waited for.
+    """
+    value = unread.meta["val"]
+    with graph.inserting_before(node):
+        anything = graph.call_function(
+            aten.full.default, (list(value.shape), 0), {"dtype": value.dtype, "device": _CPU}
+        )
+    anything.meta["val"] = value
+    node.replace_input_with(unread, anything)
 
 
 def _drop_copy(graph: fx.Graph, node: fx.Node) -> None:

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from typing import Any
 
 import torch
 
 Token = tuple[torch.cuda.Stream, torch.cuda.Stream, int]
+
+
+class _Events(threading.local):
+    """One pair of events for each device: recorded and waited for in one go, so free again."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[int, tuple[torch.cuda.Event, torch.cuda.Event]] = {}
+
+    def pair(self, device: int) -> tuple[torch.cuda.Event, torch.cuda.Event]:
+        found = self._pairs.get(device)
+        if found is None:
+            found = torch.cuda.Event(), torch.cuda.Event()
+            self._pairs[device] = found
+        return found
+
+
+_events = _Events()
+
+
+@functools.lru_cache(maxsize=256)
+def _stream(pointer: int, device: int) -> torch.cuda.Stream:
+    # It is no more than a name for the stream, so it may outlive it.
+    return torch.cuda.ExternalStream(pointer, device=device)
 
 
 def enter_stream(pointer: int, device: int) -> Any:
@@ -20,11 +45,15 @@ def enter_stream(pointer: int, device: int) -> Any:
         What `leave_stream` needs.
     """
     before = torch.cuda.current_device()
-    torch.cuda.set_device(device)
+    if before != device:
+        torch.cuda.set_device(device)
     own = torch.cuda.current_stream(device)
-    stream = torch.cuda.ExternalStream(pointer, device=device)
+    stream = _stream(pointer, device)
     if own.cuda_stream != pointer:
-        stream.wait_stream(own)  # an event on one side and a wait on the other; the host goes on
+        # An event on one side and a wait on the other; the host goes on.
+        event, _ = _events.pair(device)
+        event.record(own)
+        stream.wait_event(event)
     torch.cuda.set_stream(stream)
     return own, stream, before
 
@@ -33,6 +62,9 @@ def leave_stream(token: Any) -> None:
     """Put torch's stream back; its later work waits for what was queued on XLA's."""
     own, stream, before = token
     if own.cuda_stream != stream.cuda_stream:
-        own.wait_stream(stream)
+        _, event = _events.pair(stream.device_index)
+        event.record(stream)
+        own.wait_event(event)
     torch.cuda.set_stream(own)
-    torch.cuda.set_device(before)
+    if before != torch.cuda.current_device():
+        torch.cuda.set_device(before)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,7 +135,7 @@ def test_safety(gpu):
     np.testing.assert_array_equal(x, before)
 
 
-def test_failures_and_wrong_devices(gpu):
+def test_an_eager_call_raises_what_torch_raised(gpu):
     x = on(gpu, 3)
 
     def fails(x):
@@ -140,11 +143,90 @@ def test_failures_and_wrong_devices(gpu):
             raise KeyError("on the GPU")
         return x
 
-    with pytest.raises(TorchExecutionError, match="on the GPU"):
-        jax_callable(fails)(x)
-    with pytest.raises(Exception, match="on the device of the inputs"):
-        jax_callable(lambda x: x.cpu() if unless_fake(x) else x.clone())(x)
+    wrapped = jax_callable(fails)
+    for _ in range(2):
+        with pytest.raises(TorchExecutionError, match="on the GPU") as raised:
+            wrapped(x)
+        assert isinstance(raised.value.__cause__, KeyError)
+    with pytest.raises(Exception, match="on the GPU"):
+        jax.block_until_ready(jax.vmap(wrapped)(x[None]))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="on the GPU"):
+        jax.block_until_ready(jax.jit(wrapped)(x))
     np.testing.assert_array_equal(jax_callable(lambda x: x + 1)(x), np.asarray(x) + 1)
+
+
+def test_a_failure_that_torch_code_handles_is_none(gpu):
+    x = on(gpu, 3)
+
+    def fails(x):
+        if unless_fake(x):
+            raise KeyError("inside")
+        return x
+
+    inner = jax.jit(jax_callable(fails))
+
+    def outer(x):
+        if unless_fake(x):
+            with contextlib.suppress(Exception):
+                jax.block_until_ready(inner(jnp.ones(2)))
+        return x * 2
+
+    np.testing.assert_array_equal(jax_callable(outer)(x), np.asarray(x) * 2)
+
+
+def test_the_host_waits_for_torch_and_not_for_the_gpu(gpu):
+    done = []
+    slow = torch.randn(8192, 8192, device="cuda")
+
+    def function(x):
+        y = x @ slow @ slow @ slow @ slow @ slow @ slow
+        if unless_fake(x):
+            done.append(threading.get_ident())
+        return y
+
+    wrapped = jax_callable(function)
+    x = on(gpu, 8192, 8192)
+    jax.block_until_ready(wrapped(x))
+    result = wrapped(x)
+    assert len(done) == 2
+    print("on the thread of the caller:", done[1] == threading.get_ident())
+    print("still running:", not result.is_ready())
+
+
+def test_results_that_torch_makes_on_the_host_are_copied(gpu):
+    x = on(gpu, 3)
+    results = jax.jit(jax_callable(lambda x: (x * 2, torch.arange(3), torch.eye(2)[:, 1])))(x)
+    for result, expected in zip(results, [np.asarray(x) * 2, [0, 1, 2], [0, 1]], strict=True):
+        assert list(result.devices()) == [gpu]
+        np.testing.assert_array_equal(result, expected)
+    drawn = jax_callable(lambda: torch.rand(4), random="key")
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(drawn(rng=key), jax.jit(lambda k: drawn(rng=k))(key))
+    assert list(drawn(rng=key).devices()) == [gpu]
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_constants_on_the_host_have_their_part_in_gradients(gpu, x64):
+    def function(x):
+        return x[torch.tensor([1, 0, 1])].exp() * torch.tensor(2.0) * torch.arange(3.0)[1].sin()
+
+    with jax.enable_x64(x64):
+        x = on(gpu, 4, 3)
+        wrapped = jax_callable(function)
+        tensor = torch.from_numpy(np.array(x)).cuda().requires_grad_()
+        (function(tensor) ** 2).sum().backward()
+        gradient = jax.jit(jax.grad(lambda x: (wrapped(x) ** 2).sum()))
+        np.testing.assert_allclose(gradient(x), tensor.grad.cpu(), rtol=1e-5)
+        assert "saved residuals" in wrapped.explain(x)
+        batch = jax.jit(jax.vmap(gradient))(jnp.stack([x, x]))
+        np.testing.assert_allclose(batch[1], tensor.grad.cpu(), rtol=1e-5)
+
+
+def test_results_on_another_device_are_an_error(gpu):
+    x = jax.device_put(jnp.arange(3.0), jax.devices("cpu")[0])
+    function = jax_callable(lambda x: x.cuda() if unless_fake(x) else x.clone())
+    with pytest.raises(Exception, match="on the device of the inputs"):
+        jax.block_until_ready(function(x))
 
 
 def test_cpu_arrays_on_a_machine_with_a_gpu(gpu):
