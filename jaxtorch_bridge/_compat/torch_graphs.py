@@ -267,12 +267,26 @@ def is_on_host(node: Any, device: str) -> bool:
     return bool(value.device.type == "cpu")
 
 
-def unread_seeds(node: Any) -> tuple[Any, ...]:
-    """Seeds on the CPU that a backward of fused attention is given, and reads only for dropout."""
-    if node.target is not torch.ops.aten._scaled_dot_product_efficient_attention_backward.default:
-        return ()
-    *seeds, dropout = node.args[7:10]
-    return () if dropout else tuple(seeds)
+# Backward ops of fused attention, and where their seeds live.
+_SEEDED = {
+    torch.ops.aten._scaled_dot_product_efficient_attention_backward.default: "cpu",
+    torch.ops.aten._scaled_dot_product_flash_attention_backward.default: "cuda",
+    torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default: "cuda",
+}
+
+
+def unread_seeds(node: Any) -> tuple[tuple[Any, ...], str]:
+    """Seeds that a backward of fused attention is given, and reads for dropout only: there is none.
+
+    Returns:
+        Their nodes, and the device that they are on.
+    """
+    if node.target not in _SEEDED:
+        return (), ""
+    given = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False))
+    if given["dropout_p"]:
+        return (), ""
+    return (given["philox_seed"], given["philox_offset"]), _SEEDED[node.target]
 
 
 def _shares_elements(tensor: torch.Tensor) -> bool:

@@ -69,6 +69,23 @@ def is_batched(tensor: torch.Tensor) -> bool:
     return bool(torch._C._functorch.is_batchedtensor(tensor))
 
 
+def view_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The bytes of a vector as another dtype, also inside of ``torch.vmap``.
+
+    Its own rule for that came after 2.11, and still wants the batch in front.
+    """
+    if not is_batched(tensor):
+        if tensor.shape[-1] == 1 and tensor.stride(-1) != 1:
+            # A single element may have any stride, and its bytes can then not be looked at.
+            tensor = tensor.as_strided(tensor.shape, (*tensor.stride()[:-1], 1))
+        return tensor.view(dtype)
+    functorch = torch._C._functorch
+    level, axis = functorch.maybe_get_level(tensor), functorch.maybe_get_bdim(tensor)
+    whole = functorch.get_unwrapped(tensor).movedim(axis, 0).contiguous()
+    batched: torch.Tensor = functorch._add_batch_dim(view_dtype(whole, dtype), 0, level)
+    return batched
+
+
 def is_transformed(tensor: torch.Tensor) -> bool:
     """Whether a tensor stands for another one, inside of ``torch.func``'s transforms."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))

@@ -26,8 +26,8 @@ def runs_at_once() -> bool:
 def finished(call: Callable[[], Results], watch: Callable[[], WatchLike]) -> Results:
     """The results of an eager call, once torch's function has returned.
 
-    What it has queued on a GPU may still be running: that is waited for only if JAX ran the call on
-    another thread, where nothing else tells how it ended.
+    What it has queued on a GPU may still be running: that is waited for only where nothing else
+    tells how the call ended, as when JAX ran it on another thread.
 
     Raises:
         BaseException: What torch raised in this thread, as an eager call does.
@@ -40,6 +40,6 @@ def finished(call: Callable[[], Results], watch: Callable[[], WatchLike]) -> Res
     failure = seen.failure
     if failure is not None:
         raise failure from failure.__cause__
-    if not seen.ran:
+    if not seen.succeeded:
         jax.block_until_ready(results)
     return results

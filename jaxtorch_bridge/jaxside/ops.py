@@ -62,8 +62,8 @@ class WatchLike(Protocol):
     """What torch did in a thread since the watch was made; see `torchside.faults.Watch`."""
 
     @property
-    def ran(self) -> bool:
-        """Whether torch was called."""
+    def succeeded(self) -> bool:
+        """Whether torch was called, and did not fail."""
 
     @property
     def failure(self) -> BaseException | None:

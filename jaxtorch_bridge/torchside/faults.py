@@ -33,7 +33,10 @@ _WAITING = "(Told at once: other devices may wait for this one in a collective u
 
 
 class _Here(threading.local):
-    text: str | None = None  # of this thread's newest failure
+    """This thread's newest failure: its text, and how many calls had ended before it."""
+
+    text: str = ""
+    calls: int = -1
 
 
 _here = _Here()
@@ -70,15 +73,16 @@ class Watch:
         self._count, _ = native().calls_here()
 
     @property
-    def ran(self) -> bool:
-        """Whether torch has been called."""
-        return bool(native().calls_here()[0] != self._count)
+    def succeeded(self) -> bool:
+        """Whether torch was called here, and the last of the calls to end did not fail."""
+        count, failed = native().calls_here()
+        return bool(count != self._count and not failed)
 
     @property
     def failure(self) -> BaseException | None:
-        """What an eager call raises, if there was a call and the last failed."""
+        """What an eager call raises of the last call, if it failed here and its words are known."""
         count, failed = native().calls_here()
-        if count == self._count or not failed:
+        if count == self._count or not failed or _here.calls != count - 1:
             return None
         return _translated(f"INTERNAL: {_here.text}")
 
@@ -132,7 +136,7 @@ class Faults:
         # XLA's messages are UTF-8; an exception's text may hold lone surrogates.
         text = text.encode("utf-8", "replace").decode()
         known = record(text, error)
-        _here.text = text
+        _here.text, _here.calls = text, native().calls_here()[0]
         if not known and runs_beside_others():
             _logger.error("%s\n%s", text, _WAITING)
         return text

@@ -20,8 +20,8 @@ from ..choices import OutputsMode
 from ..planner.signature import ArraySig
 from .layout import fills_its_memory
 
-# Below this, a copy costs less than a tensor over the buffer.
-_WORTHWHILE_BYTES = 32 << 10
+# Below this, a copy costs less than a tensor over the buffer. On a GPU it is one more kernel.
+_WORTHWHILE_BYTES = {"cpu": 32 << 10, "cuda": 0}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def written(core: Any, outputs: Sequence[ArraySig], device: str, mode: OutputsMo
     words: dict[int, str] = {}
     wanted: dict[int, Place] = {}
     for index, (sig, place) in enumerate(zip(outputs, core.result_places(), strict=True)):
-        reason = place.reason or unfit(sig, mode, _WORTHWHILE_BYTES)
+        reason = place.reason or unfit(sig, mode, _WORTHWHILE_BYTES[device])
         if reason:
             words[index] = f"copied: {reason}"
         else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .._compat.torch_internals import is_batched
+from .._compat.torch_internals import is_batched, view_dtype
 from ..dtypes import DTYPES, canonical_name
 from ..planner.signature import ArraySig
 
@@ -107,21 +107,14 @@ class ResidualLayout:
             flat = tensor.contiguous().reshape(-1)
         else:
             flat = restride(tensor, self.stride).as_strided((self.extent,), (1,))
-        if not self.narrow:
-            return flat
-        # A single element may have any stride, and its bytes can then not be looked at.
-        return (
-            flat.as_strided((1,), (1,)).view(torch.int32)
-            if flat.numel() == 1
-            else flat.view(torch.int32)
-        )
+        return view_dtype(flat, torch.int32) if self.narrow else flat
 
     def decode(self, flat: torch.Tensor) -> torch.Tensor:
         """The saved tensor again, with its strides."""
         if self.on_host:
             flat = flat.cpu()  # waits for the GPU
         if self.narrow:
-            flat = flat.view(getattr(torch, self.dtype))
+            flat = view_dtype(flat, getattr(torch, self.dtype))
         if self._order is not None:
             sizes = [self.shape[axis] for axis in self._order]
             places = [self._order.index(axis) for axis in range(len(self.shape))]

@@ -15,15 +15,15 @@ from torch import fx
 from .._compat import torch_graphs
 
 aten = torch.ops.aten
-_CPU = torch.device("cpu")
 
 
 def simplify(joint: Any) -> None:
     """Rewrite a joint graph in place, before it is split."""
     graph: fx.Graph = joint.graph
     for node in list(graph.nodes):
-        for seed in torch_graphs.unread_seeds(node):
-            _forget(graph, node, seed)
+        seeds, device = torch_graphs.unread_seeds(node)
+        for seed in seeds:
+            _forget(graph, node, seed, device)
     if not _writes_nothing(graph):
         return
     for node in list(graph.nodes):
@@ -46,15 +46,17 @@ def _writes_nothing(graph: fx.Graph) -> bool:
     return True
 
 
-def _forget(graph: fx.Graph, node: fx.Node, unread: fx.Node) -> None:
-    """Give a node anything in place of what it does not read.
+def _forget(graph: fx.Graph, node: fx.Node, unread: fx.Node, device: str) -> None:
+    """Give a node anything in place of what it does not read, so that this need not travel.
 
-    Carried from the forward to the backward on the CPU, it would have the GPU waited for.
+    From the forward to the backward; on the CPU it would have the GPU waited for.
     """
     value = unread.meta["val"]
     with graph.inserting_before(node):
         anything = graph.call_function(
-            aten.full.default, (list(value.shape), 0), {"dtype": value.dtype, "device": _CPU}
+            aten.empty.memory_format,
+            (list(value.shape),),
+            {"dtype": value.dtype, "device": torch.device(device)},
         )
     anything.meta["val"] = value
     node.replace_input_with(unread, anything)

@@ -49,7 +49,7 @@ def enter_stream(pointer: int, device: int) -> Any:
         torch.cuda.set_device(device)
     own = torch.cuda.current_stream(device)
     stream = _stream(pointer, device)
-    if own.cuda_stream != pointer:
+    if own.cuda_stream != pointer and not own.query():
         # An event on one side and a wait on the other; the host goes on.
         event, _ = _events.pair(device)
         event.record(own)

@@ -75,3 +75,17 @@ def test_a_column_is_packed_before_it_is_carried(x64):
     flat = layout.encode(column)
     assert flat.stride() == (1,)
     assert torch.equal(layout.decode(flat.clone()), column)
+
+
+@pytest.mark.parametrize("count", [4, 1])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_narrow_residuals_of_batches_are_seen_as_bytes(axis, count):
+    numbers = torch.arange(24).reshape(2, 3, 4)[..., :count]
+    layout = ResidualLayout.of("saved", numbers[0, 0], x64=False)
+
+    def there_and_back(one):
+        return layout.decode(layout.encode(one).clone())
+
+    moved = numbers.movedim(0, axis)
+    batched = torch.vmap(torch.vmap(there_and_back), axis, axis)
+    assert torch.equal(batched(moved), moved)
