@@ -142,6 +142,20 @@ def test_escape_is_an_error_and_the_tensor_gets_memory_of_its_own(keep, jit, x):
         (jax.jit(wrapped) if jit else wrapped)(x)
 
 
+def test_escape_of_a_tensor_that_cannot_be_moved(x, monkeypatch):
+    monkeypatch.setattr("jaxtorch_bridge.torchside.faults.give_own_memory", lambda storage: False)
+    kept = []
+
+    @jax_callable
+    def function(x):
+        if unless_fake(x):
+            kept.append(x)
+        return x * 2
+
+    with pytest.raises(EscapeError, match="could not be given a copy of its own: it must not be"):
+        function(x)
+
+
 def test_escape_into_an_autograd_graph_is_found(x):
     """Autograd keeps the input in C++, where no search from Python can find it."""
     weight = torch.nn.Parameter(torch.ones(2, 3))

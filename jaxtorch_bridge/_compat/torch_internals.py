@@ -26,6 +26,7 @@ from .torch_fakes import lifts_constants as lifts_constants
 from .torch_fakes import looks_at_values as looks_at_values
 from .torch_fakes import reads_values as reads_values
 from .torch_fakes import without_constant as without_constant
+from .torch_storages import give_own_memory as give_own_memory
 
 # What the native handler calls; see native_src/torch_api.h.
 is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
@@ -94,13 +95,6 @@ def is_transformed(tensor: torch.Tensor) -> bool:
 def storage_key(tensor: torch.Tensor) -> int:
     """Equal for tensors that share memory, real or fake."""
     return int(tensor.untyped_storage()._cdata)
-
-
-def give_own_memory(storage: torch.UntypedStorage) -> None:
-    """Move a storage's content to memory of its own, under every tensor that shares it."""
-    copy = storage.clone()
-    storage._swap_data_ptr_(copy)  # type: ignore[attr-defined]
-    # `copy` now frees the borrowed memory through its DLPack deleter.
 
 
 @functools.cache

@@ -155,8 +155,8 @@ class Faults:
         if kind == "kept":
             text = (
                 f"{self._label}, output `{self._outputs[index].path}`: a tensor that shares its "
-                "memory was kept, and it could not be found from Python to be given memory of its "
-                "own: it must not be used any more. Say `execution: {outputs: copy}`."
+                "memory was kept, and it could not be given memory of its own: it must not be used "
+                "any more. Say `execution: {outputs: copy}`."
             )
             return text, EscapeError(text, callable_name=self._label)
         if kind == "escaped":
@@ -167,13 +167,13 @@ class Faults:
 
     def _escaped(self, index: int, payload: Any) -> str:
         address, size_bytes, storage = payload
-        found = _cut_off(address, size_bytes, storage)
+        is_cut_off = _cut_off(address, size_bytes, storage)
         path = self._input_path(index)
         fate = (
             "The tensor was given a copy of its own. (A numpy array or a DLPack capsule made from "
             "it would still point to XLA's memory: drop it.)"
-            if found
-            else "It could not be found from Python: it must not be used any more."
+            if is_cut_off
+            else "It could not be given a copy of its own: it must not be used any more."
         )
         return (
             f"{self._label}, input `{path}`: expected torch to be done with it when the call ends, "
@@ -246,11 +246,14 @@ def _clear_frames(error: BaseException | None) -> None:
 
 
 def _cut_off(address: int, size_bytes: int, storage: torch.UntypedStorage | None) -> bool:
-    """Give every tensor over this memory a copy of its own; True if one was found."""
+    """Give every tensor over this memory a copy of its own.
+
+    Returns:
+        Whether there was one that Python can find, and it could be done.
+    """
     if storage is not None:
-        give_own_memory(storage)
-        return True
-    found = False
+        return give_own_memory(storage)
+    is_cut_off = False
     for thing in gc.get_objects():
         # type() and not isinstance(): some objects answer `__class__` with surprises.
         if not issubclass(type(thing), torch.Tensor) or is_fake(thing):
@@ -261,6 +264,5 @@ def _cut_off(address: int, size_bytes: int, storage: torch.UntypedStorage | None
         except Exception:  # meta, sparse or functional tensors own no such memory
             continue
         if address <= start < address + max(size_bytes, 1):
-            give_own_memory(shared)
-            found = True
-    return found
+            is_cut_off = give_own_memory(shared) or is_cut_off
+    return is_cut_off
