@@ -26,6 +26,7 @@ from .torch_fakes import lifts_constants as lifts_constants
 from .torch_fakes import looks_at_values as looks_at_values
 from .torch_fakes import reads_values as reads_values
 from .torch_fakes import without_constant as without_constant
+from .torch_rnns import traceable_rnns as traceable_rnns
 from .torch_storages import give_own_memory as give_own_memory
 
 # What the native handler calls; see native_src/torch_api.h.
@@ -289,21 +290,6 @@ def abstract_surroundings() -> Iterator[None]:
         logger.disabled = logs
         torch.set_autocast_cache_enabled(caches)
         torch.clear_autocast_cache()
-
-
-@contextlib.contextmanager
-def traceable_rnns() -> Iterator[None]:
-    """Let LSTM layers on CPU be traced as plain operations.
-
-    Their fused layer, traced below autograd, does not save what its backward needs (torch 2.13:
-    its ``train`` argument follows the grad mode of the trace).
-    """
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(enabled)
 
 
 @contextlib.contextmanager
