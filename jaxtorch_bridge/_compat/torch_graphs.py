@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,8 @@ def export_joint(function: Callable[..., Any], arguments: Sequence[torch.Tensor]
     with loading("graphs"):
         from torch._functorch.aot_autograd import aot_export_joint_simple
 
-    return aot_export_joint_simple(function, tuple(arguments), trace_joint=True)
+    with _checks_kept():
+        return aot_export_joint_simple(function, tuple(arguments), trace_joint=True)
 
 
 def partition_joint(
@@ -50,11 +52,10 @@ def partition_joint(
 
     joint = _without_tokens(joint, len(arguments))
     # Merging equal nodes would load half of Inductor, for two seconds, and finds next to nothing.
-    with config.patch(cse=False):
+    with config.patch(cse=False), _checks_kept():
         parts: tuple[Any, Any] = min_cut_rematerialization_partition(
             joint, arguments, num_fwd_outputs=output_count
         )
-    _restore_checks(joint, parts)
     for part in parts:
         repair_graph(part, arguments[0].device.type)
     return parts
@@ -94,7 +95,26 @@ def drawn_shapes(graph: Any) -> tuple[tuple[int, ...], ...]:
 
 
 # Ops that only check, whose results nobody reads.
-_CHECKS = (torch.ops.aten._linalg_check_errors.default,)
+_CHECKS = (
+    torch.ops.aten._linalg_check_errors.default,
+    torch.ops.aten._assert_async.default,
+    torch.ops.aten._assert_async.msg,
+)
+
+
+@contextlib.contextmanager
+def _checks_kept() -> Iterator[None]:
+    """Have torch take checks for ops with effects, which it does not drop.
+
+    Torch 2.13 and later do so for those of ``torch.linalg``.
+    """
+    effectful = torch.fx.node._side_effectful_functions
+    added = [check for check in _CHECKS if check not in effectful]
+    effectful.update(added)
+    try:
+        yield
+    finally:
+        effectful.difference_update(added)
 
 
 def remove_dead_code(graph: Any) -> None:
@@ -132,23 +152,6 @@ def _without_tokens(joint: Any, input_count: int) -> Any:
             graph.erase_node(node)
     joint.recompile()
     return joint
-
-
-def _restore_checks(joint: Any, parts: Sequence[Any]) -> None:
-    """Put checks, whose results nobody reads, back where the partitioner left what they check."""
-    checks = [node for node in joint.graph.nodes if node.target in _CHECKS]
-    for check in checks:
-        found = check.args[0]
-        for part in parts:
-            computed = {n.name: n for n in part.graph.nodes if n.op == "call_function"}
-            parent = computed.get(found.args[0].name) if found.target is operator.getitem else None
-            if parent is None:
-                continue
-            with part.graph.inserting_before(part.graph.output_node()):
-                value = part.graph.call_function(operator.getitem, (parent, found.args[1]))
-                part.graph.call_function(check.target, (value, *check.args[1:]), check.kwargs)
-            part.recompile()
-            break
 
 
 class OnDevice(DispatchMode):

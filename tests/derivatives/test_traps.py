@@ -138,11 +138,34 @@ def test_a_zero_cotangent_is_not_materialised():
     )
 
 
-def test_a_failing_check_fails_in_captured_graphs_too():
-    """Graphs drop ops that nobody reads, and torch.linalg's checks are such."""
-    wrapped = jax_callable(lambda x: torch.linalg.cholesky(x).sum())
+def cholesky(x):
+    return torch.linalg.cholesky(x).sum()
+
+
+def asserted(x):
+    torch._assert_async(x[0, 0] > 0)
+    return x.sum()
+
+
+def asserted_with_words(x):
+    torch._assert_async(x[0, 0] > 0, "not positive-definite")
+    return x.sum()
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (cholesky, "not positive-definite"),
+        (asserted, "single nonzero value"),
+        (asserted_with_words, "not positive-definite"),
+    ],
+)
+def test_a_failing_check_fails_in_captured_graphs_too(function, words):
+    """Graphs drop ops that nobody reads, and checks are such."""
+    wrapped = jax_callable(function)
     good, bad = jnp.eye(2) * 2, -jnp.eye(2)
     value, gradient = jax.value_and_grad(wrapped)(good)
+    assert "saved residuals" in wrapped.explain(good)
     assert jnp.isfinite(value)
     assert jnp.isfinite(gradient).all()
     assert jnp.isfinite(jax.jvp(wrapped, (good,), (good,))[1])
@@ -151,8 +174,72 @@ def test_a_failing_check_fails_in_captured_graphs_too():
         lambda x: jax.jvp(wrapped, (x,), (x,)),
         lambda x: jax.vmap(wrapped)(x[None]),
     ):
-        with pytest.raises(Exception, match="not positive-definite"):
+        with pytest.raises(Exception, match=words):
             jax.block_until_ready(transformed(bad))
+
+
+class CheckedBackwards(torch.autograd.Function):
+    """Minus the sum, by a backward that factorizes what it is given."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return -x.sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        torch.linalg.cholesky(torch.eye(2) * gradient)
+        return -gradient.expand(2, 2)
+
+
+def test_a_check_in_the_backward_fails_there():
+    wrapped = jax_callable(CheckedBackwards.apply)
+    _, pullback = jax.vjp(wrapped, jnp.eye(2))
+    assert "saved residuals" in wrapped.explain(jnp.eye(2))
+    np.testing.assert_array_equal(pullback(jnp.float32(2))[0], -2 * np.ones((2, 2)))
+    with pytest.raises(Exception, match="not positive-definite"):
+        jax.block_until_ready(pullback(jnp.float32(-1)))
+
+
+def test_checks_are_made_once_a_run():
+    """On GPUs each waits for the device."""
+    wrapped = jax_callable(cholesky)
+    jax.value_and_grad(wrapped)(jnp.eye(2))
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, acc_events=True) as seen:
+        jax.block_until_ready(jax.value_and_grad(wrapped)(jnp.eye(2)))
+    counts = {event.key: event.count for event in seen.key_averages()}
+    assert counts["aten::linalg_cholesky_ex"] == counts["aten::_linalg_check_errors"] == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_layers": 2, "bidirectional": True}, {"proj_size": 1}],
+    ids=["plain", "layers", "projected"],
+)
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_last_states_of_traced_lstms_keep_their_shape(options):
+    """In torch before 2.13 a traced LSTM gives them one axis too many, for which a softmax takes
+    the batch for the classes."""
+    torch.manual_seed(0)
+    lstm = torch.nn.LSTM(3, 2, **options)
+
+    def loss(x):
+        _, (hidden, cell) = lstm(x)
+        return sum((torch.softmax(last[-1], 1) * last[-1]).sum() for last in (hidden, cell))
+
+    wrapped = jax_callable(loss)
+    x, dx = random(4, 2, 3), random(4, 2, 3, seed=1)
+    tensor = torch.from_numpy(np.array(x)).requires_grad_()
+    expected = loss(tensor)
+    expected.backward()
+    value, gradient = jax.value_and_grad(wrapped)(x)
+    np.testing.assert_allclose(value, expected.detach(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, tensor.grad, rtol=1e-4, atol=1e-6)
+    assert "saved residuals" in wrapped.explain(x)
+    np.testing.assert_allclose(
+        jax.jvp(wrapped, (x,), (dx,))[1], (np.array(dx) * tensor.grad.numpy()).sum(), rtol=1e-4
+    )
+    np.testing.assert_allclose(jax.vmap(wrapped)(x[None]), [float(expected.detach())], rtol=1e-5)
 
 
 def test_once_differentiable_backwards_of_the_new_style_are_no_constants():
