@@ -44,11 +44,50 @@ struct BufferView::Block {
   std::atomic<bool> released{false};
 };
 
-void BufferView::Unref(Block* block) {
-  if (block->owners.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-    block->~Block();
-    std::free(block);
+namespace {
+
+constexpr int32_t kUsualRank = 6;
+constexpr size_t kMostSpare = 16;
+
+// Blocks of usual rank that this thread needs no more, for its next views. Plain data, which can
+// still be asked when the thread's other things are gone; a view may end as late as that.
+struct SpareBlocks {
+  void* blocks[kMostSpare];
+  size_t count;
+  bool closed;
+};
+thread_local SpareBlocks t_spare;
+
+struct FreeSpareBlocks {
+  ~FreeSpareBlocks() {
+    while (t_spare.count > 0) std::free(t_spare.blocks[--t_spare.count]);
+    t_spare.closed = true;
   }
+};
+
+bool KeepSpare(void* memory) {
+  if (t_spare.closed || t_spare.count == kMostSpare) return false;
+  thread_local FreeSpareBlocks at_the_end;
+  (void)at_the_end;
+  t_spare.blocks[t_spare.count++] = memory;
+  return true;
+}
+
+}  // namespace
+
+void* BufferView::Allocate(size_t rank) {
+  if (rank <= kUsualRank) {
+    if (t_spare.count > 0) return t_spare.blocks[--t_spare.count];
+    rank = kUsualRank;
+  }
+  return std::malloc(sizeof(Block) + 2 * rank * sizeof(int64_t));
+}
+
+void BufferView::Unref(Block* block) {
+  if (block->owners.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  const bool usual = block->managed.dl_tensor.ndim <= kUsualRank;
+  block->~Block();
+  if (!usual || !KeepSpare(block)) std::free(block);
 }
 
 void BufferView::Deleter(DLManagedTensorVersioned* managed) {
@@ -69,7 +108,7 @@ bool BufferView::released() const {
 bool BufferView::Open(const ffi::AnyBuffer& buffer, DLDevice device, DLDataType dtype) {
   ffi::AnyBuffer::Dimensions dims = buffer.dimensions();
   const size_t rank = dims.size();
-  void* memory = std::malloc(sizeof(Block) + 2 * rank * sizeof(int64_t));
+  void* memory = Allocate(rank);
   if (memory == nullptr) {
     PyErr_NoMemory();
     return false;

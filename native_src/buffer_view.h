@@ -35,6 +35,7 @@ class BufferView {
   struct Block;
   static void Deleter(DLManagedTensorVersioned* managed);
   static void Unref(Block* block);
+  static void* Allocate(size_t rank);
 
   PyRef tensor_;
   Block* block_ = nullptr;

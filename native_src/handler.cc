@@ -20,23 +20,15 @@ ffi::TypeId OpState<kPlatform>::id = {};
 
 namespace {
 
-// Truth of a C-implemented torch flag such as torch.is_grad_enabled().
-int AskTorch(PyObject* function) {
-  PyRef answer = PyRef::Steal(PyObject_CallNoArgs(function));
-  if (answer.get() == Py_True) return 1;
-  if (answer.get() == Py_False) return 0;
-  return answer ? PyObject_IsTrue(answer.get()) : -1;
-}
-
 // True if this thread's torch context is the plain one that `op.run` was planned for. Anything
 // else (also the inference mode, which implies no grad) goes through `run_in_context`.
 int ThreadHasPlainContext(const Op& op) {
   if (!op.grad_enabled) return 0;
-  int grad = AskTorch(g_torch.is_grad_enabled);
+  int grad = g_torch.is_grad_enabled.Ask();
   if (grad <= 0) return grad;
-  int autocast = AskTorch(g_torch.is_any_autocast_enabled);
+  int autocast = g_torch.is_any_autocast_enabled.Ask();
   if (autocast) return autocast < 0 ? -1 : 0;
-  int modes = AskTorch(g_torch.function_modes);
+  int modes = g_torch.function_modes.Ask();
   return modes < 0 ? -1 : !modes;
 }
 

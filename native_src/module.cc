@@ -28,6 +28,11 @@ PyObject* Configure(PyObject*, PyObject* args) {
     PyErr_SetString(PyExc_TypeError, "torch.Tensor._version is no getter");
     return nullptr;
   }
+  if (!Flag::Of(grad, &g_torch.is_grad_enabled) ||
+      !Flag::Of(autocast, &g_torch.is_any_autocast_enabled) ||
+      !Flag::Of(modes, &g_torch.function_modes)) {
+    return nullptr;
+  }
   auto* api = static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
   if (api == nullptr) return nullptr;
   if (api->header.version.major != 1 || api->dltensor_from_py_object_no_sync == nullptr) {
@@ -36,9 +41,6 @@ PyObject* Configure(PyObject*, PyObject* args) {
   }
   g_torch.tensor_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(tensor_type));
   g_torch.version = reinterpret_cast<PyGetSetDescrObject*>(Py_NewRef(version))->d_getset;
-  g_torch.is_grad_enabled = Py_NewRef(grad);
-  g_torch.is_any_autocast_enabled = Py_NewRef(autocast);
-  g_torch.function_modes = Py_NewRef(modes);
   g_torch.storage_use_count = Py_NewRef(use_count);
   g_torch.gc_collect = Py_NewRef(collect);
   g_torch.has_memory = Py_NewRef(has_memory);
