@@ -400,7 +400,7 @@ def derivative(function, *args):
 class TestGraphs:
     @pytest.fixture(autouse=True)
     def _whatever_it_costs(self, monkeypatch):
-        monkeypatch.setattr("jaxtorch_bridge.torchside.in_place._WORTHWHILE_BYTES", 0)
+        monkeypatch.setattr("jaxtorch_bridge.torchside.in_place._WORTHWHILE_BYTES", {"cpu": 0})
 
     def test_forward_and_backward_write_in_place(self):
         w = jnp.linspace(-1, 1, 20).reshape(4, 5)
