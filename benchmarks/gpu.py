@@ -10,6 +10,7 @@ import importlib.metadata
 import platform
 import statistics
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,6 +24,8 @@ import torch
 from report import ABOVE_NOOP, Row, Table, ratios, show
 from rich.console import Console
 from timing import Variant, fastest, in_turn
+
+from jaxtorch_bridge.torchside.streams import enter_stream, leave_stream
 
 LARGE = (8192, 8192)
 BATCH, SEQUENCE, WIDTH, HEADS, HIDDEN = 16, 512, 1024, 16, 4096
@@ -43,7 +46,7 @@ def main() -> int:
     facts = {"python": platform.python_version(), **versions, "cuda": torch.version.cuda}
     console.print(torch.cuda.get_device_name(), facts, "\n")
     failed = False
-    for make in (_small, _large, _training, _memory):
+    for make in (_small, _parts, _large, _training, _memory):
         try:
             show(make(), console)
         except Exception:
@@ -115,6 +118,28 @@ def _small() -> Table:
     )
 
 
+def _parts() -> Table:
+    """What a call of ``a + b`` is made of on the host."""
+    arrays, tensors = _arrays((10, 2))
+    target = torch.empty((10, 2), device="cuda")
+    stream = torch.cuda.Stream()
+
+    def cross() -> None:
+        leave_stream(enter_stream(stream.cuda_stream, 0))
+
+    parts: dict[str, Variant] = {
+        "torch's add": partial(add, *tensors),
+        "torch's add, out=": partial(torch.add, *tensors, out=target),
+        "torch's copy of the result": partial(target.copy_, tensors[0]),
+        "to XLA's stream and back": cross,
+        "a tensor over an array, by torch.from_dlpack": partial(torch.from_dlpack, arrays[0]),
+        "an eager call, waited for": _waiting(subjects.bridge(add), *arrays),
+    }
+    times = fastest(parts, seconds=5, wait=_settled)
+    rows = [Row(name, value) for name, value in times.items()]
+    return Table("Parts of a call of a + b, (10, 2), queued", "us (min)", rows)
+
+
 def _large() -> Table:
     arrays, tensors = _arrays(LARGE)
     variants: dict[str, Variant] = {subjects.TORCH: _waiting(add, *tensors)}
@@ -122,7 +147,10 @@ def _large() -> Table:
         variants[name] = _waiting(jax.jit(form), *arrays)
     times = fastest(variants, seconds=6)
     rows = [Row(name, value, ratios(name, times, subjects.OTHERS)) for name, value in times.items()]
-    return Table(f"Size: jitted a + b, {LARGE}", "us (min)", rows, subjects.peer_notes())
+    plan = subjects.bridge(add).explain(*arrays).splitlines()
+    notes = [" ".join(line.split()) for line in plan if line.startswith("outputs")]
+    title = f"Size: jitted a + b, {LARGE}"
+    return Table(title, "us (min)", rows, [*notes, *subjects.peer_notes()])
 
 
 def _training() -> Table:
@@ -169,8 +197,6 @@ def _training() -> Table:
 
 
 def _rounds(variants: Mapping[str, Variant], *, seconds: float) -> dict[str, list[float]]:
-    import time
-
     times: dict[str, list[float]] = {name: [] for name in variants}
     for call in variants.values():
         for _ in range(3):

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from .._compat.torch_streams import current_stream
+
 Token = tuple[torch.cuda.Stream, torch.cuda.Stream, int]
 
 
@@ -47,13 +49,13 @@ def enter_stream(pointer: int, device: int) -> Any:
     before = torch.cuda.current_device()
     if before != device:
         torch.cuda.set_device(device)
-    own = torch.cuda.current_stream(device)
+    own = current_stream(device)
     stream = _stream(pointer, device)
     if own.cuda_stream != pointer and not own.query():
         # An event on one side and a wait on the other; the host goes on.
         event, _ = _events.pair(device)
         event.record(own)
-        stream.wait_event(event)
+        event.wait(stream)
     torch.cuda.set_stream(stream)
     return own, stream, before
 
@@ -64,7 +66,7 @@ def leave_stream(token: Any) -> None:
     if own.cuda_stream != stream.cuda_stream:
         _, event = _events.pair(stream.device_index)
         event.record(stream)
-        own.wait_event(event)
+        event.wait(own)
     torch.cuda.set_stream(own)
     if before != torch.cuda.current_device():
         torch.cuda.set_device(before)
