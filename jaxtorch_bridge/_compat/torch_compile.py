@@ -33,7 +33,7 @@ def _load_inductor() -> None:
 def compiled_graph(graph: torch.fx.GraphModule) -> Any:
     """A captured graph, compiled by Inductor for the shapes that it was captured with."""
     _load_inductor()
-    return torch.compile(graph, fullgraph=True, dynamic=False)
+    return torch.compile(graph.forward, fullgraph=True, dynamic=False)
 
 
 def inside_of(module: Any) -> torch.nn.Module:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.torch_version import TorchVersion
 
 from .torch_dynamo import DispatchMode
 from .torch_fakes import fake_tensor_mode, loading
@@ -115,6 +116,17 @@ def _checks_kept() -> Iterator[None]:
         yield
     finally:
         effectful.difference_update(added)
+
+
+# Those that Inductor leaves out of what it compiles.
+_NOT_COMPILED = {torch.ops.aten._assert_async.default}
+if TorchVersion(torch.__version__) < "2.13":
+    _NOT_COMPILED.add(torch.ops.aten._linalg_check_errors.default)
+
+
+def loses_checks(graph: Any) -> bool:
+    """Whether a graph has checks that it would not make if it was compiled."""
+    return any(node.target in _NOT_COMPILED for node in graph.graph.nodes)
 
 
 def remove_dead_code(graph: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._compat.torch_graphs import loses_checks
 from ..errors import PlanningError
 from .capture import NotCapturedError, capture
 from .closure import ClosureGuard
@@ -29,6 +30,8 @@ def graph_program(source: Source) -> Program:
                 source.outputs,
                 plain_attention=source.plain_attention,
             )
+            if source.terms.backend == "compile" and loses_checks(graph):
+                raise NotCapturedError("it makes checks, which compiled code would leave out")
             return Program(
                 graph,
                 source.inputs,

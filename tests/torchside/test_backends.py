@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
-from jaxtorch_bridge import PlanningError, SpecError, jax_callable
+from jaxtorch_bridge import PlanningError, SpecError, TorchExecutionError, jax_callable
 from jaxtorch_bridge.torchside.native import op_keys
 
 # Torch says so of Python 3.13.0.
@@ -32,6 +33,25 @@ def contract(backend: str, **more: object) -> dict[str, object]:
 
 def jax_layer(x, w):
     return jnp.tanh(x @ w) * 2
+
+
+SQUARE = {"x": "float32[n, n]"}
+
+
+def asserted(x):
+    torch._assert_async(x[0, 0] > 0)
+    return x
+
+
+def asserted_with_words(x):
+    torch._assert_async(x[0, 0] > 0, "not positive-definite")
+    return x
+
+
+def lost_when_compiled(function):
+    if function is torch.linalg.cholesky:
+        return TorchVersion(torch.__version__) < "2.13"
+    return function is asserted
 
 
 # Inductor takes seconds for each graph, so it gets the cases where it could differ.
@@ -87,6 +107,21 @@ class TestGraphs:
             np.testing.assert_allclose(wrapped(X, W), expected, rtol=1e-5, atol=1e-6)
             with torch.no_grad():
                 module.weight.mul_(3)
+
+    @pytest.mark.parametrize("function", [torch.linalg.cholesky, asserted_with_words, asserted])
+    @BOTH
+    def test_no_check_gets_lost(self, backend, function):
+        """Inductor leaves some out, and in torch before 2.13 those of torch.linalg too."""
+        wrapped = jax_callable(
+            lambda x: function(x), spec=contract(backend, inputs=SQUARE, outputs=SQUARE)
+        )
+        if backend == "compile" and lost_when_compiled(function):
+            with pytest.raises(PlanningError, match="checks, which compiled code would leave out"):
+                wrapped(jnp.eye(2))
+            return
+        np.testing.assert_allclose(wrapped(jnp.eye(2)), jnp.eye(2))
+        with pytest.raises(TorchExecutionError, match=r"not positive-definite|nonzero value"):
+            wrapped(-jnp.eye(2))
 
     @AOT
     def test_a_switched_module_is_planned_anew(self, backend):
