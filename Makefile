@@ -60,13 +60,17 @@ bench: setup
 	$(PIP) --no-deps wrap-torch2jax psutil rich setuptools
 	$(BIN)/python benchmarks/run.py
 
+# Eight processes of tests share a GPU, where pytest-xdist is there.
+GPU_WORKERS ?= $(shell $(PYTHON) -c 'import xdist' 2>/dev/null && echo --numprocesses 8)
+
 # Offline, with what the machine's own Python has: builds from source next to the package.
 gpu-check:
 	cmake -S native_src -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release \
 	  -DPython_EXECUTABLE=$$($(PYTHON) -c 'import sys; print(sys.executable)')
 	cmake --build build/gpu
 	cp build/gpu/_native*.so jaxtorch_bridge/
-	$(PYTHON) -m pytest -q -o addopts= tests/gpu
+	XLA_PYTHON_CLIENT_PREALLOCATE=false $(PYTHON) -m pytest -q -o addopts= -p no:benchmark \
+	  $(GPU_WORKERS) tests/gpu
 
 matrix:
 	$(if $(MATRIX_PYTHON),,$(error make matrix needs Python 3.13; set MATRIX_PYTHON=/path/to/python3.13))
