@@ -1,4 +1,4 @@
-"""JAX internals. Tried on JAX 0.10.2, 0.11.2 and 0.12.0."""
+"""JAX internals. Tried on JAX 0.10.0, 0.10.2, 0.11.2 and 0.12.0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers of torch's storages, kept from being given again. Tried on torch 2.13.0 and 2.14.1."""
+"""Numbers of torch's storages, kept from reuse. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Internals of torch's autograd. Tried on torch 2.13.0 and 2.14.1."""
+"""Internals of torch's autograd. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
 
 from __future__ import annotations
 

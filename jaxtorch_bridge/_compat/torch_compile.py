@@ -1,4 +1,4 @@
-"""What ``torch.compile`` makes of modules. Tried on torch 2.13.0 and 2.14.1."""
+"""What ``torch.compile`` makes of modules. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
 
 from __future__ import annotations
 

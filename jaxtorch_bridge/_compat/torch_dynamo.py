@@ -1,4 +1,4 @@
-"""Planning without torch's compiler where that is not needed. Tried on torch 2.13.0 and 2.14.1.
+"""Planning without torch's compiler where it can. Tried on torch 2.11.0, 2.13.0 and 2.14.1.
 
 Fake tensors read three settings of Dynamo's, and every dispatch mode is marked as code that Dynamo
 is to leave alone. Either loads the whole of it, with Inductor's rules and torch.distributed:

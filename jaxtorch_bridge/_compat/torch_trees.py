@@ -1,4 +1,4 @@
-"""Torch's own trees of lists, tuples and dicts. Tried on torch 2.13.0 and 2.14.1."""
+"""Torch's own trees of lists, tuples and dicts. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
 
 from __future__ import annotations
 
