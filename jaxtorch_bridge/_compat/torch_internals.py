@@ -369,6 +369,17 @@ def has_memory(tensor: torch.Tensor) -> bool:
 
 
 @contextlib.contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Without cuDNN, whose recurrent layers ask where their weights lie: fakes lie nowhere."""
+    before = torch._C._get_cudnn_enabled()
+    torch._C._set_cudnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_cudnn_enabled(before)
+
+
+@contextlib.contextmanager
 def plain_attention() -> Iterator[None]:
     """Attention by plain matrix products, without the fused kernels.
 

@@ -8,17 +8,27 @@ from typing import Any, Literal
 from .signature import OutputMeta
 
 # fake: evaluated without memory. fake-plain-attention: the same with unfused attention.
+# fake-without-cudnn: the same without cuDNN, whose recurrent layers look at where weights lie.
 # contract, declared: taken from the contract alone, or from what the caller declared.
 # call: a real run that was the caller's own.
 # values: one extra real run on the arguments (a gradient outside of jit, `explain`).
 # example, zeros: one extra real run, on the example given or on made-up zeros.
 How = Literal[
-    "fake", "fake-plain-attention", "contract", "declared", "call", "values", "example", "zeros"
+    "fake",
+    "fake-plain-attention",
+    "fake-without-cudnn",
+    "contract",
+    "declared",
+    "call",
+    "values",
+    "example",
+    "zeros",
 ]
 
 _WORDS: dict[str, str] = {
     "fake": "evaluated abstractly (FakeTensor: no FLOPs, no memory)",
     "fake-plain-attention": "evaluated abstractly (FakeTensor, attention by plain products)",
+    "fake-without-cudnn": "evaluated abstractly (FakeTensor, without cuDNN)",
     "contract": "taken from the contract; the function was not run",
     "declared": "taken as declared; the function was not run",
     "call": "taken from the first eager call, whose result was used",
@@ -75,7 +85,7 @@ class Inference:
     @property
     def traced(self) -> bool:
         """Whether the function ran abstractly, so that its behaviour depends on shapes only."""
-        return self.how in ("fake", "fake-plain-attention")
+        return self.how in ("fake", "fake-plain-attention", "fake-without-cudnn")
 
     @property
     def extra_runs(self) -> int:

@@ -191,7 +191,7 @@ def infer_abstractly(
     closure: ClosureState,
     static: Sequence[Any] = (),
 ) -> tuple[Inference | None, Observed, list[Attempt]]:
-    """Evaluate without memory, in one way and then in another.
+    """Evaluate without memory, in one way after another until one works.
 
     Args:
         function: What to evaluate.
@@ -202,7 +202,7 @@ def infer_abstractly(
         static: Static arguments, among which may be random generators.
 
     Returns:
-        What was found (None if neither way worked), what was seen on the way, and the ways that
+        What was found (None if no way worked), what was seen on the way, and the ways that
         failed.
 
     Raises:
@@ -215,6 +215,8 @@ def infer_abstractly(
         ("fake", contextlib.nullcontext),
         ("fake-plain-attention", compat.plain_attention),
     )
+    if device == "cuda":
+        ways = (*ways, ("fake-without-cudnn", compat.without_cudnn))
     for how, surroundings in ways:
         observed = Observed()
         try:

@@ -85,6 +85,14 @@ def test_values_and_gradients(gpu, name):
         near(flat[key], gradient)
 
 
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_recurrent_layers_are_planned_without_a_run(gpu, jit):
+    layer = nn.LSTM(6, 8, batch_first=True).cuda()
+    wrapped, x = jax_callable(lambda x: layer(x)[0]), normal(2, 5, 6)
+    near((jax.jit(wrapped) if jit else wrapped)(x), layer(tensor_of(x))[0])
+    assert "extra runs   0" in wrapped.explain(x)
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_autocast(gpu, inside):
     def function(x, w):
