@@ -1,5 +1,6 @@
 #include "buffer_view.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -36,8 +37,8 @@ std::optional<DLDataType> DlpackDtypeOf(ffi::DataType dtype) {
   }
 }
 
-// Shared by the call and by torch's storage: whichever ends last frees it. The shape and the
-// strides follow the block in the same allocation.
+// Shared by the call and by torch's storage: whichever ends last frees it. The shape follows the
+// block in the same allocation.
 struct BufferView::Block {
   DLManagedTensorVersioned managed{};
   std::atomic<int> owners{2};
@@ -80,7 +81,7 @@ void* BufferView::Allocate(size_t rank) {
     if (t_spare.count > 0) return t_spare.blocks[--t_spare.count];
     rank = kUsualRank;
   }
-  return std::malloc(sizeof(Block) + 2 * rank * sizeof(int64_t));
+  return std::malloc(sizeof(Block) + rank * sizeof(int64_t));
 }
 
 void BufferView::Unref(Block* block) {
@@ -115,20 +116,15 @@ bool BufferView::Open(const ffi::AnyBuffer& buffer, DLDevice device, DLDataType 
   }
   Block* block = new (memory) Block;
   int64_t* shape = reinterpret_cast<int64_t*>(block + 1);
-  int64_t* strides = shape + rank;
-  int64_t step = 1;
-  for (size_t i = rank; i-- > 0;) {
-    shape[i] = dims[i];
-    strides[i] = step;
-    step *= dims[i] == 0 ? 1 : dims[i];
-  }
+  std::copy(dims.begin(), dims.end(), shape);
   DLManagedTensorVersioned& managed = block->managed;
+  // Up to DLPack 1.1 no strides mean row-major, as XLA's buffers are; torch makes these sooner.
   managed.version = {1, 0};
   managed.manager_ctx = block;
   managed.deleter = &BufferView::Deleter;
   managed.flags = 0;
   managed.dl_tensor =
-      DLTensor{buffer.untyped_data(), device, static_cast<int32_t>(rank), dtype, shape, strides, 0};
+      DLTensor{buffer.untyped_data(), device, static_cast<int32_t>(rank), dtype, shape, nullptr, 0};
   void* object = nullptr;
   if (g_torch.dlpack->managed_tensor_to_py_object_no_sync(&managed, &object) != 0) {
     // Torch did not take the tensor over, so its share of the block is ours to drop as well.
