@@ -52,10 +52,7 @@ class Entry:
                 elif isinstance(array, jax.Array):  # a typed random key
                     array.block_until_ready()
         try:
-            if self._at_once:
-                results = self._jitted(*arrays)
-            else:
-                results = finished(lambda: self._jitted(*arrays), faults.Watch)
+            results = finished(self._jitted, arrays, faults.Watch)
         except ConcreteRunNeeded:
             return self._first_run(arrays)
         except (jax.errors.JaxRuntimeError, ValueError) as error:

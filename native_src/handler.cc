@@ -104,6 +104,7 @@ ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::Remaini
   }
   const bool xlas_thread = ThreadIsXlas();
   GilScope gil;
+  CallsHere().xlas = xlas_thread;
   if (xlas_thread) EnterThread();
   ffi::Error error = CallTorchOnStream(*op, args, rets, device, stream);
   CallsOfThread& calls = CallsHere();

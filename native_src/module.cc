@@ -130,8 +130,8 @@ PyObject* SetThreadEntryFunction(PyObject*, PyObject* function) {
 
 PyObject* CallsHereAsTuple(PyObject*, PyObject*) {
   const CallsOfThread& calls = CallsHere();
-  return Py_BuildValue("KO", static_cast<unsigned long long>(calls.count),
-                       calls.failed ? Py_True : Py_False);
+  return Py_BuildValue("KOO", static_cast<unsigned long long>(calls.count),
+                       calls.failed ? Py_True : Py_False, calls.xlas ? Py_True : Py_False);
 }
 
 PyObject* OpKeys(PyObject*, PyObject*) {
@@ -201,7 +201,9 @@ PyMethodDef kMethods[] = {
     {"set_thread_entry", SetThreadEntryFunction, METH_O,
      "Call this once in each of XLA's own threads, before it first runs torch."},
     {"calls_here", CallsHereAsTuple, METH_NOARGS,
-     "(how many calls of torch this thread has made for XLA, whether the last to end failed)."},
+     "(how many calls of torch this thread has made for XLA, whether the last to end failed, "
+     "whether "
+     "the thread is XLA's own)."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
     {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
     {"state_type", StateType, METH_VARARGS,

@@ -21,6 +21,7 @@ void EnterThread();
 struct CallsOfThread {
   uint64_t count = 0;
   bool failed = false;
+  bool xlas = false;  // the thread is one of XLA's own
 };
 CallsOfThread& CallsHere();
 

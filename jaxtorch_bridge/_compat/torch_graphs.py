@@ -277,7 +277,8 @@ def is_on_host(node: Any, device: str) -> bool:
         return False
     if node.target is operator.getitem:
         made, index = node.args
-        return index in _HOST_RESULTS.get(made.target, ())
+        if made.target in _HOST_RESULTS:
+            return index in _HOST_RESULTS[made.target]
     value = node.meta["val"]
     return bool(value.device.type == "cpu")
 

@@ -72,20 +72,23 @@ def is_batched(tensor: torch.Tensor) -> bool:
 
 
 def view_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The bytes of a vector as another dtype, also inside of ``torch.vmap``.
+    """The bytes of a tensor as another dtype, along its last axis, also inside of ``torch.vmap``.
 
     Its own rule for that came after 2.11, and still wants the batch in front.
     """
-    if not is_batched(tensor):
-        if tensor.shape[-1] == 1 and tensor.stride(-1) != 1:
-            # A single element may have any stride, and its bytes can then not be looked at.
-            tensor = tensor.as_strided(tensor.shape, (*tensor.stride()[:-1], 1))
-        return tensor.view(dtype)
-    functorch = torch._C._functorch
-    level, axis = functorch.maybe_get_level(tensor), functorch.maybe_get_bdim(tensor)
-    whole = functorch.get_unwrapped(tensor).movedim(axis, 0).contiguous()
-    batched: torch.Tensor = functorch._add_batch_dim(view_dtype(whole, dtype), 0, level)
-    return batched
+    if is_batched(tensor):
+        functorch = torch._C._functorch
+        level, axis = functorch.maybe_get_level(tensor), functorch.maybe_get_bdim(tensor)
+        whole = functorch.get_unwrapped(tensor).movedim(axis, 0)
+        batched: torch.Tensor = functorch._add_batch_dim(view_dtype(whole, dtype), 0, level)
+        return batched
+    flat = tensor.contiguous().reshape(-1)
+    if flat.numel() == 1:
+        # It may have any stride, in a graph another one when it runs, and such bytes cannot be
+        # looked at.
+        flat = flat.as_strided((1,), (1,))
+    last = tensor.shape[-1] * tensor.element_size() // dtype.itemsize
+    return flat.view(dtype).reshape(*tensor.shape[:-1], last)
 
 
 def is_transformed(tensor: torch.Tensor) -> bool:

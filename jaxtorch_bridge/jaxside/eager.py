@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
 from .ops import WatchLike
 
-Results = TypeVar("Results")
-
 
 @functools.cache
 def runs_at_once() -> bool:
-    """Whether a program, called on arrays that have been computed, has run when the call returns.
+    """Whether JAX runs a program of one device in the caller's thread, if nothing is waited for.
 
-    So it is on the CPU. On a GPU JAX hands out results that may still fail: only their use would
-    say so, and nothing would if they are not used.
+    If an argument is still being computed, it does so on a GPU, and not on the CPU.
     """
     return jax.default_backend() == "cpu"
 
 
-def finished(call: Callable[[], Results], watch: Callable[[], WatchLike]) -> Results:
+def finished(
+    call: Callable[..., Any], arrays: Sequence[Any], watch: Callable[[], WatchLike]
+) -> Any:
     """The results of an eager call, once torch's function has returned.
 
-    What it has queued on a GPU may still be running: that is waited for only where nothing else
-    tells how the call ended, as when JAX ran it on another thread.
+    On a GPU, and where it runs in other threads (as for arrays over several devices), JAX hands out
+    results that may still fail: only their use would say so, and nothing if they are not used. What
+    torch has queued on a GPU may still be running: that is waited for only where nothing else tells
+    how the call ended.
 
     Raises:
         BaseException: What torch raised in this thread, as an eager call does.
         jax.errors.JaxRuntimeError: With its text, if it was in another.
     """
-    if runs_at_once():
-        return call()
     seen = watch()
-    results = call()
-    failure = seen.failure
-    if failure is not None:
-        raise failure from failure.__cause__
+    results = call(*arrays)
     if not seen.succeeded:
+        failure = seen.failure
+        if failure is not None:
+            raise failure from failure.__cause__
         jax.block_until_ready(results)
     return results

@@ -74,7 +74,7 @@ def linear_call(
 def _call_impl(*arrays: Any, op: OpLike) -> Any:
     compiled = lowering.jitted(op, op.key, lambda *xs: torch_call_p.bind(*xs, op=op))
     try:
-        return finished(lambda: compiled(*arrays), op.watch)
+        return finished(compiled, arrays, op.watch)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         # JAX 0.10 raises a failed call of a known executable as a plain ValueError.
         failure = op.translated(error)

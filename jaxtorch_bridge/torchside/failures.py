@@ -1,28 +1,38 @@
 """Exceptions on their way round JAX, which hands on no more than their text.
 
 An exception holds the frames that it went through, and these hold the frames that called them, with
-all their variables: so it is kept no longer than somebody may ask for it.
+all their variables. So a thread's failures are forgotten when it meets another, when a call around
+them ends, and when the thread has ended. Those of XLA's own threads are claimed by others: of
+them only the newest few are kept.
 """
 
 from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
+# How long another thread's collection is waited for.
+_WAITS = 200
+_WAIT_SECONDS = 1e-3
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)  # an exception may answer `==` with an exception
 class _Failure:
     text: str
     error: BaseException
     thread: int
-    calls: int  # that this thread had ended by then
+    calls: int  # that the thread had ended by then
+    xlas: bool
 
 
 # The newest failures of all threads; eager calls look theirs up by its text.
 _failures: deque[_Failure] = deque(maxlen=32)
-_lock = threading.Lock()
+# Finalizers run where an exception is dropped, and may call torch: nothing is dropped under it.
+_lock = threading.RLock()
 
 
 def record(text: str, error: BaseException) -> bool:
@@ -31,23 +41,38 @@ def record(text: str, error: BaseException) -> bool:
     Returns:
         Whether one of this text waits to be claimed already.
     """
-    failure = _Failure(text, error, threading.get_ident(), _calls_here())
+    calls, _, xlas = _calls_here()
+    failure = _Failure(text, error, threading.get_ident(), calls, xlas)
+    alive = {thread.ident for thread in threading.enumerate()}
+
+    def is_old(other: _Failure) -> bool:
+        if other.xlas:
+            return False
+        return other.thread not in alive or (other.thread == failure.thread and other.calls < calls)
+
     with _lock:
         known = any(other.text == text for other in _failures)
-        if failure.thread == threading.main_thread().ident:
-            _forget_older(failure.thread, failure.calls)
+        old = _taken_out(is_old)
+        if len(_failures) == _failures.maxlen:
+            old.append(_failures.popleft())
         _failures.append(failure)
-        return known
+    del old
+    return known
 
 
 def claim(text: str) -> BaseException | None:
-    """The exception whose words JAX's error ``text`` carries, taken out of the record."""
+    """The exception whose words JAX's error ``text`` carries, taken out of the record.
+
+    Of several with these words the one that this thread met.
+    """
+    here = threading.get_ident()
     with _lock:
-        for failure in reversed(_failures):
-            if failure.text in text:
-                _failures.remove(failure)
-                return failure.error
-    return None
+        found = [failure for failure in reversed(_failures) if failure.text in text]
+        if not found:
+            return None
+        mine = next((failure for failure in found if failure.thread == here), found[0])
+        _failures.remove(mine)
+    return mine.error
 
 
 def collect(generation: int) -> int:
@@ -55,20 +80,36 @@ def collect(generation: int) -> int:
 
     Called when torch's work for a call ends. Whoever made a call within it has been told by now.
     """
-    with _lock:
-        _forget_older(threading.get_ident(), _calls_here())
-    return gc.collect(generation)
+    here, (calls, _, xlas) = threading.get_ident(), _calls_here()
+    if not xlas:
+        with _lock:
+            old = _taken_out(lambda failure: failure.thread == here and failure.calls < calls)
+        del old
+    return _collect(generation)
 
 
-def _forget_older(thread: int, calls: int) -> None:
-    """Drop the failures of calls that have ended; the one that is ending may have failed itself."""
-    for failure in [failure for failure in _failures if failure.thread == thread]:
-        if failure.calls < calls:
-            _failures.remove(failure)
+def _collect(generation: int) -> int:
+    """As `gc.collect`, which does nothing while another thread is collecting."""
+    before = gc.get_stats()[generation]["collections"]
+    found = gc.collect(generation)
+    for _ in range(_WAITS):
+        if gc.get_stats()[generation]["collections"] != before:
+            break
+        time.sleep(_WAIT_SECONDS)
+        found = gc.collect(generation)
+    return found
 
 
-def _calls_here() -> int:
+def _taken_out(is_old: Callable[[_Failure], bool]) -> list[_Failure]:
+    """What is old, out of the record; the caller drops it when it holds no lock."""
+    old = [failure for failure in _failures if is_old(failure)]
+    for failure in old:
+        _failures.remove(failure)
+    return old
+
+
+def _calls_here() -> tuple[int, bool, bool]:
     from .native import native
 
-    count: int = native().calls_here()[0]
-    return count
+    found: tuple[int, bool, bool] = native().calls_here()
+    return found

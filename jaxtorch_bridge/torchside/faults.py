@@ -33,7 +33,7 @@ _WAITING = "(Told at once: other devices may wait for this one in a collective u
 
 
 class _Here(threading.local):
-    """This thread's newest failure: its text, and how many calls had ended before it."""
+    """The first words of this thread's newest failed call, and how many had ended before it."""
 
     text: str = ""
     calls: int = -1
@@ -70,18 +70,18 @@ class Watch:
     """What torch does in this thread from now on: for calls that JAX would tell about too late."""
 
     def __init__(self) -> None:
-        self._count, _ = native().calls_here()
+        self._count = native().calls_here()[0]
 
     @property
     def succeeded(self) -> bool:
         """Whether torch was called here, and the last of the calls to end did not fail."""
-        count, failed = native().calls_here()
+        count, failed, _ = native().calls_here()
         return bool(count != self._count and not failed)
 
     @property
     def failure(self) -> BaseException | None:
         """What an eager call raises of the last call, if it failed here and its words are known."""
-        count, failed = native().calls_here()
+        count, failed, _ = native().calls_here()
         if count == self._count or not failed or _here.calls != count - 1:
             return None
         return _translated(f"INTERNAL: {_here.text}")
@@ -136,7 +136,9 @@ class Faults:
         # XLA's messages are UTF-8; an exception's text may hold lone surrogates.
         text = text.encode("utf-8", "replace").decode()
         known = record(text, error)
-        _here.text, _here.calls = text, native().calls_here()[0]
+        calls = native().calls_here()[0]
+        if _here.calls != calls:  # of several of one call, the handler tells the first
+            _here.text, _here.calls = text, calls
         if not known and runs_beside_others():
             _logger.error("%s\n%s", text, _WAITING)
         return text

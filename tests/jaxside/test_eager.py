@@ -25,7 +25,8 @@ class Watch:
 class Results:
     """Results that know whether they were waited for."""
 
-    waited = False
+    def __init__(self) -> None:
+        self.waited = False
 
     def block_until_ready(self):
         self.waited = True
@@ -34,8 +35,7 @@ class Results:
 
 @pytest.fixture(autouse=True)
 def early_results(monkeypatch):
-    """As on a GPU: what the CPU knows at once is asked all the same."""
-    monkeypatch.setattr(eager, "runs_at_once", lambda: False)
+    """As on a GPU: arguments are not waited for."""
     monkeypatch.setattr("jaxtorch_bridge.entry.runs_at_once", lambda: False)
 
 
@@ -45,13 +45,13 @@ def unless_fake(tensor):
 
 def test_results_of_this_thread_are_not_waited_for():
     results = Results()
-    assert eager.finished(lambda: results, Watch) is results
+    assert eager.finished(lambda: results, (), Watch) is results
     assert not results.waited
 
 
 def test_what_another_thread_ran_is_waited_for():
     results = Results()
-    eager.finished(lambda: results, lambda: Watch(succeeded=False))
+    eager.finished(lambda: results, (), lambda: Watch(succeeded=False))
     assert results.waited
 
 
@@ -60,7 +60,7 @@ def test_a_failure_that_jax_has_not_told_is_raised():
     failure = TorchExecutionError("words")
     failure.__cause__ = cause
     with pytest.raises(TorchExecutionError) as raised:
-        eager.finished(Results, lambda: Watch(failure, succeeded=False))
+        eager.finished(Results, (), lambda: Watch(failure, succeeded=False))
     assert raised.value.__cause__ is cause
 
 

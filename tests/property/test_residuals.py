@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxtorch_bridge import jax_callable
 from jaxtorch_bridge.torchside.residuals import ResidualLayout
 
 
@@ -89,3 +93,12 @@ def test_narrow_residuals_of_batches_are_seen_as_bytes(axis, count):
     moved = numbers.movedim(0, axis)
     batched = torch.vmap(torch.vmap(there_and_back), axis, axis)
     assert torch.equal(batched(moved), moved)
+
+
+@pytest.mark.parametrize("op", [torch.sort, torch.max, torch.cummax], ids=lambda op: op.__name__)
+def test_one_index_of_a_batch_along_the_last_axis(op):
+    wrapped = jax_callable(lambda x: op(x, -1)[0] ** 2)
+    x = jnp.arange(1.0, 4.0).reshape(1, 3)
+    slope = jax.vmap(jax.grad(lambda x: wrapped(x).sum()), in_axes=-1, out_axes=-1)
+    np.testing.assert_array_equal(slope(x), 2 * x)
+    np.testing.assert_array_equal(jax.jit(slope)(x), 2 * x)
