@@ -13,7 +13,11 @@ from gpu_arrays import normal, tensor_of
 
 from jaxtorch_bridge import from_module, jax_callable
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    # Arrays are not the one piece of memory that cuDNN would have weights in.
+    pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous"),
+]
 
 nn = torch.nn
 
