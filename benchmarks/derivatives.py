@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,7 +16,8 @@ import subjects
 import torch
 from child import run_child
 from report import Row, Table, Target, at_most
-from timing import Variant, in_turn, waiting
+from rounds import median_rows, rounds
+from timing import Variant, waiting
 
 from jaxtorch_bridge._compat import torch_graphs
 from jaxtorch_bridge.torchside.op import TorchOp
@@ -76,13 +76,13 @@ TRAINING_LIMITS = {"of torch eager's": 1.10, "of the peer's": 0.75}
 
 
 def _training() -> Table:
-    rows, note = _rows(_rounds(_steps(), seconds=40), TRAINING_LIMITS)
+    rows, note = median_rows(rounds(_steps(), seconds=40), TRAINING_LIMITS)
     return Table(TRAINING, "ms (median)", rows, [note, *subjects.peer_notes()])
 
 
 def _training_on_one_thread() -> Table:
     """In CPU time, which others on the machine hardly change."""
-    rows, note = _rows(run_child(__file__, ONE_THREAD), TRAINING_LIMITS)
+    rows, note = median_rows(run_child(__file__, ONE_THREAD), TRAINING_LIMITS)
     title = f"{TRAINING}, CPU time with one torch thread"
     return Table(title, "ms (median)", rows, [note, *subjects.peer_notes()])
 
@@ -125,7 +125,7 @@ def _jacobian() -> Table:
                 variants[name] = waiting(jacobian, array)
                 if name == subjects.BRIDGE:
                     counts = [_calls_of(ran, variants[name])]
-    rows, note = _rows(_rounds(variants, seconds=15), {"of the peer's": 0.1})
+    rows, note = median_rows(rounds(variants, seconds=15), {"of the peer's": 0.1})
     title = f"Jacobian: jit(jacrev) of an MLP, {JACOBIAN_SIZE} inputs and outputs"
     return Table(title, "ms (median)", rows, [note, *counts, *subjects.peer_notes()])
 
@@ -146,7 +146,7 @@ def _hessian() -> Table:
         subjects.check_same(variants[reference](), hessian(array))
         variants[subjects.BRIDGE] = waiting(hessian, array)
         count = _calls_of(ran, variants[subjects.BRIDGE])
-    rows, note = _rows(_rounds(variants, seconds=10), {}, {"of torch.func's": reference})
+    rows, note = median_rows(rounds(variants, seconds=10), {}, {"of torch.func's": reference})
     title = f"Hessian: jit(hessian) of a scalar function of {HESSIAN_SIZE} inputs"
     return Table(title, "ms (median)", rows, [note, count])
 
@@ -182,7 +182,7 @@ def _child(what: str) -> dict[str, Any]:
     if what == ONE_THREAD:
         # Before any other thread meets torch: each asks for the number once.
         torch.set_num_threads(1)
-        return _rounds(_steps(), seconds=30, clock=time.process_time)
+        return rounds(_steps(), seconds=30, clock=time.process_time)
     return _trace()
 
 
@@ -214,52 +214,6 @@ def _trace() -> dict[str, Any]:
         "again": lowered(form),
         "other": lowered(subjects.bridge(other.loss)),
     }
-
-
-def _rows(
-    times: Mapping[str, list[float]],
-    limits: Mapping[str, float],
-    others: Mapping[str, str] = subjects.OTHERS,
-) -> tuple[list[Row], str]:
-    """Medians over rounds; ratios are the medians of the ratios within a round.
-
-    Args:
-        times: Of each variant, round by round.
-        limits: Heading of a ratio to the most that it should be, for the bridge.
-        others: Heading of a ratio to the variant that it is to.
-    """
-    rows = []
-    for name, mine in times.items():
-        beside = {"min": min(mine)}
-        for heading, other in others.items():
-            if other in times:
-                pairs = zip(mine, times[other], strict=True)
-                beside[heading] = statistics.median(one / two for one, two in pairs)
-        targets = [
-            at_most(beside[heading], limit, heading)
-            for heading, limit in limits.items()
-            if name == subjects.BRIDGE and heading in beside
-        ]
-        rows.append(Row(name, statistics.median(mine), beside, targets))
-    return rows, f"{len(next(iter(times.values())))} rounds, one call of each variant a round."
-
-
-def _rounds(
-    variants: Mapping[str, Variant],
-    *,
-    seconds: float,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
-    """Milliseconds of each call; the variants in turn, in shuffled order."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for call in variants.values():
-        for _ in range(3):
-            call()
-    for name in in_turn(variants, seconds=seconds):
-        start = clock()
-        variants[name]()
-        times[name].append((clock() - start) * 1e3)
-    return times
 
 
 @contextlib.contextmanager

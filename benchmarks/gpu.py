@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import statistics
 import sys
-import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,7 +21,8 @@ import subjects
 import torch
 from report import ABOVE_NOOP, Row, Table, ratios, show
 from rich.console import Console
-from timing import Variant, fastest, in_turn
+from rounds import median_rows, rounds
+from timing import Variant, fastest
 
 from jaxtorch_bridge.torchside.streams import enter_stream, leave_stream
 
@@ -180,32 +179,12 @@ def _training() -> Table:
         for key, gradient in zip(parameters, wanted, strict=True):
             np.testing.assert_allclose(gradients[key], gradient.cpu(), rtol=2e-2, atol=1e-5)
         variants[name] = _waiting(step, *arrays)
-    times = _rounds(variants, seconds=10)
-    rows = []
-    for name, mine in times.items():
-        beside = {"min": min(mine)}
-        for heading, other in subjects.OTHERS.items():
-            if other in times:
-                pairs = zip(mine, times[other], strict=True)
-                beside[heading] = statistics.median(one / two for one, two in pairs)
-        rows.append(Row(name, statistics.median(mine), beside))
+    rows, note = median_rows(rounds(variants, seconds=10), {})
     title = (
         f"Training step: TransformerEncoderLayer({WIDTH}, {HEADS} heads, {HIDDEN}), "
         f"{BATCH} x {SEQUENCE}, float32, value_and_grad by all parameters"
     )
-    return Table(title, "ms (median)", rows, subjects.peer_notes())
-
-
-def _rounds(variants: Mapping[str, Variant], *, seconds: float) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for call in variants.values():
-        for _ in range(3):
-            call()
-    for name in in_turn(variants, seconds=seconds):
-        start = time.perf_counter()
-        variants[name]()
-        times[name].append((time.perf_counter() - start) * 1e3)
-    return times
+    return Table(title, "ms (median)", rows, [note, *subjects.peer_notes()])
 
 
 def _memory() -> Table:

@@ -15,7 +15,7 @@ from ._compat.jax_internals import ArrayImpl, concrete_value, wait_for
 from .arguments import Leaves
 from .errors import SpecMismatchError
 from .flat import FlatFunction
-from .jaxside.eager import finished, runs_at_once
+from .jaxside.eager import finished
 from .jaxside.sharding import call_per_shard, layouts_of, mesh_axes_of
 from .keys import key_data
 from .planner.sharding import Placement, is_whole, refuse_random_shards
@@ -35,7 +35,7 @@ class Entry:
         self._plans: dict[Any, Planned] = {}
         self._lock = threading.RLock()
         self._jitted = jax.jit(self._results)
-        self._at_once = runs_at_once()
+        self._waits = jax.default_backend() == "cpu"
 
     def run(self, arrays: Sequence[Any]) -> Any:
         """An eager call.
@@ -43,7 +43,7 @@ class Entry:
         Raises:
             TorchExecutionError: With the original exception as its cause.
         """
-        if self._at_once:
+        if self._waits:
             # An eager call is run here and now: XLA would run it later, on another thread, if
             # its arguments were still being computed, and its failure would come without cause.
             for array in arrays:

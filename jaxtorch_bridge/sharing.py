@@ -14,7 +14,7 @@ from .planner.concurrency import Concurrency, choose_concurrency
 from .planner.inference import Inference
 from .torchside.access import Access, access_to
 from .torchside.closure import ClosureState
-from .torchside.infer import Observed
+from .torchside.observed import Observed
 from .torchside.replicas import Replicas, replica_of
 
 

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from .ops import WatchLike
-
-
-@functools.cache
-def runs_at_once() -> bool:
-    """Whether JAX runs a program of one device in the caller's thread, if nothing is waited for.
-
-    If an argument is still being computed, it does so on a GPU, and not on the CPU.
-    """
-    return jax.default_backend() == "cpu"
 
 
 def finished(

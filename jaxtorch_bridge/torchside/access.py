@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from .closure import ClosureState
-from .infer import Observed
 from .locks import Locks, generator_locks, locks_of
+from .observed import Observed
 from .replicas import Replicas
 from .things import keys_of, memory_of
 

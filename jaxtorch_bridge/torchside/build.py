@@ -15,8 +15,9 @@ from .backends import graph_program
 from .closure import ClosureState
 from .context import TorchContext
 from .in_place_calls import written_by_calls
-from .infer import FlatFunction, Observed, WriteGuard, mutation_message, written_copies
+from .infer import FlatFunction, mutation_message, written_copies
 from .keyed import with_key
+from .observed import Observed, WriteGuard
 from .op import TorchOp
 from .randomness import NO_GENERATORS, Generators
 from .source import NO_TERMS, Source, Terms

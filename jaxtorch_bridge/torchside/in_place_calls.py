@@ -18,8 +18,8 @@ from .._compat import torch_internals as compat
 from ..choices import OutputsMode
 from ..planner.signature import ArraySig
 from .in_place import Written, unfit
-from .infer import Observed
 from .makers import Maker, counts, operands
+from .observed import Observed
 
 # What copying costs for each op that is watched: a few microseconds of Python.
 _BYTES_AN_OP = 256 << 10

@@ -16,6 +16,7 @@ from torch import fx
 
 from .._compat import torch_graphs
 from .._compat import torch_internals as compat
+from .._compat.torch_attention import is_on_host
 from ..planner.signature import ArraySig
 from .capture import NotCapturedError, abstractly, refuse_other_draws
 from .hidden import refuse_lacking
@@ -334,7 +335,7 @@ def _connect(
                 node.name,
                 node.meta["val"],
                 x64=source.x64,
-                on_host=torch_graphs.is_on_host(node, source.device),
+                on_host=is_on_host(node, source.device),
             ),
         )
         for node in carried

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from .._compat import torch_graphs
+from .._compat.torch_attention import unread_seeds
 
 aten = torch.ops.aten
 
@@ -21,7 +22,7 @@ def simplify(joint: Any) -> None:
     """Rewrite a joint graph in place, before it is split."""
     graph: fx.Graph = joint.graph
     for node in list(graph.nodes):
-        seeds, device = torch_graphs.unread_seeds(node)
+        seeds, device = unread_seeds(node)
         for seed in seeds:
             _forget(graph, node, seed, device)
     if not _writes_nothing(graph):

@@ -13,7 +13,7 @@ from ..surroundings import caller_level
 from .randomness import words_on
 
 if TYPE_CHECKING:
-    from .infer import Observed
+    from .observed import Observed
 
 
 def refuse_other_generators(label: str, observed: Observed) -> None:

@@ -33,12 +33,6 @@ class Results:
         return self
 
 
-@pytest.fixture(autouse=True)
-def early_results(monkeypatch):
-    """As on a GPU: arguments are not waited for."""
-    monkeypatch.setattr("jaxtorch_bridge.entry.runs_at_once", lambda: False)
-
-
 def unless_fake(tensor):
     return not isinstance(tensor, torch._subclasses.FakeTensor)
 
