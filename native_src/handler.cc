@@ -99,6 +99,7 @@ ffi::Error CallTorchOnStream(const Op& op, ffi::RemainingArgs& args, ffi::Remain
 
 ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::RemainingRets rets,
                    DLDevice device, void* stream) {
+  RunningScope running;
   if (PythonIsFinalizing()) {
     return ffi::Error::Internal(op->key + ": the Python interpreter is shutting down");
   }

@@ -134,6 +134,8 @@ PyObject* CallsHereAsTuple(PyObject*, PyObject*) {
                        calls.failed ? Py_True : Py_False, calls.xlas ? Py_True : Py_False);
 }
 
+PyObject* Running(PyObject*, PyObject*) { return PyLong_FromLong(RunningCalls()); }
+
 PyObject* OpKeys(PyObject*, PyObject*) {
   std::vector<std::string> keys = OpTable::Keys();
   PyRef list = PyRef::Steal(PyList_New(0));
@@ -204,6 +206,7 @@ PyMethodDef kMethods[] = {
      "(how many calls of torch this thread has made for XLA, whether the last to end failed, "
      "whether "
      "the thread is XLA's own)."},
+    {"running", Running, METH_NOARGS, "How many calls are under way, in all threads."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
     {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
     {"state_type", StateType, METH_VARARGS,
