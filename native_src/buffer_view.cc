@@ -1,6 +1,7 @@
 #include "buffer_view.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -11,38 +12,61 @@ namespace jaxtorch {
 
 namespace ffi = xla::ffi;
 
+namespace {
+
+struct DtypeNames {
+  ffi::DataType xla;
+  DLDataType dlpack;
+};
+
+constexpr DtypeNames kDtypes[] = {
+    {ffi::DataType::PRED, {kDLBool, 8, 1}},
+    {ffi::DataType::S8, {kDLInt, 8, 1}},
+    {ffi::DataType::S16, {kDLInt, 16, 1}},
+    {ffi::DataType::S32, {kDLInt, 32, 1}},
+    {ffi::DataType::S64, {kDLInt, 64, 1}},
+    {ffi::DataType::U8, {kDLUInt, 8, 1}},
+    {ffi::DataType::U16, {kDLUInt, 16, 1}},
+    {ffi::DataType::U32, {kDLUInt, 32, 1}},
+    {ffi::DataType::U64, {kDLUInt, 64, 1}},
+    {ffi::DataType::F16, {kDLFloat, 16, 1}},
+    {ffi::DataType::F32, {kDLFloat, 32, 1}},
+    {ffi::DataType::F64, {kDLFloat, 64, 1}},
+    {ffi::DataType::BF16, {kDLBfloat, 16, 1}},
+    {ffi::DataType::C64, {kDLComplex, 64, 1}},
+    {ffi::DataType::C128, {kDLComplex, 128, 1}},
+    {ffi::DataType::F8E4M3FN, {kDLFloat8E4M3FN, 8, 1}},
+    {ffi::DataType::F8E4M3FNUZ, {kDLFloat8E4M3FNUZ, 8, 1}},
+    {ffi::DataType::F8E5M2, {kDLFloat8E5M2, 8, 1}},
+    {ffi::DataType::F8E5M2FNUZ, {kDLFloat8E5M2FNUZ, 8, 1}},
+    {ffi::DataType::F8E8M0FNU, {kDLFloat8E8M0FNU, 8, 1}},
+};
+
+// By XLA's number of the dtype; no lanes where torch has no such dtype. A table, since a jump that
+// the processor guesses wrong costs more than the rest of the look-up.
+constexpr size_t kMostDtypes = 64;
+
+constexpr std::array<DLDataType, kMostDtypes> ByNumber() {
+  std::array<DLDataType, kMostDtypes> table{};
+  for (const DtypeNames& names : kDtypes) table[static_cast<size_t>(names.xla)] = names.dlpack;
+  return table;
+}
+
+constexpr std::array<DLDataType, kMostDtypes> kByNumber = ByNumber();
+
+}  // namespace
+
 std::optional<DLDataType> DlpackDtypeOf(ffi::DataType dtype) {
-  switch (dtype) {
-    case ffi::DataType::PRED: return DLDataType{kDLBool, 8, 1};
-    case ffi::DataType::S8: return DLDataType{kDLInt, 8, 1};
-    case ffi::DataType::S16: return DLDataType{kDLInt, 16, 1};
-    case ffi::DataType::S32: return DLDataType{kDLInt, 32, 1};
-    case ffi::DataType::S64: return DLDataType{kDLInt, 64, 1};
-    case ffi::DataType::U8: return DLDataType{kDLUInt, 8, 1};
-    case ffi::DataType::U16: return DLDataType{kDLUInt, 16, 1};
-    case ffi::DataType::U32: return DLDataType{kDLUInt, 32, 1};
-    case ffi::DataType::U64: return DLDataType{kDLUInt, 64, 1};
-    case ffi::DataType::F16: return DLDataType{kDLFloat, 16, 1};
-    case ffi::DataType::F32: return DLDataType{kDLFloat, 32, 1};
-    case ffi::DataType::F64: return DLDataType{kDLFloat, 64, 1};
-    case ffi::DataType::BF16: return DLDataType{kDLBfloat, 16, 1};
-    case ffi::DataType::C64: return DLDataType{kDLComplex, 64, 1};
-    case ffi::DataType::C128: return DLDataType{kDLComplex, 128, 1};
-    case ffi::DataType::F8E4M3FN: return DLDataType{kDLFloat8E4M3FN, 8, 1};
-    case ffi::DataType::F8E4M3FNUZ: return DLDataType{kDLFloat8E4M3FNUZ, 8, 1};
-    case ffi::DataType::F8E5M2: return DLDataType{kDLFloat8E5M2, 8, 1};
-    case ffi::DataType::F8E5M2FNUZ: return DLDataType{kDLFloat8E5M2FNUZ, 8, 1};
-    case ffi::DataType::F8E8M0FNU: return DLDataType{kDLFloat8E8M0FNU, 8, 1};
-    default: return std::nullopt;
-  }
+  const size_t number = static_cast<size_t>(dtype);
+  if (number >= kMostDtypes || kByNumber[number].lanes == 0) return std::nullopt;
+  return kByNumber[number];
 }
 
 // Shared by the call and by torch's storage: whichever ends last frees it. The shape follows the
 // block in the same allocation.
 struct BufferView::Block {
   DLManagedTensorVersioned managed{};
-  std::atomic<int> owners{2};
-  std::atomic<bool> released{false};
+  std::atomic<bool> left{false};  // by one of the two; while the view stands, that is torch
 };
 
 namespace {
@@ -84,26 +108,32 @@ void* BufferView::Allocate(size_t rank) {
   return std::malloc(sizeof(Block) + rank * sizeof(int64_t));
 }
 
-void BufferView::Unref(Block* block) {
-  if (block->owners.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+void BufferView::Free(Block* block) {
   const bool usual = block->managed.dl_tensor.ndim <= kUsualRank;
   block->~Block();
   if (!usual || !KeepSpare(block)) std::free(block);
 }
 
+void BufferView::Leave(Block* block) {
+  if (block->left.exchange(true, std::memory_order_acq_rel)) Free(block);
+}
+
 void BufferView::Deleter(DLManagedTensorVersioned* managed) {
-  Block* block = static_cast<Block*>(managed->manager_ctx);
-  block->released.store(true, std::memory_order_release);
-  Unref(block);
+  Leave(static_cast<Block*>(managed->manager_ctx));
 }
 
 BufferView::~BufferView() {
   tensor_.reset();
-  if (block_ != nullptr) Unref(block_);
+  if (block_ == nullptr) return;
+  if (released()) {
+    Free(block_);  // as always but where a tensor has escaped, and cheaper than an exchange
+  } else {
+    Leave(block_);
+  }
 }
 
 bool BufferView::released() const {
-  return block_ == nullptr || block_->released.load(std::memory_order_acquire);
+  return block_ == nullptr || block_->left.load(std::memory_order_acquire);
 }
 
 bool BufferView::Open(const ffi::AnyBuffer& buffer, DLDevice device, DLDataType dtype) {
@@ -127,9 +157,8 @@ bool BufferView::Open(const ffi::AnyBuffer& buffer, DLDevice device, DLDataType 
       DLTensor{buffer.untyped_data(), device, static_cast<int32_t>(rank), dtype, shape, nullptr, 0};
   void* object = nullptr;
   if (g_torch.dlpack->managed_tensor_to_py_object_no_sync(&managed, &object) != 0) {
-    // Torch did not take the tensor over, so its share of the block is ours to drop as well.
-    if (!block->released.load(std::memory_order_acquire)) Unref(block);
-    Unref(block);
+    // Torch may have called the deleter or not; it does not do so any more.
+    Free(block);
     return false;
   }
   tensor_ = PyRef::Steal(static_cast<PyObject*>(object));

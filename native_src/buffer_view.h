@@ -34,7 +34,8 @@ class BufferView {
  private:
   struct Block;
   static void Deleter(DLManagedTensorVersioned* managed);
-  static void Unref(Block* block);
+  static void Leave(Block* block);
+  static void Free(Block* block);
   static void* Allocate(size_t rank);
 
   PyRef tensor_;

@@ -10,6 +10,7 @@
 #include "stream_scope.h"
 #include "thread_entry.h"
 #include "torch_api.h"
+#include "under_way.h"
 
 namespace jaxtorch {
 
@@ -22,15 +23,7 @@ namespace {
 
 // True if this thread's torch context is the plain one that `op.run` was planned for. Anything
 // else (also the inference mode, which implies no grad) goes through `run_in_context`.
-int ThreadHasPlainContext(const Op& op) {
-  if (!op.grad_enabled) return 0;
-  int grad = g_torch.is_grad_enabled.Ask();
-  if (grad <= 0) return grad;
-  int autocast = g_torch.is_any_autocast_enabled.Ask();
-  if (autocast) return autocast < 0 ? -1 : 0;
-  int modes = g_torch.function_modes.Ask();
-  return modes < 0 ? -1 : !modes;
-}
+int ThreadHasPlainContext(const Op& op) { return op.grad_enabled ? g_torch.flags.GradAlone() : 0; }
 
 bool MayBeWritten(const Op& op, size_t input) {
   for (const auto& [declared, result] : op.aliases) {
@@ -97,13 +90,17 @@ ffi::Error CallTorchOnStream(const Op& op, ffi::RemainingArgs& args, ffi::Remain
   return released.failure() ? released : given_back;
 }
 
+// Name and version of the function that an op comes from: `name@version/digest...`.
+std::string LabelOf(const std::string& key) { return key.substr(0, key.find('/', key.find('@'))); }
+
 ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::RemainingRets rets,
                    DLDevice device, void* stream) {
-  RunningScope running;
-  if (PythonIsFinalizing()) {
-    return ffi::Error::Internal(op->key + ": the Python interpreter is shutting down");
-  }
   const bool xlas_thread = ThreadIsXlas();
+  CallScope call(xlas_thread);
+  if (!call.let_in() || PythonIsFinalizing()) {
+    return ffi::Error(ffi::ErrorCode::kUnavailable,
+                      LabelOf(op->key) + ": not called, the Python interpreter is shutting down");
+  }
   GilScope gil;
   CallsHere().xlas = xlas_thread;
   if (xlas_thread) EnterThread();
@@ -127,9 +124,6 @@ std::string AskProcesses(const std::string& key, bool held, int64_t devices) {
   PyErr_Clear();
   return "asking the other processes failed: " + TextOf(words.get());
 }
-
-// Name and version of the function that an op comes from: `name@version/digest...`.
-std::string LabelOf(const std::string& key) { return key.substr(0, key.find('/', key.find('@'))); }
 
 ffi::ErrorOr<std::shared_ptr<Op>> OpOf(ffi::Dictionary attributes) {
   ffi::ErrorOr<std::string_view> key = attributes.get<std::string_view>("op");

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "op_table.h"
+#include "under_way.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxtorch {
@@ -15,6 +16,7 @@ template <DLDeviceType kPlatform>
 struct OpState {
   static xla::ffi::TypeId id;
   std::shared_ptr<Op> op;
+  ExecutableScope counted;
 };
 
 // What Python hands to XLA for one platform.

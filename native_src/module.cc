@@ -4,6 +4,7 @@
 #include "put.h"
 #include "thread_entry.h"
 #include "torch_api.h"
+#include "under_way.h"
 
 namespace jaxtorch {
 
@@ -16,23 +17,21 @@ constexpr char kOpCapsule[] = "jaxtorch_bridge.op";
 PyObject* Interned(const char* name) { return PyUnicode_InternFromString(name); }
 
 // configure(exchange_api, tensor_type, version, is_grad_enabled, is_any_autocast_enabled,
-//           function_modes, storage_use_count, gc_collect, has_memory, enter_stream, leave_stream)
+//           function_modes, direct_flags, storage_use_count, gc_collect, has_memory, enter_stream,
+//           leave_stream)
 PyObject* Configure(PyObject*, PyObject* args) {
-  PyObject *capsule, *tensor_type, *version, *grad, *autocast, *modes, *use_count, *collect,
-      *has_memory, *enter, *leave;
-  if (!PyArg_ParseTuple(args, "OO!OOOOOOOOO", &capsule, &PyType_Type, &tensor_type, &version, &grad,
-                        &autocast, &modes, &use_count, &collect, &has_memory, &enter, &leave)) {
+  PyObject *capsule, *tensor_type, *version, *grad, *autocast, *modes, *direct, *use_count,
+      *collect, *has_memory, *enter, *leave;
+  if (!PyArg_ParseTuple(args, "OO!OOOOOOOOOO", &capsule, &PyType_Type, &tensor_type, &version,
+                        &grad, &autocast, &modes, &direct, &use_count, &collect, &has_memory,
+                        &enter, &leave)) {
     return nullptr;
   }
   if (!Py_IS_TYPE(version, &PyGetSetDescr_Type)) {
     PyErr_SetString(PyExc_TypeError, "torch.Tensor._version is no getter");
     return nullptr;
   }
-  if (!Flag::Of(grad, &g_torch.is_grad_enabled) ||
-      !Flag::Of(autocast, &g_torch.is_any_autocast_enabled) ||
-      !Flag::Of(modes, &g_torch.function_modes)) {
-    return nullptr;
-  }
+  if (!ThreadFlags::Of(grad, autocast, modes, direct, &g_torch.flags)) return nullptr;
   auto* api = static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
   if (api == nullptr) return nullptr;
   if (api->header.version.major != 1 || api->dltensor_from_py_object_no_sync == nullptr) {
@@ -134,7 +133,16 @@ PyObject* CallsHereAsTuple(PyObject*, PyObject*) {
                        calls.failed ? Py_True : Py_False, calls.xlas ? Py_True : Py_False);
 }
 
-PyObject* Running(PyObject*, PyObject*) { return PyLong_FromLong(RunningCalls()); }
+PyObject* UnderWayAsTuple(PyObject*, PyObject*) {
+  const UnderWay now = CountUnderWay();
+  return Py_BuildValue("iKi", now.calls, static_cast<unsigned long long>(now.calls_xlas_threads),
+                       now.ops);
+}
+
+PyObject* ShutOut(PyObject*, PyObject*) {
+  ShutOutXlasThreads();
+  Py_RETURN_NONE;
+}
 
 PyObject* OpKeys(PyObject*, PyObject*) {
   std::vector<std::string> keys = OpTable::Keys();
@@ -206,7 +214,11 @@ PyMethodDef kMethods[] = {
      "(how many calls of torch this thread has made for XLA, whether the last to end failed, "
      "whether "
      "the thread is XLA's own)."},
-    {"running", Running, METH_NOARGS, "How many calls are under way, in all threads."},
+    {"under_way", UnderWayAsTuple, METH_NOARGS,
+     "(how many calls are under way in all threads, how many have begun on XLA's own threads so "
+     "far, how many ops are in executables)."},
+    {"shut_out_xlas_threads", ShutOut, METH_NOARGS,
+     "From now on refuse calls on XLA's own threads: Python is about to end."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
     {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
     {"state_type", StateType, METH_VARARGS,

@@ -1,7 +1,5 @@
 #include "thread_entry.h"
 
-#include <atomic>
-
 namespace jaxtorch {
 
 namespace {
@@ -9,8 +7,6 @@ namespace {
 // Both are read and written with the GIL held. The reference is kept for the life of the process.
 PyObject* g_entry = nullptr;
 uint64_t g_version = 0;
-
-std::atomic<int> g_running{0};
 
 thread_local uint64_t t_entered = 0;
 thread_local CallsOfThread t_calls;
@@ -29,12 +25,6 @@ void EnterThread() {
 }
 
 CallsOfThread& CallsHere() { return t_calls; }
-
-RunningScope::RunningScope() { g_running.fetch_add(1); }
-
-RunningScope::~RunningScope() { g_running.fetch_sub(1); }
-
-int RunningCalls() { return g_running.load(); }
 
 void SetThreadEntry(PyObject* function) {
   PyObject* before = g_entry;

@@ -25,16 +25,6 @@ struct CallsOfThread {
 };
 CallsOfThread& CallsHere();
 
-// Counts the calls that are under way in all threads. Made before Python's lock is taken.
-class RunningScope {
- public:
-  RunningScope();
-  ~RunningScope();
-  RunningScope(const RunningScope&) = delete;
-  RunningScope& operator=(const RunningScope&) = delete;
-};
-int RunningCalls();
-
 // Needs the GIL. Threads that have entered already will enter again.
 void SetThreadEntry(PyObject* function);
 

@@ -4,43 +4,15 @@
 
 #include "dlpack_abi.h"
 #include "python_ref.h"
+#include "thread_flags.h"
 
 namespace jaxtorch {
-
-// A torch function of no arguments that C code implements, asked without Python's way of calling.
-class Flag {
- public:
-  Flag() = default;
-  // Null with an exception set if it is no such function.
-  static bool Of(PyObject* function, Flag* flag) {
-    if (!PyCFunction_Check(function) || PyCFunction_GET_FLAGS(function) != METH_NOARGS) {
-      PyErr_Format(PyExc_TypeError, "%R is no function in C without arguments", function);
-      return false;
-    }
-    flag->function_ = Py_NewRef(function);
-    flag->call_ = PyCFunction_GET_FUNCTION(function);
-    return true;
-  }
-  // The truth of its answer; -1 with an exception set.
-  int Ask() const {
-    PyRef answer = PyRef::Steal(call_(PyCFunction_GET_SELF(function_), nullptr));
-    if (answer.get() == Py_True) return 1;
-    if (answer.get() == Py_False) return 0;
-    return answer ? PyObject_IsTrue(answer.get()) : -1;
-  }
-
- private:
-  PyObject* function_ = nullptr;
-  PyCFunction call_ = nullptr;
-};
 
 struct TorchApi {
   const DLPackExchangeAPI* dlpack = nullptr;
   PyTypeObject* tensor_type = nullptr;
   const PyGetSetDef* version = nullptr;  // the getter of Tensor._version, without its look-up
-  Flag is_grad_enabled;
-  Flag is_any_autocast_enabled;
-  Flag function_modes;  // how many are active: a default device is one
+  ThreadFlags flags;
   PyObject* storage_use_count = nullptr;
   PyObject* gc_collect = nullptr;
   PyObject* has_memory = nullptr;    // (tensor) -> False for fakes and their like

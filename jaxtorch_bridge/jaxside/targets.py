@@ -7,6 +7,7 @@ from types import ModuleType
 
 import jax
 
+from .ending import wait_at_the_end
 from .processes import agreement_of_this_run
 
 CALL_TARGET = "jaxtorch_bridge.call"
@@ -39,6 +40,7 @@ def register_targets(native: ModuleType) -> None:
     """
     platforms = _platforms()
     native.set_agreement(agreement_of_this_run())
+    wait_at_the_end(native)
     for platform in platforms:
         jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(platform), platform=platform)
         _register_target(native, CALL_TARGET, platform)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import time
 from types import ModuleType
 
 import torch
 
 from .._compat import torch_internals as compat
+from .._compat.torch_flags import direct_flags
 from .failures import collect
 from .streams import enter_stream, leave_stream
-
-# The most that the end of a process waits for calls that are under way.
-_EXIT_SECONDS = 60.0
 
 
 @functools.cache
@@ -38,6 +34,7 @@ def native() -> ModuleType:
         torch.is_grad_enabled,
         compat.is_any_autocast_enabled,
         compat.function_modes,
+        direct_flags(),
         compat.storage_use_count,
         collect,
         compat.has_memory,
@@ -45,18 +42,7 @@ def native() -> ModuleType:
         leave_stream,
     )
     module: ModuleType = _native
-    atexit.register(_wait_for_calls, module)
     return module
-
-
-def _wait_for_calls(module: ModuleType) -> None:
-    """Let calls on XLA's threads end, as those of copies that nobody reads, before Python does.
-
-    A thread that asks for Python's lock later than that ends the process with an abort.
-    """
-    end = time.monotonic() + _EXIT_SECONDS
-    while module.running() and time.monotonic() < end:
-        time.sleep(1e-3)
 
 
 def op_keys() -> tuple[str, ...]:

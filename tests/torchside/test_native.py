@@ -32,33 +32,3 @@ def test_handlers_share_nothing_across_platforms():
 def test_an_unknown_platform_is_an_error(ask):
     with pytest.raises(ValueError, match="expected the platform 'cpu' or 'CUDA', got 'tpu'"):
         getattr(native(), ask)("tpu")
-
-
-AT_EXIT = """
-import time, jax, jax.numpy as jnp, torch
-from jax.sharding import PartitionSpec
-from jaxtorch_bridge import jax_callable
-
-calls = []
-
-@jax_callable
-def slow(x):
-    if type(x) is torch.Tensor:
-        calls.append(1)
-        time.sleep(0.5)
-    return x * 2
-
-mesh = jax.make_mesh((8,), ("d",))
-whole = PartitionSpec()
-copies = jax.shard_map(slow, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
-jax.jit(copies)(jnp.ones(3))
-while not calls:
-    time.sleep(1e-3)
-print("left")
-"""
-
-
-def test_a_process_ends_after_its_calls(run_python):
-    """Python takes its lock away when it ends, and a call that asked for it then aborted."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    assert run_python(AT_EXIT, env=flags).strip() == "left"
