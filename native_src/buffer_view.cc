@@ -66,7 +66,7 @@ std::optional<DLDataType> DlpackDtypeOf(ffi::DataType dtype) {
 // block in the same allocation.
 struct BufferView::Block {
   DLManagedTensorVersioned managed{};
-  std::atomic<bool> left{false};  // by one of the two; while the view stands, that is torch
+  std::atomic<bool> left{false};  // one of the two has ended; a view that asks finds: torch has
 };
 
 namespace {
@@ -157,7 +157,7 @@ bool BufferView::Open(const ffi::AnyBuffer& buffer, DLDevice device, DLDataType 
       DLTensor{buffer.untyped_data(), device, static_cast<int32_t>(rank), dtype, shape, nullptr, 0};
   void* object = nullptr;
   if (g_torch.dlpack->managed_tensor_to_py_object_no_sync(&managed, &object) != 0) {
-    // Torch may have called the deleter or not; it does not do so any more.
+    // Whether torch has called the deleter or not: what failed holds nothing any more.
     Free(block);
     return false;
   }

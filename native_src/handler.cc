@@ -23,7 +23,7 @@ namespace {
 
 // True if this thread's torch context is the plain one that `op.run` was planned for. Anything
 // else (also the inference mode, which implies no grad) goes through `run_in_context`.
-int ThreadHasPlainContext(const Op& op) { return op.grad_enabled ? g_torch.flags.GradAlone() : 0; }
+int ThreadHasPlainContext(const Op& op) { return op.grad_enabled ? g_torch.flags.ArePlain() : 0; }
 
 bool MayBeWritten(const Op& op, size_t input) {
   for (const auto& [declared, result] : op.aliases) {

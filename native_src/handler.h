@@ -15,8 +15,8 @@ namespace jaxtorch {
 template <DLDeviceType kPlatform>
 struct OpState {
   static xla::ffi::TypeId id;
+  HeldOpScope held;  // first: it counts until the op is gone, whose end may run Python code
   std::shared_ptr<Op> op;
-  ExecutableScope counted;
 };
 
 // What Python hands to XLA for one platform.

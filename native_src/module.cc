@@ -135,8 +135,7 @@ PyObject* CallsHereAsTuple(PyObject*, PyObject*) {
 
 PyObject* UnderWayAsTuple(PyObject*, PyObject*) {
   const UnderWay now = CountUnderWay();
-  return Py_BuildValue("iKi", now.calls, static_cast<unsigned long long>(now.calls_xlas_threads),
-                       now.ops);
+  return Py_BuildValue("iKi", now.calls, static_cast<unsigned long long>(now.asked), now.ops);
 }
 
 PyObject* ShutOut(PyObject*, PyObject*) {
@@ -215,8 +214,8 @@ PyMethodDef kMethods[] = {
      "whether "
      "the thread is XLA's own)."},
     {"under_way", UnderWayAsTuple, METH_NOARGS,
-     "(how many calls are under way in all threads, how many have begun on XLA's own threads so "
-     "far, how many ops are in executables)."},
+     "(how many calls are under way in all threads, how many XLA's own threads have asked for so "
+     "far, how many ops executables hold)."},
     {"shut_out_xlas_threads", ShutOut, METH_NOARGS,
      "From now on refuse calls on XLA's own threads: Python is about to end."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},

@@ -36,7 +36,7 @@ bool ThreadFlags::Of(PyObject* grad_enabled, PyObject* autocast_enabled, PyObjec
   return true;
 }
 
-int ThreadFlags::GradAloneByPython() const {
+int ThreadFlags::ArePlainByPython() const {
   const int grad = grad_enabled_.Ask();
   if (grad <= 0) return grad;
   const int autocast = autocast_enabled_.Ask();

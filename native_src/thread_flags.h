@@ -11,7 +11,7 @@ namespace jaxtorch {
 class Flag {
  public:
   Flag() = default;
-  // Null with an exception set if it is no such function.
+  // False with an exception set if it is no such function.
   static bool Of(PyObject* function, Flag* flag);
   // The truth of its answer; -1 with an exception set.
   int Ask() const;
@@ -35,9 +35,10 @@ class ThreadFlags {
                  PyObject* direct, ThreadFlags* flags);
 
   // 1 if gradients are on and no autocast and no torch function mode is (a default device is one of
-  // those), 0 if not; -1 with an exception set. Needs the GIL.
-  int GradAlone() const {
-    if (direct_.grad_enabled == nullptr) return GradAloneByPython();
+  // those), 0 if not; -1 with an exception set. Needs the GIL. Of autocast only that of the CPU and
+  // of CUDA is asked for: XLA's buffers lie on no other device here.
+  int ArePlain() const {
+    if (direct_.grad_enabled == nullptr) return ArePlainByPython();
     return direct_.grad_enabled() && !direct_.autocast_enabled(kCpu) &&
            !direct_.autocast_enabled(kCuda) && direct_.function_modes() == 0;
   }
@@ -47,7 +48,7 @@ class ThreadFlags {
   static constexpr int8_t kCpu = 0;
   static constexpr int8_t kCuda = 1;
 
-  int GradAloneByPython() const;
+  int ArePlainByPython() const;
 
   Flag grad_enabled_;
   Flag autocast_enabled_;

@@ -6,12 +6,12 @@ namespace jaxtorch {
 
 namespace {
 
-// A call counts itself before it asks whether it may, Python forbids before it counts: in one
-// order for all threads, so that no call is both let in and overlooked.
+// A call adds itself to `g_calls` before it reads `g_shut_out`; who ends Python sets that before it
+// reads `g_calls`. In one order for all threads, so no call is both let in and overlooked.
 std::atomic<int> g_calls{0};
 std::atomic<bool> g_shut_out{false};
 
-std::atomic<uint64_t> g_calls_xlas_threads{0};
+std::atomic<uint64_t> g_asked{0};
 std::atomic<int> g_ops{0};
 
 }  // namespace
@@ -19,18 +19,18 @@ std::atomic<int> g_ops{0};
 CallScope::CallScope(bool xlas_thread) : let_in_(true) {
   g_calls.fetch_add(1);
   if (!xlas_thread) return;
-  g_calls_xlas_threads.fetch_add(1, std::memory_order_relaxed);
+  g_asked.fetch_add(1, std::memory_order_relaxed);
   let_in_ = !g_shut_out.load();
 }
 
 CallScope::~CallScope() { g_calls.fetch_sub(1); }
 
-ExecutableScope::ExecutableScope() { g_ops.fetch_add(1); }
+HeldOpScope::HeldOpScope() { g_ops.fetch_add(1); }
 
-ExecutableScope::~ExecutableScope() { g_ops.fetch_sub(1); }
+HeldOpScope::~HeldOpScope() { g_ops.fetch_sub(1); }
 
 UnderWay CountUnderWay() {
-  return {g_calls.load(), g_calls_xlas_threads.load(std::memory_order_relaxed), g_ops.load()};
+  return {g_calls.load(), g_asked.load(std::memory_order_relaxed), g_ops.load()};
 }
 
 void ShutOutXlasThreads() { g_shut_out.store(true); }

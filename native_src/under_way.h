@@ -1,6 +1,6 @@
-// What is under way: calls in all threads, and the executables that may make more of them. Python
-// asks when it is about to end, since it does not wait for XLA's threads, and one that then asks
-// for its lock ends the process with an abort.
+// What is under way: calls in all threads, and what may make more of them. Python asks when it is
+// about to end, since it does not wait for XLA's threads, and one that then asks for its lock ends
+// the process with an abort.
 #pragma once
 
 #include <cstdint>
@@ -22,19 +22,20 @@ class CallScope {
   bool let_in_;
 };
 
-// One op in one executable. XLA keeps the executable as long as it runs.
-class ExecutableScope {
+// One op that an executable holds, whether it runs or not. XLA keeps an executable as long as it
+// runs.
+class HeldOpScope {
  public:
-  ExecutableScope();
-  ~ExecutableScope();
-  ExecutableScope(const ExecutableScope&) = delete;
-  ExecutableScope& operator=(const ExecutableScope&) = delete;
+  HeldOpScope();
+  ~HeldOpScope();
+  HeldOpScope(const HeldOpScope&) = delete;
+  HeldOpScope& operator=(const HeldOpScope&) = delete;
 };
 
 struct UnderWay {
-  int calls;                    // that have begun and not ended, in all threads
-  uint64_t calls_xlas_threads;  // begun on threads of XLA's since the process began
-  int ops;                      // in executables that exist
+  int calls;       // that have begun and not ended, in all threads
+  uint64_t asked;  // calls that threads of XLA's have asked for since the process began
+  int ops;         // that executables hold
 };
 UnderWay CountUnderWay();
 

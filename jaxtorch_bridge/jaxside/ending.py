@@ -1,50 +1,157 @@
-"""What is under way when Python ends: it is waited for, and nothing begins after it."""
+"""What is under way when Python ends: it is waited for, and nothing begins after it.
+
+Python takes its lock away when it ends, and a thread of XLA's that asks for it then ends the
+process with an abort. JAX does not wait for programs whose results nobody reads.
+"""
 
 from __future__ import annotations
 
 import atexit
+import logging
+import os
+import threading
 import time
 from types import ModuleType
 
 import jax
 
-# The most that the end of a process is put off.
+from .._compat import jax_internals as compat
+
+_logger = logging.getLogger(__name__)
+
+# The most that the end of a process is put off, for programs that run.
 _SECONDS = 60.0
-# Calls that come no sooner than this after one another are taken to have ended, where a compiled
-# program is held by somebody and may be running or not.
+# The most for programs that somebody holds, while other threads of Python may call them for ever.
+_BESIDE_THREADS_SECONDS = 2.0
+# The most for calls that have begun before no more are let in.
+_SHUT_OUT_SECONDS = 5.0
+
+# A process that neither calls torch nor computes for so long is taken to have done all it was told:
+# where a program may only be held, or where it must run, if nothing was miscounted.
 _QUIET_SECONDS = 0.25
-_STEP_SECONDS = 1e-3
+_QUIET_RUNNING_SECONDS = 2.0
+# The part of a processor that counts as computing, and the time over which it is looked at.
+_COMPUTING = 0.2
+_LOOK_SECONDS = 0.05
+
+_STEP_SECONDS = 2e-3
 
 
-def wait_at_the_end(native: ModuleType) -> None:
-    """Register a wait for what JAX has dispatched and nobody has read, when Python ends.
+def wait_at_the_end(native: ModuleType, target: str) -> None:
+    """Have Python wait for the programs that call torch when it ends, and let no call in later.
 
-    Python takes its lock away when it ends, and a thread of XLA's that asks for it then ends the
-    process with an abort. JAX itself does not wait for such programs.
+    Args:
+        native: The compiled module.
+        target: What the names of its FFI targets begin with.
     """
-    atexit.register(_end, native)
+    # Nothing else refers to the object, so that it ends with the list of exit functions: after the
+    # last of them has run, and before Python takes its lock away.
+    atexit.register(_Ending(native, target).wait)
 
 
-def _end(native: ModuleType) -> None:
-    _, _, ops = native.under_way()
-    if ops:
-        # What runs is kept by XLA. What is left after this runs, or is held by the user.
-        jax.clear_caches()
-    end = time.monotonic() + _SECONDS
-    _wait_for_programs(native, end)
-    native.shut_out_xlas_threads()
-    while native.under_way()[0] and time.monotonic() < end:
-        time.sleep(_STEP_SECONDS)
+class _Ending:
+    """Waits as an exit function, and once more after all of them, for what those have begun."""
 
+    def __init__(self, native: ModuleType, target: str) -> None:
+        self._native = native
+        self._target = target
+        self._alone = jax.process_count() == 1
+        self._process = os.getpid()
+        self._asked: int | None = None  # calls until the wait ended; None before that
 
-def _wait_for_programs(native: ModuleType, end: float) -> None:
-    seen, quiet_since = None, time.monotonic()
-    while (now := time.monotonic()) < end:
-        calls, begun, ops = native.under_way()
-        if not calls and not ops:
+    def wait(self) -> None:
+        if os.getpid() != self._process:  # a fork, where XLA's threads do not exist
             return
-        if calls or begun != seen:
-            seen, quiet_since = begun, now
-        elif now - quiet_since > _QUIET_SECONDS:
+        self._asked = -1
+        try:
+            # What an executable runs in is kept by XLA, so of those that are left one runs or is
+            # held by somebody.
+            jax.clear_caches()
+        except Exception:
+            _logger.exception("JAX's caches could not be cleared when Python ended")
+        self._wait_for_programs()
+        self._asked = self._native.under_way()[1]
+
+    def __del__(self) -> None:
+        if self._asked is None or os.getpid() != self._process:
             return
-        time.sleep(_STEP_SECONDS)
+        try:
+            calls, asked, _ = self._native.under_way()
+            # -1: the first wait was interrupted, and its user waits for the prompt.
+            if self._asked >= 0 and (calls or asked != self._asked):
+                self._wait_for_programs()
+        finally:
+            self._native.shut_out_xlas_threads()
+            end = time.monotonic() + _SHUT_OUT_SECONDS
+            while self._native.under_way()[0] and time.monotonic() < end:
+                time.sleep(_STEP_SECONDS)
+
+    def _wait_for_programs(self) -> None:
+        start = time.monotonic()
+        activity = _Activity()
+        held = _HeldOps(self._target)
+        while True:
+            calls, asked, ops = self._native.under_way()
+            if not calls and not ops:
+                return
+            now = time.monotonic()
+            quiet = activity.quiet_seconds(now, calls, asked)
+            if ops > held.count(ops):
+                # In a run of many processes it may be another one that is waited for.
+                done = self._alone and quiet > _QUIET_RUNNING_SECONDS
+            else:
+                beside_threads = _other_threads() and now - start > _BESIDE_THREADS_SECONDS
+                done = not calls and (quiet > _QUIET_SECONDS or beside_threads)
+            if done:
+                return
+            if now - start > _SECONDS:
+                _logger.warning(
+                    "Python ends while programs that call torch still run: calls under way: %d, "
+                    "ops that may be called again, and will fail: %d. To have Python wait longer, "
+                    "read their results, or call jax.block_until_ready on them.",
+                    calls,
+                    ops,
+                )
+                return
+            time.sleep(_STEP_SECONDS)
+
+
+def _other_threads() -> bool:
+    """Whether Python code of the user's runs in another thread, which is a daemon by now."""
+    # Threads of XLA's that have run Python code are there as dummies.
+    dummy = threading._DummyThread
+    return sum(not isinstance(thread, dummy) for thread in threading.enumerate()) > 1
+
+
+class _Activity:
+    """Since when the process has neither called torch nor computed."""
+
+    def __init__(self) -> None:
+        self._asked = -1
+        self._last = self._looked = time.monotonic()
+        self._spent = time.process_time()
+
+    def quiet_seconds(self, now: float, calls: int, asked: int) -> float:
+        if calls or asked != self._asked:
+            self._asked, self._last = asked, now
+        if now - self._looked > _LOOK_SECONDS:
+            spent = time.process_time()
+            if spent - self._spent > _COMPUTING * (now - self._looked):
+                self._last = now
+            self._looked, self._spent = now, spent
+        return now - self._last
+
+
+class _HeldOps:
+    """How many ops there are in executables that Python objects hold, which may run or not."""
+
+    def __init__(self, target: str) -> None:
+        self._mark = f'custom_call_target="{target}'
+        self._ops = -1
+        self._count = 0
+
+    def count(self, ops: int) -> int:
+        if ops > self._ops:  # at first, and where another thread makes more of them
+            self._count = sum(text.count(self._mark) for text in compat.held_executables())
+        self._ops = ops
+        return self._count
