@@ -152,6 +152,10 @@ class _HeldOps:
 
     def count(self, ops: int) -> int:
         if ops > self._ops:  # at first, and where another thread makes more of them
-            self._count = sum(text.count(self._mark) for text in compat.held_executables())
+            try:
+                texts = compat.held_executables()
+                self._count = sum(text.count(self._mark) for text in texts)
+            except Exception:  # some that were loaded from elsewhere do not tell what they are
+                self._count = ops
         self._ops = ops
         return self._count

@@ -259,10 +259,19 @@ def test_programs_that_do_not_end_are_named(impatient, caplog):
     assert native.shut
 
 
-def test_idle_programs_are_left_in_silence(impatient, monkeypatch, caplog):
-    monkeypatch.setattr(ending, "_SECONDS", 60.0)
+def two_programs() -> list[str]:
     text = 'custom-call(x), custom_call_target="jaxtorch_bridge.call:name@0"\n'
-    monkeypatch.setattr(ending.compat, "held_executables", lambda: [text, text + text])
+    return [text, text + text]
+
+
+def programs_without_a_text() -> list[str]:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("held", [two_programs, programs_without_a_text])
+def test_idle_programs_are_left_in_silence(held, impatient, monkeypatch, caplog):
+    monkeypatch.setattr(ending, "_SECONDS", 60.0)
+    monkeypatch.setattr(ending.compat, "held_executables", held)
     native = Native(calls=0, ops=3)
     end(native)
     assert not caplog.records
