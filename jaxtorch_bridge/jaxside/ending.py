@@ -21,15 +21,20 @@ _logger = logging.getLogger(__name__)
 
 # The most that the end of a process is put off, for programs that run.
 _SECONDS = 60.0
-# The most for programs that somebody holds, while other threads of Python may call them for ever.
+# The most since the last call for programs that somebody holds, whatever the process computes: it
+# may be something else, as OpenMP's threads do under OMP_WAIT_POLICY=ACTIVE.
+_HELD_SECONDS = 5.0
+# The most for them in all where other threads of Python may call them for ever.
 _BESIDE_THREADS_SECONDS = 2.0
 # The most for calls that have begun before no more are let in.
 _SHUT_OUT_SECONDS = 5.0
 
 # A process that neither calls torch nor computes for so long is taken to have done all it was told:
-# where a program may only be held, or where it must run, if nothing was miscounted.
+# where programs may only be held; where one must run, if nothing was miscounted; and where that one
+# may wait for another process, if that has not died.
 _QUIET_SECONDS = 0.25
 _QUIET_RUNNING_SECONDS = 2.0
+_QUIET_PROCESSES_SECONDS = 15.0
 # The part of a processor that counts as computing, and the time over which it is looked at.
 _COMPUTING = 0.2
 _LOOK_SECONDS = 0.05
@@ -55,31 +60,30 @@ class _Ending:
     def __init__(self, native: ModuleType, target: str) -> None:
         self._native = native
         self._target = target
-        self._alone = jax.process_count() == 1
+        alone = jax.process_count() == 1
+        self._quiet_running = _QUIET_RUNNING_SECONDS if alone else _QUIET_PROCESSES_SECONDS
         self._process = os.getpid()
-        self._asked: int | None = None  # calls until the wait ended; None before that
+        self._begun = False
+        # How much had been asked for, and how many ops there were, when the wait ended.
+        self._waited_for: tuple[int, int] | None = None
 
     def wait(self) -> None:
         if os.getpid() != self._process:  # a fork, where XLA's threads do not exist
             return
-        self._asked = -1
-        try:
-            # What an executable runs in is kept by XLA, so of those that are left one runs or is
-            # held by somebody.
-            jax.clear_caches()
-        except Exception:
-            _logger.exception("JAX's caches could not be cleared when Python ended")
+        self._begun = True
         self._wait_for_programs()
-        self._asked = self._native.under_way()[1]
+        _, asked, ops = self._native.under_way()
+        self._waited_for = asked, ops
 
     def __del__(self) -> None:
-        if self._asked is None or os.getpid() != self._process:
+        if not self._begun or os.getpid() != self._process or not _python_ends():
             return
         try:
-            calls, asked, _ = self._native.under_way()
-            # -1: the first wait was interrupted, and its user waits for the prompt.
-            if self._asked >= 0 and (calls or asked != self._asked):
-                self._wait_for_programs()
+            if self._waited_for is not None:  # else it was interrupted: somebody is in a hurry
+                asked, ops = self._waited_for
+                calls_now, asked_now, ops_now = self._native.under_way()
+                if calls_now or asked_now != asked or ops_now > ops:
+                    self._wait_for_programs()
         finally:
             self._native.shut_out_xlas_threads()
             end = time.monotonic() + _SHUT_OUT_SECONDS
@@ -87,21 +91,26 @@ class _Ending:
                 time.sleep(_STEP_SECONDS)
 
     def _wait_for_programs(self) -> None:
+        if self._native.under_way()[2]:
+            _drop_caches()
         start = time.monotonic()
-        activity = _Activity()
+        activity = _Activity(start)
         held = _HeldOps(self._target)
         while True:
             calls, asked, ops = self._native.under_way()
             if not calls and not ops:
                 return
             now = time.monotonic()
-            quiet = activity.quiet_seconds(now, calls, asked)
-            if ops > held.count(ops):
-                # In a run of many processes it may be another one that is waited for.
-                done = self._alone and quiet > _QUIET_RUNNING_SECONDS
+            activity.look(now, calls, asked)
+            runs = ops > held.count(ops)
+            if runs:
+                done = now - activity.last > self._quiet_running
             else:
-                beside_threads = _other_threads() and now - start > _BESIDE_THREADS_SECONDS
-                done = not calls and (quiet > _QUIET_SECONDS or beside_threads)
+                done = not calls and (
+                    now - activity.last > _QUIET_SECONDS
+                    or now - activity.last_call > _HELD_SECONDS
+                    or (_other_threads() and now - start > _BESIDE_THREADS_SECONDS)
+                )
             if done:
                 return
             if now - start > _SECONDS:
@@ -116,6 +125,19 @@ class _Ending:
             time.sleep(_STEP_SECONDS)
 
 
+def _python_ends() -> bool:
+    """Whether exit functions run for that, and not because somebody has called them."""
+    return not threading.main_thread().is_alive()
+
+
+def _drop_caches() -> None:
+    """Have only those executables left that run, which XLA keeps, or that somebody holds."""
+    try:
+        jax.clear_caches()
+    except Exception:
+        _logger.exception("JAX's caches could not be cleared when Python ended")
+
+
 def _other_threads() -> bool:
     """Whether Python code of the user's runs in another thread, which is a daemon by now."""
     # Threads of XLA's that have run Python code are there as dummies.
@@ -124,22 +146,22 @@ def _other_threads() -> bool:
 
 
 class _Activity:
-    """Since when the process has neither called torch nor computed."""
+    """When the process last called torch, and when it last did that or computed."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
+        self.last_call = self.last = now
         self._asked = -1
-        self._last = self._looked = time.monotonic()
-        self._spent = time.process_time()
+        self._looked, self._spent = now, time.process_time()
 
-    def quiet_seconds(self, now: float, calls: int, asked: int) -> float:
+    def look(self, now: float, calls: int, asked: int) -> None:
         if calls or asked != self._asked:
-            self._asked, self._last = asked, now
+            self._asked = asked
+            self.last_call = self.last = now
         if now - self._looked > _LOOK_SECONDS:
             spent = time.process_time()
             if spent - self._spent > _COMPUTING * (now - self._looked):
-                self._last = now
+                self.last = now
             self._looked, self._spent = now, spent
-        return now - self._last
 
 
 class _HeldOps:

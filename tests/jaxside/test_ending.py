@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
@@ -146,6 +147,7 @@ def half(x):
 
 @copies
 def program(x):
+    x = jax.lax.fori_loop(0, 400, lambda _, x: jnp.tanh(x @ x / 300), x)  # long without a call
     step = lambda _, x: jax.lax.pmean(half(jnp.sin(x) @ jnp.cos(x) / 300), "d")
     return jax.lax.fori_loop(0, STEPS, step, x)
 
@@ -204,6 +206,19 @@ def test_caches_that_cannot_be_cleared(run_python):
     assert run_python(script, env=FLAGS).strip() == "made True"
 
 
+SHUT = """
+from jaxtorch_bridge.torchside.native import native
+native().shut_out_xlas_threads = lambda: print("shut")
+atexit.register(lambda: print("exit function"))
+print(jax.jit(half)(jnp.ones(1)))
+"""
+
+
+def test_threads_are_shut_out_after_all_exit_functions(run_python):
+    out = run_python(COPIES + SHUT, env=FLAGS).split("\n")
+    assert out[:3] == ["[0.5]", "exit function", "shut"]
+
+
 TOO_LATE = """
 from jaxtorch_bridge.torchside.native import native
 
@@ -247,6 +262,7 @@ def end(native: Native) -> None:
 def impatient(monkeypatch):
     monkeypatch.setattr(ending, "_SECONDS", 0.1)
     monkeypatch.setattr(ending, "_SHUT_OUT_SECONDS", 0.1)
+    monkeypatch.setattr(ending, "_python_ends", lambda: True)
     # Clearing them would have every other test of this process compile again.
     monkeypatch.setattr("jax.clear_caches", lambda: None)
 
@@ -276,6 +292,34 @@ def test_idle_programs_are_left_in_silence(held, impatient, monkeypatch, caplog)
     end(native)
     assert not caplog.records
     assert native.shut
+
+
+@pytest.mark.parametrize("held", [two_programs, programs_without_a_text])
+def test_held_programs_beside_something_that_computes(held, impatient, monkeypatch, caplog):
+    """As OpenMP's idle threads do under OMP_WAIT_POLICY=ACTIVE."""
+    monkeypatch.setattr(ending, "_SECONDS", 60.0)
+    monkeypatch.setattr(ending, "_HELD_SECONDS", 0.3)
+    monkeypatch.setattr(ending, "_COMPUTING", -1.0)  # any processor time is much
+    monkeypatch.setattr(ending.compat, "held_executables", held)
+    end(Native(calls=0, ops=3))
+    assert not caplog.records
+
+
+def test_a_process_whose_peer_has_died(impatient, monkeypatch, caplog):
+    """It may wait for another process, but not for ever."""
+    monkeypatch.setattr(ending, "_SECONDS", 60.0)
+    monkeypatch.setattr(ending, "_QUIET_PROCESSES_SECONDS", 0.1)
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr(ending.compat, "held_executables", list)
+    end(Native(calls=0, ops=3))
+    assert not caplog.records
+
+
+def test_exit_functions_that_are_called_while_the_process_goes_on(impatient, monkeypatch):
+    monkeypatch.setattr(ending, "_python_ends", lambda: not threading.main_thread().is_alive())
+    native = Native(calls=0, ops=0)
+    end(native)
+    assert not native.shut
 
 
 def test_a_fork_ends_as_it_is(impatient, monkeypatch, caplog):
