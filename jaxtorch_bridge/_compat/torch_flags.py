@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
+
+from .torch_internals import function_modes
 
 _CPU, _CUDA = 0, 1  # c10::DeviceType
 
@@ -17,7 +19,7 @@ def direct_flags() -> tuple[int, int, int] | None:
     Returns:
         Of ``aoti_torch_grad_mode_is_enabled()`` (torch's stable C interface),
         ``at::autocast::is_autocast_enabled(c10::DeviceType)`` and
-        ``at::impl::PythonTorchFunctionTLS::stack_len()``. They cost a tenth of torch's Python
+        ``at::impl::PythonTorchFunctionTLS::stack_len()``. They cost less than torch's Python
         functions for the same. None where torch lacks one of them, or where one does not answer as
         the Python functions do.
     """
@@ -38,10 +40,11 @@ def direct_flags() -> tuple[int, int, int] | None:
             torch.is_grad_enabled(),
             torch.is_autocast_enabled("cpu"),
             torch.is_autocast_enabled("cuda"),
-            torch._C._len_torch_function_stack(),
+            function_modes(),
         )
 
-    for setting in (_as_it_is, _other_grad, _other_autocast, _one_mode_more):
+    one_mode_more = torch.overrides.BaseTorchFunctionMode
+    for setting in (nullcontext, _other_grad, _other_autocast, one_mode_more):
         with setting():
             if not agree():
                 return None
@@ -55,15 +58,8 @@ def _address(function: ctypes._NamedFuncPointer) -> int:
     return address
 
 
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _other_grad() -> Iterator[None]:
-    with torch.set_grad_enabled(not torch.is_grad_enabled()):
-        yield
+def _other_grad() -> torch.set_grad_enabled:
+    return torch.set_grad_enabled(not torch.is_grad_enabled())
 
 
 @contextmanager
@@ -76,9 +72,3 @@ def _other_autocast() -> Iterator[None]:
     finally:
         for device, enabled in before:
             torch.set_autocast_enabled(device, enabled)
-
-
-@contextmanager
-def _one_mode_more() -> Iterator[None]:
-    with torch.overrides.BaseTorchFunctionMode():
-        yield
