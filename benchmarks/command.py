@@ -17,7 +17,7 @@ REPEATS = 8
 CONTRACTS = 200
 PYTHON = "python -c pass"
 
-_PROGRAM = "from jaxtorch_bridge.cli import main; main()"
+_PROGRAM = "from jaxtorch_bridge.tools.cli import main; main()"
 _CONTRACT = """schema: jaxtorch/1
 name: lib.op{number}
 version: {version}

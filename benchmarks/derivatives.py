@@ -20,7 +20,7 @@ from rounds import median_rows, rounds
 from timing import Variant, waiting
 
 from jaxtorch_bridge._compat import torch_graphs
-from jaxtorch_bridge.torchside.op import TorchOp
+from jaxtorch_bridge.torchside.op.torch_op import TorchOp
 
 BATCH, SEQUENCE, WIDTH, HEADS, HIDDEN = 8, 128, 256, 4, 1024
 JACOBIAN_SIZE = 64

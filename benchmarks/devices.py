@@ -104,7 +104,7 @@ def _threads(budget: str) -> dict[str, Any]:
     from jax.sharding import PartitionSpec as P
 
     from jaxtorch_bridge import jax_callable
-    from jaxtorch_bridge.torchside import threads
+    from jaxtorch_bridge.torchside.handler import thread_counts as threads
 
     if budget == "eight":
         torch.set_num_threads(8)  # more than there are cores, as on machines that are shared

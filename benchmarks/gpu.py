@@ -24,7 +24,7 @@ from rich.console import Console
 from rounds import median_rows, rounds
 from timing import Variant, fastest
 
-from jaxtorch_bridge.torchside.streams import enter_stream, leave_stream
+from jaxtorch_bridge.torchside.handler.cuda_streams import enter_stream, leave_stream
 
 LARGE = (8192, 8192)
 BATCH, SEQUENCE, WIDTH, HEADS, HIDDEN = 16, 512, 1024, 16, 4096

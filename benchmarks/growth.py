@@ -14,7 +14,7 @@ import subjects
 from child import resident_mib, run_child
 from report import Row, Table, Target
 
-from jaxtorch_bridge.torchside.native import op_keys
+from jaxtorch_bridge.torchside.handler.native_module import op_keys
 
 SHAPES = 100
 ROUNDS = 100

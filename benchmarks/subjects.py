@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from jaxtorch_bridge import jax_callable
-from jaxtorch_bridge.torchside.native import native
+from jaxtorch_bridge.torchside.handler.native_module import native
 
 BRIDGE = "bridge"
 PEER = "wrap-torch2jax"

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .calling.exporting import ffi_target_names as ffi_target_names
     from .config import settings as settings
     from .decorator import JaxCallable as JaxCallable
     from .decorator import jax_callable as jax_callable
@@ -33,11 +34,10 @@ if TYPE_CHECKING:
     from .errors import SpecProblem as SpecProblem
     from .errors import TorchExecutionError as TorchExecutionError
     from .errors import TransferError as TransferError
-    from .exporting import ffi_target_names as ffi_target_names
-    from .modules import JaxModule as JaxModule
-    from .modules import from_module as from_module
+    from .modules.from_module import JaxModule as JaxModule
+    from .modules.from_module import from_module as from_module
     from .planner.plan import CallPlan as CallPlan
-    from .spec.load import load_spec as load_spec
+    from .spec.files.load import load_spec as load_spec
     from .spec.model import CallableSpec as CallableSpec
     from .transfer import dtype_j2t as dtype_j2t
     from .transfer import dtype_t2j as dtype_t2j
@@ -74,11 +74,11 @@ _HOME = {
     "settings": "config",
     "JaxCallable": "decorator",
     "jax_callable": "decorator",
-    "JaxModule": "modules",
-    "from_module": "modules",
+    "JaxModule": "modules.from_module",
+    "from_module": "modules.from_module",
     "CallPlan": "planner.plan",
-    "ffi_target_names": "exporting",
-    "load_spec": "spec.load",
+    "ffi_target_names": "calling.exporting",
+    "load_spec": "spec.files.load",
     "CallableSpec": "spec.model",
     "dtype_j2t": "transfer",
     "dtype_t2j": "transfer",

@@ -15,22 +15,22 @@ import torch
 
 from ._compat.jax_internals import ArrayImpl
 from ._compat.torch_internals import function_modes, is_any_autocast_enabled
-from .arguments import KEYED, Leaves, quick_key, sort_leaves
-from .bound_methods import BoundMethods
+from .calling.arguments import KEYED, Leaves, quick_key, sort_leaves
+from .calling.bound_methods import BoundMethods
+from .calling.call_planner import Planned, Planner
+from .calling.entry import Entry
+from .calling.exporting import remember
+from .calling.random_key import KEYWORD, check_key, key_for_tensors, key_use, missing_key
 from .choices import ConcurrencyMode, RandomMode, VmapMethod
-from .entry import Entry
-from .exporting import remember
-from .keys import KEYWORD, check_key, key_for_tensors, key_use, missing_key
-from .planner.annotated import annotated_contract, refuse_other_annotations
-from .planner.build import version_of
+from .planner.annotations import annotated_contract, refuse_other_annotations
+from .planner.build_plan import version_of
 from .planner.explain import explain_plan
-from .planner.limits import not_acted_on, refuse_other_defaults
 from .planner.options import NO_OPTIONS, Options
 from .planner.plan import CallPlan
 from .planner.sharding import Placement
-from .planning import Planned, Planner
-from .torchside.context import current_context
-from .torchside.identity import name_of
+from .planner.unenforced import not_acted_on, refuse_other_defaults
+from .torchside.closure.function_identity import name_of
+from .torchside.handler.torch_settings import current_context
 
 if TYPE_CHECKING:
     from .spec.model import CallableSpec
@@ -168,7 +168,7 @@ def jax_callable(
     options.refuse_invalid()
     contract = None
     if spec is not None:
-        from .spec.load import load_spec
+        from .spec.files.load import load_spec
 
         contract = load_spec(spec, near=_folder_of(function))
         refuse_other_defaults(contract, function)

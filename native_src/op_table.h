@@ -27,7 +27,7 @@ struct Op {
   // inputs come tensors over the result buffers named in `into`.
   PyRef run;
   PyRef run_in_context;
-  // `fault(kind, index, payload)` -> str: words for a failure, see torchside/faults.py.
+  // `fault(kind, index, payload)` -> str: words for a failure, see torchside/handler/failure_messages.py.
   PyRef fault;
   // What torch returns, by plan, before any conversion to XLA's dtype.
   std::vector<DLDataType> output_dtypes;

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import BFloat16, Float, Float32, Int, Int64, Shaped
 
 from jaxtorch_bridge import SpecError, SpecMismatchError, jax_callable
-from jaxtorch_bridge.spec.annotations import read_annotations
+from jaxtorch_bridge.spec.annotations.read_function import read_annotations
 
 Tensor = torch.Tensor
 HEAD = {"schema": "jaxtorch/1", "name": "f", "version": "1.0.0"}

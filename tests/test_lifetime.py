@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from jaxtorch_bridge import jax_callable
-from jaxtorch_bridge.torchside.native import op_keys
+from jaxtorch_bridge.torchside.handler.native_module import op_keys
 
 
 def keys_of(name: str) -> list[str]:
@@ -85,7 +85,7 @@ def test_keys_are_the_same_in_every_process(run_python):
     script = """
 import jax, jax.numpy as jnp, torch
 from jaxtorch_bridge import jax_callable
-from jaxtorch_bridge.torchside.native import op_keys
+from jaxtorch_bridge.torchside.handler.native_module import op_keys
 scale = 3
 def g(x, mode):
     return torch.tanh(x) * scale if mode in {"a", "b", "c"} else x

@@ -143,7 +143,9 @@ def test_escape_is_an_error_and_the_tensor_gets_memory_of_its_own(keep, jit, x):
 
 
 def test_escape_of_a_tensor_that_cannot_be_moved(x, monkeypatch):
-    monkeypatch.setattr("jaxtorch_bridge.torchside.faults.give_own_memory", lambda storage: False)
+    monkeypatch.setattr(
+        "jaxtorch_bridge.torchside.handler.failure_messages.give_own_memory", lambda storage: False
+    )
     kept = []
 
     @jax_callable

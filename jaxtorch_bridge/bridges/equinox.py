@@ -6,8 +6,8 @@ from typing import Any
 
 import equinox as eqx
 
-from ..modules import JaxModule
-from .keeping import call_keeping
+from ..modules.from_module import JaxModule
+from .buffer_updates import call_keeping
 
 
 class TorchModule(eqx.Module):

@@ -6,8 +6,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from ..modules import JaxModule
-from .keeping import call_keeping
+from ..modules.from_module import JaxModule
+from .buffer_updates import call_keeping
 
 COLLECTION = "buffers"
 

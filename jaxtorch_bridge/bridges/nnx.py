@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from ..modules import JaxModule
-from .keeping import call_keeping
+from ..modules.from_module import JaxModule
+from .buffer_updates import call_keeping
 
 
 class FrozenParam(nnx.Variable[Any]):

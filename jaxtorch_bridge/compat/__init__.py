@@ -20,7 +20,7 @@ from .wrap import torch2jax_auto as torch2jax_auto
 from .wrap import torch2jax_flat as torch2jax_flat
 from .wrap import torch2jax_with_vjp as torch2jax_with_vjp
 from .wrap import torch2jax_without_vjp as torch2jax_without_vjp
-from .wrapped import Torch2Jax as Torch2Jax
+from .wrapped_function import Torch2Jax as Torch2Jax
 
 wrap_torch_fn = torch2jax
 

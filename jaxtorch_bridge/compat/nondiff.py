@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from .. import trees
+from ..calling import trees
 from ..errors import ArgumentError
-from .examples import Examples
+from .example_arguments import Examples
 
 
 def read_nondiff(examples: Examples, argnums: Any, mask: Any) -> tuple[bool, ...]:

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from .._compat.jax_internals import mesh_of
 from ..errors import ShardingError
-from ..jaxside.sharding import layouts_of
+from ..jaxside.sharded_arrays import layouts_of
 
 
 def mesh_and_axes(label: str, leaves: Sequence[Any], out_specs: Any) -> tuple[Any, frozenset[str]]:

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..errors import ArgumentError
-from ..planner.declared import Declared
+from ..planner.declared_outputs import Declared
 from ..planner.options import Options
-from ..torchside.identity import name_of
-from .examples import read_examples, shapes_of
+from ..torchside.closure.function_identity import name_of
+from .example_arguments import read_examples, shapes_of
 from .nondiff import read_nondiff
-from .outputs import read_output_shapes
-from .wrapped import Torch2Jax
+from .output_shapes import read_output_shapes
+from .wrapped_function import Torch2Jax
 
 Lock = bool | AbstractContextManager[Any]
 

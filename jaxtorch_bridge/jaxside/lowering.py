@@ -17,10 +17,10 @@ from .._compat.jax_internals import (
     keep_alive_with,
     watch_sharding,
 )
-from ..planner.keys import double_error, exported_key, label_of_key
+from ..planner.op_keys import double_error, exported_key, label_of_key
 from ..planner.sharding import refuse_export, refuse_parts
-from .ops import OpLike
-from .targets import CALL_TARGET, export_target
+from .ffi_targets import CALL_TARGET, export_target
+from .op_protocol import OpLike
 
 
 def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:

@@ -28,8 +28,8 @@ from .._compat.jax_internals import (
 )
 from ..planner.sharding import is_whole, refuse_sharded
 from . import lowering
-from .eager import finished
-from .ops import Indices, LinearizedLike, OpLike, shapes_of
+from .eager_calls import finished
+from .op_protocol import Indices, LinearizedLike, OpLike, shapes_of
 
 torch_call_p = Primitive("torch_call")
 torch_call_p.multiple_results = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..choices import ConcurrencyMode
-from .inference import Inference
+from .output_inference import Inference
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ..choices import ConcurrencyMode, RandomMode, VmapMethod
 from ..errors import ArgumentError
-from .declared import NOTHING_DECLARED, Declared
+from .declared_outputs import NOTHING_DECLARED, Declared
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..choices import Backend, VmapMethod
+from .array_signature import ArraySig
 from .concurrency import PARALLEL, Concurrency
-from .inference import Inference
-from .signature import ArraySig
+from .output_inference import Inference
 
 
 @dataclass(frozen=True)

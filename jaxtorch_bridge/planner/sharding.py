@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ShardingError
-from .build import ArrayArgument, ContractPath
+from .build_plan import ArrayArgument, ContractPath
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec, TensorSpec
@@ -214,8 +214,8 @@ def dimension_names(
 
 def _names(leaf: TensorSpec | None, shape: tuple[int, ...]) -> tuple[str | None, ...]:
     """The contract's plain name of each dimension."""
-    from ..spec.shapes import Name
-    from ..spec.sizes import aligned
+    from ..spec.language.shapes import Name
+    from ..spec.language.sizes import aligned
 
     found: list[str | None] = [None] * len(shape)
     if leaf is not None:
@@ -233,7 +233,7 @@ def _refuse_arithmetic(
     active: Mapping[str, str],
     kind: str,
 ) -> None:
-    from ..spec.shapes import Name, names_in
+    from ..spec.language.shapes import Name, names_in
 
     for dimension in leaf.shape.dimensions if leaf is not None else ():
         clashing = sorted(names_in(dimension) & set(active))

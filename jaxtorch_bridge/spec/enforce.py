@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from .. import dtypes
 from ..errors import SpecMismatchError
-from .follow import dtype_in_call
+from .followed_dtypes import dtype_in_call
+from .language.sizes import Binder, Clash, Sizes, resolve
+from .language.wording import did_you_mean, listed, one_line, show
 from .model import CallableSpec
-from .sizes import Binder, Clash, Sizes, resolve
 from .tensor import TensorSpec
-from .words import did_you_mean, listed, one_line, show
 
 __all__ = ["Sizes", "bind_inputs", "check_outputs", "check_static", "resolve_outputs"]
 

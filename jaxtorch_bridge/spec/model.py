@@ -22,9 +22,17 @@ from pydantic import (
 )
 
 from ..choices import Backend, ConcurrencyMode, OutputsMode, VmapMethod
-from .constraints import Constraint
-from .faults import Fault, fault, raise_faults
-from .fields import (
+from .array_tree import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
+from .followed_dtypes import choices_of, faults_of_following
+from .group_remarks import faults_of_groups, read_groups
+from .language.constraints import Constraint
+from .language.frozen_mapping import FrozenDict
+from .language.parsed_field import ReadBy
+from .language.problems import Fault, fault, raise_faults
+from .language.shapes import names_in
+from .language.static_arguments import Scalar, StaticSpec, read_statics
+from .language.wording import did_you_mean, listed, show
+from .plain_fields import (
     read_constraints,
     read_dimensions,
     read_function,
@@ -33,16 +41,8 @@ from .fields import (
     read_sharding,
     read_version,
 )
-from .follow import choices_of, faults_of_following
-from .frozen import FrozenDict
-from .groups import faults_of_groups, read_groups
-from .nodes import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
-from .positions import Positions
-from .readby import ReadBy
-from .shapes import names_in
-from .static import Scalar, StaticSpec, read_statics
+from .source_positions import Positions
 from .tensor import TensorSpec
-from .words import did_you_mean, listed, show
 
 __all__ = ["CallableSpec", "Execution", "FrozenDict", "Node", "Scalar", "TensorSpec"]
 

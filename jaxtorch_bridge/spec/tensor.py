@@ -15,11 +15,19 @@ from pydantic import (
     model_validator,
 )
 
-from .dtype import Dtype, differentiable_by_default, read_dtype
-from .faults import Fault, fault, raise_faults
-from .readby import ReadBy
-from .shapes import Dimension, Rest, Shape, ShapeSyntaxError, Size, parse_dimension, parse_shape
-from .words import quote, show
+from .language.array_dtype import Dtype, differentiable_by_default, read_dtype
+from .language.parsed_field import ReadBy
+from .language.problems import Fault, fault, raise_faults
+from .language.shapes import (
+    Dimension,
+    Rest,
+    Shape,
+    ShapeSyntaxError,
+    Size,
+    parse_dimension,
+    parse_shape,
+)
+from .language.wording import quote, show
 
 
 def _read_shape(value: object) -> Shape:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jaxtorch_bridge.catalog.collect import collect
-from jaxtorch_bridge.catalog.page import render
-from jaxtorch_bridge.catalog.view import views_of
+from jaxtorch_bridge.tools.catalog.collect import collect
+from jaxtorch_bridge.tools.catalog.page import render
+from jaxtorch_bridge.tools.catalog.view import views_of
 
 ENTER, ESCAPE, UP, DOWN, TAB = "\ue007", "\ue00c", "\ue013", "\ue015", "\ue004"
 PHONE = 360

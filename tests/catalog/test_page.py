@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxtorch_bridge.catalog.collect import collect
-from jaxtorch_bridge.catalog.page import render
-from jaxtorch_bridge.catalog.view import views_of
 from jaxtorch_bridge.errors import SpecError
-from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.tools.catalog.collect import collect
+from jaxtorch_bridge.tools.catalog.page import render
+from jaxtorch_bridge.tools.catalog.view import views_of
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "specs"
 HOSTILE = (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from jaxtorch_bridge.cli.app import app
+from jaxtorch_bridge.tools.cli.app import app
 
 
 @dataclass(frozen=True)

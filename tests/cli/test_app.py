@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import jaxtorch_bridge
 
-RUN = "import sys; sys.argv = ['jaxtorch', *{arguments!r}]; from jaxtorch_bridge.cli import main\n"
+RUN = (
+    "import sys; sys.argv = ['jaxtorch', *{arguments!r}]\n"
+    "from jaxtorch_bridge.tools.cli import main\n"
+)
 
 
 def test_version(jaxtorch):

@@ -132,7 +132,7 @@ def test_without_jinja_the_message_says_what_to_install(run_python, specs, site)
     script = (
         f"import sys; sys.argv = ['jaxtorch', 'catalog', {str(specs)!r}, '-o', {str(site)!r}]\n"
         "sys.modules['jinja2'] = None\n"
-        "from jaxtorch_bridge.cli import main\n"
+        "from jaxtorch_bridge.tools.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: print(stop.code)\n"
     )

@@ -169,7 +169,7 @@ def test_a_syntax_check_starts_without_jax_and_torch(functions, run_python):
     script = (
         f"import sys, os; os.chdir({os.getcwd()!r})\n"
         "sys.argv = ['jaxtorch', 'check', '--syntax']\n"
-        "from jaxtorch_bridge.cli import main\n"
+        "from jaxtorch_bridge.tools.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: print(stop.code)\n"
         "print(sorted({'jax', 'torch', 'numpy', 'rich'} & set(sys.modules)))\n"

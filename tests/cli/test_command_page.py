@@ -26,7 +26,7 @@ def test_transcripts(jaxtorch, tmp_path, monkeypatch):
 
 
 def test_every_subcommand_is_on_the_page(jaxtorch):
-    from jaxtorch_bridge.cli.app import app
+    from jaxtorch_bridge.tools.cli.app import app
 
     for command in app.registered_commands:
         assert f"## `jaxtorch {command.name}`" in PAGE

@@ -259,7 +259,7 @@ def test_needs_neither_jax_nor_torch(here, run_python, tmp_path):
     script = f"""
 import sys, time
 sys.argv = ["jaxtorch", "diff", {str(old)!r}, {str(old)!r}]
-from jaxtorch_bridge.cli import main
+from jaxtorch_bridge.tools.cli import main
 start = time.process_time()
 try: main()
 except SystemExit as stop: print(stop.code)

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from jaxtorch_bridge.diagnosis import examine as module
-from jaxtorch_bridge.diagnosis.checks import problem
+from jaxtorch_bridge.tools.doctor import examine as module
+from jaxtorch_bridge.tools.doctor.checks import problem
 
 SUBJECTS = ["versions", "devices", "memory", "handler", "libraries", "threads"]
 
@@ -49,7 +49,7 @@ def test_without_the_native_module(run_python):
     script = (
         "import sys; sys.argv = ['jaxtorch', 'doctor', '--json']\n"
         "sys.modules['jaxtorch_bridge._native'] = None\n"
-        "from jaxtorch_bridge.cli import main\n"
+        "from jaxtorch_bridge.tools.cli import main\n"
         "main()\n"
     )
     found = json.loads(run_python(script, check=False))

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import pytest
 import typer
 
-from jaxtorch_bridge.cli.app import app
+from jaxtorch_bridge.tools.cli.app import app
 
 GROUP = typer.main.get_command(app)
 NAMES = tuple(GROUP.commands)  # type: ignore[attr-defined]
@@ -166,7 +166,7 @@ WITHOUT = """
 import sys
 for name in {frameworks!r}:
     sys.modules[name] = None  # importing it fails
-from jaxtorch_bridge.cli import main
+from jaxtorch_bridge.tools.cli import main
 for arguments in {calls!r}:
     sys.argv = ["jaxtorch", *arguments]
     try:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from jaxtorch_bridge.spec.schema import contract_schema
+from jaxtorch_bridge.spec.files.json_schema import contract_schema
 
 
 def test_printed(jaxtorch):

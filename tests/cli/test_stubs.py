@@ -169,7 +169,7 @@ def test_stubs_need_neither_jax_nor_torch(run_python, tmp_path):
     arguments = ["jaxtorch", "stubs", "specs", "-o", str(tmp_path)]
     script = (
         f"import sys; sys.argv = {arguments!r}\n"
-        "from jaxtorch_bridge.cli import main\n"
+        "from jaxtorch_bridge.tools.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: print(stop.code)\n"
         "print(sorted({'jax', 'torch', 'numpy', 'jaxtyping'} & set(sys.modules)))\n"

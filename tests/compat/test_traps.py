@@ -20,7 +20,7 @@ from jaxtorch_bridge import (
 )
 from jaxtorch_bridge.compat import Size, torch2jax, torch2jax_auto, torch2jax_flat
 from jaxtorch_bridge.compat import torch2jax_without_vjp as without_vjp
-from jaxtorch_bridge.torchside.native import op_keys
+from jaxtorch_bridge.torchside.handler.native_module import op_keys
 
 x = jnp.arange(1.0, 4.0)
 i = jnp.arange(3)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaxtorch_bridge.diagnosis.devices import Seen, examine_devices, examine_memory
-from jaxtorch_bridge.diagnosis.libraries import examine_libraries, loaded_libraries
-from jaxtorch_bridge.diagnosis.threads import ThreadsSeen, examine_threads
+from jaxtorch_bridge.tools.doctor.devices import Seen, examine_devices, examine_memory
+from jaxtorch_bridge.tools.doctor.libraries import examine_libraries, loaded_libraries
+from jaxtorch_bridge.tools.doctor.threads import ThreadsSeen, examine_threads
 
 CPU = Seen({"cpu": ("cpu",)}, "cpu", (), None)
 GPU = Seen({"gpu": ("NVIDIA H100",)}, "gpu", ("NVIDIA H100",), "12.9")

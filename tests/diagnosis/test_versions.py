@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxtorch_bridge.diagnosis.versions import examine_versions, floors, installed
-from jaxtorch_bridge.tested import TESTED
+from jaxtorch_bridge.supported_versions import TESTED
+from jaxtorch_bridge.tools.doctor.versions import examine_versions, floors, installed
 
 ROOT = Path(__file__).parents[2]
 GOOD = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaxtorch_bridge.drafting.formulas import formula_of
-from jaxtorch_bridge.spec.shapes import evaluate, parse_dimension
+from jaxtorch_bridge.spec.language.shapes import evaluate, parse_dimension
+from jaxtorch_bridge.tools.infer.formulas import formula_of
 
 BASE = {"a": 8, "b": 5, "c": 14}
 

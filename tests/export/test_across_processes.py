@@ -71,7 +71,7 @@ jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
 from jax import export
 from ops import FUNCTIONS
 from jaxtorch_bridge import ffi_target_names
-from jaxtorch_bridge.torchside.native import op_keys
+from jaxtorch_bridge.torchside.handler.native_module import op_keys
 
 x = jnp.arange(3.0) + 1
 found = {{}}

@@ -10,8 +10,8 @@ import jax
 import pytest
 
 from jaxtorch_bridge import settings
-from jaxtorch_bridge.jaxside import processes
-from jaxtorch_bridge.jaxside.processes import Agreement
+from jaxtorch_bridge.jaxside import process_agreement as processes
+from jaxtorch_bridge.jaxside.process_agreement import Agreement
 
 KEY, OTHER = "layer@0/0123", "layer@0/4567"
 

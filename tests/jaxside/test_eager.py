@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jaxtorch_bridge import EscapeError, TorchExecutionError, jax_callable
-from jaxtorch_bridge.jaxside import eager
+from jaxtorch_bridge.jaxside import eager_calls as eager
 
 
 class Watch:

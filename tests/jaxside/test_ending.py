@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from jaxtorch_bridge.jaxside import ending
+from jaxtorch_bridge.jaxside import end_of_process as ending
 
 DEVICES = 2
 FLAGS = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}"}
@@ -207,7 +207,7 @@ def test_caches_that_cannot_be_cleared(run_python):
 
 
 SHUT = """
-from jaxtorch_bridge.torchside.native import native
+from jaxtorch_bridge.torchside.handler.native_module import native
 native().shut_out_xlas_threads = lambda: print("shut")
 atexit.register(lambda: print("exit function"))
 print(jax.jit(half)(jnp.ones(1)))
@@ -220,7 +220,7 @@ def test_threads_are_shut_out_after_all_exit_functions(run_python):
 
 
 TOO_LATE = """
-from jaxtorch_bridge.torchside.native import native
+from jaxtorch_bridge.torchside.handler.native_module import native
 
 double = jax_callable(lambda x: x * 2, name="double")
 x = jnp.ones(3)

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from jaxtorch_bridge.errors import DtypeError, SpecMismatchError
-from jaxtorch_bridge.planner.build import (
+from jaxtorch_bridge.planner.array_signature import OutputMeta
+from jaxtorch_bridge.planner.build_plan import (
     ArrayArgument,
     CallFacts,
     contract_outputs,
@@ -16,9 +17,8 @@ from jaxtorch_bridge.planner.build import (
     stable_text,
 )
 from jaxtorch_bridge.planner.explain import explain_plan
-from jaxtorch_bridge.planner.inference import Inference
-from jaxtorch_bridge.planner.signature import OutputMeta
-from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.planner.output_inference import Inference
+from jaxtorch_bridge.spec.files.load import load_spec
 
 SPEC = {
     "schema": "jaxtorch/1",
@@ -49,7 +49,7 @@ def plan(spec=None, call=None, inference=INFERENCE, paths=((0,), (1,))):
 
 def test_importing_the_planner_imports_neither_jax_nor_torch(run_python):
     script = """
-import sys, jaxtorch_bridge.planner.build, jaxtorch_bridge.planner.explain
+import sys, jaxtorch_bridge.planner.build_plan, jaxtorch_bridge.planner.explain
 print(sorted({"jax", "torch", "numpy"} & set(sys.modules)))
 """
     assert run_python(script).strip() == "[]"

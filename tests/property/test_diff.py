@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
-from jaxtorch_bridge.spec.diff import diff_specs
+from jaxtorch_bridge.spec.compare.versions import diff_specs
 from jaxtorch_bridge.spec.enforce import bind_inputs, resolve_outputs
-from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.spec.language.sizes import Sizes, resolve
 from jaxtorch_bridge.spec.model import CallableSpec
-from jaxtorch_bridge.spec.sizes import Sizes, resolve
 
 NAMES = ("a", "b", "c")
 NAME = st.sampled_from(NAMES)

@@ -12,12 +12,12 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from jaxtorch_bridge.catalog.parts import dimensions_of, inputs_of, outputs_of, static_of
 from jaxtorch_bridge.errors import SpecError
-from jaxtorch_bridge.spec.diff import diff_specs
-from jaxtorch_bridge.spec.load import dump_spec, load_spec, read_spec
-from jaxtorch_bridge.stubs.collect import StubFunction, StubModule
-from jaxtorch_bridge.stubs.render import render
+from jaxtorch_bridge.spec.compare.versions import diff_specs
+from jaxtorch_bridge.spec.files.load import dump_spec, load_spec, read_spec
+from jaxtorch_bridge.tools.catalog.parts import dimensions_of, inputs_of, outputs_of, static_of
+from jaxtorch_bridge.tools.stubs.collect import StubFunction, StubModule
+from jaxtorch_bridge.tools.stubs.render import render
 
 # More by hand: JAXTORCH_FUZZ=20000 pytest tests/property/test_loader.py
 EXAMPLES = int(os.environ.get("JAXTORCH_FUZZ", "60"))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtorch_bridge import jax_callable
-from jaxtorch_bridge.torchside.residuals import ResidualLayout
+from jaxtorch_bridge.torchside.derive.saved.residual_layout import ResidualLayout
 
 
 @st.composite

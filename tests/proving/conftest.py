@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxtorch_bridge.proving.prove import Proof, prove
-from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.tools.check.compare_function import Proof, prove
 
 _NUMBERS = itertools.count()
 HEAD = "import torch\n"

@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from jaxtorch_bridge.proving.gradients import slopes_of
-from jaxtorch_bridge.proving.prove import prove
-from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.tools.check.compare_function import prove
+from jaxtorch_bridge.tools.check.gradients import slopes_of
 
 ONE = "inputs:\n  x: float32[n, m]\noutputs:\n  y: float32[n, m]\n"
 CUSTOM = (
@@ -171,7 +171,7 @@ def test_shards_that_are_not_independent(run_python, tmp_path):
     script = (
         f"import sys, os; os.chdir({str(tmp_path)!r})\n"
         "sys.argv = ['jaxtorch', 'check', '--numeric', '--json', 'good.yaml', 'bad.yaml']\n"
-        "from jaxtorch_bridge.cli import main\n"
+        "from jaxtorch_bridge.tools.cli import main\n"
         "main()\n"
     )
     found = json.loads(run_python(script, check=False))

@@ -114,7 +114,7 @@ def test_a_backend_that_cannot_run_it(proof_of):
 
 
 def test_what_goes_wrong_in_comparing_is_a_finding(proof_of, monkeypatch):
-    from jaxtorch_bridge.proving import prove
+    from jaxtorch_bridge.tools.check import compare_function as prove
 
     def broken(*_):
         raise KeyError("odd")

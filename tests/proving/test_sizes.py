@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from jaxtorch_bridge.proving.cases import (
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.tools.check.cases import (
     first_sizes,
     left_out,
     other_sizes,
     sizes_together,
     static_choices,
 )
-from jaxtorch_bridge.proving.sizes import SizeSearch
-from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.tools.check.sizes import SizeSearch
 
 
 def contract(inputs, constraints=(), outputs="float32[]", **more):

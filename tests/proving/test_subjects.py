@@ -37,8 +37,8 @@ def test_a_module_that_is_not_there(proof_of):
     file = Path("alone.yaml")
     proof_of(GOOD, CONTRACT)
     file.write_text(f"schema: jaxtorch/1\nname: f\nversion: 1.0.0\nfunction: no.such:f\n{CONTRACT}")
-    from jaxtorch_bridge.proving.prove import prove
-    from jaxtorch_bridge.spec.load import load_spec
+    from jaxtorch_bridge.spec.files.load import load_spec
+    from jaxtorch_bridge.tools.check.compare_function import prove
 
     (problem,) = prove(load_spec(file)).problems
     assert problem.expected == "a module `no.such` that can be imported"
@@ -47,8 +47,8 @@ def test_a_module_that_is_not_there(proof_of):
 
 @pytest.mark.parametrize("target", ["shutil:rmtree", "os:system", "subprocess:run", "os.path:join"])
 def test_python_itself_is_never_called(tmp_path, target):
-    from jaxtorch_bridge.proving.prove import prove
-    from jaxtorch_bridge.spec.load import load_spec
+    from jaxtorch_bridge.spec.files.load import load_spec
+    from jaxtorch_bridge.tools.check.compare_function import prove
 
     victim = tmp_path / "victim"
     victim.mkdir()
@@ -67,7 +67,7 @@ def test_python_itself_is_never_called(tmp_path, target):
 
 
 def test_only_the_module_under_function_is_imported(write, monkeypatch):
-    from jaxtorch_bridge.proving.check import check_contracts
+    from jaxtorch_bridge.tools.check.contract_files import check_contracts
 
     file = write(GOOD, CONTRACT + "doc: os_like:remove\n")
     module = file.stem

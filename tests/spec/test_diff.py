@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxtorch_bridge.spec.change import highest
-from jaxtorch_bridge.spec.diff import diff_specs, unsaid_by_version
-from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.spec.compare.change import highest
+from jaxtorch_bridge.spec.compare.versions import diff_specs, unsaid_by_version
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.spec.language.versions import next_version, parse_version, version_problem
 from jaxtorch_bridge.spec.model import CallableSpec
-from jaxtorch_bridge.spec.versions import next_version, parse_version, version_problem
 
 BASE: dict[str, Any] = {
     "schema": "jaxtorch/1",
@@ -313,7 +313,7 @@ def test_a_greater_step_says_at_least_as_much(version, step):
 
 def test_no_jax_and_no_torch(run_python):
     script = (
-        "import sys, jaxtorch_bridge.spec.diff\n"
+        "import sys, jaxtorch_bridge.spec.compare.versions\n"
         "print(sorted({'jax', 'torch', 'numpy', 'typer'} & set(sys.modules)))"
     )
     assert run_python(script).strip() == "[]"
@@ -325,7 +325,7 @@ def test_no_field_is_forgotten():
         *("name", "function", "doc", "inputs", "static", "outputs", "constraints", "vjp_depth"),
         *("residuals", "vmap_method", "verify", "concurrency", "sharding", "mutates", "random"),
         *("execution", "groups", "dimensions"),
-    }, "teach jaxtorch_bridge.spec.diff the new field, and the schema"
+    }, "teach jaxtorch_bridge.spec.compare.versions the new field, and the schema"
 
 
 def _levels(old, new):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
-from jaxtorch_bridge.spec.dtype import Dtype
 from jaxtorch_bridge.spec.enforce import bind_inputs, check_outputs, resolve_outputs
-from jaxtorch_bridge.spec.load import dump_spec, load_spec, read_spec
+from jaxtorch_bridge.spec.files.load import dump_spec, load_spec, read_spec
+from jaxtorch_bridge.spec.language.array_dtype import Dtype
 
 
 def contract(inputs, outputs=None):

@@ -10,7 +10,7 @@ from jaxtorch_bridge.spec.enforce import (
     check_static,
     resolve_outputs,
 )
-from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.spec.files.load import load_spec
 from jaxtorch_bridge.spec.model import CallableSpec
 
 ATTENTION = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from jaxtorch_bridge.errors import SpecError
-from jaxtorch_bridge.spec.load import load_spec
-from jaxtorch_bridge.spec.registry import find_spec
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.spec.files.registry import find_spec
 
 TEXT = "schema: jaxtorch/1\nname: {}\nversion: {}\ninputs:\n  x: float32[n]\noutputs:\n  y: {}[n]\n"
 

@@ -6,7 +6,7 @@ import pytest
 
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
 from jaxtorch_bridge.spec.enforce import bind_inputs
-from jaxtorch_bridge.spec.load import dump_spec, load_spec
+from jaxtorch_bridge.spec.files.load import dump_spec, load_spec
 
 TEXT = """\
 schema: jaxtorch/1

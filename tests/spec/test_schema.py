@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from jaxtorch_bridge.dtypes import DTYPES
 from jaxtorch_bridge.errors import SpecError
-from jaxtorch_bridge.spec.document import read_document
-from jaxtorch_bridge.spec.load import load_spec
+from jaxtorch_bridge.spec.files.json_schema import contract_schema, schema_text
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.spec.files.yaml_document import read_document
 from jaxtorch_bridge.spec.model import CallableSpec
-from jaxtorch_bridge.spec.schema import contract_schema, schema_text
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))

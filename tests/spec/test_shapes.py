@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxtorch_bridge.spec.shapes import (
+from jaxtorch_bridge.spec.language.shapes import (
     Name,
     Operation,
     Rest,
@@ -18,7 +18,7 @@ from jaxtorch_bridge.spec.shapes import (
     parse_dimension,
     parse_shape,
 )
-from jaxtorch_bridge.spec.terms import same_term
+from jaxtorch_bridge.spec.language.size_algebra import same_term
 
 
 def test_rank_zero_has_no_dimensions():

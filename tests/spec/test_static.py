@@ -8,7 +8,7 @@ import pytest
 
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
 from jaxtorch_bridge.spec.enforce import check_static
-from jaxtorch_bridge.spec.load import dump_spec, load_spec, read_spec
+from jaxtorch_bridge.spec.files.load import dump_spec, load_spec, read_spec
 
 
 def contract(**static):

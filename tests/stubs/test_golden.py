@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from jaxtorch_bridge.dtypes import DTYPES
-from jaxtorch_bridge.spec.files import contract_files
-from jaxtorch_bridge.spec.load import load_spec
-from jaxtorch_bridge.stubs.arrays import annotation, jaxtyping_name
-from jaxtorch_bridge.stubs.collect import collect
-from jaxtorch_bridge.stubs.files import stubs_in
-from jaxtorch_bridge.stubs.names import Names
+from jaxtorch_bridge.spec.files.contract_files import contract_files
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.tools.stubs.arrays import annotation, jaxtyping_name
+from jaxtorch_bridge.tools.stubs.collect import collect
+from jaxtorch_bridge.tools.stubs.files import stubs_in
+from jaxtorch_bridge.tools.stubs.names import Names
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 IN_DICTS = {"scale"}

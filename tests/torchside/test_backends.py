@@ -10,7 +10,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 from jaxtorch_bridge import PlanningError, SpecError, TorchExecutionError, jax_callable
-from jaxtorch_bridge.torchside.native import op_keys
+from jaxtorch_bridge.torchside.handler.native_module import op_keys
 
 # Torch says so of Python 3.13.0.
 pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python")

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from jaxtorch_bridge import TorchExecutionError, jax_callable
-from jaxtorch_bridge.jaxside.eager import finished
-from jaxtorch_bridge.torchside import faults
+from jaxtorch_bridge.jaxside.eager_calls import finished
+from jaxtorch_bridge.torchside.handler import failure_messages as faults
 
 X = jnp.ones(3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jaxtorch_bridge.torchside.functional import functional
+from jaxtorch_bridge.torchside.functions.functionalized_writes import functional
 
 X = torch.linspace(0.3, 0.9, 9, dtype=torch.float64).reshape(3, 3)
 Y = torch.linspace(0.2, 0.8, 9, dtype=torch.float64).flip(0).reshape(3, 3)

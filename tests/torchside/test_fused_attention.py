@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from jaxtorch_bridge._compat.torch_attention import is_on_host, unread_seeds
-from jaxtorch_bridge.torchside.simplify import simplify
+from jaxtorch_bridge.torchside.derive.saved.simplify_graphs import simplify
 
 aten = torch.ops.aten
 EFFICIENT = aten._scaled_dot_product_efficient_attention

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from jaxtorch_bridge import TorchExecutionError, jax_callable
-from jaxtorch_bridge.planner.signature import ArraySig
-from jaxtorch_bridge.torchside.capture import capture
-from jaxtorch_bridge.torchside.in_place import written
+from jaxtorch_bridge.planner.array_signature import ArraySig
+from jaxtorch_bridge.torchside.functions.graph_capture import capture
+from jaxtorch_bridge.torchside.op.results_in_place import written
 
 LARGE = jnp.arange(1024.0 * 512).reshape(1024, 512) / 1e5  # 2 MiB
 SMALL = jnp.arange(12.0).reshape(3, 4)
@@ -400,7 +400,9 @@ def derivative(function, *args):
 class TestGraphs:
     @pytest.fixture(autouse=True)
     def _whatever_it_costs(self, monkeypatch):
-        monkeypatch.setattr("jaxtorch_bridge.torchside.in_place._WORTHWHILE_BYTES", {"cpu": 0})
+        monkeypatch.setattr(
+            "jaxtorch_bridge.torchside.op.results_in_place._WORTHWHILE_BYTES", {"cpu": 0}
+        )
 
     def test_forward_and_backward_write_in_place(self):
         w = jnp.linspace(-1, 1, 20).reshape(4, 5)

@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 
-from jaxtorch_bridge.torchside.native import native
+from jaxtorch_bridge.torchside.handler.native_module import native
 
 
 def address(capsule) -> int:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import pytest
 
-from jaxtorch_bridge.torchside.native import native
+from jaxtorch_bridge.torchside.handler.native_module import native
 
 put = native().put
 

@@ -62,7 +62,7 @@ SETTINGS = """
 import sys
 import jax, jax.numpy as jnp, numpy as np, torch
 from jaxtorch_bridge import jax_callable
-from jaxtorch_bridge.torchside import native
+from jaxtorch_bridge.torchside.handler import native_module as native
 
 if sys.argv[1:] == ["python"]:
     native.direct_flags = lambda: None

@@ -9,8 +9,8 @@ import torch
 
 from jaxtorch_bridge import BridgeWarning, jax_callable, settings
 from jaxtorch_bridge._compat.torch_internals import openmp
-from jaxtorch_bridge.torchside import threads
-from jaxtorch_bridge.torchside.threads import cores, share_threads, threads_each
+from jaxtorch_bridge.torchside.handler import thread_counts as threads
+from jaxtorch_bridge.torchside.handler.thread_counts import cores, share_threads, threads_each
 
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 

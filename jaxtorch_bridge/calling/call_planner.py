@@ -1,0 +1,346 @@
+"""From a call to its plan and op: facts from JAX's side, inference on torch's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from .._compat.jax_internals import hold_weakly
+from ..jaxside import primitives
+from ..jaxside import register_rules as rules
+from ..jaxside.ffi_targets import cpu_devices, register_label
+from ..planner.array_signature import OutputMeta
+from ..planner.build_plan import (
+    CallFacts,
+    contract_outputs,
+    declared_outputs,
+    plan_call,
+    plan_inputs,
+    version_of,
+)
+from ..planner.declared_outputs import check_declared, with_torch_dtypes
+from ..planner.nondifferentiable import mark_nondiff
+from ..planner.options import Options
+from ..planner.output_inference import How, Inference
+from ..planner.plan import CallPlan
+from ..planner.sharding import Layout, Placement, dimension_names, place_inputs, place_outputs
+from ..torchside.batch.batched_linear_part import BatchedLinearized
+from ..torchside.build_op import build_op
+from ..torchside.closure.closure_state import ClosureState
+from ..torchside.closure.function_identity import code_digest
+from ..torchside.derive.linear_part import Linearized
+from ..torchside.functions.source import Terms
+from ..torchside.handler.native_module import native
+from ..torchside.handler.thread_counts import share_threads
+from ..torchside.handler.torch_settings import TorchContext
+from ..torchside.observe.abstract_evaluation import Attempt, infer_abstractly
+from ..torchside.observe.undeclared_randomness import refuse_other_generators, warn_undeclared
+from ..torchside.op.torch_op import Keeper, TorchOp
+from ..transfer import t2j
+from . import trees
+from .arguments import Leaves, describe_arrays, static_values
+from .concurrency import Sharing
+from .contract_terms import mutates_of, terms_of
+from .flat_function import FlatFunction
+from .mutated_arguments import Mutated, mutated_arguments
+from .random_key import key_sig
+from .trial_runs import Trials
+
+if TYPE_CHECKING:
+    from ..spec.model import CallableSpec
+
+__all__ = ["ConcreteRunNeeded", "Planned", "Planner", "rules"]
+
+hold_weakly(TorchOp)
+hold_weakly(Linearized)
+hold_weakly(BatchedLinearized)
+
+T = TypeVar("T")
+Shapes = tuple[tuple[tuple[int, ...], str], ...]
+
+
+class ConcreteRunNeeded(Exception):
+    """Planning needs real arguments; an eager call has them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A plan and the op that runs it."""
+
+    plan: CallPlan
+    op: TorchOp
+    keeper: Keeper = field(default_factory=Keeper)
+
+    def __post_init__(self) -> None:
+        self.op.kept_by(self.keeper)
+
+    def call(self, arrays: Sequence[Any]) -> list[Any]:
+        """Flat results for flat arrays or tracers."""
+        return primitives.call(self.op, *arrays)
+
+    def rebuild(self, results: Sequence[Any]) -> Any:
+        """The function's result from its flat leaves."""
+        structure = self.plan.inference.structure
+        return results[0] if structure.is_leaf else trees.unflatten(structure, results)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One way of calling a function, for planning.
+
+    Attributes:
+        function: The torch function over flat tensors.
+        leaves: Structure and static values.
+        context: Torch's settings of the caller.
+    """
+
+    function: FlatFunction
+    leaves: Leaves
+    context: TorchContext
+
+    def of_arrays(self, items: Sequence[T]) -> Sequence[T]:
+        """What belongs to the arrays, of one item for each operand: without the random key."""
+        return items[:-1] if self.leaves.keyed else items
+
+
+class Planner:
+    """Plans the calls of one torch function."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        spec: CallableSpec | None,
+        example: Sequence[Any] | None,
+        name: str,
+        label: str,
+        options: Options,
+    ) -> None:
+        self.function = function
+        self.closure = ClosureState(function)
+        self._spec = spec
+        self.example = None if example is None else tuple(example)
+        self._trials = Trials(label, self.example, self.closure)
+        self.name = name
+        self.options = options
+        self.label = label
+        self._notices: set[str] = set()
+        asked = options.concurrency or (spec.concurrency if spec else None)
+        self._sharing = Sharing(function, self.closure, asked, label)
+
+    @property
+    def state_key(self) -> Callable[[], Hashable]:
+        """What tells whether the function's surroundings are those of an earlier call.
+
+        Where graphs run the calls, also by what takes longer to look at: they would be out of date.
+        """
+        closure = self.closure
+        if terms_of(self._spec, self.options).backend in ("aot", "compile"):
+            return lambda: (closure.key(), closure.details())
+        return closure.key
+
+    def mutated(self, leaves: Leaves) -> Mutated | None:
+        """What a way of calling writes to, as declared.
+
+        Raises:
+            ArgumentError: The declaration does not fit the call.
+        """
+        names = mutates_of(self._spec, self.options)
+        return mutated_arguments(self.label, names, self.function, leaves)
+
+    def plan(
+        self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool
+    ) -> Planned:
+        """The plan for arrays of these shapes.
+
+        Args:
+            call: How the function is called.
+            shapes: (shape, JAX dtype) of each array.
+            values: The arrays themselves where they are known, to run on if need be.
+            eager: Raise `ConcreteRunNeeded` rather than run on anything else.
+
+        Raises:
+            PlanningError: The outputs cannot be found without values.
+            ConcreteRunNeeded: As said.
+        """
+        planned, _ = self._plan(call, shapes, values, eager, "values")
+        return planned
+
+    def plan_by_running(
+        self, call: Call, shapes: Shapes, values: Sequence[Any]
+    ) -> tuple[Planned, list[Any]]:
+        """Plan an eager call by running it; also returns its flat results as JAX arrays."""
+        planned, leaves = self._plan(call, shapes, values, False, "call")
+        if leaves is None:
+            return planned, planned.call([jnp.asarray(value) for value in values])
+        results = [
+            t2j(leaf.detach().clone()).astype(sig.dtype)
+            for leaf, sig in zip(leaves, planned.plan.outputs, strict=True)
+        ]
+        devices = values[0].devices() if values else set()
+        return planned, jax.device_put(results, *devices) if len(devices) == 1 else results
+
+    def _plan(
+        self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool, whose: How
+    ) -> tuple[Planned, list[torch.Tensor] | None]:
+        register_label(native(), f"{self.name}@{version_of(self._spec)}")
+        share_threads(cpu_devices())
+        facts = self._facts(call, shapes)
+        inputs, sizes = plan_inputs(self._spec, facts)
+        inputs = mark_nondiff(self.label, inputs, self.options.nondiff)
+        options = self.options.declared
+        inputs = with_torch_dtypes(inputs, options.torch_dtypes, x64=facts.x64)
+        device = self._device(values)
+        with call.context.scope():
+            inference, observed, attempts = infer_abstractly(
+                call.function, inputs, device, self.label, self.closure, call.leaves.template
+            )
+        leaves = None
+        if inference is None:
+            by_contract = contract_outputs(self._spec, sizes)
+            if by_contract is not None:
+                inference = self._as_declared(by_contract, "contract", attempts)
+            elif options.outputs is not None:
+                inference = self._as_declared(options.outputs, "declared", attempts)
+            elif values is not None:
+                known = values[: len(inputs)]
+                key = values[-1] if facts.random_key else None
+                inference, leaves = self._trials.run(
+                    call.function, inputs, known, whose, attempts, key
+                )
+            elif eager:
+                raise ConcreteRunNeeded
+            else:
+                inference = self._trials.extra_run(
+                    call.function, inputs, attempts, keyed=facts.random_key is not None
+                )
+        if options.outputs is not None:
+            check_declared(self.label, options.outputs, inference.outputs, x64=facts.x64)
+        with self.closure.locks:  # modules keep their own attributes meanwhile
+            code, self.closure.stateful = code_digest(
+                self.function, *call.leaves.template, state=observed.updated
+            )
+        facts = replace(facts, code=code)
+        if facts.random_key is not None:
+            refuse_other_generators(self.label, observed)
+        elif observed.impure_draws or (not inference.traced and inference.random):
+            warn_undeclared(self.label, self._notices, of_module=self.closure.secluded)
+        paths = _output_paths(inference)
+        terms = terms_of(self._spec, self.options)
+        concurrency, access = self._sharing.arrange(call.leaves, inference, observed)
+        access = replace(access, lock=options.lock)
+        plan = plan_call(
+            self._spec, facts, inputs, sizes, inference, paths, terms.vmap_method, concurrency
+        )
+        op = build_op(
+            plan,
+            call.function,
+            call.function.runner(inference.structure, self.label),
+            observed,
+            self.closure,
+            call.context,
+            device,
+            facts.x64,
+            terms=terms,
+            notices=self._notices,
+            access=access,
+            generators=observed.generators,
+            mutated=call.function.mutated,
+            writing=call.function.writing if call.function.mutated else None,
+            run_out=_out_runner(call.function, inference, terms, self.label),
+        )
+        return Planned(plan, op), leaves
+
+    def dimension_names(self, call: Call, shapes: Shapes) -> tuple[tuple[str | None, ...], ...]:
+        """For each array of a call, what the contract calls each dimension, or None."""
+        arrays, _ = describe_arrays(self.function, call.leaves, call.of_arrays(shapes))
+        return dimension_names(self._spec, arrays)
+
+    def place(
+        self, call: Call, shapes: Shapes, layouts: Sequence[Layout], mesh: Mapping[str, int]
+    ) -> Placement | None:
+        """How a call on sharded arrays is cut into shards; None if all are whole.
+
+        Raises:
+            ShardingError: They are sharded in another way than the contract says.
+        """
+        facts = self._facts(call, shapes)
+        plan_inputs(self._spec, facts)  # the contract is about whole arrays first
+        layouts = call.of_arrays(layouts)
+        return place_inputs(self.label, self._spec, facts.arrays, layouts, mesh)
+
+    def place_outputs(
+        self, placement: Placement, plan: CallPlan
+    ) -> tuple[tuple[str | None, ...], ...]:
+        """Of each flat result, the mesh axis of each dimension or None.
+
+        Raises:
+            ShardingError: Nothing says how to put the shards together.
+        """
+        assert self._spec is not None
+        leaves = declared_outputs(self._spec, _output_paths(plan.inference))
+        assert leaves is not None  # planning has compared the counts
+        ranks = [len(sig.shape) for sig in plan.outputs]
+        return place_outputs(self.label, self._spec, placement, leaves, ranks)
+
+    def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
+        arrays, static = describe_arrays(self.function, call.leaves, call.of_arrays(shapes))
+        return CallFacts(
+            self.name,
+            "",  # known once the function has run: it may import what it calls
+            arrays,
+            static,
+            call.context.texts(),
+            x64_enabled(),
+            {} if self._spec is None else static_values(self.function, call.leaves),
+            key_sig(shapes[-1][0]) if call.leaves.keyed else None,
+            mutates_of(self._spec, self.options),
+        )
+
+    def _device(self, values: Sequence[Any] | None) -> str:
+        """Where to evaluate abstractly: by the module's parameters, the arrays, the backend."""
+        for module in self.closure.modules:
+            for parameter in module.parameters():
+                return parameter.device.type
+        for value in values or ():
+            if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+                return _torch_device(next(iter(value.devices())).platform)
+        return _torch_device(jax.default_backend())
+
+    @staticmethod
+    def _as_declared(
+        declared: tuple[OutputMeta, ...], how: How, attempts: Sequence[Attempt]
+    ) -> Inference:
+        count = len(declared)
+        shape_of_result = 0 if count == 1 else tuple(range(count))
+        _, structure = trees.flatten(shape_of_result)
+        failures = tuple(attempt.words for attempt in attempts)
+        return Inference(declared, structure, how, failures)
+
+
+def _out_runner(
+    function: FlatFunction, inference: Inference, terms: Terms, label: str
+) -> Callable[..., Any] | None:
+    """For functions that take ``out=``, where the contract asks for results in place."""
+    if terms.outputs != "in_place" or not inference.outputs or not function.takes_out:
+        return None
+    return function.out_runner(inference.structure, label)
+
+
+def _output_paths(inference: Inference) -> list[tuple[str | int, ...]]:
+    numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))
+    return [path for path, _ in trees.flatten_with_paths(numbered)]
+
+
+def x64_enabled() -> bool:
+    """Whether JAX holds 64-bit dtypes here and now."""
+    return bool(jax.dtypes.canonicalize_dtype(np.int64) == np.int64)
+
+
+def _torch_device(platform: str) -> str:
+    return "cuda" if platform in ("gpu", "cuda") else "cpu"

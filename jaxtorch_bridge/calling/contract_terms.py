@@ -1,0 +1,41 @@
+"""What holds for derivatives and batches: the contract's words, or the caller's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..planner.options import Options
+from ..torchside.functions.source import Terms
+
+if TYPE_CHECKING:
+    from ..spec.model import CallableSpec
+
+
+def mutates_of(spec: CallableSpec | None, options: Options) -> tuple[str, ...]:
+    """The arguments that a function writes to: the caller's word, or the contract's."""
+    if options.mutates is not None:
+        return options.mutates
+    return () if spec is None else spec.mutates
+
+
+def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
+    """The terms of a callable's plans."""
+    if spec is None:
+        return Terms(
+            depth=options.declared.depth,
+            vmap_method=options.vmap_method or "torch_vmap",
+            verify=bool(options.verify),
+            depth_by_contract=False,
+            autograd_only=options.declared.autograd_only,
+        )
+    return Terms(
+        spec.residuals,
+        spec.vjp_depth,
+        spec.where("residuals"),
+        spec.where("vjp_depth"),
+        options.vmap_method or spec.vmap_method,
+        spec.verify if options.verify is None else options.verify,
+        outputs=spec.execution.outputs,
+        backend=spec.execution.backend,
+        backend_at=spec.where("execution.backend"),
+    )

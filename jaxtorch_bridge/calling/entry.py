@@ -1,0 +1,237 @@
+"""One way of calling a function: fixed structure and static values, any shapes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._compat.jax_internals import ArrayImpl, concrete_value, wait_for
+from ..errors import SpecMismatchError
+from ..jaxside.eager_calls import finished
+from ..jaxside.sharded_arrays import call_per_shard, layouts_of, mesh_axes_of
+from ..planner.sharding import Placement, is_whole, refuse_random_shards
+from ..torchside.handler import failure_messages as faults
+from ..torchside.handler.torch_settings import current_context
+from . import trees
+from .arguments import Leaves
+from .call_planner import Call, ConcreteRunNeeded, Planned, Planner, Shapes, x64_enabled
+from .flat_function import FlatFunction
+from .random_key import key_data
+
+
+class Entry:
+    """Plans and compiled forms for one structure of arguments."""
+
+    def __init__(self, planner: Planner, leaves: Leaves) -> None:
+        # Only the form of the call is kept, not the arrays of whoever came first.
+        form = replace(leaves, arrays=[], tensors=0, traced=False, mutated=planner.mutated(leaves))
+        self._planner = planner
+        self._call = Call(FlatFunction(planner.function, form), form, current_context())
+        self._plans: dict[Any, Planned] = {}
+        self._lock = threading.RLock()
+        self._jitted = jax.jit(self._results)
+        self._waits = jax.default_backend() == "cpu"
+
+    def run(self, arrays: Sequence[Any]) -> Any:
+        """An eager call.
+
+        Raises:
+            TorchExecutionError: With the original exception as its cause.
+        """
+        if self._waits:
+            # An eager call is run here and now: XLA would run it later, on another thread, if
+            # its arguments were still being computed, and its failure would come without cause.
+            for array in arrays:
+                if type(array) is ArrayImpl:
+                    wait_for(array)
+                elif isinstance(array, jax.Array):  # a typed random key
+                    array.block_until_ready()
+        try:
+            results = finished(self._jitted, arrays, faults.Watch)
+        except ConcreteRunNeeded:
+            return self._first_run(arrays)
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            # JAX 0.10 raises a failed call of a known executable as a plain ValueError.
+            failure = faults.translated(error)
+            if failure is None:
+                raise
+            raise failure from failure.__cause__
+        return results.rebuild() if type(results) is Boxed else results
+
+    def trace(self, arrays: Sequence[Any]) -> Any:
+        """A call under a JAX transformation."""
+        arrays = [_as_jax(array) for array in self.operands(arrays)]
+        placement = self.placement(arrays)
+        if placement is not None:
+            planned, results = self._per_shard(arrays, placement)
+            return planned.rebuild(results)
+        planned = self.planned(arrays)
+        return planned.rebuild(planned.call(arrays))
+
+    def dimension_names(self, arrays: Sequence[Any]) -> tuple[tuple[str | None, ...], ...]:
+        """For each array, what the contract calls each dimension, or None."""
+        return self._planner.dimension_names(self._call, _shapes(self.operands(arrays)))
+
+    def operands(self, arrays: Sequence[Any]) -> Sequence[Any]:
+        """What the op takes: the words of a random key in place of the key.
+
+        Raises:
+            ArgumentError: What was passed as a key is none.
+        """
+        if not self._call.leaves.keyed:
+            return arrays
+        return [*arrays[:-1], key_data(self._planner.label, arrays[-1])]
+
+    def placement(self, arrays: Sequence[Any]) -> Placement | None:
+        """How a call is cut into shards; None if every array is whole.
+
+        Raises:
+            ShardingError: Arrays are sharded in another way than the contract says.
+        """
+        layouts = layouts_of(arrays)
+        if all(is_whole(layout) for layout in layouts):
+            return None
+        mesh = mesh_axes_of(arrays)
+        return self._planner.place(self._call, _shapes(arrays), layouts, mesh)
+
+    def planned_for_shard(self, arrays: Sequence[Any], placement: Placement) -> Planned:
+        """The plan for what one shard gets.
+
+        Raises:
+            SpecMismatchError: A constraint holds for whole arrays, but not for shards: torch sees
+                no more than these.
+            ShardingError: Shards would draw from one random key.
+        """
+        whole = _shapes(arrays)
+        shapes = tuple(
+            (shape, dtype)
+            for shape, (_, dtype) in zip(placement.shapes, self._call.of_arrays(whole), strict=True)
+        )
+        if self._call.leaves.keyed:
+            shapes = (*shapes, whole[-1])
+        try:
+            planned = self._planned_for(shapes, None)
+        except SpecMismatchError as error:
+            words = f"{error} These are the sizes of one shard: {'; '.join(placement.words)}."
+            raise SpecMismatchError(
+                words,
+                callable_name=error.callable_name,
+                argument=error.argument,
+                sizes=error.sizes,
+            ) from None
+        if planned.plan.random_key is not None and planned.plan.may_draw:
+            raise refuse_random_shards(self._planner.label)
+        return planned
+
+    def _per_shard(
+        self, arrays: Sequence[Any], placement: Placement
+    ) -> tuple[Planned, Sequence[Any]]:
+        planned = self.planned_for_shard(arrays, placement)
+        outputs = self._planner.place_outputs(placement, planned.plan)
+        inputs = [*placement.inputs, *([(None,)] if self._call.leaves.keyed else [])]
+        return planned, call_per_shard(
+            placement.label,
+            lambda *shards: planned.call(shards),
+            arrays,
+            inputs,
+            outputs,
+        )
+
+    def planned(self, arrays: Sequence[Any], *, concrete: bool = True) -> Planned:
+        """The plan for these arrays; made if it is not there yet.
+
+        Args:
+            arrays: Arrays, tracers or ``ShapeDtypeStruct``.
+            concrete: Values may be used where they are known.
+        """
+        return self._planned_for(_shapes(arrays), arrays if concrete else None)
+
+    def _planned_for(self, shapes: Shapes, arrays: Sequence[Any] | None) -> Planned:
+        key = (shapes, x64_enabled())
+        found = self._plans.get(key)
+        if found is None:
+            with self._lock:
+                found = self._plans.get(key)
+                if found is None:
+                    values = None if arrays is None else _values(arrays)
+                    found = self._planner.plan(self._call, shapes, values, eager=False)
+                    self._plans[key] = found
+        return found
+
+    def _results(self, *arrays: Any) -> Any:
+        """Traced by the eager call's own jit."""
+        arrays = tuple(self.operands(arrays))
+        placement = self.placement(arrays)
+        if placement is not None:
+            return self._boxed(*self._per_shard(arrays, placement))
+        shapes = _shapes(arrays)
+        key = (shapes, x64_enabled())
+        with self._lock:
+            planned = self._plans.get(key)
+            if planned is None:
+                planned = self._planner.plan(self._call, shapes, None, eager=True)
+                self._plans[key] = planned
+        return self._boxed(planned, planned.call(arrays))
+
+    @staticmethod
+    def _boxed(planned: Planned, results: Sequence[Any]) -> Any:
+        structure = planned.plan.inference.structure
+        if structure.inner:
+            return Boxed(tuple(results), structure)
+        return planned.rebuild(results)
+
+    def _first_run(self, arrays: Sequence[Any]) -> Any:
+        """Plan by running on the caller's own arguments, and give back what came out."""
+        # A call on constants may stand inside somebody's jit; it is run here and now all the same.
+        with jax.ensure_compile_time_eval(), self._lock:
+            arrays = [_as_jax(array) for array in self.operands(arrays)]
+            shapes = _shapes(arrays)
+            planned, results = self._planner.plan_by_running(self._call, shapes, arrays)
+            self._plans[shapes, x64_enabled()] = planned
+        return planned.rebuild(results)
+
+
+class Boxed:
+    """A result with dataclasses that JAX does not know, on its way through the eager jit."""
+
+    def __init__(self, leaves: tuple[Any, ...], structure: trees.Structure) -> None:
+        self.leaves = leaves
+        self.structure = structure
+
+    def rebuild(self) -> Any:
+        """The function's result."""
+        return trees.unflatten(self.structure, self.leaves)
+
+
+jax.tree_util.register_pytree_node(
+    Boxed,
+    lambda boxed: (boxed.leaves, boxed.structure),
+    lambda structure, leaves: Boxed(tuple(leaves), structure),
+)
+
+
+def _shapes(arrays: Sequence[Any]) -> Shapes:
+    return tuple((tuple(array.shape), _dtype_name(array)) for array in arrays)
+
+
+def _dtype_name(array: Any) -> str:
+    dtype = array.dtype
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return str(dtype)
+    return str(jax.dtypes.canonicalize_dtype(dtype))
+
+
+def _as_jax(array: Any) -> Any:
+    if type(array) is ArrayImpl or isinstance(array, jax.core.Tracer):
+        return array
+    return jnp.asarray(array)
+
+
+def _values(arrays: Sequence[Any]) -> list[Any] | None:
+    values = [concrete_value(array) for array in arrays]
+    return None if any(value is None for value in values) else values

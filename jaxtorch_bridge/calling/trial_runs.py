@@ -1,0 +1,179 @@
+"""Runs of a torch function to see its outputs, where it cannot be evaluated abstractly."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from .._compat.torch_internals import looks_at_values
+from ..call_site import caller_level
+from ..errors import BridgeError, BridgeWarning, PlanningError
+from ..planner.array_signature import ArraySig
+from ..planner.output_inference import How, Inference
+from ..torchside.closure.closure_state import ClosureState
+from ..torchside.closure.locks import generator_locks
+from ..torchside.handler import failure_messages as faults
+from ..torchside.observe.abstract_evaluation import Attempt, infer_by_running
+from ..torchside.randomness.generator_seeding import drawing_from_key
+from ..transfer import j2t
+from . import trees
+from .arguments import is_array
+from .flat_function import FlatFunction
+
+# What draws where a call has a key that is not known yet.
+_SOME_KEY = np.zeros(2, np.uint32)
+
+
+class Trials:
+    """Runs of one function.
+
+    Args:
+        label: The callable's name, for messages.
+        example: Arguments to run on where a call's own are not known.
+        closure: What the function closes over.
+    """
+
+    def __init__(self, label: str, example: tuple[Any, ...] | None, closure: ClosureState) -> None:
+        self._label = label
+        self._example = example
+        self._closure = closure
+        self._warned = False
+
+    def run(
+        self,
+        function: FlatFunction,
+        inputs: tuple[ArraySig, ...],
+        values: Sequence[Any],
+        how: How,
+        attempts: Sequence[Attempt],
+        key: Any = None,
+    ) -> tuple[Inference, list[torch.Tensor]]:
+        """Run on copies of these values.
+
+        Args:
+            function: Of flat tensors.
+            inputs: Its inputs.
+            values: One for each.
+            how: Whose run it is.
+            attempts: What was tried before.
+            key: The words of the call's random key, if it takes one.
+
+        Raises:
+            TorchExecutionError: The function failed.
+        """
+        tensors = [
+            _as_tensor(value).to(getattr(torch, sig.torch_dtype))
+            for value, sig in zip(values, inputs, strict=True)
+        ]
+        failures = [attempt.words for attempt in attempts]
+        try:
+            # Not before: what the arrays are computed by may have to wait for these locks.
+            with contextlib.ExitStack() as stack:
+                stack.enter_context((self._closure.locks | generator_locks()).alone())
+                if key is not None:
+                    stack.enter_context(drawing_from_key(_as_tensor(key)))
+                found = infer_by_running(function, tensors, inputs, how, failures, self._label)
+        except BridgeError:
+            raise
+        except Exception as error:
+            raise faults.execution_error(self._label, inputs, (), error) from error
+        if how in ("call", "values") and not any(
+            looks_at_values(attempt.error) for attempt in attempts
+        ):
+            self._warn_once(attempts)
+        return found
+
+    def extra_run(
+        self,
+        function: FlatFunction,
+        inputs: tuple[ArraySig, ...],
+        attempts: list[Attempt],
+        *,
+        keyed: bool,
+    ) -> Inference:
+        """Run once on the example, or as the last resort on zeros.
+
+        Raises:
+            PlanningError: That failed as well.
+        """
+        example = self._example_values(inputs, attempts)
+        how: How = "zeros" if example is None else "example"
+        values = example if example is not None else [_zeros(sig) for sig in inputs]
+        reason = attempts[-1].words
+        key = _SOME_KEY if keyed else None
+        try:
+            inference, _ = self.run(function, inputs, values, how, attempts, key)
+        except BridgeError as error:
+            cause = error.__cause__
+            if isinstance(cause, Exception):
+                attempts.append(Attempt(how, cause))
+                raise self._planning_error(inputs, attempts) from attempts[0].error
+            raise
+        warnings.warn(
+            f"{self._label}: the outputs could not be found abstractly ({reason}), so the torch "
+            f"function was run once more, on "
+            f"{'the example arguments' if how == 'example' else 'zeros'}. Give a contract with "
+            "outputs, example=(...), or call it once eagerly with these shapes.",
+            BridgeWarning,
+            stacklevel=caller_level(),
+        )
+        return inference
+
+    def _example_values(
+        self, inputs: tuple[ArraySig, ...], attempts: list[Attempt]
+    ) -> list[Any] | None:
+        if self._example is None:
+            return None
+        leaves = [leaf for leaf in trees.flatten(self._example)[0] if _is_any_array(leaf)]
+        found = [(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) for leaf in leaves]
+        wanted = [(sig.shape, sig.dtype) for sig in inputs]
+        if [shape for shape, _ in found] == [shape for shape, _ in wanted]:
+            return leaves
+        attempts.append(
+            Attempt("example", PlanningError(f"example has {found}, the call has {wanted}"))
+        )
+        return None
+
+    def _warn_once(self, attempts: Sequence[Attempt]) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"{self._label}: the outputs could not be found abstractly ({attempts[-1].words}), so "
+            "this eager call was run on copies to see them.",
+            BridgeWarning,
+            stacklevel=caller_level(),
+        )
+
+    def _planning_error(
+        self, inputs: tuple[ArraySig, ...], attempts: Sequence[Attempt]
+    ) -> PlanningError:
+        tried = "\n".join(f"  {attempt.words}" for attempt in attempts)
+        arguments = ", ".join(f"`{sig.path}` {sig}" for sig in inputs)
+        return PlanningError(
+            f"{self._label}: expected to find the outputs for {arguments or 'no arguments'} before "
+            f"running; every way failed:\n{tried}\n"
+            "If the function looks at values, give a contract with outputs, example=(...) with "
+            "sensible arguments, or call it once eagerly with these shapes before jit."
+        )
+
+
+def _is_any_array(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) or is_array(leaf)
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    # Not through jnp.asarray: under a trace that would make a tracer of a numpy array.
+    return j2t(value if isinstance(value, jax.Array) else np.asarray(value))
+
+
+def _zeros(sig: ArraySig) -> torch.Tensor:
+    return torch.zeros(sig.shape, dtype=getattr(torch, sig.torch_dtype))

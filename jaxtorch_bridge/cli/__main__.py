@@ -1,5 +1,0 @@
-"""``python -m jaxtorch_bridge.cli`` is ``jaxtorch``."""
-
-from . import main
-
-main()

@@ -1,0 +1,206 @@
+"""Derivatives of the primitives: forward mode, linearization, transposition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .._compat.jax_internals import ad, aval_of, is_zero, zero_tangent_of
+from .op_protocol import Indices, LinearizedLike, OpLike
+from .primitives import call, jvp_call, linear_call
+
+
+def _carrying(op: OpLike, moves: Sequence[bool]) -> Indices:
+    """The inputs that carry a tangent."""
+    pairs = zip(op.inputs, moves, strict=True)
+    return tuple(
+        index for index, (sig, moving) in enumerate(pairs) if sig.differentiable and moving
+    )
+
+
+def _with_zeros(outputs: Sequence[Any], moved: dict[int, Any]) -> list[Any]:
+    """A tangent for every output, symbolically zero where there is none."""
+    return [
+        moved[index] if index in moved else zero_tangent_of(aval_of(output))
+        for index, output in enumerate(outputs)
+    ]
+
+
+def call_jvp(
+    primals: Sequence[Any], tangents: Sequence[Any], *, op: OpLike
+) -> tuple[list[Any], list[Any]]:
+    """Results and tangents from one torch call."""
+    wrt = _carrying(op, [not is_zero(tangent) for tangent in tangents])
+    if op.primal is not None:
+        return _forward_jvp(primals, tangents, op, wrt)
+    push = op.pushforward(wrt) if wrt else None
+    if push is None or push.op is None:
+        outputs = call(op, *primals)
+        return outputs, _with_zeros(outputs, {})
+    operands = [*primals, *(tangents[index] for index in wrt)]
+    results = jvp_call(push.op, *(operands[index] for index in push.operands))
+    outputs, moved = results[: len(op.outputs)], results[len(op.outputs) :]
+    return outputs, _with_zeros(outputs, dict(zip(push.diff_outputs, moved, strict=True)))
+
+
+def _forward_jvp(
+    primals: Sequence[Any], tangents: Sequence[Any], op: OpLike, wrt: Indices
+) -> tuple[list[Any], list[Any]]:
+    """Of an op that returns residuals as well, which count as constants.
+
+    Whoever uses them differentiates the function of the inputs instead.
+    """
+    results = call(op, *primals)
+    linearized = op.primal
+    if wrt == linearized.wrt:
+        by_input = dict(zip(wrt, (tangents[index] for index in wrt), strict=True))
+        ins, outs = linearized.grad_inputs, linearized.diff_outputs
+        residuals = results[len(linearized.op.outputs) :]
+        linear = [by_input[index] for index in ins]
+        moved = linear_call(linearized, False, ins, outs, [*primals, *residuals], linear)
+        return results, _with_zeros(results, dict(zip(outs, moved, strict=True)))
+    _, moved = call_jvp(primals, tangents, op=linearized.op)
+    moving = {index: tangent for index, tangent in enumerate(moved) if not is_zero(tangent)}
+    return results, _with_zeros(results, moving)
+
+
+def call_linearize(
+    _is_vjp: bool, nonzeros: Sequence[bool], *primals: Any, op: OpLike
+) -> tuple[list[Any], list[bool], Any, Callable[..., Any]]:
+    """One forward that saves residuals; tangents by the linear call on them."""
+    wrt = _carrying(op, nonzeros)
+    function = op if op.primal is None else op.primal.op
+    linearized = None
+    if wrt:
+        same = op.primal is not None and op.primal.wrt == wrt
+        linearized = op.primal if same else function.linearize(wrt)
+    if linearized is None or not linearized.diff_outputs:
+        outputs = call(op, *primals)
+        zeros = _with_zeros(outputs, {})
+        return outputs, [False] * len(outputs), (), lambda residuals, *tangents: zeros
+    count = len(function.outputs)
+    if op.primal is linearized:
+        outputs = call(op, *primals)
+        residuals = outputs[count:]
+    else:
+        results = call(linearized.forward, *primals)
+        outputs, residuals = results[:count], results[count:]
+        if op.primal is not None:
+            outputs = [*outputs, *call(op, *primals)[count:]]
+    ins, outs = linearized.grad_inputs, linearized.diff_outputs
+    zeros = _with_zeros(outputs, {})
+
+    def linear(residuals: Sequence[Any], *tangents: Any) -> list[Any]:
+        asked = [ad.instantiate_zeros(tangents[index]) for index in ins]
+        moved = dict(
+            zip(outs, linear_call(linearized, False, ins, outs, residuals, asked), strict=True)
+        )
+        return [moved.get(index, zero) for index, zero in enumerate(zeros)]
+
+    moves = [index in outs for index in range(len(outputs))]
+    return outputs, moves, [*primals, *residuals], linear
+
+
+def linear_jvp(
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    linearized: LinearizedLike,
+    transposed: bool,
+    ins: Indices,
+    outs: Indices,
+) -> tuple[list[Any], list[Any]]:
+    """Linear in the last operands; by the others, the function's own next derivative."""
+    count = linearized.nonlinear_count
+    if not all(is_zero(tangent) for tangent in tangents[:count]):
+        kernel = linearized.function(transposed, ins, outs)
+        return call_jvp(
+            [primals[index] for index in kernel.operands],
+            [tangents[index] for index in kernel.operands],
+            op=kernel.op,
+        )
+
+    def run(linear: Sequence[Any]) -> list[Any]:
+        return linear_call(linearized, transposed, ins, outs, primals[:count], linear)
+
+    outputs = run(primals[count:])
+    if all(is_zero(tangent) for tangent in tangents):
+        return outputs, _with_zeros(outputs, {})
+    return outputs, run([ad.instantiate_zeros(tangent) for tangent in tangents[count:]])
+
+
+def linear_linearize(
+    is_vjp: bool,
+    nonzeros: Sequence[bool],
+    *primals: Any,
+    linearized: LinearizedLike,
+    transposed: bool,
+    ins: Indices,
+    outs: Indices,
+) -> tuple[list[Any], list[bool], Any, Callable[..., Any]]:
+    """The same, for reverse mode over it."""
+    count = linearized.nonlinear_count
+    # Residuals are functions of the inputs, and count as constants.
+    if any(nonzeros[:count]):
+        kernel = linearized.function(transposed, ins, outs)
+        outputs, moves, residuals, linear = call_linearize(
+            is_vjp,
+            [nonzeros[index] for index in kernel.operands],
+            *(primals[index] for index in kernel.operands),
+            op=kernel.op,
+        )
+        return (
+            outputs,
+            moves,
+            residuals,
+            lambda residuals, *tangents: linear(
+                residuals, *(tangents[index] for index in kernel.operands)
+            ),
+        )
+
+    def run(nonlinear: Sequence[Any], linear: Sequence[Any]) -> list[Any]:
+        return linear_call(linearized, transposed, ins, outs, nonlinear, linear)
+
+    def moved(residuals: Sequence[Any], *tangents: Any) -> list[Any]:
+        return run(residuals, [ad.instantiate_zeros(tangent) for tangent in tangents[count:]])
+
+    outputs = run(primals[:count], primals[count:])
+    return outputs, [True] * len(outputs), primals[:count], moved
+
+
+def linear_transpose(
+    cotangents: Sequence[Any],
+    *operands: Any,
+    linearized: LinearizedLike,
+    transposed: bool,
+    ins: Indices,
+    outs: Indices,
+) -> list[Any]:
+    """Tangents forwards become cotangents backwards, and the other way round.
+
+    Cotangents that are symbolically zero are left out: the backward graph is cut accordingly.
+    """
+    count = linearized.nonlinear_count
+    nonlinear, linear = operands[:count], operands[count:]
+    results, arguments = (ins, outs) if transposed else (outs, ins)
+    there = tuple(index for index, ct in zip(results, cotangents, strict=True) if not is_zero(ct))
+    asked = tuple(
+        index
+        for index, operand in zip(arguments, linear, strict=True)
+        if ad.is_undefined_primal(operand)
+    )
+    found: dict[int, Any] = {}
+    if there and asked:
+        given = [cotangent for cotangent in cotangents if not is_zero(cotangent)]
+        narrowed = (there, asked) if transposed else (asked, there)
+        found = dict(
+            zip(
+                asked,
+                linear_call(linearized, not transposed, *narrowed, nonlinear, given),
+                strict=True,
+            )
+        )
+    return [None] * count + [
+        found.get(index, ad.Zero(aval_of(operand))) if ad.is_undefined_primal(operand) else None
+        for index, operand in zip(arguments, linear, strict=True)
+    ]

@@ -1,0 +1,34 @@
+"""Eager calls end when torch has run, with torch's own failure, wherever JAX runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from .op_protocol import WatchLike
+
+
+def finished(
+    call: Callable[..., Any], arrays: Sequence[Any], watch: Callable[[], WatchLike]
+) -> Any:
+    """The results of an eager call, once torch's function has returned.
+
+    On a GPU, and where it runs in other threads (as for arrays over several devices), JAX hands out
+    results that may still fail: only their use would say so, and nothing if they are not used. What
+    torch has queued on a GPU may still be running: that is waited for only where nothing else tells
+    how the call ended.
+
+    Raises:
+        BaseException: What torch raised in this thread, as an eager call does.
+        jax.errors.JaxRuntimeError: With its text, if it was in another.
+    """
+    seen = watch()
+    results = call(*arrays)
+    if not seen.succeeded:
+        failure = seen.failure
+        if failure is not None:
+            raise failure from failure.__cause__
+        jax.block_until_ready(results)
+    return results

@@ -1,0 +1,1 @@
+"""A torch module as a pure function of its parameters and buffers."""

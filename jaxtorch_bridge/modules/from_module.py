@@ -1,0 +1,265 @@
+"""`from_module`: a torch module as a pure function of its parameters and buffers."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import jax
+import torch
+
+from ..decorator import JaxCallable
+from ..errors import ArgumentError, BridgeError, ConcurrencyError, ModuleError
+from ..planner.options import NO_OPTIONS, Options
+from ..torchside.closure.function_identity import name_of
+from ..torchside.closure.locks import locks_of
+from ..torchside.closure.reachable_objects import keys_of
+from ..torchside.modules.module_call import BuffersChange, Method, Mode, ModuleCall, signature_of
+from ..torchside.modules.skeleton import Template
+from ..transfer import t2j
+from .parameter_trees import NamedTree, Names
+from .state_dicts import dumped, loaded
+
+
+def from_module(
+    module: torch.nn.Module,
+    *,
+    names: Names = "nested",
+    method: Method = None,
+    copy: bool | None = None,
+) -> JaxModule:
+    """A module's parameters and buffers as JAX pytrees, and a pure function of them.
+
+    The module is read here and then never again: it is not changed, and later changes to its
+    layers do not show. Its tensors are shared where JAX can use their memory, as by `t2j`: train
+    the module in torch afterwards and the arrays change too, unless ``copy=True``.
+
+    Args:
+        module: Any module, on one device; compiled ones are taken as they were written.
+        names: ``nested``: dicts in dicts, ``params["encoder"]["0"]["weight"]``. ``flat``: one dict,
+            ``params["encoder.0.weight"]``.
+        method: What ``apply`` calls instead of the module itself: the name of a method, or a
+            function ``(module, *args, **kwargs)``.
+        copy: As in `t2j`: True for arrays with memory of their own, False for an error instead
+            of a copy.
+
+    Raises:
+        ModuleError: A layer is run by TorchScript, or lazy and not yet called.
+        TransferError: A parameter cannot be a JAX array (quantised, sparse, on the meta device).
+        ArgumentError: A keyword is not valid.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"from_module: expected a torch.nn.Module, got {type(module).__name__}")
+    if names not in get_args(Names):
+        known = ", ".join(get_args(Names))
+        raise ArgumentError(f"from_module: expected names as one of {known}; got {names!r}.")
+    if inspect.ismethod(method) and method.__self__ is module:
+        # Bound to the original, whose parameters it would use.
+        method = method.__func__
+    try:
+        # Not while a call on another thread has given the module other parameters.
+        with locks_of(keys_of([module])):
+            template = Template(module)
+    except ConcurrencyError as error:
+        raise ModuleError(
+            f"from_module, {name_of(module)}: expected a module that can be copied; {error}."
+        ) from error
+    return JaxModule(template, names, method, copy, name_of(module))
+
+
+class JaxModule:
+    """A torch module as a pure function; made by `from_module`.
+
+    Attributes:
+        label: The name of its class.
+        params: The parameters; those that several layers share are one leaf.
+        buffers: The buffers, and parameters of integers, which have no gradient.
+        trainable: For each leaf of ``params`` whether the module had it require grad.
+    """
+
+    def __init__(
+        self, template: Template, names: Names, method: Method, copy: bool | None, label: str
+    ) -> None:
+        self._template = template
+        self._method = method
+        self.label = label
+        own = signature_of(template.module, method).parameters
+        self._clashes = [name for name in ("buffers", "train") if name in list(own)[2:]]
+        params = [facts for facts in template.facts if not facts.is_buffer]
+        buffers = [facts for facts in template.facts if facts.is_buffer]
+        self._params = NamedTree("parameters", [f.name for f in params], names, label)
+        self._buffers = NamedTree("buffers", [f.name for f in buffers], names, label)
+        arrays = _arrays(template, copy)
+        self.params = self._params.build(arrays[: len(params)])
+        self.buffers = self._buffers.build(arrays[len(params) :])
+        self.trainable = self._params.build([facts.trainable for facts in params])
+        self._frozen = [facts.name for facts in params if not facts.trainable]
+        self._own_buffers = self._buffers.named(self.buffers)
+        template.forget()
+        self._calls: dict[Mode, JaxCallable[..., Any]] = {}
+        # By train mode: buffers that were seen to change.
+        self._changed: dict[bool | None, frozenset[str]] = {}
+        self._lock = threading.Lock()
+
+    def apply(
+        self,
+        params: Any,
+        /,
+        *args: Any,
+        buffers: Any = None,
+        rng: Any = None,
+        train: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call the module with these parameters.
+
+        Args:
+            params: A pytree of the form of ``.params``.
+            *args: What the module takes.
+            buffers: A pytree of the form of ``.buffers``. If given, so are they returned: those
+                that the call changes, and the others as they are.
+            rng: A JAX random key, which dropout and the like draw from: the result is a function
+                of it. Under ``jax.vmap`` over keys each element draws its own numbers.
+            train: True as after ``module.train()``, False as after ``module.eval()``, None as the
+                module was when it was taken.
+            **kwargs: What the module takes by name.
+
+        Returns:
+            What the module returns; with ``buffers`` a pair ``(result, buffers)``.
+
+        Raises:
+            ModuleError: ``params`` or ``buffers`` do not fit, or the call would change buffers
+                that nobody takes back.
+            ArgumentError: A keyword could also be meant for the module, which has one of that name.
+        """
+        if self._clashes:
+            self._refuse_clashes(buffers=buffers, train=train)
+        weights = self._params.named(params)
+        state = self._own_buffers if buffers is None else self._buffers.named(buffers)
+        keyed = {} if rng is None else {"rng": rng}
+        while True:
+            seen = self._changed.get(train, frozenset()) if buffers is not None else frozenset()
+            call = self._call(
+                Mode(train, tuple(sorted(seen)), buffers is not None, rng is not None)
+            )
+            try:
+                result = call(weights, state, *args, **kwargs, **keyed)
+                break
+            except BuffersChange as found:
+                with self._lock:
+                    known = self._changed.get(train, frozenset())
+                    self._changed[train] = known | frozenset(found.names)
+        if buffers is None:
+            return result
+        result, changed = result
+        return result, self._buffers.replaced(buffers, changed)
+
+    __call__ = apply
+
+    def freeze(self, params: Any) -> Any:
+        """The same parameters, without a gradient for those that the module had not require it.
+
+        Raises:
+            ModuleError: They do not fit.
+        """
+        if not self._frozen:
+            return params
+        named = self._params.named(params)
+        stopped = {name: jax.lax.stop_gradient(named[name]) for name in self._frozen}
+        return self._params.replaced(params, stopped)
+
+    def callable(self, *, train: bool | None = None) -> JaxCallable[..., Any]:
+        """``(params, buffers, ...)`` by flat names, for ``plan`` and ``explain``."""
+        return self._call(Mode(train))
+
+    def explain(self, params: Any, /, *args: Any, train: bool | None = None, **kwargs: Any) -> str:
+        """The plan of a call without ``buffers``, as text."""
+        return self._call(Mode(train)).explain(
+            self._params.named(params), self._own_buffers, *args, **kwargs
+        )
+
+    def load(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> tuple[Any, Any]:
+        """Parameters and buffers from a ``state_dict``, in the module's dtypes.
+
+        What the state dict lacks (buffers that are not persistent, or anything without
+        ``strict``) is as in ``.params`` and ``.buffers``.
+
+        Raises:
+            RuntimeError: Torch's own, for names and shapes that do not fit.
+            ModuleError: An entry is neither a parameter nor a buffer (as quantised layers have
+                them) and differs from the module's, or one that is lacking was donated.
+        """
+        own = [*self._params.values(self.params), *self._buffers.values(self.buffers)]
+        found = loaded(self._template, self.label, own, state_dict, strict=strict)
+        count = len(self._params.names)
+        return self._params.build(found[:count]), self._buffers.build(found[count:])
+
+    def dump(self, params: Any, buffers: Any = None) -> dict[str, torch.Tensor]:
+        """The module's ``state_dict`` with these values, each in memory of its own.
+
+        Names, order and entries are those of the module's own ``state_dict()``, so that
+        ``module.load_state_dict(...)`` takes it: shared parameters under each of their names, no
+        buffers that are not persistent. Integers get the module's dtype back.
+
+        Args:
+            params: A pytree of the form of ``.params``.
+            buffers: A pytree of the form of ``.buffers``, which is the default.
+
+        Raises:
+            ModuleError: They do not fit.
+            TransferError: They are tracers, or on several devices.
+        """
+        values = self._params.values(params)
+        values += self._buffers.values(self.buffers if buffers is None else buffers)
+        return dumped(self._template, self.label, values)
+
+    def __copy__(self) -> JaxModule:
+        """Itself: nothing in it changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> JaxModule:
+        """Itself, so that models that hold it can be copied."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled.
+
+        Raises:
+            ModuleError: Says what to keep instead.
+        """
+        raise ModuleError(
+            f"{self.label}: expected not to be pickled, since it holds plans and code of this "
+            "process. Keep `.dump(params, buffers)`, and make it again by from_module and `load`."
+        )
+
+    def _refuse_clashes(self, **given: Any) -> None:
+        for name in self._clashes:
+            if given[name] is not None:
+                raise ArgumentError(
+                    f"{self.label}: expected `{name}=` to mean one thing; it is a keyword of "
+                    "apply, and the module has an argument of that name. Pass the module's by its "
+                    "position, or take it by from_module(module, method=...) with a function that "
+                    "calls it otherwise."
+                )
+
+    def _call(self, mode: Mode) -> JaxCallable[..., Any]:
+        found = self._calls.get(mode)
+        if found is None:
+            with self._lock:
+                function = ModuleCall(self._template, self._method, mode, self.label)
+                options = Options(random="key") if mode.keyed else NO_OPTIONS
+                made = JaxCallable(function, name=self.label, options=options)
+                found = self._calls.setdefault(mode, made)
+        return found
+
+
+def _arrays(template: Template, copy: bool | None) -> list[jax.Array]:
+    arrays = []
+    for facts, tensor in zip(template.facts, template.tensors, strict=True):
+        try:
+            arrays.append(t2j(tensor, copy=copy))
+        except BridgeError as error:
+            raise type(error)(f"from_module, `{facts.name}`: {error}") from error
+    return arrays

@@ -1,0 +1,272 @@
+"""Put a `CallPlan` together from facts; no array, no torch and no jax in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..choices import VmapMethod
+from ..dtypes import DTYPES, canonical_name, remark_on
+from ..errors import DtypeError
+from .array_signature import ArraySig, OutputMeta
+from .concurrency import PARALLEL, Concurrency
+from .output_inference import Inference
+from .output_order import contract_order
+from .plan import CallPlan
+
+if TYPE_CHECKING:
+    # At run time loaded where a contract is at hand: pydantic takes as long as all the rest.
+    from ..spec.enforce import Sizes
+    from ..spec.model import CallableSpec, TensorSpec
+
+ContractPath = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ArrayArgument:
+    """One array leaf of a call, as the JAX side sees it."""
+
+    path: str
+    contract_path: ContractPath
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class CallFacts:
+    """What the decorator knows of a call before planning.
+
+    Attributes:
+        name: The callable's name.
+        code: Digest of its code.
+        arrays: The array leaves.
+        static: The static leaves as (path, text) pairs.
+        context: Torch's thread-local settings, likewise.
+        x64: Whether JAX holds 64-bit dtypes.
+        values: The static arguments that were passed, whole, by the parameters' names.
+        random_key: The random key of the call, if it has one.
+        mutates: The arguments that the function writes to, as declared.
+    """
+
+    name: str
+    code: str
+    arrays: tuple[ArrayArgument, ...]
+    static: tuple[tuple[str, str], ...]
+    context: tuple[tuple[str, str], ...]
+    x64: bool
+    values: Mapping[str, object] = field(default_factory=dict)
+    random_key: ArraySig | None = None
+    mutates: tuple[str, ...] = ()
+
+
+def plan_inputs(
+    spec: CallableSpec | None, facts: CallFacts
+) -> tuple[tuple[ArraySig, ...], Sizes | None]:
+    """Check a call against its contract and say what torch is to see of each array.
+
+    Raises:
+        SpecMismatchError: The call does not fit the contract.
+        DtypeError: An array has a dtype that torch does not have.
+    """
+    for array in facts.arrays:
+        if array.dtype not in DTYPES:
+            raise DtypeError(_no_torch_dtype(facts.name, array))
+    if spec is None:
+        return tuple(_free_input(array) for array in facts.arrays), None
+    from ..spec.enforce import bind_inputs, check_static
+
+    check_static(spec, facts.values)
+    leaves = {array.contract_path: (array.shape, array.dtype) for array in facts.arrays}
+    sizes = bind_inputs(spec, leaves, x64=facts.x64)
+    declared, chosen = dict(spec.input_leaves()), dict(sizes.dtypes)
+    return tuple(
+        _declared_input(array, declared[array.contract_path], chosen[array.contract_path])
+        if array.contract_path in declared
+        else _free_input(array)
+        for array in facts.arrays
+    ), sizes
+
+
+def contract_outputs(
+    spec: CallableSpec | None, sizes: Sizes | None
+) -> tuple[OutputMeta, ...] | None:
+    """The outputs as the contract alone gives them, or None if it leaves something open."""
+    if spec is None or sizes is None or not spec.outputs:
+        return None
+    from ..spec.enforce import resolve_outputs
+
+    resolved = resolve_outputs(spec, sizes)
+    if resolved is None:
+        return None
+    return tuple(OutputMeta(shape, dtype) for _, shape, dtype in resolved)
+
+
+def plan_call(
+    spec: CallableSpec | None,
+    facts: CallFacts,
+    inputs: tuple[ArraySig, ...],
+    sizes: Sizes | None,
+    inference: Inference,
+    output_paths: Sequence[tuple[str | int, ...]],
+    vmap_method: VmapMethod = "torch_vmap",
+    concurrency: Concurrency = PARALLEL,
+) -> CallPlan:
+    """The frozen plan of a call.
+
+    Args:
+        spec: The contract, or None.
+        facts: What is known of the call.
+        inputs: As `plan_inputs` gave them.
+        sizes: Likewise.
+        inference: How the outputs were found, and which.
+        output_paths: Where each flat output stands in the function's result.
+        vmap_method: What ``jax.vmap`` does.
+        concurrency: What was decided about calls at the same time.
+
+    Raises:
+        SpecMismatchError: The outputs found do not fit the contract.
+        DtypeError: An output has a dtype that JAX does not have.
+    """
+    leaves = () if spec is None else spec.output_leaves()
+    mutates = facts.mutates
+    backend = "auto" if spec is None else spec.execution.backend
+    order = contract_order(
+        spec.label if spec else facts.name, [path for path, _ in leaves], output_paths
+    )
+    if spec is not None and sizes is not None and leaves:
+        from ..spec.enforce import check_outputs
+
+        found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]
+        in_order = found if order is None else [found[index] for index in order]
+        sizes = check_outputs(spec, sizes, in_order, x64=facts.x64, when="when tracing")
+    declared = {} if order is None else {flat: leaves[i] for i, flat in enumerate(order)}
+    outputs = tuple(
+        _output(facts, path, meta, declared.get(index))
+        for index, (path, meta) in enumerate(zip(output_paths, inference.outputs, strict=True))
+    )
+    return CallPlan(
+        name=facts.name,
+        version=version_of(spec),
+        code=facts.code,
+        inputs=inputs,
+        static=facts.static,
+        outputs=outputs,
+        inference=inference,
+        sizes=tuple(sizes.named.items()) if sizes else (),
+        context=facts.context,
+        derivative=_derivative_words(inputs, outputs, inference),
+        mutates=mutates,
+        vmap_method=vmap_method,
+        contract=spec.digest() if spec else "",
+        source=spec.where("") if spec else "",
+        concurrency=concurrency,
+        backend="eager" if backend == "auto" else backend,
+        random_key=facts.random_key,
+    )
+
+
+def version_of(spec: CallableSpec | None) -> str:
+    """The version in op keys; ``0`` without a contract that has one."""
+    return (spec.label.partition("@")[2] if spec else "") or "0"
+
+
+def declared_outputs(
+    spec: CallableSpec, output_paths: Sequence[tuple[str | int, ...]]
+) -> list[tuple[ContractPath, TensorSpec]] | None:
+    """The contract's outputs in the order of the flat results; None if counts differ.
+
+    Raises:
+        SpecMismatchError: The results have other names.
+    """
+    leaves = spec.output_leaves()
+    order = contract_order(spec.label, [path for path, _ in leaves], output_paths)
+    if order is None:
+        return None
+    by_flat = {flat: leaves[number] for number, flat in enumerate(order)}
+    return [by_flat[flat] for flat in range(len(leaves))]
+
+
+def _free_input(array: ArrayArgument) -> ArraySig:
+    row = DTYPES[array.dtype]
+    return ArraySig(array.path, array.shape, array.dtype, array.dtype, row.differentiable)
+
+
+def _declared_input(array: ArrayArgument, declared: TensorSpec, chosen: str) -> ArraySig:
+    row = DTYPES[array.dtype]
+    # Narrowed floats stay narrow: JAX computes in 32 bits while x64 is off, and so does torch.
+    # Integers become what the contract says, since torch insists on int64 labels and indices.
+    seen = chosen if row.kind == "int" else array.dtype
+    return ArraySig(
+        array.path, array.shape, array.dtype, seen, row.differentiable and declared.differentiable
+    )
+
+
+def _output(
+    facts: CallFacts,
+    path: tuple[str | int, ...],
+    meta: OutputMeta,
+    declared: tuple[ContractPath, TensorSpec] | None,
+) -> ArraySig:
+    name = _path_text(path if declared is None else declared[0])
+    if meta.torch_dtype not in DTYPES:
+        raise DtypeError(
+            f"{facts.name}, output `{name}`: torch returned {meta.torch_dtype}, which JAX does not "
+            f"have: {remark_on(meta.torch_dtype)}."
+        )
+    dtype = canonical_name(meta.torch_dtype, x64=facts.x64)
+    differentiable = DTYPES[dtype].differentiable and (
+        declared is None or declared[1].differentiable
+    )
+    return ArraySig(name, meta.shape, dtype, meta.torch_dtype, differentiable)
+
+
+def _path_text(path: Sequence[str | int]) -> str:
+    if not path:
+        return "output"
+    first = path[0] if isinstance(path[0], str) else f"output[{path[0]}]"
+    return first + "".join(f"[{part!r}]" for part in path[1:])
+
+
+def _no_torch_dtype(name: str, array: ArrayArgument) -> str:
+    return (
+        f"{name}, argument `{array.path}`: dtype {array.dtype} cannot be handed to torch: "
+        f"{remark_on(array.dtype)}. Cast it first, with `.astype(...)`."
+    )
+
+
+def _derivative_words(
+    inputs: Sequence[ArraySig],
+    outputs: Sequence[ArraySig],
+    inference: Inference,
+) -> str:
+    if not any(sig.differentiable for sig in inputs):
+        return "none: no differentiable input"
+    if not any(sig.differentiable for sig in outputs):
+        return "none: no differentiable output"
+    if inference.updates_state:
+        return (
+            "recompute with torch.autograd.grad (the function writes to tensors that it closes "
+            "over, which a captured graph cannot)"
+        )
+    if inference.live_draws:
+        return (
+            f"recompute with torch.autograd.grad ({inference.live_draws}, of which a captured "
+            "graph knows nothing)"
+        )
+    if not inference.traced:
+        return "recompute with torch.autograd.grad (the function could not be traced abstractly)"
+    return "saved residuals (graph captured when a gradient is first taken)"
+
+
+def static_mapping(static: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """Static arguments as stable text, for the plan and its digest."""
+    return tuple((path, stable_text(value)) for path, value in static.items())
+
+
+def stable_text(value: object) -> str:
+    """Text of a static value that is the same in every process (no memory addresses)."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        return repr(value)
+    text = repr(value)
+    return f"<{type(value).__module__}.{type(value).__qualname__}>" if " at 0x" in text else text

@@ -1,0 +1,98 @@
+"""How the outputs of a torch function came to be known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .array_signature import OutputMeta
+
+# fake: evaluated without memory. fake-plain-attention: the same with unfused attention.
+# fake-without-cudnn: the same without cuDNN, whose recurrent layers look at where weights lie.
+# contract, declared: taken from the contract alone, or from what the caller declared.
+# call: a real run that was the caller's own.
+# values: one extra real run on the arguments (a gradient outside of jit, `explain`).
+# example, zeros: one extra real run, on the example given or on made-up zeros.
+How = Literal[
+    "fake",
+    "fake-plain-attention",
+    "fake-without-cudnn",
+    "contract",
+    "declared",
+    "call",
+    "values",
+    "example",
+    "zeros",
+]
+
+_WORDS: dict[str, str] = {
+    "fake": "evaluated abstractly (FakeTensor: no FLOPs, no memory)",
+    "fake-plain-attention": "evaluated abstractly (FakeTensor, attention by plain products)",
+    "fake-without-cudnn": "evaluated abstractly (FakeTensor, without cuDNN)",
+    "contract": "taken from the contract; the function was not run",
+    "declared": "taken as declared; the function was not run",
+    "call": "taken from the first eager call, whose result was used",
+    "values": "taken from one extra run on the arguments of the call",
+    "example": "taken from one extra run on the example arguments",
+    "zeros": "taken from one extra run on zeros (last resort)",
+}
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Outputs of a function, and what was learnt on the way.
+
+    Attributes:
+        outputs: Flat outputs.
+        structure: Opaque, hashable: how the flat outputs make up the function's result.
+        how: Which way led to them.
+        failures: Words on every way that was tried before, in order.
+        closes_over_grad: The function uses tensors that require grad (a module's parameters),
+            so autograd may record what it does.
+        may_be_lazy: An output may carry a pending conjugation or negation.
+        random: The function draws random numbers.
+        live_draws: Why only its own Python code draws the right ones, in words; empty if a
+            captured graph does too.
+        drawn: Shapes of the random tensors that it was seen to draw, in order.
+        strided_draws: It fills tensors that are not row-major with random numbers.
+        updates_state: The function writes to tensors that it closes over (batch-norm's
+            statistics).
+        grads_inside: It calls ``torch.autograd.grad`` without ``create_graph``, so torch
+            treats what comes out as constant.
+        attention: It uses fused attention kernels, or may.
+        switches_grad: It enters ``torch.no_grad`` or the like, which forward mode does not heed.
+        swaps: What it changes while it runs, in words: parameters of a module, for one.
+        leaves_changed: Those of them that it does not put back.
+    """
+
+    outputs: tuple[OutputMeta, ...]
+    structure: Any
+    how: How
+    failures: tuple[str, ...] = ()
+    closes_over_grad: bool = True
+    may_be_lazy: bool = True
+    random: bool = False
+    live_draws: str = ""
+    drawn: tuple[tuple[int, ...], ...] = ()
+    strided_draws: bool = False
+    updates_state: bool = False
+    grads_inside: bool = False
+    attention: bool = False
+    switches_grad: bool = False
+    swaps: str = ""
+    leaves_changed: str = ""
+
+    @property
+    def traced(self) -> bool:
+        """Whether the function ran abstractly, so that its behaviour depends on shapes only."""
+        return self.how in ("fake", "fake-plain-attention", "fake-without-cudnn")
+
+    @property
+    def extra_runs(self) -> int:
+        """Real runs that nobody asked for."""
+        return 1 if self.how in ("values", "example", "zeros") else 0
+
+    @property
+    def words(self) -> str:
+        """One line for `explain`."""
+        return _WORDS[self.how]

@@ -1,0 +1,1 @@
+"""A function's annotations as a contract, and whether both agree."""

@@ -1,0 +1,63 @@
+"""A function's annotations as its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import PrivateAttr, ValidationError
+
+from ..files.format_versions import CURRENT_ID
+from ..language.frozen_mapping import FrozenDict
+from ..language.identifiers import is_dotted_name
+from ..model import CallableSpec
+from ..source_positions import Positions
+from .read_function import Annotations, code_of, read_annotations
+
+
+class AnnotatedSpec(CallableSpec):
+    """A contract that stands in annotations; it has no version of its own.
+
+    Arguments that they do not speak of may be anything, and so may the results where `outputs` is
+    empty.
+    """
+
+    _unread: tuple[tuple[str, str], ...] = PrivateAttr(())
+
+    @property
+    def label(self) -> str:
+        """The name alone."""
+        return self.name
+
+    @property
+    def unread(self) -> tuple[tuple[str, str], ...]:
+        """Parameters (and ``return``) that are not enforced, each with the reason."""
+        return self._unread
+
+
+def spec_from_annotations(function: Callable[..., Any], name: str) -> AnnotatedSpec | None:
+    """The contract in a function's annotations; None if no array in them has a shape."""
+    found = read_annotations(function)
+    return annotated_spec(found, name, function) if found.has_arrays else None
+
+
+def annotated_spec(found: Annotations, name: str, function: Callable[..., Any]) -> AnnotatedSpec:
+    """The contract that ``found`` is."""
+    parts: dict[str, Any] = {
+        "name": name if is_dotted_name(name) else "function",
+        "version": "0.0.0",
+        "inputs": FrozenDict(found.inputs),
+        "static": FrozenDict(found.static),
+        "outputs": FrozenDict(found.outputs or {}),
+    }
+    try:
+        spec = AnnotatedSpec.model_validate({"schema": CURRENT_ID, **parts})
+    except ValidationError:
+        # Arithmetic over names that nothing binds, or no results: what is there still holds.
+        spec = AnnotatedSpec.model_construct(schema_id=CURRENT_ID, **parts)
+    spec._unread = tuple(found.unread.items())
+    code = code_of(function)
+    if code is not None:
+        place = (code.__code__.co_firstlineno, 1)
+        spec._positions = Positions(code.__code__.co_filename, {(): place}, {})
+    return spec

@@ -1,0 +1,1 @@
+"""Contract files: found, read, migrated and written."""

@@ -1,0 +1,1 @@
+"""What contracts are written in: shapes, sizes, dtypes, static arguments, versions."""

@@ -1,0 +1,5 @@
+"""``python -m jaxtorch_bridge.tools.cli`` is ``jaxtorch``."""
+
+from . import main
+
+main()

@@ -1,0 +1,303 @@
+"""Batched forms of ops: one call instead of one call an element.
+
+By ``torch.vmap``, or as the function stands where it is said to work along leading axes. There is
+none where the contract says ``sequential``, or where torch cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...call_site import caller_level
+from ...choices import VmapMethod
+from ...errors import BatchingError, BridgeWarning
+from ..build_op import Guarded
+from ..closure.closure_state import ClosureGuard
+from ..derive.derived_function import program_of
+from ..functions import transforms
+from ..functions.graph_capture import NotCapturedError, capture, draws_of_batch
+from ..functions.replaced_ops import with_plain_scatters
+from ..functions.source import Core, Source
+from ..op.program import Program, Undo
+from ..op.torch_op import TorchOp
+from .batched_linear_part import Dims, batched_linearized, with_batch
+from .leading_axes import (
+    CLAIMS,
+    Verified,
+    claimed,
+    passed,
+    refuse_shared_draws,
+    refuse_wrong_shapes,
+)
+
+# By whether there is a key.
+_SEED_WORDS = {False: "generator states", True: "a random key"}
+
+
+@dataclass(eq=False, repr=False)
+class Batched:
+    """The batched form of an op.
+
+    Attributes:
+        size: Of the batch.
+        op: Results have the batch first. None: there is no such form.
+        unbatched: Positions of results that have no batch axis, also when called one by one.
+        failure: Why there is none.
+        guard: Tells when a captured graph is out of date.
+        way: How it is computed, in words.
+    """
+
+    size: int
+    op: TorchOp | None
+    unbatched: tuple[int, ...]
+    failure: str
+    guard: ClosureGuard | None
+    way: str = ""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the function's surroundings are still those that were traced."""
+        return self.guard is None or self.guard.holds
+
+    @property
+    def ops(self) -> tuple[TorchOp, ...]:
+        """The ops that it owns."""
+        return () if self.op is None else (self.op,)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Lines for `explain`, on a batch of a size."""
+        if self.op is not None:
+            return (f"{self.size}: {self.way}",)
+        return (f"{self.size}: one call an element: {self.failure}",)
+
+
+def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
+    """The op for a batch of ``size``; see `TorchOp.batched`."""
+    failure = ""
+    guard = None if op.program is None else op.program.guard
+    if op.source is not None:
+        guard = ClosureGuard(op.source.closure)
+    elif op.primal is not None:
+        guard = ClosureGuard(op.primal.source.closure)
+    home = op.home
+    method = home.terms.vmap_method
+    own_seeds = any(dim is not None for dim in dims[_core_count(op) :])
+    # Nobody who asks for other numbers in each element has to be told.
+    own_keys = own_seeds and home.keyed
+    made = None
+    unbatched: tuple[int, ...] = ()
+    if method in ("sequential", "sequential_unrolled"):
+        failure = f"`vmap_method: {method}`"
+    elif own_seeds:
+        failure = f"each element has {_SEED_WORDS[home.keyed]} of its own"
+    else:
+        try:
+            if op.source is None:
+                made = _batched_part(op, size, dims)
+            elif method in CLAIMS and op.source.order == 0:
+                made = _claimed(op.source, size, dims[: len(op.source.inputs)])
+            else:
+                unbatched = _unbatched_results(op, dims)
+                made = _batched_source(op, size, dims, unbatched)
+        except NotCapturedError as error:
+            failure = str(error)
+            if loop and op.source is not None:
+                made = _looped(op, size, dims)
+    if made is None:
+        asked = method in ("sequential", "sequential_unrolled") or own_keys
+        if size and not asked:
+            _warn_once(home, op.label, failure)
+        unbatched = _unbatched_results(op, dims)
+        return Batched(size, None, unbatched, failure, guard)
+    extras = 0 if made.program is None else len(made.program.extra_results)
+    count = len(made.outputs)
+    return Batched(
+        size, made, (*unbatched, *range(count - extras, count)), "", guard, _way(method, made)
+    )
+
+
+def _way(method: VmapMethod, made: TorchOp) -> str:
+    """How a batch is computed, for `explain`."""
+    if method not in CLAIMS or made.source is None or made.source.order:
+        return "one call by torch.vmap"
+    checked = ", first compared with single calls" if made.source.terms.verify else ""
+    return f"one call of the function as it stands (`vmap_method: {method}`){checked}"
+
+
+def _warn_once(home: Source, label: str, failure: str) -> None:
+    """Of one call an element, which nobody asked for: once a callable."""
+    if "vmap" in home.notices:
+        return
+    home.notices.add("vmap")
+    warnings.warn(
+        f"{label}: jax.vmap calls torch once for each element ({failure}). Say `vmap_method: "
+        "sequential` if that is meant; `explain` shows which parts are batched.",
+        BridgeWarning,
+        stacklevel=caller_level(),
+    )
+
+
+def _claimed(source: Source, size: int, dims: Dims) -> TorchOp:
+    """The function as it stands, on whole batches."""
+    method = source.terms.vmap_method
+    whole: Dims = (0,) * len(source.outputs)
+    function = claimed(source.function, source.inputs, dims, size, method)
+    forms = tuple(claimed(form, source.inputs, dims, size, method) for form in source.forms)
+    made = replace(
+        source,
+        label=f"{source.label} ({method})",
+        key=f"{source.key}/{method}{size}:{_dims_text(dims)}",
+        function=function,
+        forms=forms,
+        inputs=with_batch(source.inputs, dims, size),
+        outputs=with_batch(source.outputs, whole, size),
+    )
+    refuse_wrong_shapes(made, passed(source.inputs, dims, size, method), method)
+    core = function
+    refuse_shared_draws(source, method)
+    if source.terms.verify:
+        if source.facts.random:
+            raise BatchingError(
+                f"{source.label}: `verify: true` compares a batch with single calls, but the "
+                "function draws random numbers, so that no two calls agree."
+            )
+        single = transforms.looped(source.function, dims, size)
+        core = Verified(made.label, function, single, made.outputs, method)
+    if not source.facts.traced:
+        core = Guarded(core, source.label, source.inputs, first_on_copies=False)
+    program = Program(
+        core, made.inputs, made.outputs, made, source.context, seeds=made.seeds, eager=True
+    )
+    return program.op(made.label, made.key, made)
+
+
+def _core_count(op: TorchOp) -> int:
+    if op.source is not None:
+        return len(op.source.inputs)
+    return len(op.inputs) if op.program is None else len(op.program.inputs)
+
+
+def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ...]) -> TorchOp:
+    source = op.source
+    assert source is not None
+    if not source.facts.traced:
+        raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
+    if source.closure.scripted:
+        raise NotCapturedError(
+            "torch.vmap: TorchScript runs it, which hides things from torch.func"
+        )
+    if source.opaque:
+        raise NotCapturedError("torch.vmap: no graph of the function could be captured")
+    if source.facts.updates_state:
+        raise NotCapturedError("torch.vmap: the function writes to tensors that it closes over")
+    if source.facts.live_draws:
+        raise NotCapturedError(f"torch.vmap: {source.facts.live_draws}")
+    core = dims[: len(source.inputs)]
+    out_dims: Dims = tuple(None if i in unbatched else 0 for i in range(len(source.outputs)))
+    # Where only tangents are batched, the function itself runs once and draws once.
+    moving = any(dim is not None for dim in core[: source.primal_count])
+    draws = draws_of_batch(source, moving)
+
+    def mapped(function: Core) -> Core:
+        function = with_plain_scatters(function)
+        return transforms.batched(function, core, out_dims, draws=draws)
+
+    made = replace(
+        source,
+        label=f"{source.label} (vmap)",
+        key=f"{source.key}/vmap{size}:{_dims_text(core)}",
+        function=mapped(source.function),
+        forms=tuple(map(mapped, source.forms)),
+        inputs=with_batch(source.inputs, core, size),
+        outputs=with_batch(source.outputs, out_dims, size),
+    )
+    return _program_of_forms(made).op(made.label, made.key, made)
+
+
+def _program_of_forms(source: Source) -> Program:
+    """Of the first form that can be traced, else of the function as it stands."""
+    for form in source.forms:
+        with contextlib.suppress(NotCapturedError):
+            return program_of(source, form)
+    return program_of(source)
+
+
+def _unbatched_results(op: TorchOp, dims: Dims) -> tuple[int, ...]:
+    """Where only tangents are batched (a Jacobian), the function's own results are not."""
+    if op.split is None:
+        return ()
+    function, wrt = op.split
+    places = function.pushforward(wrt).operands
+    moving = [dims[i] for i, index in enumerate(places) if index < len(function.inputs)]
+    return () if any(dim is not None for dim in moving) else tuple(range(len(function.outputs)))
+
+
+def _looped(op: TorchOp, size: int, dims: Dims) -> TorchOp:
+    source = op.source
+    assert source is not None
+    core = dims[: len(source.inputs)]
+    draws_on = source.device if source.keyed else None
+
+    def looped(function: Core) -> Core:
+        return transforms.looped(function, core, size, draws_on=draws_on)
+
+    made = replace(
+        source,
+        label=f"{source.label} (one by one)",
+        key=f"{source.key}/loop{size}:{_dims_text(core)}",
+        function=looped(source.function),
+        forms=tuple(map(looped, source.forms)),
+        inputs=with_batch(source.inputs, core, size),
+        outputs=with_batch(source.outputs, (0,) * len(source.outputs), size),
+        opaque=True,
+    )
+    program = program_of(made)
+    return replace(program, undo=Undo.of(source)).op(made.label, made.key, made)
+
+
+def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
+    """Of a forward with residuals, or of a linear part: derivatives come from elsewhere."""
+    program = op.program
+    assert program is not None
+    core_dims = dims[: len(program.inputs)]
+    inputs = with_batch(program.inputs, core_dims, size)
+    outputs = with_batch(program.outputs, (0,) * len(program.outputs), size)
+    source = program.home
+    if program.eager:
+        raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
+    core = capture(
+        source,
+        transforms.batched(
+            program.core,
+            core_dims,
+            (0,) * len(program.outputs),
+            draws=draws_of_batch(source, moving=True),
+        ),
+        inputs,
+        outputs,
+        plain_attention=source.plain_attention,
+    )
+    made = replace(program, core=core, inputs=inputs, outputs=outputs).op(
+        f"{op.label} (vmap)", f"{op.key}/vmap{size}:{_dims_text(core_dims)}"
+    )
+    if op.primal is not None:
+        linearized: Any = op.primal
+        base = linearized.op.batched(size, dims).op
+        if base is None:
+            raise NotCapturedError("torch.vmap: the function itself cannot be batched")
+        residual_dims: Dims = tuple(
+            None if index >= len(op.outputs) - len(program.extra_results) else 0
+            for index in range(len(linearized.op.outputs), len(op.outputs))
+        )
+        made.primal = batched_linearized(linearized, size, (*dims, *residual_dims))
+        made.primal.op = base
+    return made
+
+
+def _dims_text(dims: Sequence[int | None]) -> str:
+    return ",".join("-" if dim is None else str(dim) for dim in dims)

@@ -1,0 +1,264 @@
+"""From a plan and a function to the op that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import MutationError
+from ..planner.array_signature import ArraySig
+from ..planner.plan import CallPlan
+from .closure.closure_state import ClosureState
+from .functions.call_locks import NO_ACCESS, Access
+from .functions.declared_writes import with_writes
+from .functions.source import NO_TERMS, Source, Terms
+from .handler.torch_settings import TorchContext
+from .observe.abstract_evaluation import FlatFunction, mutation_message, written_copies
+from .observe.undeclared_randomness import Noticed
+from .observe.watched_run import Observed, WriteGuard
+from .op.graph_backend import graph_program
+from .op.results_in_place_of_calls import written_by_calls
+from .op.torch_op import TorchOp
+from .randomness.generator_seeding import with_key
+from .randomness.generator_states import NO_GENERATORS, Generators
+
+
+def build_op(
+    plan: CallPlan,
+    function: FlatFunction,
+    run: Callable[..., Any],
+    observed: Observed,
+    closure: ClosureState,
+    context: TorchContext,
+    device: str,
+    x64: bool,
+    *,
+    terms: Terms = NO_TERMS,
+    notices: set[str],
+    access: Access = NO_ACCESS,
+    generators: Generators = NO_GENERATORS,
+    mutated: Sequence[int] = (),
+    writing: FlatFunction | None = None,
+    run_out: Callable[..., Any] | None = None,
+) -> TorchOp:
+    """Register the planned function.
+
+    Args:
+        plan: What was decided.
+        function: Flat tensors to flat leaves and structure.
+        run: The same from flat tensors to flat results alone, as fast as can be.
+        observed: What the function did while it was watched.
+        closure: What the function closes over.
+        context: Torch's settings to run under.
+        device: ``cpu`` or ``cuda``: where to evaluate abstractly.
+        x64: Whether JAX holds 64-bit dtypes.
+        terms: What the contract says of derivatives and batches.
+        notices: What the caller of this callable has been warned of.
+        access: What its calls hold while they run.
+        generators: What it draws from, besides torch's global generators.
+        run_out: ``run`` with tensors to write the results to behind the inputs (``out=``).
+        mutated: Inputs that ``run`` writes to, as declared; their new values are its last results.
+        writing: ``function`` without copies of these.
+    """
+    seeds = () if plan.random_key is None else (plan.random_key,)
+    source = Source(
+        plan.label,
+        plan.key,
+        lambda *tensors: function(*tensors)[0],
+        plan.inputs,
+        plan.outputs,
+        plan.inference,
+        tuple(observed.updated),
+        closure,
+        context,
+        device,
+        x64,
+        terms,
+        plain_attention=plan.inference.how == "fake-plain-attention",
+        notices=notices,
+        access=access,
+        generators=generators,
+        seeds=seeds,
+    )
+    if writing is not None:
+        source = with_writes(source, plan.mutates, mutated, lambda *tensors: writing(*tensors)[0])
+    if terms.backend in ("aot", "compile"):
+        program = graph_program(source)
+        return program.op(
+            plan.label, plan.key, source, static=plan.static, contract=_contract_words(plan)
+        )
+    aliases = _aliases(plan, mutated)
+    own = access.replicas or run
+    how = written_by_calls(
+        own,
+        observed,
+        plan.outputs,
+        device,
+        terms.outputs,
+        refused=_not_in_place(plan, source),
+        run_out=run_out if access.replicas is None else None,
+    )
+    body = _runner(plan, how.core or own, notices, mutated)
+    if seeds:
+        body = with_key(body, len(plan.inputs))
+    return TorchOp(
+        plan.label,
+        plan.key,
+        source.operands,
+        plan.outputs,
+        access.around(body, seeded=bool(seeds)),
+        context,
+        into=how.into,
+        results=_with_aliases(how.words, plan, aliases),
+        aliases=aliases,
+        static=plan.static,
+        hold_storages=context.grad and plan.inference.closes_over_grad,
+        may_be_lazy=plan.inference.may_be_lazy,
+        contract=_contract_words(plan),
+        source=source,
+    )
+
+
+def _aliases(plan: CallPlan, mutated: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The arguments that are written to, and the results that are their new values.
+
+    Not those that torch sees in another dtype: it writes to a copy then.
+
+    Raises:
+        MutationError: The function gives one another shape or dtype.
+    """
+    first = len(plan.outputs) - len(mutated)
+    pairs = [(slot, first + number) for number, slot in enumerate(mutated)]
+    for slot, result in pairs:
+        before, after = plan.inputs[slot], plan.outputs[result]
+        if (before.shape, before.torch_dtype) != (after.shape, after.torch_dtype):
+            raise MutationError(
+                f"{plan.label}, argument `{before.path}`: expected it to keep its shape and dtype, "
+                f"{before.torch_dtype}{list(before.shape)}, since `mutates` declares that it is "
+                f"written to in place; the function makes it {after.torch_dtype}"
+                f"{list(after.shape)}. Return that as a result instead.",
+                callable_name=plan.label,
+            )
+    return tuple(
+        (slot, result)
+        for slot, result in pairs
+        if plan.inputs[slot].dtype == plan.inputs[slot].torch_dtype
+        and plan.inputs[slot].dtype == plan.outputs[result].dtype
+    )
+
+
+def _with_aliases(
+    words: Sequence[str], plan: CallPlan, aliases: Sequence[tuple[int, int]]
+) -> tuple[str, ...]:
+    found = list(words)
+    for slot, result in aliases:
+        found[result] = f"in place: what `{plan.inputs[slot].path}` becomes"
+    return tuple(found)
+
+
+def _not_in_place(plan: CallPlan, source: Source) -> str:
+    """Why no result of the function's own calls may be written in place, or the empty string."""
+    if plan.mutates:
+        return "the function writes to its arguments"
+    if not plan.inference.traced:
+        return "the function could not be evaluated abstractly"
+    if source.plain_attention:
+        return "it was evaluated with other attention kernels than it runs"
+    if source.closure.compiled or source.closure.scripted:
+        return "a compiler runs the function, and no mode may watch it"
+    return ""
+
+
+def _contract_words(plan: CallPlan) -> str:
+    """What a failure says of the contract: the sizes it has bound, and where it stands."""
+    sizes = ", ".join(f"{name}={size}" for name, size in plan.sizes)
+    words = [f"Sizes: {sizes}."] if sizes else []
+    return " ".join([*words, f"[{plan.source}]"]) if plan.source else ""
+
+
+def _runner(
+    plan: CallPlan, run: Callable[..., Any], notices: set[str], mutated: Sequence[int]
+) -> Callable[..., Any]:
+    casts = [
+        (index, getattr(torch, sig.torch_dtype))
+        for index, sig in enumerate(plan.inputs)
+        if sig.torch_dtype != sig.dtype
+    ]
+    if casts:
+        run = _with_casts(run, casts)
+    # An abstract evaluation has shown that the inputs are left alone. Nothing else has: what a
+    # function does that looks at values may change from call to call.
+    if plan.inference.traced:
+        return run
+    if plan.inference.how in ("contract", "declared") and plan.random_key is None:
+        run = Noticed(run, plan.label, notices)
+    return Guarded(
+        run,
+        plan.label,
+        plan.inputs,
+        first_on_copies=plan.inference.how != "call",
+        declared=mutated,
+    )
+
+
+def _with_casts(
+    run: Callable[..., Any], casts: Sequence[tuple[int, torch.dtype]]
+) -> Callable[..., Any]:
+    def cast_and_run(*tensors: torch.Tensor) -> Any:
+        arguments = list(tensors)
+        for index, dtype in casts:
+            arguments[index] = tensors[index].to(dtype)
+        return run(*arguments)
+
+    return cast_and_run
+
+
+class Guarded:
+    """Runs a function that could not be watched abstractly without letting it write to inputs.
+
+    Torch's own in-place operations are stopped before they write. What torch does not see (numpy
+    writing through shared memory) is looked for in the first run, which works on copies.
+    """
+
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        label: str,
+        inputs: Sequence[ArraySig],
+        *,
+        first_on_copies: bool,
+        declared: Sequence[int] = (),
+    ) -> None:
+        self._declared = frozenset(declared)
+        self._run = run
+        self._label = label
+        self._inputs = inputs
+        self._first = first_on_copies
+
+    def __call__(self, *tensors: torch.Tensor) -> Any:
+        """Run under guard.
+
+        Raises:
+            MutationError: The function writes to an input that it does not declare, which keeps
+                its value.
+        """
+        if not self._first:
+            with WriteGuard(tensors, self._refuse):
+                return self._run(*tensors)
+        copies = [tensor.clone() for tensor in tensors]
+        with WriteGuard(copies, self._refuse):
+            result = self._run(*copies)
+        for index in sorted(written_copies(tensors, copies)):
+            self._refuse(index)
+        self._first = False
+        return result
+
+    def _refuse(self, index: int) -> None:
+        if index in self._declared:
+            return
+        raise MutationError(
+            mutation_message(self._label, self._inputs[index].path),
+            callable_name=self._label,
+        )

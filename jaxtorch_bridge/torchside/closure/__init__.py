@@ -1,0 +1,1 @@
+"""What a torch function closes over: found, digested, watched and locked."""

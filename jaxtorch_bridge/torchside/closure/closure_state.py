@@ -1,0 +1,378 @@
+"""What a torch function closes over and may change between calls.
+
+A captured gradient graph holds the function as it was: a module's training flags, which
+parameters it has, the Python numbers in closure cells and globals. `ClosureState.key()` tells
+when any of these has changed, so that a new plan is made instead of using a stale graph.
+"""
+
+from __future__ import annotations
+
+import abc
+import copy
+import functools
+import inspect
+import types
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+
+from ..._compat.torch_internals import is_compiled, is_fake, is_scripted
+from ..._compat.torch_trees import tree_leaves
+from .bytecode_names import BUILTINS, is_of_library, names_used, plain_values_read
+from .locks import Locks, locks_of
+from .reachable_objects import keys_of, modules_in, parts_of
+
+_PLAIN = (bool, int, float, complex, str, type(None))
+# What an empty closure cell holds.
+_UNBOUND = object()
+_SETTLED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+
+
+class Secluded(abc.ABC):
+    """A function with modules of its own, of which each call has one to itself."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run."""
+
+    @abc.abstractmethod
+    def owns(self, module: torch.nn.Module) -> bool:
+        """Whether a module is one of them."""
+
+    @abc.abstractmethod
+    def around(self) -> Any:
+        """What it runs besides its modules; may close over anything."""
+
+    @abc.abstractmethod
+    def structure(self) -> torch.nn.Module:
+        """A module with the code of its modules."""
+
+
+class ClosureState:
+    """The changeable surroundings of one function.
+
+    Values inside other objects (attributes, lists) are not followed: like ``jax.jit``, a
+    captured graph keeps those as they were when it was traced.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._cells: list[types.CellType] = []
+        self._globals: list[tuple[dict[str, Any], str]] = []
+        self._counters: list[types.CellType] = []
+        self._counted: list[tuple[dict[str, Any], str]] = []
+        self._caches: list[Any] = []
+        self._holders: list[Any] = []
+        self._seen: set[int] = set()
+        self.modules: list[torch.nn.Module] = []
+        self._scripted = False
+        # Whether functions with the same code and constants may still differ; see `identity`.
+        self.stateful = True
+        self._compiled = False
+        self._locks: tuple[int, Locks] | None = None
+        self._secluded = function if isinstance(function, Secluded) else None
+        self.watch(function)
+        if self._secluded is not None:
+            self.watch(self._secluded.around())
+            self._read_code(self._secluded.structure())
+
+    def key(self) -> Hashable:
+        """Equal as long as nothing that can be seen from here has changed. Cheap."""
+        if not self.modules and not self._cells and not self._globals:
+            return ()
+        flags = tuple(part.training for module in self.modules for part in module.modules())
+        values = [_value(_cell_value(cell)) for cell in self._cells]
+        values += [_value(names.get(name)) for names, name in self._globals]
+        return flags, tuple(values)
+
+    def details(self) -> tuple[Hashable, ...]:
+        """What takes longer to look at: the modules' tensors and their Python attributes.
+
+        Another parameter is another identity; values that change in place do not show.
+        """
+        if not self.modules:
+            return ()
+        # Not while a call on another thread has given the modules other parameters.
+        with self.locks:
+            found: list[Hashable] = []
+            for module in self.modules:
+                found += [id(tensor) for tensor in module.parameters()]
+                found += [id(tensor) for tensor in module.buffers()]
+                for part in module.modules():
+                    found.append((type(part),))
+                    # Hooks by their numbers, which are never given twice.
+                    found += [
+                        (name, *value)
+                        for name, value in vars(part).items()
+                        if name.endswith("_hooks") and value
+                    ]
+                    found += [
+                        (name, value)
+                        for name, value in vars(part).items()
+                        if isinstance(value, (bool, int, float, str))
+                    ]
+            return tuple(found)
+
+    @property
+    def locks(self) -> Locks:
+        """The locks of all that it leads to, to read."""
+        # `watch` may have found more since.
+        if self._locks is None or self._locks[0] != len(self._seen):
+            self._locks = len(self._seen), locks_of(keys_of(self.parts(), self.holders))
+        return self._locks[1]
+
+    def parts(self) -> list[torch.nn.Module]:
+        """The modules that it leads to, also in containers, and all their parts."""
+        return parts_of([*self.modules, *modules_in(self.holders)])
+
+    @property
+    def holders(self) -> list[Any]:
+        """Containers and objects with attributes that it refers to."""
+        return self._holders
+
+    @property
+    def secluded(self) -> bool:
+        """Whether it is a module that `from_module` took."""
+        return self._secluded is not None
+
+    def owns(self, module: torch.nn.Module) -> bool:
+        """Whether a module is reached by one call at a time, so that nobody need care."""
+        return self._secluded is not None and self._secluded.owns(module)
+
+    def contents(self) -> list[Any]:
+        """The values that it refers to, and what its modules and holders hold."""
+        values = [_cell_value(cell) for cell in (*self._cells, *self._counters)]
+        values += [names.get(name) for names, name in (*self._globals, *self._counted)]
+        return [*values, *self._holders, *map(vars, self.parts())]
+
+    def words(self) -> str:
+        """What it closes over that can be changed, for messages; empty if there is nothing."""
+        found = [
+            f"`{type(module).__name__}`" for module in modules_in([self.modules, self.holders])
+        ]
+        found += [f"a {type(holder).__name__}" for holder in self.holders]
+        found += [f"`{name}`" for _, name in self._counted]
+        found += ["a variable of the function around it"] if self._counters else []
+        values = [_cell_value(cell) for cell in self._cells]
+        values += [names.get(name) for names, name in self._globals]
+        found += ["a tensor"] if any(isinstance(value, torch.Tensor) for value in values) else []
+        return " and ".join(dict.fromkeys(found))
+
+    @property
+    def written_cells(self) -> list[types.CellType]:
+        """Variables of enclosing functions that its code writes to."""
+        return self._counters
+
+    @property
+    def written_names(self) -> list[tuple[dict[str, Any], str]]:
+        """Globals that its code writes to."""
+        return self._counted
+
+    @property
+    def scripted(self) -> bool:
+        """Whether any of it is run by TorchScript."""
+        return self._scripted or any(is_scripted(module) for module in self.modules)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether ``torch.compile`` runs any of it, as far as can be seen."""
+        return self._compiled or any(is_compiled(part) for part in self.parts())
+
+    def buffers(self) -> list[torch.Tensor]:
+        """The modules' buffers."""
+        return [buffer for module in self.modules for buffer in module.buffers()]
+
+    def snapshot(self) -> Snapshot:
+        """The function's surroundings as they are, to be put back after a trial run."""
+        parts = [part for module in self.modules for part in module.modules()]
+        cells = [*self._cells, *self._counters]
+        names = [*self._globals, *self._counted]
+        return Snapshot([*parts, *self._holders], cells, names, self._caches)
+
+    def watch(self, function: Any) -> None:
+        """Take in a function, module or object, and what it leads to."""
+        if id(function) in self._seen:
+            return
+        self._seen.add(id(function))
+        self._compiled |= is_compiled(function)
+        self._scripted |= not isinstance(function, torch.nn.Module) and is_scripted(function)
+        if isinstance(function, functools.partial):
+            for value in (function.func, *function.args, *function.keywords.values()):
+                self.watch(value)
+        elif isinstance(function, torch.nn.Module):
+            self.modules.append(function)
+            self._read_code(function)
+        elif hasattr(function, "cache_clear") and hasattr(function, "cache_info"):
+            self._caches.append(function)
+            self.watch(getattr(function, "__wrapped__", None))
+        elif inspect.ismethod(function):
+            self.watch(function.__self__)
+            self.watch(function.__func__)
+        elif inspect.isfunction(function):
+            self._look_into(function)
+            self.watch(getattr(function, "__wrapped__", None))
+        elif hasattr(function, "__dict__") and not isinstance(function, _SETTLED):
+            self._holders.append(function)
+            for value in list(vars(function).values()):
+                if isinstance(value, torch.nn.Module):
+                    self.watch(value)
+        elif isinstance(function, (dict, list, set)):
+            self._holders.append(function)
+
+    def _look_into(self, function: types.FunctionType) -> None:
+        read, written = names_used(function.__code__)
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        for name, cell in cells:
+            value = _cell_value(cell)
+            self._lead_on(value)
+            if name in written:
+                self._counters.append(cell)
+            elif _may_change(value):
+                self._cells.append(cell)
+        names = function.__globals__
+        self._counted += [(names, name) for name in sorted(written & set(names))]
+        for name in sorted(read - written - BUILTINS):
+            value = names.get(name)
+            self._lead_on(value)
+            if _may_change(value):
+                # Also a name that is not bound yet: it will be when the function runs.
+                self._globals.append((names, name))
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._lead_on(value)
+
+    def _read_code(self, module: torch.nn.Module) -> None:
+        """What the code of a module's parts reads by name, where that is a number or text."""
+        cells, names = plain_values_read(module)
+        self._cells += cells
+        known = {(id(table), name) for table, name in self._globals}
+        self._globals += [item for item in names if (id(item[0]), item[1]) not in known]
+
+    def _lead_on(self, value: Any) -> None:
+        """Follow a value that code refers to: modules, containers and the user's own helpers."""
+        own = isinstance(value, torch.nn.Module) or is_scripted(value)
+        if own or not is_of_library(value):
+            self.watch(value)
+
+
+class Snapshot:
+    """Attributes, containers and names around a function, shallowly, as they were."""
+
+    def __init__(
+        self,
+        holders: list[Any],
+        cells: list[types.CellType],
+        names: list[tuple[dict[str, Any], str]],
+        caches: list[Any],
+    ) -> None:
+        self._caches = [(cache, cache.cache_info().currsize) for cache in caches]
+        self._containers = [
+            (container, copy.copy(container)) for held in holders for container in _containers(held)
+        ]
+        self._cells = [(cell, _cell_value(cell)) for cell in cells]
+        self._names = [(table, name, table.get(name, _UNBOUND)) for table, name in names]
+
+    def restore(self) -> bool:
+        """Put everything back; True if any tensor had been kept or replaced meanwhile."""
+        found: list[Any] = []
+        for cache, size in self._caches:
+            if cache.cache_info().currsize != size:
+                cache.cache_clear()
+        for container, before in self._containers:
+            if not _same_content(container, before):
+                found += container.values() if isinstance(container, dict) else container
+                container.clear()
+                if isinstance(container, list):
+                    container.extend(before)
+                else:
+                    container.update(before)
+        for cell, value in self._cells:
+            if _cell_value(cell) is not value and value is not _UNBOUND:
+                found.append(_cell_value(cell))
+                cell.cell_contents = value
+        for table, name, value in self._names:
+            if table.get(name, _UNBOUND) is not value:
+                found.append(table.pop(name, None))
+                if value is not _UNBOUND:
+                    table[name] = value
+        return any(is_fake(leaf) for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor))
+
+
+def _containers(holder: Any) -> list[Any]:
+    """The dicts, lists and sets that hold an object's state."""
+    if isinstance(holder, (dict, list, set)):
+        return [holder]
+    own = vars(holder)
+    inner = [value for value in own.values() if isinstance(value, (dict, list, set))]
+    return [own, *inner] if isinstance(own, dict) else inner
+
+
+def _same_content(now: Any, before: Any) -> bool:
+    if len(now) != len(before):
+        return False
+    if isinstance(now, dict):
+        return all(key in now and now[key] is value for key, value in before.items())
+    if isinstance(now, list):
+        return all(one is other for one, other in zip(now, before, strict=True))
+    return bool(now == before)
+
+
+def _may_change(value: Any) -> bool:
+    return not isinstance(value, (*_SETTLED, torch.nn.Module, dict, list, set))
+
+
+class StaleClosureError(RuntimeError):
+    """A compiled gradient belongs to a function whose surroundings have changed since."""
+
+
+class ClosureGuard:
+    """Refuses to run a captured graph once the function's surroundings have changed."""
+
+    def __init__(self, state: ClosureState) -> None:
+        self._state = state
+        self._key = state.key()
+        self._details = state.details()
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing has changed."""
+        return self._state.key() == self._key and self._state.details() == self._details
+
+    def check(self) -> None:
+        """Raise StaleClosureError if the captured graph is out of date."""
+        if self.holds:
+            return
+        raise StaleClosureError(
+            "a module that the function uses was switched between train() and eval(), a "
+            "parameter was replaced by another tensor, or a Python value that it reads has "
+            "changed since this graph was captured. Call the function again without "
+            "the old jit (or clear it with `jitted.clear_cache()`), so that it is traced anew."
+        )
+
+
+class _Same:
+    """An object by its identity, kept alive so that no other can take its place unnoticed."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.held is other.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
+
+
+def _cell_value(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return _UNBOUND
+
+
+def _value(value: Any) -> Hashable:
+    # The type keeps 1, 1.0 and True apart; the text keeps 0.0 and -0.0 apart.
+    return (type(value), repr(value)) if isinstance(value, _PLAIN) else _Same(value)

@@ -1,0 +1,67 @@
+"""The things around a torch function that calls may get in each other's way about."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+
+from ..._compat import torch_internals as compat
+
+# Containers in containers: how deep modules are looked for.
+_DEPTH = 3
+
+T = TypeVar("T")
+
+
+def modules_in(value: Any) -> Iterator[torch.nn.Module]:
+    """The modules that a value is, or holds in containers and attributes; not their parts."""
+    return instances_in(value, torch.nn.Module)
+
+
+def instances_in(
+    value: Any, kinds: type[T] | tuple[type[T], ...], depth: int = _DEPTH
+) -> Iterator[T]:
+    """What a value is, or holds in containers and attributes, that is of these classes."""
+    if isinstance(value, kinds):
+        yield value
+    elif depth and isinstance(value, dict):
+        for item in list(value.values()):
+            yield from instances_in(item, kinds, depth - 1)
+    elif depth and isinstance(value, (list, tuple, set)):
+        for item in list(value):
+            yield from instances_in(item, kinds, depth - 1)
+    elif depth and isinstance(getattr(value, "__dict__", None), dict):
+        yield from instances_in(vars(value), kinds, depth - 1)
+
+
+def parts_of(modules: Iterable[torch.nn.Module]) -> list[torch.nn.Module]:
+    """All parts of some modules, each once."""
+    parts: dict[int, torch.nn.Module] = {}
+    for module in modules:
+        parts |= {id(part): part for part in module.modules()}
+    return list(parts.values())
+
+
+def keys_of(
+    modules: Iterable[torch.nn.Module] = (),
+    holders: Iterable[Any] = (),
+    tensors: Iterable[torch.Tensor] = (),
+) -> list[Hashable]:
+    """What tells things apart: objects by identity, tensors by their memory."""
+    keys: list[Hashable] = [id(part) for part in parts_of(modules)]
+    keys += [id(holder) for holder in holders]
+    for tensor in tensors:
+        key = memory_of(tensor)
+        if key is not None:
+            keys.append(key)
+    return keys
+
+
+def memory_of(tensor: torch.Tensor) -> Hashable:
+    """Equal for tensors that share memory; None for layouts that have none of their own."""
+    try:
+        return "memory", compat.storage_key(tensor)
+    except (RuntimeError, NotImplementedError):  # sparse and the like
+        return None

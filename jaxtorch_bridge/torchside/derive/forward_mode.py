@@ -1,0 +1,73 @@
+"""Forward mode: a function's results and their tangents from one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..closure.closure_state import ClosureGuard
+from ..functions.graph_capture import dependent_outputs
+from ..functions.source import Source
+from ..op.torch_op import TorchOp
+from .derived_function import derive
+from .refusals import differentiable_source
+
+
+@dataclass(eq=False, repr=False)
+class Pushforward:
+    """Results and tangents from one run.
+
+    Attributes:
+        op: From (inputs, tangents of ``wrt``, states) to (results, tangents of
+            ``diff_outputs``). None if nothing depends.
+        operands: Where the op's operands are among (inputs, tangents of ``wrt``).
+        diff_outputs: Outputs that carry a tangent.
+    """
+
+    op: TorchOp | None
+    operands: tuple[int, ...]
+    diff_outputs: tuple[int, ...]
+    wrt: tuple[int, ...]
+    source: Source
+    failures: tuple[str, ...]
+    guard: ClosureGuard
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the function's surroundings are still those that were traced."""
+        return self.guard.holds
+
+    @property
+    def ops(self) -> tuple[TorchOp, ...]:
+        """The ops that it owns."""
+        return () if self.op is None else (self.op,)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Lines for `explain`."""
+        names = self.source.names(self.wrt)
+        if self.op is None or self.op.source is None:
+            return (f"forwards by {names}: zero: no output depends on them",)
+        return (
+            f"forwards by {names}: {self.op.source.way}",
+            *(f"  not {words}" for words in self.failures),
+        )
+
+
+def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
+    """Results and tangents in one run.
+
+    Raises:
+        DifferentiationError: As in `linearize`.
+    """
+    source = differentiable_source(op, wrt)
+    guard = ClosureGuard(source.closure)
+    outs = dependent_outputs(source, wrt)
+    if not outs:
+        return Pushforward(None, (), (), wrt, source, (), guard)
+    derived = derive(source, "push", wrt, outs, seeds=source.seeds, again=False, primal=True)
+    made = derived.program.op(derived.source.label, derived.source.key, derived.source)
+    made.split = (op, wrt)
+    core = len(source.inputs)
+    tangents = range(len(op.inputs), len(op.inputs) + len(wrt))
+    operands = (*range(core), *tangents, *range(core, len(op.inputs)))
+    return Pushforward(made, operands, outs, wrt, source, derived.failures, guard)

@@ -1,0 +1,1 @@
+"""A captured forward that saves residuals, and its backward."""

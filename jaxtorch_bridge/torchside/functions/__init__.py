@@ -1,0 +1,1 @@
+"""A torch function over flat tensors, and other functions made from it."""

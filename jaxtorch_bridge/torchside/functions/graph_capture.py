@@ -1,0 +1,173 @@
+"""Graphs of functions that need no gradient of their own: pushforwards, repeats, batched calls."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+
+from ..._compat import torch_graphs
+from ..._compat import torch_internals as compat
+from ...errors import LackingDerivativeError
+from ...planner.array_signature import ArraySig
+from ..observe.abstract_evaluation import fake_inputs
+from .source import Core, Source, first_line
+from .unrecorded_backward import refuse_lacking
+
+
+class NotCapturedError(RuntimeError):
+    """A graph could not be captured; the message says why."""
+
+
+@contextlib.contextmanager
+def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
+    """A fake tensor mode in surroundings that are put back; failures are NotCapturedError."""
+    with source.closure.locks.alone(), compat.tracing:
+        yield from _alone(source, plain_attention)
+
+
+def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
+    snapshot = source.closure.snapshot()
+    surroundings = compat.plain_attention if plain_attention else contextlib.nullcontext
+    mode = compat.fake_tensor_mode()
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(surroundings())
+            stack.enter_context(compat.abstract_surroundings())
+            stack.enter_context(compat.uncompiled())
+            stack.enter_context(compat.unwarned_fallbacks())
+            stack.enter_context(compat.unwarned_anomalies())
+            stack.enter_context(compat.traceable_rnns())
+            stack.enter_context(mode)
+            stack.enter_context(torch_graphs.OnDevice(source.device))
+            yield mode
+    except (NotCapturedError, LackingDerivativeError):
+        raise
+    except Exception as error:
+        raise NotCapturedError(first_line(error)) from error
+    finally:
+        snapshot.restore()
+
+
+def capture(
+    source: Source,
+    core: Core,
+    inputs: Sequence[ArraySig],
+    outputs: Sequence[ArraySig],
+    *,
+    plain_attention: bool,
+) -> Core:
+    """The graph of ``core``, which computes below autograd, functorch and autocast.
+
+    Args:
+        source: What it belongs to: surroundings and device.
+        core: What to trace.
+        inputs: Its inputs.
+        outputs: What it must return.
+        plain_attention: Trace without fused attention kernels.
+
+    Raises:
+        NotCapturedError: It cannot be traced, or returns something else.
+    """
+    with abstractly(source, plain_attention) as mode:
+        fakes = fake_inputs(mode, inputs, source.device)
+        graph = torch_graphs.trace_graph(
+            lambda *tensors: list(core(*tensors)), fakes, source.device
+        )
+        refuse_other_draws(source, graph)
+        results = [node.meta["val"] for node in graph.graph.output_node().args[0]]
+        found = [(tuple(value.shape), value.dtype) for value in results]
+        wanted = [(sig.shape, getattr(torch, sig.torch_dtype)) for sig in outputs]
+        if found != wanted:
+            raise RuntimeError(f"expected results {wanted}, got {found}")
+    if any(compat.is_fake(value) for value in torch_graphs.constants_of(graph)):
+        raise NotCapturedError("the function keeps tensors that it makes")
+    found_core: Callable[..., Sequence[torch.Tensor]] = graph
+    return found_core
+
+
+def draws_of_batch(source: Source, moving: bool) -> Literal["different", "same"]:
+    """Whether the elements of a batch draw numbers of their own, whose inputs are ``moving``.
+
+    Raises:
+        NotCapturedError: All are to draw what a single call draws, and torch.vmap would not.
+    """
+    if not moving:
+        return "same"
+    if not source.keyed:
+        return "different"
+    if source.facts.random:
+        if source.facts.strided_draws:
+            raise NotCapturedError(
+                "torch.vmap: it fills tensors that are not row-major with random numbers, in "
+                "another order than a single call"
+            )
+        if source.device != "cpu":
+            raise NotCapturedError(
+                "torch.vmap: random numbers of a GPU depend on how they are asked for"
+            )
+    return "same"
+
+
+def refuse_other_draws(source: Source, graph: Any) -> None:
+    """Object to a graph that would not draw from a key what the function draws from it.
+
+    Batching rules differ from op to op: some that torch lacks draw anew for every element.
+
+    Raises:
+        NotCapturedError: It draws other tensors.
+    """
+    if not (source.keyed and source.facts.random):
+        return
+    drawn = torch_graphs.drawn_shapes(graph)
+    if drawn and drawn != source.facts.drawn:
+        raise NotCapturedError(
+            f"it draws random numbers of shapes {[list(shape) for shape in drawn]} in place of "
+            f"{[list(shape) for shape in source.facts.drawn]}"
+        )
+
+
+def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
+    """The outputs that depend differentiably on these inputs, as far as can be told.
+
+    Raises:
+        LackingDerivativeError: One of them comes from an operation without a derivative.
+    """
+    possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
+    if not source.capturable:
+        return possible
+    ways = (source.plain_attention, True) if source.facts.attention else (False,)
+    for function, plain in itertools.product(source.differentiable_forms, ways):
+        try:
+            with abstractly(source, plain) as mode:
+                fakes = fake_inputs(mode, source.inputs, source.device)
+                for index in wrt:
+                    fakes[index].requires_grad_()
+                with torch.enable_grad():
+                    leaves = function(*fakes)
+                found = tuple(index for index in possible if leaves[index].requires_grad)
+                refuse_lacking(source.label, [leaves[index] for index in found])
+                return found
+        except NotCapturedError:
+            continue
+    return possible
+
+
+def is_once_differentiable(source: Source) -> bool:
+    """Whether a backward inside is marked so; under ``torch.func`` it then counts as constant."""
+    if not source.capturable:
+        return False  # the autograd engine looks for itself
+    for function in source.differentiable_forms:
+        try:
+            with abstractly(source, source.plain_attention) as mode:
+                fakes = fake_inputs(mode, source.inputs, source.device)
+                for fake, sig in zip(fakes, source.inputs, strict=True):
+                    fake.requires_grad_(sig.differentiable)
+                with torch.enable_grad():
+                    return compat.is_once_differentiable(list(function(*fakes)))
+        except NotCapturedError:
+            continue
+    return False

@@ -1,0 +1,189 @@
+"""A torch function over flat tensors, as its derivatives and its batched forms need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from ...choices import Backend, OutputsMode, VmapMethod
+from ...planner.array_signature import ArraySig
+from ...planner.output_inference import Inference
+from ..closure.closure_state import ClosureState
+from ..handler.torch_settings import TorchContext
+from ..randomness.generator_states import NO_GENERATORS, Generators
+from .call_locks import NO_ACCESS, Access
+
+if TYPE_CHECKING:
+    from .declared_writes import Writes
+
+# Flat tensors, in the dtypes that torch is to see, to flat tensors.
+Core = Callable[..., Sequence[torch.Tensor]]
+
+# func: torch.func.jvp and torch.func.vjp. autograd: torch.autograd.grad (twice for a
+# pushforward).
+Engine = Literal["func", "autograd"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a contract says of derivatives and batches.
+
+    Attributes:
+        residuals: What to keep between forward and backward.
+        depth: Highest order allowed; None: any.
+        residuals_at: Where the contract says so, for messages.
+        depth_at: Likewise.
+        vmap_method: What ``jax.vmap`` does.
+        verify: Compare the first batched run of a plan with single calls.
+        depth_by_contract: The contract sets ``depth``; otherwise the caller did.
+        autograd_only: Differentiate by ``torch.autograd.grad`` and nothing else.
+        outputs: Whether torch writes results into XLA's buffers itself.
+        backend: What runs the function.
+        backend_at: Where the contract says so.
+    """
+
+    residuals: Literal["save", "recompute", "auto"] = "auto"
+    depth: int | None = None
+    residuals_at: str = ""
+    depth_at: str = ""
+    vmap_method: VmapMethod = "torch_vmap"
+    verify: bool = False
+    depth_by_contract: bool = True
+    autograd_only: bool = False
+    outputs: OutputsMode = "auto"
+    backend: Backend = "auto"
+    backend_at: str = ""
+
+
+NO_TERMS = Terms()
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A differentiable torch function, and what is known of it.
+
+    A derivative is a source again, made of its function's: never of a captured backward graph,
+    which holds detached copies of what it saved.
+
+    Attributes:
+        key: Stable name; the op's key is made of it.
+        function: What to differentiate.
+        inputs: Of ``function``.
+        outputs: Of ``function``.
+        facts: What planning found out about the original function.
+        updated: Closed-over tensors that it writes to.
+        generators: What it draws from, besides torch's global generators.
+        order: Derivatives taken so far.
+        engine: With what the latest was taken; None for the function itself.
+        way: The same in words, for `explain`.
+        plain_attention: It runs without fused attention kernels.
+        seeds: What comes behind ``inputs`` so that every run draws the same: the words of a JAX
+            key, or generator states.
+        undone: A run leaves nothing behind, since another run has done it.
+        once_differentiable: A backward inside is marked so.
+        primals: For a derivative: how many of its first inputs are those of the function that it
+            comes from in the end.
+        access: What its calls hold while they run.
+        writes: What its own calls write to; ``function`` writes to copies.
+        forms: ``function`` in the ways in which it may be differentiated, the best first; empty:
+            as it stands.
+        opaque: No graph could be captured of it, though the function itself can be traced.
+        notices: What the caller of this callable has been warned of.
+    """
+
+    label: str
+    key: str
+    function: Core
+    inputs: tuple[ArraySig, ...]
+    outputs: tuple[ArraySig, ...]
+    facts: Inference
+    updated: tuple[torch.Tensor, ...]
+    closure: ClosureState
+    context: TorchContext
+    device: str
+    x64: bool
+    terms: Terms = NO_TERMS
+    order: int = 0
+    engine: Engine | None = None
+    way: str = ""
+    plain_attention: bool = False
+    seeds: tuple[ArraySig, ...] = ()
+    undone: bool = False
+    once_differentiable: bool = False
+    primals: int | None = None
+    opaque: bool = False
+    notices: set[str] = field(default_factory=set)
+    access: Access = NO_ACCESS
+    writes: Writes | None = None
+    forms: tuple[Core, ...] = ()
+    generators: Generators = NO_GENERATORS
+
+    @property
+    def differentiable_forms(self) -> tuple[Core, ...]:
+        """What to differentiate, the best first."""
+        return self.forms or (self.function,)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it may draw from generators as they stand when it runs."""
+        return self.may_draw and not self.seeds
+
+    @property
+    def may_draw(self) -> bool:
+        """Whether it may draw random numbers at all."""
+        return self.facts.random or not self.facts.traced
+
+    @property
+    def keyed(self) -> bool:
+        """Whether a JAX key says what it draws."""
+        return any(sig.dtype == "uint32" for sig in self.seeds)
+
+    @property
+    def seeds_of_repeats(self) -> tuple[ArraySig, ...]:
+        """What a run must take to draw again what this one draws."""
+        if self.seeds or not self.may_draw:
+            return self.seeds
+        return self.generators.sigs(self.device)
+
+    def names(self, indices: Sequence[int]) -> str:
+        """Some of its inputs, for messages."""
+        shown = [self.inputs[index].path for index in indices[:4]]
+        hidden = len(indices) - len(shown)
+        return ", ".join(shown) + (f" and {hidden} more" if hidden else "")
+
+    @property
+    def operands(self) -> tuple[ArraySig, ...]:
+        """Everything an op of this source takes."""
+        return (*self.inputs, *self.seeds)
+
+    @property
+    def primal_count(self) -> int:
+        """How many of its first inputs decide how the original function runs."""
+        return len(self.inputs) if self.primals is None else self.primals
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a graph can stand for it: it depends on shapes only and writes to nothing."""
+        if self.keyed and self.facts.strided_draws:
+            return False  # a graph fills such tensors in another order
+        live = self.facts.updates_state or self.facts.live_draws or self.opaque
+        return self.facts.traced and not live
+
+    @property
+    def derivable_by_graph(self) -> bool:
+        """Whether graphs of its derivatives can be trusted."""
+        return self.capturable and not self.closure.scripted
+
+
+def tangent_sig(sig: ArraySig, word: str) -> ArraySig:
+    """The array that carries a tangent or cotangent of ``sig``."""
+    return ArraySig(f"{word} {sig.path or 'output'}", sig.shape, sig.dtype, sig.torch_dtype)
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

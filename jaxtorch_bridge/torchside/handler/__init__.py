@@ -1,0 +1,1 @@
+"""Where torch meets the native handler: threads, streams, settings, failures."""

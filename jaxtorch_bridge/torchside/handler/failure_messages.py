@@ -1,0 +1,270 @@
+"""Words for what goes wrong while a torch function runs, and the exceptions behind them.
+
+The native handler calls a `Faults` object and hands XLA the text it returns. Under ``jit`` JAX
+raises that text; an eager call finds the exception itself again through `claim`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..._compat.torch_internals import give_own_memory, is_fake
+from ...errors import BridgeError, EscapeError, MutationError, OutputError, TorchExecutionError
+from ...planner.array_signature import ArraySig
+from ..observe.abstract_evaluation import mutation_message
+from .failure_record import claim, record
+from .native_module import native
+from .thread_counts import runs_beside_others
+
+_PACKAGE = str(Path(__file__).resolve().parents[2])
+
+_logger = logging.getLogger("jaxtorch_bridge")
+# XLA hands an error on when all devices are done, and ends the process if they never are.
+_WAITING = "(Told at once: other devices may wait for this one in a collective until XLA gives up.)"
+
+
+class _Here(threading.local):
+    """The first words of this thread's newest failed call, and how many had ended before it."""
+
+    text: str = ""
+    calls: int = -1
+
+
+_here = _Here()
+
+
+def recorded(error: Exception) -> Exception:
+    """The error, which `translated` finds by its text."""
+    record(str(error), error)
+    return error
+
+
+def translated(error: BaseException) -> BaseException | None:
+    """What an eager call raises in place of JAX's error; None if the error is not ours.
+
+    The bridge's own errors and interrupts as they are; a torch function's exception as the
+    cause of a `TorchExecutionError`.
+    """
+    return _translated(str(error))
+
+
+def _translated(text: str) -> BaseException | None:
+    original = claim(text)
+    if original is None or isinstance(original, BridgeError) or not isinstance(original, Exception):
+        return original
+    failure = TorchExecutionError(text[text.find(": ") + 2 :], callable_name=_label_in(text))
+    failure.__cause__ = original
+    return failure
+
+
+class Watch:
+    """What torch does in this thread from now on: for calls that JAX would tell about too late."""
+
+    def __init__(self) -> None:
+        self._count = native().calls_here()[0]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether torch was called here, and the last of the calls to end did not fail."""
+        count, failed, _ = native().calls_here()
+        return bool(count != self._count and not failed)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What an eager call raises of the last call, if it failed here and its words are known."""
+        count, failed, _ = native().calls_here()
+        if count == self._count or not failed or _here.calls != count - 1:
+            return None
+        return _translated(f"INTERNAL: {_here.text}")
+
+
+def execution_error(
+    label: str,
+    inputs: Sequence[ArraySig],
+    static: Sequence[tuple[str, str]],
+    error: BaseException,
+) -> TorchExecutionError:
+    """The error of a torch function that failed outside of the handler."""
+    text = Faults(label, inputs, (), static).exception_text(error)
+    return TorchExecutionError(text, callable_name=label)
+
+
+class Faults:
+    """Describes the failures of one op."""
+
+    def __init__(
+        self,
+        label: str,
+        inputs: Sequence[ArraySig],
+        outputs: Sequence[ArraySig],
+        static: Sequence[tuple[str, str]] = (),
+        contract: str = "",
+    ) -> None:
+        self._label = label
+        self._contract = contract
+        self._inputs = tuple(inputs)
+        self._outputs = tuple(outputs)
+        self._static = tuple(static)
+
+    def __call__(self, kind: str, index: int, payload: Any) -> str:
+        """The words for one failure; called by the native handler with the GIL held.
+
+        Args:
+            kind: ``exception``, ``mutated``, ``escaped``, ``kept``, or ``output_*``, ``input_*``.
+            index: Which input or output.
+            payload: The exception, the output, or (address, bytes, storage) of an escape or of
+                a result that was kept.
+        """
+        if kind == "kept" and _cut_off(*payload):
+            return ""
+        error: BaseException
+        if kind == "exception":
+            text, error = self.exception_text(payload), payload
+            # Frames hold the tensors that point to XLA's memory; the traceback stays.
+            _clear_frames(payload)
+        else:
+            text, error = self._own_fault(kind, index, payload)
+        # XLA's messages are UTF-8; an exception's text may hold lone surrogates.
+        text = text.encode("utf-8", "replace").decode()
+        known = record(text, error)
+        calls = native().calls_here()[0]
+        if _here.calls != calls:  # of several of one call, the handler tells the first
+            _here.text, _here.calls = text, calls
+        if not known and runs_beside_others():
+            _logger.error("%s\n%s", text, _WAITING)
+        return text
+
+    def exception_text(self, error: BaseException) -> str:
+        """Type, message and torch-side traceback of an exception, and the arguments."""
+        return (
+            f"{self._label}: the torch function raised {type(error).__name__}: {error}\n"
+            f"torch-side traceback:\n{_torch_traceback(error)}{self._argument_table()}"
+        )
+
+    def _own_fault(self, kind: str, index: int, payload: Any) -> tuple[str, TorchExecutionError]:
+        if kind == "mutated":
+            text = mutation_message(self._label, self._input_path(index))
+            return text, MutationError(text, callable_name=self._label)
+        if kind == "kept":
+            text = (
+                f"{self._label}, output `{self._outputs[index].path}`: a tensor that shares its "
+                "memory was kept, and it could not be given memory of its own: it must not be used "
+                "any more. Say `execution: {outputs: copy}`."
+            )
+            return text, EscapeError(text, callable_name=self._label)
+        if kind == "escaped":
+            text = self._escaped(index, payload)
+            return text, EscapeError(text, callable_name=self._label)
+        text = self._bad_output(kind, index, payload)
+        return text, OutputError(text, callable_name=self._label)
+
+    def _escaped(self, index: int, payload: Any) -> str:
+        address, size_bytes, storage = payload
+        is_cut_off = _cut_off(address, size_bytes, storage)
+        path = self._input_path(index)
+        fate = (
+            "The tensor was given a copy of its own. (A numpy array or a DLPack capsule made from "
+            "it would still point to XLA's memory: drop it.)"
+            if is_cut_off
+            else "It could not be given a copy of its own: it must not be used any more."
+        )
+        return (
+            f"{self._label}, input `{path}`: expected torch to be done with it when the call ends, "
+            f"but a tensor that shares its memory was kept (in an attribute, a list, a closure or "
+            f"an autograd graph). XLA takes that memory back after the call. {fate} Keep "
+            f"`{path}.clone()` instead."
+        )
+
+    def _bad_output(self, kind: str, index: int, payload: Any) -> str:
+        expected = ", ".join(f"`{sig.path}` {_torch_words(sig)}" for sig in self._outputs)
+        if kind == "output_count":
+            got = f"{type(payload).__name__}"
+            if isinstance(payload, (tuple, list)):
+                got += f" of {len(payload)}"
+            return f"{self._label}: expected {len(self._outputs)} tensors ({expected}), got {got}."
+        if kind in ("input_dtype", "result_dtype"):
+            return f"{self._label}, {kind} {index}: XLA's dtype has no counterpart in torch."
+        sig = self._outputs[index]
+        where = f"{self._label}, output `{sig.path}`: planned {_torch_words(sig)}"
+        if kind == "output_type":
+            return f"{where}, but torch returned {type(payload).__name__}. Return a tensor."
+        if kind == "output_layout":
+            return (
+                f"{where}, but torch returned a {payload.layout} tensor on {payload.device} that "
+                "has no plain memory. Return a dense tensor (`.to_dense()`, `.dequantize()`)."
+            )
+        got = f"{payload.dtype}{list(payload.shape)} on {payload.device}".removeprefix("torch.")
+        advice = {
+            "output_shape": "Shapes must follow from the arguments' shapes, not from their values.",
+            "output_dtype": "Dtypes must follow from the arguments' dtypes, not from their values.",
+            "output_device": "Return tensors on the device of the inputs.",
+        }.get(kind, "")
+        return f"{where}, but torch returned {got}. {advice} {self._contract}".rstrip()
+
+    def _argument_table(self) -> str:
+        rows = [(sig.path, str(sig)) for sig in self._inputs]
+        rows += [(path, f"{text} (static)") for path, text in self._static]
+        if not rows:
+            return "arguments: none"
+        width = max(len(path) for path, _ in rows)
+        return "arguments:\n" + "\n".join(f"  {path:<{width}}  {text}" for path, text in rows)
+
+    def _input_path(self, index: int) -> str:
+        return self._inputs[index].path
+
+
+def _label_in(text: str) -> str:
+    """``INTERNAL: name@1.0.0: the torch function ...`` names the callable second."""
+    parts = text.split(": ", 2)
+    return parts[1] if len(parts) > 2 else ""
+
+
+def _torch_words(sig: ArraySig) -> str:
+    return f"{sig.torch_dtype}[{', '.join(map(str, sig.shape))}]"
+
+
+def _torch_traceback(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    return "".join(traceback.format_list(own or frames))
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        with contextlib.suppress(RuntimeError):  # a frame that is still running
+            traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _cut_off(address: int, size_bytes: int, storage: torch.UntypedStorage | None) -> bool:
+    """Give every tensor over this memory a copy of its own.
+
+    Returns:
+        Whether there was one that Python can find, and it could be done.
+    """
+    if storage is not None:
+        return give_own_memory(storage)
+    is_cut_off = False
+    for thing in gc.get_objects():
+        # type() and not isinstance(): some objects answer `__class__` with surprises.
+        if not issubclass(type(thing), torch.Tensor) or is_fake(thing):
+            continue
+        try:
+            shared = thing.untyped_storage()
+            start = shared.data_ptr()
+        except Exception:  # meta, sparse or functional tensors own no such memory
+            continue
+        if address <= start < address + max(size_bytes, 1):
+            is_cut_off = give_own_memory(shared) or is_cut_off
+    return is_cut_off

@@ -1,0 +1,50 @@
+"""The native module, told once which torch functions to call."""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+
+import torch
+
+from ..._compat import torch_internals as compat
+from ..._compat.torch_flags import direct_flags
+from .cuda_streams import enter_stream, leave_stream
+from .failure_record import collect
+
+
+@functools.cache
+def native() -> ModuleType:
+    """The compiled module `jaxtorch_bridge._native`, ready for use.
+
+    Raises:
+        ImportError: It was not built, or torch is older than 2.11.
+    """
+    try:
+        from ... import _native
+    except ImportError as error:
+        raise ImportError(
+            "jaxtorch_bridge's native module is missing: it is built when the package is "
+            "installed (`make setup`, or `pip install .` in the repository)."
+        ) from error
+    _native.configure(
+        compat.dlpack_exchange_api(),
+        torch.Tensor,
+        compat.version_getter,
+        torch.is_grad_enabled,
+        compat.is_any_autocast_enabled,
+        compat.function_modes,
+        direct_flags(),
+        compat.storage_use_count,
+        collect,
+        compat.has_memory,
+        enter_stream,
+        leave_stream,
+    )
+    module: ModuleType = _native
+    return module
+
+
+def op_keys() -> tuple[str, ...]:
+    """Keys of the ops that are alive: those that a callable or an executable still needs."""
+    return tuple(native().op_keys())

@@ -1,0 +1,362 @@
+"""A module as a function of its parameters, its buffers and what it is called with."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..._compat import torch_internals as compat
+from ..._compat import torch_trees
+from ...call_site import caller_level
+from ...errors import BridgeError, BridgeWarning, ConcurrencyError, ModuleError
+from ..closure.closure_state import Secluded
+from ..closure.reachable_objects import memory_of
+from .named_tensors import TensorFacts
+from .skeleton import Picture, Skeleton, Template
+
+Method = str | Callable[..., Any] | None
+
+# Of integers that index: torch has few operations that take narrower ones.
+_WIDE = {torch.int64: torch.int32, torch.uint64: torch.uint32}
+
+
+class BuffersChange(BridgeError):
+    """A call changes buffers that it was not planned to change; it is planned again.
+
+    Attributes:
+        names: Those buffers.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        super().__init__(f"buffers change: {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """In which way a module is called.
+
+    Attributes:
+        train: Of all its parts; None: as they were when it was taken.
+        changed: Buffers that the call changes, and returns.
+        returns_buffers: Whether the caller takes changed buffers back.
+        keyed: Whether a random key comes with the call.
+    """
+
+    train: bool | None = None
+    changed: tuple[str, ...] = ()
+    returns_buffers: bool = False
+    keyed: bool = False
+
+
+class ModuleCall(Secluded):
+    """A torch function ``(params, buffers, *args, **kwargs)``, of flat dicts by name.
+
+    What a call changes of the module's structure is its own skeleton's, and is put back. So it
+    closes over nothing that anybody else could reach; that is why it has no ``__dict__``.
+    """
+
+    __slots__ = (
+        "__name__",
+        "__signature__",
+        "__weakref__",
+        "_apart",
+        "_caches",
+        "_changed",
+        "_dirty",
+        "_free",
+        "_method",
+        "_mode",
+        "_parts",
+        "_template",
+        "_traced",
+        "_wide",
+        "state_count",
+    )
+
+    def __init__(self, template: Template, method: Method, mode: Mode, name: str) -> None:
+        self.__name__ = name
+        self.__signature__ = signature_of(template.module, method)
+        self._template = template
+        self._method = method
+        self._mode = mode
+        self._free: list[Skeleton] = []
+        self._parts: set[int] = set()
+        self._traced = False
+        self._dirty: frozenset[tuple[str, str]] = frozenset()
+        self._apart: frozenset[tuple[str, str]] = frozenset()
+        self._caches: list[Any] = []
+        self._changed = [
+            index for index, facts in enumerate(template.facts) if facts.name in mode.changed
+        ]
+        self._wide = [
+            (index, facts.dtype, _WIDE[facts.dtype])
+            for index, facts in enumerate(template.facts)
+            if facts.dtype in _WIDE
+        ]
+        self.state_count = len(template.facts)
+
+    def __call__(
+        self, params: Mapping[str, Any], buffers: Mapping[str, Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run on tensors; the dicts are those of `Template.facts`."""
+        state = [
+            (buffers if facts.is_buffer else params)[facts.name] for facts in self._template.facts
+        ]
+        return self.on_state(state, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self.__name__} {self._mode}: {self._template.module}>"
+
+    def owns(self, module: torch.nn.Module) -> bool:
+        """Whether a module is part of a skeleton, which one call at a time can reach."""
+        return id(module) in self._parts
+
+    def around(self) -> Any:
+        """A function that is called instead of the module."""
+        return self._method if callable(self._method) else None
+
+    def structure(self) -> torch.nn.Module:
+        """What skeletons are copied from."""
+        module: torch.nn.Module = self._template.module
+        return module
+
+    def on_state(self, state: Sequence[torch.Tensor], /, *args: Any, **kwargs: Any) -> Any:
+        """Run on the parameters and buffers in the order of the slots."""
+        watched = not self._traced or _is_abstract(state, args, kwargs)
+        skeleton = self._take()
+        tensors = list(state)
+        for index, dtype, narrow in self._wide:
+            if tensors[index].dtype is narrow:
+                tensors[index] = tensors[index].to(dtype)
+        for index in self._changed:
+            if tensors[index] is state[index]:
+                tensors[index] = tensors[index].clone()
+        try:
+            skeleton.fill(tensors)
+            if watched:
+                result = self._watched(skeleton, state, tensors, args, kwargs)
+            elif self._dirty or self._caches:
+                result = self._restored(skeleton, args, kwargs)
+            else:
+                result = self._run(skeleton, args, kwargs)
+        finally:
+            skeleton.empty()
+        # Only now: what an error left half done is nobody's.
+        if self._apart <= skeleton.apart:
+            self._free.append(skeleton)
+        return result
+
+    def _take(self) -> Skeleton:
+        try:
+            return self._free.pop()
+        except IndexError:
+            skeleton = self._template.skeleton(self._mode.train)
+            self._parts |= {id(part) for _, part in skeleton.parts}
+            return skeleton
+
+    def _run(self, skeleton: Skeleton, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        method = self._method
+        if method is None:
+            result = skeleton.module(*args, **kwargs)
+        elif isinstance(method, str):
+            result = getattr(skeleton.module, method)(*args, **kwargs)
+        else:
+            result = method(skeleton.module, *args, **kwargs)
+        if not self._mode.returns_buffers:
+            return result
+        facts = self._template.facts
+        return result, {facts[index].name: skeleton.read(index) for index in self._changed}
+
+    def _restored(self, skeleton: Skeleton, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        pictures = skeleton.picture(self._dirty)
+        try:
+            return self._run(skeleton, args, kwargs)
+        finally:
+            for picture in pictures:
+                picture.put_back()
+            for cache in self._caches:
+                cache.cache_clear()
+
+    def _watched(
+        self,
+        skeleton: Skeleton,
+        state: Sequence[torch.Tensor],
+        tensors: Sequence[torch.Tensor],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """An abstract run, or a real one of a function that cannot run abstractly."""
+        self._refuse_shapes(state)
+        self._traced = False
+        pictures = skeleton.picture()
+        caches = [(cache, cache.cache_info().misses) for cache in self._template.caches]
+        watch = _Watch(self._template, (*enumerate(state), *enumerate(tensors)))
+        try:
+            with watch:
+                result = self._run(skeleton, args, kwargs)
+            replaced = {
+                index for index, tensor in enumerate(tensors) if skeleton.read(index) is not tensor
+            }
+            self._refuse_changes((watch.written | replaced) - set(self._changed))
+        finally:
+            changes = {picture: picture.changed() for picture in pictures}
+            for picture in pictures:
+                if changes[picture]:
+                    picture.put_back()
+            for cache, misses in caches:
+                if cache.cache_info().misses != misses:
+                    cache.cache_clear()
+                    if cache not in self._caches:
+                        self._caches.append(cache)
+        self._note_changes({picture: entries for picture, entries in changes.items() if entries})
+        self._traced = _is_abstract(state, args, kwargs)
+        return result
+
+    def _refuse_shapes(self, state: Sequence[torch.Tensor]) -> None:
+        for facts, tensor in zip(self._template.facts, state, strict=True):
+            if tuple(tensor.shape) != facts.shape:
+                raise wrong_shape(self.__name__, facts, tensor.shape)
+
+    def _refuse_changes(self, indices: set[int]) -> None:
+        facts = [self._template.facts[index] for index in sorted(indices)]
+        params = [item.name for item in facts if not item.is_buffer]
+        if params:
+            raise ModuleError(
+                f"{self.__name__}: expected parameters to be left as they are, but the module "
+                f"writes to {listed(params)}. Register what it changes as a buffer."
+            )
+        names = [item.name for item in facts]
+        if names and not self._mode.returns_buffers:
+            raise ModuleError(
+                f"{self.__name__}: this call changes the buffers {listed(names)}, and nobody "
+                "takes them back. Pass `buffers=`, and get `(result, buffers)`; or `train=False`."
+            )
+        if names:
+            raise BuffersChange(names)
+
+    def _note_changes(self, changes: Mapping[Picture, Mapping[Any, Any]]) -> None:
+        """Remember which containers have to be put back, and say so once."""
+        # Buffers that were assigned to are results.
+        names = {facts.name for facts in self._template.facts}
+        dirty, words, held = set(), [], set()
+        for picture, entries in changes.items():
+            found = {key: now for key, now in entries.items() if picture.words(key) not in names}
+            if found:
+                dirty.add((picture.part, picture.name))
+                held |= {picture.held.key} if picture.held else set()
+            words += [
+                picture.words(key) for key, now in found.items() if picture.is_state(key, now)
+            ]
+        if held - self._apart:
+            self._hold_apart(held)
+        if words and dirty - self._dirty:
+            warnings.warn(
+                f"{self.__name__}: the module assigns to {listed(words)} while it runs. A JAX "
+                "function keeps nothing from call to call, so this is put back after every call. "
+                "Register as a buffer what the next call is to see.",
+                BridgeWarning,
+                stacklevel=caller_level(),
+            )
+        self._dirty |= dirty
+
+    def _hold_apart(self, held: set[tuple[str, str]]) -> None:
+        """Let no two calls share these, nor a call and the module."""
+        try:
+            self._template.hold_apart(held)
+        except ConcurrencyError as error:
+            paths = [path for _, path in held]
+            raise ModuleError(
+                f"{self.__name__}: expected what the module changes while it runs "
+                f"({listed(paths)}) to be copied for each call; {error}."
+            ) from error
+        self._apart |= held
+        self._free.clear()
+
+
+def wrong_shape(label: str, facts: TensorFacts, shape: Sequence[int]) -> ModuleError:
+    """What to raise for a parameter or buffer of another shape than the module's."""
+    kind = "buffer" if facts.is_buffer else "parameter"
+    return ModuleError(
+        f"{label}, {kind} `{facts.name}`: expected shape {facts.shape}, as in the module; got "
+        f"{tuple(shape)}. For a stack of parameters use jax.vmap."
+    )
+
+
+class _Watch(compat.DispatchMode):
+    """Sees writes to what came in, and uses of tensors that the call cannot exchange."""
+
+    def __init__(self, template: Template, state: Iterable[tuple[int, torch.Tensor]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.written: set[int] = set()
+        self._template = template
+        self._state = {memory_of(tensor): index for index, tensor in state}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for tensor in compat.written_arguments(func, args, kwargs):
+            memory = memory_of(tensor)
+            if memory in self._state:
+                self.written.add(self._state[memory])
+            elif memory in self._template.constants:
+                raise ModuleError(
+                    f"the module writes to `{self._template.constants[memory]}`, a tensor that is "
+                    "neither a parameter nor a buffer. Use `register_buffer`, so that it is an "
+                    "argument and a result."
+                )
+        for value in torch_trees.arg_tree_leaves(*args, **kwargs):
+            if isinstance(value, torch.Tensor):
+                self._refuse_original(value)
+        return func(*args, **kwargs)
+
+    def _refuse_original(self, tensor: torch.Tensor) -> None:
+        memory = memory_of(tensor)
+        if memory in self._template.own and memory not in self._state:
+            name = self._template.own[memory][0]
+            raise ModuleError(
+                f"the module reaches `{name}` in another way than as an attribute of its layers "
+                "(through a view, a tuple, a hook or a closure), so that it cannot be given "
+                "another value. Let the code use the layer's attribute."
+            )
+        if memory in self._template.computed and memory not in self._state:
+            raise ModuleError(
+                f"the module uses `{self._template.computed[memory]}`, which was computed from "
+                "its parameters before it was taken, so that it cannot follow them. Compute it in "
+                "`forward`."
+            )
+
+
+def _is_abstract(state: Sequence[Any], args: Any, kwargs: Any) -> bool:
+    """Whether a call is one without memory."""
+    # One tensor tells; most modules have one of their own.
+    values = state[:1] or torch_trees.arg_tree_leaves(*args, **kwargs)
+    return any(isinstance(value, torch.Tensor) and compat.is_fake(value) for value in values)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Some names, for messages."""
+    shown = [f"`{name}`" for name in names[:4]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def signature_of(module: torch.nn.Module, method: Method) -> inspect.Signature:
+    """``(params, buffers, /, ...)``, then what the module's own code calls its arguments."""
+    leading = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("params", "buffers")
+    ]
+    target: Any = getattr(module, method or "forward") if not callable(method) else method
+    try:
+        own = list(inspect.signature(target).parameters.values())
+        return inspect.Signature([*leading, *(own[1:] if callable(method) else own)])
+    except (TypeError, ValueError):
+        rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        names = ("args", "kwargs")
+        return inspect.Signature([*leading, *map(inspect.Parameter, names, rest)])

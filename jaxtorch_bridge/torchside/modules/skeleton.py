@@ -1,0 +1,302 @@
+"""A module's structure without its tensors, to be filled for the length of one call.
+
+The original module is read once and never touched again. Each call fills a skeleton of its own,
+so that calls on several threads do not meet.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Container, Iterator, Set
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..._compat.torch_internals import leaves_behind, reserve_storage_key
+from ...errors import ModuleError
+from ..closure.bytecode_names import is_of_library
+from ..closure.reachable_objects import memory_of
+from ..handler.native_module import native
+from .attribute_contents import Held, caches_of, held_in, items_of, put_into
+from .named_tensors import named_tensors, plain_name
+from .replicas import replica_of
+
+# Containers in containers: how deep other references to a parameter are looked for.
+_DEPTH = 3
+_KINDS = (dict, collections.OrderedDict, list)
+_TABLES = ("_parameters", "_buffers")
+ABSENT = object()
+_Places = list[tuple[Any, Any, "Slot"]]
+
+
+class Slot:
+    """Stands in a skeleton where a tensor of the module belongs."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"Slot({self.index})"
+
+
+class Skeleton:
+    """One copy of the structure; used by one call at a time.
+
+    Attributes:
+        module: The copy.
+        parts: All its parts with their names.
+        apart: What parts hold that is this copy's alone, by `Held.key`.
+    """
+
+    def __init__(self, module: torch.nn.Module, apart: frozenset[tuple[str, str]]) -> None:
+        self.module = module
+        self.apart = apart
+        self.parts = list(module.named_modules())
+        places: _Places = []
+        homes: dict[int, tuple[Any, Any]] = {}
+        for _, part in self.parts:
+            for _, container, depth in list(_containers(part)):
+                for place, key, slot in _put_slots(container, _is_slot, depth):
+                    places.append((place, key, slot))
+                    # Buffers are read back from where the module's own code assigns them.
+                    if place is part._buffers or slot.index not in homes:
+                        homes[slot.index] = (place, key)
+                    if place is part._parameters and not hasattr(type(part), key):
+                        # As an attribute of its own it is found at once. Module looks in its
+                        # tables last, in Python code, which costs more than all of this.
+                        places.append((vars(part), key, slot))
+        self._homes = homes
+        self._containers = [container for container, _, _ in places]
+        self._keys = [key for _, key, _ in places]
+        self._slots = [slot for _, _, slot in places]
+        self._indices = [slot.index for slot in self._slots]
+        self._every = list(range(len(self._slots)))
+        # In C: this is what every parameter costs in every call.
+        self._put = native().put
+
+    def fill(self, tensors: list[torch.Tensor]) -> None:
+        """Put in the tensors, by their indices."""
+        self._put(self._containers, self._keys, tensors, self._indices)
+
+    def read(self, index: int) -> Any:
+        """What is there now for one index: the tensor, or what the module put in its place."""
+        container, key = self._homes[index]
+        return container.get(key) if isinstance(container, dict) else container[key]
+
+    def empty(self) -> None:
+        """Take the tensors out again."""
+        self._put(self._containers, self._keys, self._slots, self._every)
+
+    def picture(self, only: Set[tuple[str, str]] | None = None) -> list[Picture]:
+        """Shallow copies of what the parts' containers hold.
+
+        Args:
+            only: Name of the part and of the container, for those that are wanted.
+        """
+        found = [
+            Picture(part_name, name, container, items_of(container), is_of_library(type(part)))
+            for part_name, part in self.parts
+            for name, container, _ in list(_containers(part))
+            if only is None or (part_name, name) in only
+        ]
+        if only is None or not only <= {(picture.part, picture.name) for picture in found}:
+            found += [
+                Picture(*held.key, held.container, items_of(held.container), False, held)
+                for held in held_in(self.parts)
+                if only is None or held.key in only
+            ]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A container of a module's part as it was.
+
+    Attributes:
+        part: The part's name.
+        name: The attribute that the container is; empty for the attributes themselves.
+        container: The container.
+        before: Its entries.
+        of_library: Whether the part is one of torch's own layers.
+        held: What it is the state of, where that is not a part.
+    """
+
+    part: str
+    name: str
+    container: Any
+    before: list[tuple[Any, Any]]
+    of_library: bool
+    held: Held | None = None
+
+    def changed(self) -> dict[Any, Any]:
+        """By key, what was added or given another object, and `ABSENT` for what was removed."""
+        now, before = dict(items_of(self.container)), dict(self.before)
+        return {
+            key: now.get(key, ABSENT)
+            for key in {**before, **now}
+            if now.get(key, ABSENT) is not before.get(key, ABSENT)
+        }
+
+    def is_state(self, key: Any, value: Any) -> bool:
+        """Whether a change may be meant for the next call, rather than be a cache or a flag."""
+        if self.of_library:
+            # Torch's own layers only keep what they work out anew.
+            return False
+        if isinstance(value, (int, float, complex, torch.Tensor)) and not isinstance(value, bool):
+            return True
+        names = (self.name, str(key)) if self.held or not self.name else (self.name,)
+        return not any(name.startswith("_") for name in names)
+
+    def put_back(self) -> None:
+        """Let the container hold what it held."""
+        put_into(self.container, self.before)
+
+    def words(self, key: Any) -> str:
+        """What a person would call one entry."""
+        if self.held is not None:
+            return plain_name(self.held.words(key))
+        inner = self.name if self.name and self.name not in _TABLES else ""
+        last = f"{inner}[{key!r}]" if inner else str(key)
+        return plain_name(f"{self.part}.{last}" if self.part else last)
+
+
+class Template:
+    """What skeletons are copied from: the module's structure as it was when this was made.
+
+    Attributes:
+        facts: Of each parameter, sorted by name, then of each buffer. Slots count in this order.
+        tensors: The parameters and buffers themselves, in the same order, until `forget`.
+        caches: Of methods, in which one call could leave results for another.
+        constants: Memory of other tensors that the module keeps, and where.
+        computed: Memory of those that were computed from parameters, and where.
+        own: Memory of its parameters and buffers: name, and a
+            reference that lets no other memory take its number.
+        module: The copy of the structure, with slots in place of tensors.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        found = named_tensors(module)
+        self.facts = [facts for facts, _ in found]
+        self.tensors = [tensor for _, tensor in found]
+        self.own = {
+            memory_of(tensor): (facts.name, reserve_storage_key(tensor))
+            for facts, tensor in found
+            if memory_of(tensor) is not None
+        }
+        self.caches = caches_of(module.named_modules())
+        self.constants: dict[Any, str] = {}
+        self.computed: dict[Any, str] = {}
+        indices = {id(tensor): index for index, tensor in enumerate(self.tensors)}
+
+        def slot_of(value: Any) -> Slot | None:
+            index = indices.get(id(value))
+            return None if index is None else Slot(index)
+
+        (self.module,) = replica_of([module], [module])
+        self._apart: frozenset[tuple[str, str]] = frozenset()
+        self.hold_apart({held.key for held in held_in(module.named_modules()) if held.plain})
+        for name, part in self.module.named_modules():
+            for _, container, depth in list(_containers(part)):
+                _put_slots(container, slot_of, depth)
+            for path, tensor in _tensors_kept(part):
+                self._note_constant(f"{name}.{path}" if name else path, tensor, indices)
+        for held in held_in(self.module.named_modules()):
+            for key, value in items_of(held.container):
+                if isinstance(value, torch.Tensor):
+                    self._note_constant(held.words(key), value, indices)
+
+    def _note_constant(self, where: str, tensor: torch.Tensor, parameters: Container[int]) -> None:
+        memory = memory_of(tensor)
+        self.constants.setdefault(memory, where)
+        if any(id(leaf) in parameters for leaf in leaves_behind(tensor)):
+            self.computed.setdefault(memory, where)
+
+    def forget(self) -> None:
+        """Let go of the original's tensors."""
+        self.tensors = []
+
+    def skeleton(self, train: bool | None) -> Skeleton:
+        """A fresh one.
+
+        Args:
+            train: The mode, as ``module.train()`` and ``module.eval()`` set it, which layers may
+                have in ways of their own; None: as it was.
+
+        Raises:
+            ModuleError: A layer does more than that with its mode.
+        """
+        apart = self._apart
+        copy = self._copy(apart)
+        if train is not None:
+            words = "train" if train else "eval"
+            try:
+                getattr(copy, words)()
+            except Exception as error:
+                raise ModuleError(
+                    f"{type(copy).__name__}: expected `{words}()` of its layers to set modes only; "
+                    f"one of them also works on tensors ({type(error).__name__}: {error}). Call "
+                    f"`module.{words}()` before from_module, and leave `train=` out."
+                ) from error
+        return Skeleton(copy, apart)
+
+    def hold_apart(self, keys: Set[tuple[str, str]]) -> None:
+        """Let this and all later skeletons have copies of their own of what parts hold.
+
+        Args:
+            keys: By `Held.key`.
+        """
+        apart = self._apart | frozenset(keys)
+        self.module = self._copy(apart)
+        self._apart = apart
+
+    def _copy(self, apart: frozenset[tuple[str, str]]) -> torch.nn.Module:
+        parts = self.module.named_modules()
+        owners = [held.owner for held in held_in(parts) if held.key in apart] if apart else []
+        copy: torch.nn.Module
+        (copy,) = replica_of([self.module], [self.module], owners)
+        return copy
+
+
+def _containers(part: torch.nn.Module) -> Iterator[tuple[str, Any, int]]:
+    """The dicts and lists that hold a part's state: name, and how deep to look into them."""
+    yield "", vars(part), 0
+    for name, value in vars(part).items():
+        if type(value) in _KINDS:
+            yield name, value, _DEPTH
+
+
+def _put_slots(container: Any, slot_of: Callable[[Any], Slot | None], depth: int) -> _Places:
+    """Put slots where they belong in a container, and say where."""
+    places: _Places = []
+    for key, value in items_of(container):
+        slot = slot_of(value)
+        if slot is not None:
+            container[key] = slot
+            places.append((container, key, slot))
+        elif depth and type(value) in _KINDS:
+            # Containers in containers may be others' as well.
+            own = value.copy()
+            inner = _put_slots(own, slot_of, depth - 1)
+            if inner:
+                container[key] = own
+                places += inner
+    return places
+
+
+def _is_slot(value: Any) -> Slot | None:
+    return value if type(value) is Slot else None
+
+
+def _tensors_kept(part: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that are neither parameters nor buffers."""
+    for name, value in vars(part).items():
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, (dict, list, tuple)):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            yield from (
+                (f"{name}[{key!r}]", item) for key, item in items if isinstance(item, torch.Tensor)
+            )

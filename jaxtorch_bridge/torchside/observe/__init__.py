@@ -1,0 +1,1 @@
+"""A torch function evaluated abstractly or run once, and what it was seen to do."""

@@ -1,0 +1,266 @@
+"""Find the outputs of a torch function without running it, or by one careful run."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..._compat import torch_internals as compat
+from ...errors import BridgeError, MutationError, OutputError
+from ...planner.array_signature import ArraySig, OutputMeta
+from ...planner.output_inference import How, Inference
+from ..closure.closure_state import ClosureState
+from ..randomness.generator_states import Generators
+from ..randomness.random_draws import DrawWatch
+from .attribute_swaps import SwapWatch
+from .watched_run import CallWatch, Observed, OpWatch
+
+# Flat tensors in; flat leaves and an opaque, hashable structure out.
+FlatFunction = Callable[..., tuple[list[Any], Hashable]]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way that did not work."""
+
+    how: How
+    error: Exception
+
+    @property
+    def words(self) -> str:
+        """One line for messages and `explain`."""
+        first = str(self.error).strip().splitlines()
+        text = first[0] if first else ""
+        return f"{self.how}: {type(self.error).__name__}: {text[:200]}"
+
+
+def fake_inputs(mode: Any, inputs: Sequence[ArraySig], device: str) -> list[torch.Tensor]:
+    """Tensors of these shapes and (torch-side) dtypes without memory."""
+    with mode:
+        return [
+            torch.empty(sig.shape, dtype=getattr(torch, sig.torch_dtype), device=device)
+            for sig in inputs
+        ]
+
+
+def infer_abstractly(
+    function: FlatFunction,
+    inputs: Sequence[ArraySig],
+    device: str,
+    label: str,
+    closure: ClosureState,
+    static: Sequence[Any] = (),
+) -> tuple[Inference | None, Observed, list[Attempt]]:
+    """Evaluate without memory, in one way after another until one works.
+
+    Args:
+        function: What to evaluate.
+        inputs: Its inputs.
+        device: ``cpu`` or ``cuda``.
+        label: The callable's name, for messages.
+        closure: What it closes over.
+        static: Static arguments, among which may be random generators.
+
+    Returns:
+        What was found (None if no way worked), what was seen on the way, and the ways that
+        failed.
+
+    Raises:
+        MutationError: The function writes to an input.
+        OutputError: It returns something that is no tensor.
+    """
+    attempts: list[Attempt] = []
+    generators = Generators.around(closure, static)
+    ways: tuple[tuple[How, Callable[[], Any]], ...] = (
+        ("fake", contextlib.nullcontext),
+        ("fake-plain-attention", compat.plain_attention),
+    )
+    if device == "cuda":
+        ways = (*ways, ("fake-without-cudnn", compat.without_cudnn))
+    for how, surroundings in ways:
+        observed = Observed()
+        try:
+            # No call on another thread may see what the evaluation changes for its length.
+            with closure.locks.alone(), compat.tracing:
+                inference = _evaluate(
+                    function,
+                    inputs,
+                    device,
+                    label,
+                    closure,
+                    how,
+                    surroundings,
+                    observed,
+                    DrawWatch(generators),
+                )
+        except BridgeError:
+            raise
+        except Exception as error:
+            attempts.append(Attempt(how, error))
+            continue
+        if any(made() is not None for made in observed.made):
+            gc.collect()
+        if any(made() is not None for made in observed.made):
+            attempts.append(Attempt(how, RuntimeError("the function keeps tensors that it makes")))
+            continue
+        failures = tuple(attempt.words for attempt in attempts)
+        return replace(inference, failures=failures), observed, attempts
+    return None, Observed(untraced=True, generators=generators), attempts
+
+
+def _evaluate(
+    function: FlatFunction,
+    inputs: Sequence[ArraySig],
+    device: str,
+    label: str,
+    closure: ClosureState,
+    how: How,
+    surroundings: Callable[[], Any],
+    observed: Observed,
+    draws: DrawWatch,
+) -> Inference:
+    """One abstract evaluation, which leaves nothing behind in the function's surroundings."""
+    mode = compat.fake_tensor_mode()
+    fakes = fake_inputs(mode, inputs, device)
+    snapshot = closure.snapshot()
+    swaps = SwapWatch(closure)
+    kept = False
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(surroundings())
+            stack.enter_context(compat.abstract_surroundings())
+            stack.enter_context(compat.uncompiled())
+            stack.enter_context(CallWatch(observed, abstract=True))
+            stack.enter_context(mode)
+            stack.enter_context(swaps.watching_modules())
+            with OpWatch(observed, mode, fakes, swaps, draws) as watch:
+                leaves, structure = function(*fakes)
+        swaps.finish()
+        observed.modules = list(swaps.used)
+        observed.everywhere = swaps.everywhere
+        observed.makers = watch.makers.of(leaves)
+        observed.op_count = watch.makers.count
+    finally:
+        # Before attributes are put back: Python's generators keep a part of their state in one.
+        draws.finish()
+        kept = snapshot.restore()
+    observed.generators = draws.used
+    observed.impure_draws = draws.impure
+    for index, fake in enumerate(fakes):
+        if not fake.is_inference() and fake._version:
+            observed.written_inputs.add(index)
+    _refuse_mutation(observed.written_inputs, inputs, label)
+    return Inference(
+        read_outputs(leaves, label),
+        structure,
+        how,
+        closes_over_grad=observed.closes_over_grad,
+        may_be_lazy=observed.complex_numbers or any(leaf.is_neg() for leaf in leaves),
+        random=draws.random,
+        live_draws=draws.live,
+        drawn=tuple(draws.shapes),
+        strided_draws=draws.strided,
+        updates_state=bool(observed.updated) or kept,
+        grads_inside=observed.grads_inside,
+        switches_grad=observed.switches_grad,
+        attention=observed.attention or how == "fake-plain-attention",
+        swaps=", ".join(swaps.changed),
+        leaves_changed=", ".join(swaps.left),
+    )
+
+
+def infer_by_running(
+    function: FlatFunction,
+    tensors: Sequence[torch.Tensor],
+    inputs: Sequence[ArraySig],
+    how: How,
+    failures: Sequence[str],
+    label: str,
+) -> tuple[Inference, list[torch.Tensor]]:
+    """Run the function once on copies and read off what it returns.
+
+    Args:
+        function: What to run.
+        tensors: One a input, in the dtypes that torch is to see; not written to.
+        inputs: Their signatures.
+        how: Whose run this is, for `explain`.
+        failures: Words on what was tried before.
+        label: The callable's name, for messages.
+
+    Returns:
+        What was found, and the flat results.
+
+    Raises:
+        MutationError: The function wrote to a copy.
+        OutputError: It returned something that is no tensor.
+        Exception: Whatever the function raises.
+    """
+    copies = [tensor.clone() for tensor in tensors]
+    observed = Observed()
+    before = torch.get_rng_state()
+    with CallWatch(observed, abstract=False):
+        leaves, structure = function(*copies)
+    drew = not torch.equal(before, torch.get_rng_state())
+    _refuse_mutation(written_copies(tensors, copies), inputs, label)
+    outputs = read_outputs(leaves, label)
+    inference = Inference(
+        outputs,
+        structure,
+        how,
+        tuple(failures),
+        random=drew,
+        grads_inside=observed.grads_inside,
+    )
+    return inference, leaves
+
+
+def written_copies(originals: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> set[int]:
+    """Which copies a run has written to, by version and by content."""
+    found = set()
+    for index, (original, copy) in enumerate(zip(originals, copies, strict=True)):
+        same_bytes = copy.shape == original.shape and torch.equal(_bytes(copy), _bytes(original))
+        if not same_bytes or (not copy.is_inference() and copy._version):
+            found.add(index)
+    return found
+
+
+def read_outputs(leaves: Sequence[Any], label: str) -> tuple[OutputMeta, ...]:
+    """Shapes and dtypes of flat results.
+
+    Raises:
+        OutputError: A result is no tensor.
+    """
+    for index, leaf in enumerate(leaves):
+        if not isinstance(leaf, torch.Tensor):
+            raise OutputError(
+                f"{label}, output {index}: expected a torch.Tensor, got {type(leaf).__name__} "
+                f"({leaf!r:.60}). Return it as a tensor, with torch.as_tensor(...).",
+                callable_name=label,
+            )
+    return tuple(
+        OutputMeta(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) for leaf in leaves
+    )
+
+
+def mutation_message(label: str, path: str) -> str:
+    """Words on an input that was written to."""
+    return (
+        f"{label}, input `{path}`: expected it to be left as it is, but the torch function writes "
+        f"to it in place. JAX arrays cannot change. Work on a copy (`{path} = {path}.clone()`) or "
+        f"use the out-of-place form of the operation (`add` instead of `add_`)."
+    )
+
+
+def _refuse_mutation(written: set[int], inputs: Sequence[ArraySig], label: str) -> None:
+    for index in sorted(written):
+        raise MutationError(mutation_message(label, inputs[index].path), callable_name=label)
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    # NaN is equal to itself here, and float8 has no comparison of its own.
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)

@@ -1,0 +1,150 @@
+"""What a torch function does, seen op by op while it runs or is evaluated abstractly."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from ..._compat import torch_internals as compat
+from ..._compat import torch_trees
+from ..randomness.generator_states import NO_GENERATORS, Generators
+from ..randomness.random_draws import DrawWatch
+from .attribute_swaps import SwapWatch
+from .result_makers import Maker, Makers
+
+
+@dataclass
+class Observed:
+    """What a function did while it was watched."""
+
+    written_inputs: set[int] = field(default_factory=set)
+    updated: list[torch.Tensor] = field(default_factory=list)
+    closes_over_grad: bool = False
+    complex_numbers: bool = False
+    generators: Generators = NO_GENERATORS
+    impure_draws: bool = False
+    grads_inside: bool = False
+    attention: bool = False
+    switches_grad: bool = False
+    made: list[weakref.ref[torch.Tensor]] = field(default_factory=list)
+    read: dict[int, torch.Tensor] = field(default_factory=dict)
+    modules: list[torch.nn.Module] = field(default_factory=list)
+    everywhere: list[str] = field(default_factory=list)
+    makers: tuple[Maker | None, ...] = ()
+    op_count: int = 0
+    records: bool = False
+    untraced: bool = False
+
+
+class OpWatch(compat.DispatchMode):
+    """Sees every ATen op: also writes through ``.data`` or ``detach()``, which versions miss."""
+
+    def __init__(
+        self,
+        observed: Observed,
+        mode: Any,
+        inputs: Sequence[torch.Tensor],
+        swaps: SwapWatch,
+        draws: DrawWatch,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._observed = observed
+        self._swaps = swaps
+        self._draws = draws
+        self._mode = mode
+        self.makers = Makers()
+        self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        observed = self._observed
+        self._swaps.look()
+        for tensor in list(compat.written_arguments(func, args, kwargs)):
+            index = self._inputs.get(compat.storage_key(tensor))
+            if index is not None:
+                observed.written_inputs.add(index)
+            elif not compat.is_fake(tensor) and all(tensor is not o for o in observed.updated):
+                observed.updated.append(tensor)
+        for value in torch_trees.arg_tree_leaves(*args, **kwargs):
+            if isinstance(value, torch.Tensor):
+                observed.complex_numbers |= value.is_complex()
+                observed.records |= value.requires_grad and torch.is_grad_enabled()
+                if not compat.is_fake(value):
+                    observed.read[id(value)] = value
+                    observed.closes_over_grad |= value.requires_grad
+        if not compat.lifts_constants(func):
+            args, kwargs = self._with_fakes(args, kwargs)
+        observed.attention |= compat.is_attention(func)
+        result = func(*args, **kwargs)
+        if compat.draws_random_numbers(func, args, kwargs):
+            self._draws.look(compat.own_generator(args, kwargs), args, kwargs, result)
+        self.makers.note(func, args, kwargs, result)
+        for value in torch_trees.tree_leaves(result):
+            if isinstance(value, torch.Tensor) and compat.is_fake(value):
+                observed.made.append(weakref.ref(value))
+        return result
+
+    def _with_fakes(self, args: Any, kwargs: Any) -> Any:
+        """The arguments with fakes in place of real tensors.
+
+        They must not be written to. And of small ones torch would keep the values, so that what
+        the function reads of them later would stay what it was when it was planned.
+        """
+        return torch_trees.tree_map_only(
+            torch.Tensor,
+            lambda tensor: (
+                tensor if compat.is_fake(tensor) else compat.without_constant(self._mode, tensor)
+            ),
+            (args, kwargs),
+        )
+
+
+class WriteGuard(compat.DispatchMode):
+    """Calls ``refuse(index)`` before an ATen op writes to an input's memory."""
+
+    def __init__(self, inputs: Sequence[torch.Tensor], refuse: Callable[[int], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._refuse = refuse
+        self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for tensor in compat.written_arguments(func, args, kwargs):
+            index = self._inputs.get(compat.storage_key(tensor))
+            if index is not None:
+                self._refuse(index)
+        return func(*args, **kwargs)
+
+
+class CallWatch(TorchFunctionMode):
+    """Sees ``torch.autograd.grad`` without ``create_graph``, whose results are constants.
+
+    In an abstract evaluation it also stops the function from reading values of real tensors.
+    """
+
+    def __init__(self, observed: Observed, *, abstract: bool) -> None:
+        super().__init__()
+        self._observed = observed
+        self._abstract = abstract
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward):
+            self._observed.grads_inside |= not kwargs.get("create_graph", False)
+        self._observed.switches_grad |= func is compat.set_grad_enabled
+        if self._abstract and compat.reads_values(func, args):
+            raise compat.ValuesReadError(
+                "the function reads values of a tensor that it closes over"
+            )
+        return func(*args, **kwargs)

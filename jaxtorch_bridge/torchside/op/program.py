@@ -1,0 +1,217 @@
+"""What an op runs: a function over flat tensors, and what has to be done around it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...planner.array_signature import ArraySig
+from ..closure.closure_state import ClosureGuard, ClosureState
+from ..functions.source import Core, Source
+from ..handler.torch_settings import TorchContext
+from ..randomness.generator_seeding import drawing_from_key
+from .compiled_graph import compiled
+from .results_in_place import copied, written
+from .torch_op import TorchOp
+
+_VERSIONS = ArraySig("versions of weights", (1,), "int32", "int32", differentiable=False)
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Puts back what a repeated run of a function changes around it."""
+
+    updated: tuple[torch.Tensor, ...]
+    closure: ClosureState
+
+    @classmethod
+    def of(cls, source: Source) -> Undo:
+        """For runs of a source's function."""
+        updated = source.updated if source.facts.traced else tuple(source.closure.buffers())
+        return cls(updated, source.closure)
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """As the class says."""
+        before = [tensor.detach().clone() for tensor in self.updated]
+        surroundings = self.closure.snapshot()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(self.updated, before, strict=True):
+                    tensor.copy_(value)
+            surroundings.restore()
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A core and its surroundings.
+
+    Operands are the core's inputs, then ``seeds``, then weight versions if ``checks``; results are
+    the core's outputs, then generator states if ``gives_states``, then weight versions.
+
+    Attributes:
+        core: Flat tensors, in the dtypes that torch is to see, to flat tensors.
+        inputs: Of the core.
+        outputs: Of the core.
+        home: The source that it belongs to.
+        context: Torch's settings to run under.
+        seeds: What to draw from: a key or generator states, as operands.
+        gives_states: Return the generators' states as they were before the run.
+        weights: Closed-over tensors whose versions are given, or checked.
+        gives_versions: Return how often ``weights`` have been written to.
+        checks_versions: Refuse to run if they have been since.
+        guard: Refuses to run a graph that is out of date.
+        undo: Puts back what the run changes.
+        eager: The core is no graph: autograd may record what it does.
+    """
+
+    core: Core
+    inputs: tuple[ArraySig, ...]
+    outputs: tuple[ArraySig, ...]
+    home: Source
+    context: TorchContext
+    seeds: tuple[ArraySig, ...] = ()
+    gives_states: bool = False
+    weights: tuple[torch.Tensor, ...] = ()
+    gives_versions: bool = False
+    checks_versions: bool = False
+    guard: ClosureGuard | None = None
+    undo: Undo | None = None
+    eager: bool = False
+
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``."""
+        return self.home.device
+
+    @property
+    def operands(self) -> tuple[ArraySig, ...]:
+        """What the op takes."""
+        return (*self.inputs, *self.seeds, *([_VERSIONS] if self.checks_versions else []))
+
+    @property
+    def results(self) -> tuple[ArraySig, ...]:
+        """What the op gives."""
+        return (*self.outputs, *self.extra_results)
+
+    @property
+    def extra_results(self) -> tuple[ArraySig, ...]:
+        """What it gives behind the core's outputs; never batched."""
+        states = self.home.generators.sigs(self.device) if self.gives_states else ()
+        return (*states, *([_VERSIONS] if self.gives_versions else []))
+
+    def run(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """Run on tensors of the JAX-side dtypes.
+
+        Raises:
+            StaleClosureError: The graph is out of date.
+            RuntimeError: A weight was written to between forward and backward.
+        """
+        return self._run(self.core, tensors, ())
+
+    def _run_into(self, core: Core, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """The same with a core that writes to the tensors behind the operands."""
+        count = len(self.operands)
+        return self._run(core, tensors[:count], tensors[count:])
+
+    def _run(
+        self, core: Core, tensors: Sequence[torch.Tensor], buffers: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Run.
+
+        Raises:
+            StaleClosureError: The graph is out of date.
+            RuntimeError: A weight was written to between forward and backward.
+        """
+        if self.guard is not None:
+            self.guard.check()
+        count = len(self.inputs)
+        extras = tensors[count:]
+        if self.checks_versions:
+            _refuse_changed_weights(self.weights, extras[-1])
+            extras = extras[:-1]
+        before = self.home.generators.states(self.device) if self.gives_states else []
+        inputs = [
+            tensor if sig.dtype == sig.torch_dtype else tensor.to(getattr(torch, sig.torch_dtype))
+            for sig, tensor in zip(self.inputs, tensors[:count], strict=True)
+        ]
+        with contextlib.ExitStack() as stack:
+            if self.undo is not None:
+                stack.enter_context(self.undo.scope())
+            if self.seeds and self.home.keyed:
+                stack.enter_context(drawing_from_key(extras[0]))
+            elif self.seeds:
+                stack.enter_context(self.home.generators.drawing_from(extras, self.device))
+            results = list(core(*inputs, *buffers))
+        results += before
+        if self.gives_versions:
+            results.append(_weight_versions(self.weights, self.device))
+        return results
+
+    def _held(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """``run``, holding what else must not change meanwhile."""
+        states = bool(self.seeds) or self.gives_states
+        return self.home.access.around_program(run, eager=self.eager, states=states)
+
+    def op(
+        self,
+        label: str,
+        key: str,
+        source: Source | None = None,
+        *,
+        static: Sequence[tuple[str, str]] = (),
+        contract: str = "",
+    ) -> TorchOp:
+        """The op that runs it.
+
+        Args:
+            label: Name for messages.
+            key: Of the native table.
+            source: What it computes, to be differentiated.
+            static: Static arguments, for messages.
+            contract: What messages say of the contract.
+        """
+        run: Callable[..., Any]
+        if self.home.terms.backend == "compile":
+            how = copied(self.outputs, "torch.compile makes it")
+            run = functools.partial(self._run_into, compiled(self.core))
+        else:
+            how = written(self.core, self.outputs, self.device, self.home.terms.outputs)
+            run = self.run if how.core is None else functools.partial(self._run_into, how.core)
+        return TorchOp(
+            label,
+            key,
+            self.operands,
+            self.results,
+            self._held(run),
+            self.context,
+            into=how.into,
+            results=how.words,
+            static=static,
+            contract=contract,
+            hold_storages=self.eager,
+            source=source,
+            program=self,
+        )
+
+
+def _weight_versions(weights: Sequence[torch.Tensor], device: str) -> torch.Tensor:
+    """How often the weights have been written to, as int32[1]."""
+    count = sum(weight._version for weight in weights if not weight.is_inference())
+    return torch.tensor([count], dtype=torch.int32, device=device)
+
+
+def _refuse_changed_weights(weights: Sequence[torch.Tensor], then: torch.Tensor) -> None:
+    """Raise if a weight was written to between a forward and its backward, as torch does."""
+    if int(then[0]) != sum(weight._version for weight in weights if not weight.is_inference()):
+        raise RuntimeError(
+            "a parameter that the backward pass needs was changed in place after the forward "
+            "pass. Take the gradient before the parameters are updated."
+        )

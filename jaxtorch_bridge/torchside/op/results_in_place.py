@@ -1,0 +1,310 @@
+"""Results that torch writes straight into XLA's buffers, where a captured graph says what to write.
+
+The op that makes a result is replaced by its ``out=`` form, with a tensor over XLA's buffer to
+write to. What stands between the op and the result may be views, as long as the result covers the
+op's memory: both are then the same memory under other sizes and strides.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import fx
+
+from ..._compat import torch_graphs
+from ...choices import OutputsMode
+from ...planner.array_signature import ArraySig
+from .memory_layout import fills_its_memory
+
+# Below this, a copy costs less than a tensor over the buffer. On a GPU it is one more kernel.
+_WORTHWHILE_BYTES = {"cpu": 32 << 10, "cuda": 0}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one result of a core is among its graph's results, as far as it can be written to.
+
+    Attributes:
+        position: Of the graph's result.
+        reason: Why it cannot be, or the empty string.
+        flat: It travels in the order in which it lies in memory, whatever its strides.
+    """
+
+    position: int
+    reason: str = ""
+    flat: bool = False
+
+
+@runtime_checkable
+class GraphCore(Protocol):
+    """A core that is a graph, with something to do before and after."""
+
+    graph_module: Any
+
+    def arguments(self, tensors: Sequence[torch.Tensor]) -> Sequence[Any]:
+        """The graph's arguments, from the core's."""
+
+    def finish(self, results: Sequence[Any]) -> list[torch.Tensor]:
+        """The core's results, from the graph's."""
+
+    def result_places(self) -> Sequence[Place]:
+        """For each of the core's results its place."""
+
+    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """How a core's results get into XLA's buffers.
+
+    Attributes:
+        core: The core; behind its inputs it takes one tensor for each of ``into``. None if all
+            are copied.
+        into: Results that are written in place.
+        words: For each result, how it is written, for `explain`.
+    """
+
+    core: Callable[..., Sequence[torch.Tensor]] | None
+    into: tuple[int, ...]
+    words: tuple[str, ...]
+
+
+def written(core: Any, outputs: Sequence[ArraySig], device: str, mode: OutputsMode) -> Written:
+    """Rewrite a core's graph so that it writes what it can in place.
+
+    Args:
+        core: What computes the outputs.
+        outputs: Its results.
+        device: ``cpu`` or ``cuda``.
+        mode: What the contract says; ``auto``: where it pays.
+    """
+    if mode == "copy":
+        return copied(outputs, "execution.outputs is copy")
+    if isinstance(core, fx.GraphModule):
+        core = Plain(core, len(outputs))
+    if not isinstance(core, GraphCore):
+        return copied(outputs, "no graph")
+    words: dict[int, str] = {}
+    wanted: dict[int, Place] = {}
+    for index, (sig, place) in enumerate(zip(outputs, core.result_places(), strict=True)):
+        reason = place.reason or unfit(sig, mode, _WORTHWHILE_BYTES[device])
+        if reason:
+            words[index] = f"copied: {reason}"
+        else:
+            wanted[index] = place
+    rewritten = _Rewriting(core.graph_module, device, wanted, outputs)
+    words |= rewritten.words
+    texts = tuple(words[index] for index in range(len(outputs)))
+    if not rewritten.into:
+        return Written(None, (), texts)
+    return Written(Around(core, rewritten.module(), len(rewritten.into)), rewritten.into, texts)
+
+
+def copied(outputs: Sequence[ArraySig], reason: str) -> Written:
+    """Nothing is written in place."""
+    return Written(None, (), (f"copied: {reason}",) * len(outputs))
+
+
+def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int) -> str:
+    """Why a result is not to be written in place whatever makes it, or the empty string."""
+    if sig.dtype != sig.torch_dtype:
+        return f"torch's {sig.torch_dtype} becomes {sig.dtype}"
+    if sig.size_bytes == 0:
+        return "it is empty"
+    if mode == "auto" and sig.size_bytes < worthwhile_bytes:
+        return f"for {sig.size_bytes} bytes that costs less"
+    return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """A graph that is the core itself.
+
+    Attributes:
+        graph_module: The graph.
+        count: Of its results.
+    """
+
+    graph_module: Any
+    count: int
+
+    def arguments(self, tensors: Sequence[torch.Tensor]) -> Sequence[Any]:
+        """Inputs are the graph's own."""
+        return tensors
+
+    def finish(self, results: Sequence[Any]) -> list[torch.Tensor]:
+        """Results as well."""
+        return list(results)
+
+    def result_places(self) -> Sequence[Place]:
+        """One after the other."""
+        return [Place(index) for index in range(self.count)]
+
+    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Run."""
+        return self.finish(self.graph_module(*tensors))
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """A core with another graph in place of its own.
+
+    Attributes:
+        core: What to do before and after.
+        graph_module: What runs.
+        buffers: How many tensors to write to come behind the core's inputs.
+    """
+
+    core: Any
+    graph_module: Any
+    buffers: int
+
+    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Run."""
+        split = len(tensors) - self.buffers
+        arguments = self.core.arguments(tensors[:split])
+        found: list[torch.Tensor] = self.core.finish(
+            self.graph_module(*arguments, *tensors[split:])
+        )
+        return found
+
+
+@dataclass(eq=False)
+class _Rewriting:
+    """A copy of a graph in which ops write to further arguments.
+
+    Attributes:
+        into: Results that are written in place, in the order of the new arguments.
+        words: For each result that was wanted, what became of it.
+    """
+
+    original: Any
+    device: str
+    wanted: Mapping[int, Place]
+    outputs: Sequence[ArraySig]
+    into: tuple[int, ...] = ()
+    words: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._graph = fx.Graph()
+        names: dict[fx.Node, fx.Node] = {}
+        output: Any = self._graph.graph_copy(self.original.graph, names)
+        for old, new in names.items():
+            new.meta = dict(old.meta)
+        self._graph.output(output)
+        # Results with one maker: of an op with several results, all are written in one go.
+        makers: dict[fx.Node, list[tuple[int, fx.Node]]] = {}
+        taken: set[fx.Node] = set()
+        for index, place in self.wanted.items():
+            base, reason = _maker(output[place.position], place.flat)
+            if base in taken:
+                reason = "it shares memory with another result"
+            if base is None or reason:
+                self.words[index] = f"copied: {reason}"
+                continue
+            taken.add(base)
+            op: Any = base.args[0] if base.target is operator.getitem else base
+            makers.setdefault(op, []).append((index, base))
+        for op, results in makers.items():
+            self._write(op, results)
+        self.into = tuple(sorted(self.into))
+        self._place_arguments()
+
+    def module(self) -> Any:
+        """The rewritten graph."""
+        torch_graphs.remove_dead_code(self._graph)
+        self._graph.lint()
+        return fx.GraphModule(self.original, self._graph)
+
+    def _write(self, op: fx.Node, results: Sequence[tuple[int, fx.Node]]) -> None:
+        """Have one op write the results that it makes."""
+        form = torch_graphs.out_form(op.target, self.device)
+        if form is None or (len(form.names) > 1) != (results[0][1] is not op):
+            for index, _ in results:
+                self.words[index] = f"copied: {op.target} has no form that writes in place"
+            return
+        buffers = {index: self._graph.placeholder(f"into_{index}") for index, _ in results}
+        for index, _ in results:
+            self.words[index] = f"in place, by {form.target}"
+        self.into += tuple(buffers)
+        with self._graph.inserting_before(op):
+            targets: list[Any] = [None] * len(form.names)
+            for index, base in results:
+                slot = _slot(base, op)
+                targets[slot] = self._shaped(index, buffers[index], base.meta["val"])
+            for slot, target in enumerate(targets):
+                if target is None:
+                    targets[slot] = self._scratch(op, slot)
+            call = form.call(self._graph, op, targets)
+        for _, base in results:
+            slot = _slot(base, op)
+            targets[slot].meta["val"] = base.meta["val"]
+            base.replace_all_uses_with(targets[slot], delete_user_cb=lambda user: user is not call)
+        if results[0][1] is not op:
+            for user in list(op.users):
+                user.replace_all_uses_with(targets[_slot(user, op)])
+                self._graph.erase_node(user)
+        self._graph.erase_node(op)
+
+    def _shaped(self, index: int, buffer: fx.Node, value: torch.Tensor) -> fx.Node:
+        """The buffer as the op's result is laid out."""
+        if tuple(value.shape) == self.outputs[index].shape and value.is_contiguous():
+            return buffer
+        return self._graph.call_function(
+            torch.ops.aten.as_strided.default, (buffer, list(value.shape), list(value.stride()))
+        )
+
+    def _scratch(self, op: fx.Node, slot: int) -> fx.Node:
+        """Memory for a result that is not wanted in place."""
+        value = op.meta["val"][slot]
+        made = self._graph.call_function(
+            torch.ops.aten.empty_strided.default,
+            (list(value.shape), list(value.stride())),
+            {"dtype": value.dtype, "device": torch.device(self.device)},
+        )
+        made.meta["val"] = value
+        return made
+
+    def _place_arguments(self) -> None:
+        """New arguments come behind the old ones, ascending."""
+        found = {n.target: n for n in self._graph.nodes if n.op == "placeholder"}
+        first = next(node for node in self._graph.nodes if node.op != "placeholder")
+        for index in self.into:
+            first.prepend(found[f"into_{index}"])
+
+
+def _slot(base: fx.Node, op: fx.Node) -> int:
+    """Which result of the op a node is."""
+    if base is op:
+        return 0
+    number = base.args[1]
+    assert isinstance(number, int)
+    return number
+
+
+def _maker(result: Any, flat: bool) -> tuple[fx.Node | None, str]:
+    """The node that makes a result's memory, or why it cannot write it to XLA's buffer."""
+    if not isinstance(result, fx.Node):
+        return None, "it is no tensor"
+    value = result.meta.get("val")
+    if value is None:
+        return None, "its layout is not known"
+    if not (flat or value.is_contiguous()):
+        return None, "it is not row-major"
+    node = result
+    while node.op == "call_function" and torch_graphs.is_strided_view_op(node.target):
+        node = node.all_input_nodes[0]
+    if node.op != "call_function":
+        return None, "it is an input or a tensor that the function keeps, or a view of one"
+    base = node.meta.get("val")
+    if not isinstance(base, torch.Tensor):
+        return None, "its layout is not known"
+    same = base.dtype == value.dtype and base.numel() == value.numel()
+    if not (same and fills_its_memory(base) and value.storage_offset() == 0):
+        return None, "it is a part of something larger, or has gaps"
+    return node, ""

@@ -1,0 +1,1 @@
+"""Torch's random generators: seeded, watched, handed on."""
