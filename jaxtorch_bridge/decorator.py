@@ -268,8 +268,8 @@ class JaxCallable(Generic[P, R]):
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The plan for these arguments as text: what was chosen, and why not something better."""
         planned, placement = self._placed(args, kwargs)
-        derived = [item.words for item in planned.op.derivatives]
-        batches = [item.words for item in planned.op.batches]
+        derived = [item.words for item in planned.op.derived.named("linearize", "pushforward")]
+        batches = [item.words for item in planned.op.derived.named("batched")]
         return explain_plan(
             planned.plan,
             [line for words in derived for line in words],

@@ -1,4 +1,5 @@
-// Failures on their way to XLA, in words that Python finds; see torchside/handler/failure_messages.py.
+// Failures on their way to XLA, in words that Python finds; see
+// torchside/handler/failure_messages.py.
 #pragma once
 
 #include "op_table.h"

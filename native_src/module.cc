@@ -68,16 +68,16 @@ void DropOpCapsule(PyObject* capsule) {
   delete static_cast<std::shared_ptr<Op>*>(PyCapsule_GetPointer(capsule, kOpCapsule));
 }
 
-// register_op(key, run, run_in_context, fault, output_dtypes, into, aliases, grad_enabled,
-//             hold_storages, may_be_lazy) -> capsule that owns the op, or None when a live op has
-//             that key already
+// register_op(key, closure, run, run_in_context, fault, output_dtypes, into, aliases, grad_enabled,
+//             hold_storages, may_be_lazy) -> (capsule that owns the op, None), or (None, closure of
+//             the live op that has that key already)
 PyObject* RegisterOp(PyObject*, PyObject* args) {
   const char* key;
-  PyObject *run, *run_in_context, *fault, *dtypes, *into, *aliases;
+  PyObject *closure, *run, *run_in_context, *fault, *dtypes, *into, *aliases;
   int grad_enabled, hold_storages, may_be_lazy;
-  if (!PyArg_ParseTuple(args, "sOOOO!O!O!ppp", &key, &run, &run_in_context, &fault, &PyTuple_Type,
-                        &dtypes, &PyTuple_Type, &into, &PyTuple_Type, &aliases, &grad_enabled,
-                        &hold_storages, &may_be_lazy)) {
+  if (!PyArg_ParseTuple(args, "sOOOOO!O!O!ppp", &key, &closure, &run, &run_in_context, &fault,
+                        &PyTuple_Type, &dtypes, &PyTuple_Type, &into, &PyTuple_Type, &aliases,
+                        &grad_enabled, &hold_storages, &may_be_lazy)) {
     return nullptr;
   }
   if (g_torch.dlpack == nullptr) {
@@ -106,7 +106,12 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
     alias_pairs.emplace_back(static_cast<size_t>(input), static_cast<size_t>(result));
   }
   std::shared_ptr<Op> op = OpTable::Insert(key);
-  if (op == nullptr) Py_RETURN_NONE;
+  if (op == nullptr) {
+    // Null if it went just now: it had a number to itself then, which does no harm.
+    std::shared_ptr<Op> there = OpTable::Find(key);
+    return Py_BuildValue("OO", Py_None, there == nullptr ? Py_None : there->closure.get());
+  }
+  op->closure = PyRef::Borrow(closure);
   op->run = PyRef::Borrow(run);
   op->run_in_context = PyRef::Borrow(run_in_context);
   op->fault = PyRef::Borrow(fault);
@@ -118,8 +123,11 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
   op->may_be_lazy = may_be_lazy;
   auto* owner = new std::shared_ptr<Op>(std::move(op));
   PyObject* capsule = PyCapsule_New(owner, kOpCapsule, &DropOpCapsule);
-  if (capsule == nullptr) delete owner;
-  return capsule;
+  if (capsule == nullptr) {
+    delete owner;
+    return nullptr;
+  }
+  return Py_BuildValue("NO", capsule, Py_None);
 }
 
 PyObject* SetThreadEntryFunction(PyObject*, PyObject* function) {
@@ -206,7 +214,7 @@ PyMethodDef kMethods[] = {
     {"configure", Configure, METH_VARARGS, "Hand over the torch functions that the handler calls."},
     {"set_agreement", SetAgreement, METH_O, "What the processes of a run agree on an op by."},
     {"register_op", RegisterOp, METH_VARARGS,
-     "Add an op under a key; the capsule returned owns it. None if the key is taken."},
+     "Add an op under a key: (capsule that owns it, None), or (None, closure of who has the key)."},
     {"set_thread_entry", SetThreadEntryFunction, METH_O,
      "Call this once in each of XLA's own threads, before it first runs torch."},
     {"calls_here", CallsHereAsTuple, METH_NOARGS,

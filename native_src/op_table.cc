@@ -39,12 +39,14 @@ Op::~Op() {
     run.release();
     run_in_context.release();
     fault.release();
+    closure.release();
     return;
   }
   GilScope gil;
   run.reset();
   run_in_context.reset();
   fault.reset();
+  closure.reset();
 }
 
 std::shared_ptr<Op> OpTable::Insert(const std::string& key) {

@@ -27,8 +27,11 @@ struct Op {
   // inputs come tensors over the result buffers named in `into`.
   PyRef run;
   PyRef run_in_context;
-  // `fault(kind, index, payload)` -> str: words for a failure, see torchside/handler/failure_messages.py.
+  // `fault(kind, index, payload)` -> str: words for a failure, see
+  // torchside/handler/failure_messages.py.
   PyRef fault;
+  // What the function closes over; tells ops of one callable from those of others.
+  PyRef closure;
   // What torch returns, by plan, before any conversion to XLA's dtype.
   std::vector<DLDataType> output_dtypes;
   // Results that `run` writes into XLA's buffers itself, ascending. A hope, not a promise: what it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
@@ -30,12 +30,11 @@ from ..planner.options import Options
 from ..planner.output_inference import How, Inference
 from ..planner.plan import CallPlan
 from ..planner.sharding import Layout, Placement, dimension_names, place_inputs, place_outputs
-from ..torchside.batch.batched_linear_part import BatchedLinearized
 from ..torchside.build_op import build_op
 from ..torchside.closure.closure_state import ClosureState
 from ..torchside.closure.function_identity import code_digest
-from ..torchside.derive.linear_part import Linearized
-from ..torchside.functions.source import Terms
+from ..torchside.derive.linear_part import BatchedLinearized, Linearized
+from ..torchside.functions.terms import Terms
 from ..torchside.handler.native_module import native
 from ..torchside.handler.thread_counts import share_threads
 from ..torchside.handler.torch_settings import TorchContext
@@ -71,14 +70,11 @@ class ConcreteRunNeeded(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan and the op that runs it."""
+    """A plan, the op that runs it, and what keeps the op's compiled forms."""
 
     plan: CallPlan
     op: TorchOp
-    keeper: Keeper = field(default_factory=Keeper)
-
-    def __post_init__(self) -> None:
-        self.op.kept_by(self.keeper)
+    keeper: Keeper
 
     def call(self, arrays: Sequence[Any]) -> list[Any]:
         """Flat results for flat arrays or tracers."""
@@ -237,6 +233,7 @@ class Planner:
         plan = plan_call(
             self._spec, facts, inputs, sizes, inference, paths, terms.vmap_method, concurrency
         )
+        keeper = Keeper()
         op = build_op(
             plan,
             call.function,
@@ -246,6 +243,7 @@ class Planner:
             call.context,
             device,
             facts.x64,
+            keeper=keeper,
             terms=terms,
             notices=self._notices,
             access=access,
@@ -254,7 +252,7 @@ class Planner:
             writing=call.function.writing if call.function.mutated else None,
             run_out=_out_runner(call.function, inference, terms, self.label),
         )
-        return Planned(plan, op), leaves
+        return Planned(plan, op, keeper), leaves
 
     def dimension_names(self, call: Call, shapes: Shapes) -> tuple[tuple[str | None, ...], ...]:
         """For each array of a call, what the contract calls each dimension, or None."""

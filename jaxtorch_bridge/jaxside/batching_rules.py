@@ -10,7 +10,7 @@ import jax
 
 from .._compat.jax_internals import not_mapped
 from .derivative_rules import call_linearize
-from .op_protocol import Indices, LinearizedLike, OpLike
+from .op_protocol import Indices, LinearizedLike, OpLike, taken_apart
 from .primitives import call, linear_call, torch_call_p, torch_linear_call_p
 from .sharded_arrays import batch_axes, batch_per_shard, part_of
 
@@ -21,7 +21,7 @@ def batch_call(
     """Of a torch call, with or without tangents."""
     axes = batch_axes(operands, dims)
     if axes:
-        part = op.batched(part_of(_size(operands, dims), operands, axes), _axes(dims))
+        part = op.family.batched(op, part_of(_size(operands, dims), operands, axes), _axes(dims))
         out_dims = [not_mapped if i in part.unbatched else 0 for i in range(len(op.outputs))]
         return batch_per_shard(
             op.label,
@@ -31,10 +31,11 @@ def batch_call(
             axes,
             out_dims,
         ), out_dims
-    found = op.batched(_size(operands, dims), _axes(dims))
+    found = op.family.batched(op, _size(operands, dims), _axes(dims))
     if found.op is None:
-        if found.unbatched:
-            return _batch_tangents(operands, dims, op)
+        apart = taken_apart(op)
+        if apart is not None and found.unbatched:
+            return _batch_tangents(operands, dims, *apart)
         bind = functools.partial(torch_call_p.bind, op=op)
         return _one_by_one(bind, operands, dims, op.unrolled)
     results = call(found.op, *operands)
@@ -42,16 +43,16 @@ def batch_call(
 
 
 def _batch_tangents(
-    operands: Sequence[Any], dims: Sequence[Any], op: OpLike
+    operands: Sequence[Any], dims: Sequence[Any], function: OpLike, wrt: Indices
 ) -> tuple[list[Any], list[Any]]:
     """Of a call with tangents of which only the tangents are batched: the function runs once."""
-    function, wrt = op.split
-    places = {index: i for i, index in enumerate(function.pushforward(wrt).operands)}
+    pushed = function.family.pushforward(function, wrt)
+    places = {index: i for i, index in enumerate(pushed.operands)}
     count = len(function.inputs)
     primals = [operands[places[index]] for index in range(count)]
     nonzeros = [index in wrt for index in range(count)]
     outputs, _, residuals, _ = call_linearize(False, nonzeros, *primals, op=function)
-    linearized = function.linearize(wrt)
+    linearized = function.family.linearize(function, wrt)
     ins, outs = linearized.grad_inputs, linearized.diff_outputs
     tangents = [places[count + wrt.index(index)] for index in ins]
     moved, moved_dims = batch_linear_call(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._compat.jax_internals import equation_with
+from .op_protocol import saved_for, taken_apart
 from .primitives import torch_call_p, torch_linear_call_p
 
 
@@ -13,11 +14,11 @@ def forward_rule(used: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
     """Residuals that nobody reads are not saved."""
     if not any(used):
         return [False] * len(eqn.invars), None
-    op = eqn.params["op"]
-    if op.primal is not None:
-        count = len(op.primal.op.outputs)
+    linearized = saved_for(eqn.params["op"])
+    if linearized is not None:
+        count = len(linearized.op.outputs)
         if not any(used[count:]):
-            plain = {"op": op.primal.op}
+            plain = {"op": linearized.op}
             eqn = equation_with(eqn, torch_call_p, eqn.invars, eqn.outvars[:count], plain)
     return [True] * len(eqn.invars), eqn
 
@@ -26,12 +27,14 @@ def jvp_rule(used: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
     """Tangents that nobody reads are not computed."""
     if not any(used):
         return [False] * len(eqn.invars), None
-    op = eqn.params["op"]
-    count = len(op.split[0].outputs)
+    apart = taken_apart(eqn.params["op"])
+    assert apart is not None  # the primitive is bound to no other op
+    function, wrt = apart
+    count = len(function.outputs)
     if any(used[count:]):
         return [True] * len(eqn.invars), eqn
-    function, wrt = op.split
-    order = {index: place for place, index in enumerate(function.pushforward(wrt).operands)}
+    pushed = function.family.pushforward(function, wrt)
+    order = {index: place for place, index in enumerate(pushed.operands)}
     places = [order[index] for index in range(len(function.inputs))]
     primals = [eqn.invars[place] for place in places]
     kept = equation_with(eqn, torch_call_p, primals, eqn.outvars[:count], {"op": function})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._compat.jax_internals import ad, aval_of, is_zero, zero_tangent_of
-from .op_protocol import Indices, LinearizedLike, OpLike
+from .op_protocol import Indices, LinearizedLike, OpLike, saved_for
 from .primitives import call, jvp_call, linear_call
 
 
@@ -31,9 +31,10 @@ def call_jvp(
 ) -> tuple[list[Any], list[Any]]:
     """Results and tangents from one torch call."""
     wrt = _carrying(op, [not is_zero(tangent) for tangent in tangents])
-    if op.primal is not None:
-        return _forward_jvp(primals, tangents, op, wrt)
-    push = op.pushforward(wrt) if wrt else None
+    linearized = saved_for(op)
+    if linearized is not None:
+        return _forward_jvp(primals, tangents, op, linearized, wrt)
+    push = op.family.pushforward(op, wrt) if wrt else None
     if push is None or push.op is None:
         outputs = call(op, *primals)
         return outputs, _with_zeros(outputs, {})
@@ -44,14 +45,17 @@ def call_jvp(
 
 
 def _forward_jvp(
-    primals: Sequence[Any], tangents: Sequence[Any], op: OpLike, wrt: Indices
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    op: OpLike,
+    linearized: LinearizedLike,
+    wrt: Indices,
 ) -> tuple[list[Any], list[Any]]:
     """Of an op that returns residuals as well, which count as constants.
 
     Whoever uses them differentiates the function of the inputs instead.
     """
     results = call(op, *primals)
-    linearized = op.primal
     if wrt == linearized.wrt:
         by_input = dict(zip(wrt, (tangents[index] for index in wrt), strict=True))
         ins, outs = linearized.grad_inputs, linearized.diff_outputs
@@ -69,23 +73,24 @@ def call_linearize(
 ) -> tuple[list[Any], list[bool], Any, Callable[..., Any]]:
     """One forward that saves residuals; tangents by the linear call on them."""
     wrt = _carrying(op, nonzeros)
-    function = op if op.primal is None else op.primal.op
-    linearized = None
+    saved = saved_for(op)
+    function = op if saved is None else saved.op
+    linearized: Any = None
     if wrt:
-        same = op.primal is not None and op.primal.wrt == wrt
-        linearized = op.primal if same else function.linearize(wrt)
+        same = saved is not None and saved.wrt == wrt
+        linearized = saved if same else function.family.linearize(function, wrt)
     if linearized is None or not linearized.diff_outputs:
         outputs = call(op, *primals)
         zeros = _with_zeros(outputs, {})
         return outputs, [False] * len(outputs), (), lambda residuals, *tangents: zeros
     count = len(function.outputs)
-    if op.primal is linearized:
+    if saved is linearized:
         outputs = call(op, *primals)
         residuals = outputs[count:]
     else:
         results = call(linearized.forward, *primals)
         outputs, residuals = results[:count], results[count:]
-        if op.primal is not None:
+        if saved is not None:
             outputs = [*outputs, *call(op, *primals)[count:]]
     ins, outs = linearized.grad_inputs, linearized.diff_outputs
     zeros = _with_zeros(outputs, {})

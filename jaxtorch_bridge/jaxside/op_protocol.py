@@ -12,7 +12,7 @@ Dims = tuple[int | None, ...]
 
 
 class KernelLike(Protocol):
-    """An op and which operands it reads; see `torchside.linearize.Kernel`."""
+    """An op and which operands it reads; see `torchside.derive.linear_part`."""
 
     @property
     def op(self) -> Any:
@@ -24,9 +24,12 @@ class KernelLike(Protocol):
 
 
 class LinearizedLike(Protocol):
-    """A derivative; see `torchside.linearize.Linearized`."""
+    """A derivative; see `torchside.derive.linear_part`."""
 
-    op: Any
+    @property
+    def op(self) -> Any:
+        """The function."""
+
     label: str
     wrt: Indices
     diff_outputs: Indices
@@ -59,7 +62,7 @@ class LinearizedLike(Protocol):
 
 
 class WatchLike(Protocol):
-    """What torch did in a thread since the watch was made; see `torchside.faults.Watch`."""
+    """What torch did in a thread since then; see `torchside.handler.failure_messages`."""
 
     @property
     def succeeded(self) -> bool:
@@ -70,17 +73,64 @@ class WatchLike(Protocol):
         """What to raise, if it failed."""
 
 
-class OpLike(Protocol):
-    """A torch function over flat tensors; see `torchside.op.TorchOp`."""
+class RoleLike(Protocol):
+    """What an op is to other ops; see the roles in `torchside.op.torch_op`.
 
-    label: str
-    key: str
-    inputs: tuple[ArraySig, ...]
-    outputs: tuple[ArraySig, ...]
-    aliases: tuple[tuple[int, int], ...]
-    handle: Any
-    primal: Any
-    split: Any
+    Attributes:
+        tag: ``with tangents``: it gives the results of another ``op`` and the tangents by ``wrt``.
+            ``saving forward``: it gives a function's results and the residuals of ``linear``.
+    """
+
+    tag: str
+
+
+class FamilyLike(Protocol):
+    """Knows what derives from an op and what batches it; see `torchside.op_family`."""
+
+    def linearize(self, op: Any, wrt: Indices) -> Any:
+        """The derivative by these inputs."""
+
+    def pushforward(self, op: Any, wrt: Indices) -> Any:
+        """Results and tangents together."""
+
+    def batched(self, op: Any, size: int, dims: Dims) -> Any:
+        """The op for a batch."""
+
+
+class OpLike(Protocol):
+    """A torch function over flat tensors; see `torchside.op.torch_op`."""
+
+    @property
+    def label(self) -> str:
+        """Name for messages."""
+
+    @property
+    def key(self) -> str:
+        """Of the native table."""
+
+    @property
+    def inputs(self) -> tuple[ArraySig, ...]:
+        """Flat inputs."""
+
+    @property
+    def outputs(self) -> tuple[ArraySig, ...]:
+        """Flat outputs."""
+
+    @property
+    def aliases(self) -> tuple[tuple[int, int], ...]:
+        """Inputs that it writes to, each with the output that has its memory."""
+
+    @property
+    def handle(self) -> Any:
+        """Keeps the op in the native table."""
+
+    @property
+    def role(self) -> Any:
+        """What it is to other ops; a `RoleLike`."""
+
+    @property
+    def family(self) -> FamilyLike:
+        """Knows what derives from it and what batches it."""
 
     @property
     def unrolled(self) -> bool:
@@ -96,13 +146,7 @@ class OpLike(Protocol):
 
     @property
     def keeper(self) -> dict[Any, Any] | None:
-        """Where compiled forms are kept."""
-
-    def linearize(self, wrt: Indices) -> Any:
-        """The derivative by these inputs."""
-
-    def pushforward(self, wrt: Indices) -> Any:
-        """Results and tangents together."""
+        """Where compiled forms are kept; None once nobody can call the op."""
 
     def refused(self, error: Exception) -> Exception:
         """The error itself; an eager call whose compilation it fails raises it."""
@@ -113,10 +157,22 @@ class OpLike(Protocol):
     def watch(self) -> WatchLike:
         """What torch does in this thread from now on."""
 
-    def batched(self, size: int, dims: Dims) -> Any:
-        """The op for a batch."""
-
 
 def shapes_of(sigs: Sequence[ArraySig]) -> list[tuple[tuple[int, ...], str]]:
     """(shape, JAX dtype) pairs."""
     return [(sig.shape, sig.dtype) for sig in sigs]
+
+
+def saved_for(op: OpLike) -> LinearizedLike | None:
+    """The linear part that an op saves residuals for; None if it saves none."""
+    role = op.role
+    return role.linear if role.tag == "saving forward" else None
+
+
+def taken_apart(op: OpLike) -> tuple[OpLike, Indices] | None:
+    """Of an op that gives results and tangents together: the function, and by what.
+
+    None for others.
+    """
+    role = op.role
+    return (role.op, role.wrt) if role.tag == "with tangents" else None

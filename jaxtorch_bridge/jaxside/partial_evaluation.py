@@ -19,7 +19,7 @@ from .._compat.jax_internals import (
     stage_by_default,
 )
 from .derivative_rules import call_linearize
-from .op_protocol import OpLike
+from .op_protocol import OpLike, taken_apart
 from .primitives import torch_call_p, torch_jvp_call_p, torch_linear_call_p
 
 
@@ -33,7 +33,7 @@ def split_unknown(trace: Any, *tracers: Any, op: OpLike) -> list[Any]:
     primals = [values[place] for place in split.primals]
     nonzeros = [index in split.wrt for index in range(len(split.op.inputs))]
     outputs, _, residuals, _ = call_linearize(True, nonzeros, *primals, op=split.op)
-    linearized = split.op.linearize(split.wrt)
+    linearized = split.op.family.linearize(split.op, split.wrt)
     ins, outs = linearized.grad_inputs, linearized.diff_outputs
     by_input = dict(zip(split.wrt, split.tangents, strict=True))
     moved = stage_by_default(
@@ -79,7 +79,7 @@ def split_equation(
     if not keep:
         now = equation_with(eqn, torch_call_p, primals, outputs, {"op": split.op})
         return now, eqn, unknown_out, [True] * count, kept
-    linearized = split.op.linearize(split.wrt)
+    linearized = split.op.family.linearize(split.op, split.wrt)
     forward = linearized.forward
     residuals = [new_variable(sig.shape, sig.dtype, eqn) for sig in linearized.residuals]
     now = equation_with(eqn, torch_call_p, primals, [*outputs, *residuals], {"op": forward})
@@ -108,7 +108,7 @@ class _PrimalHalf:
     def __init__(self, op: OpLike, wrt: tuple[int, ...]) -> None:
         self.op = op
         self.wrt = wrt
-        push = op.pushforward(wrt)
+        push = op.family.pushforward(op, wrt)
         self.tangents = tuple(
             place for place, index in enumerate(push.operands) if index >= len(op.inputs)
         )
@@ -117,11 +117,12 @@ class _PrimalHalf:
 
 
 def _primal_half(op: OpLike) -> _PrimalHalf | None:
-    if op.split is None:
+    apart = taken_apart(op)
+    if apart is None:
         return None
-    function, wrt = op.split
+    function, wrt = apart
     half = _PrimalHalf(function, wrt)
-    linearized = function.linearize(wrt)
+    linearized = function.family.linearize(function, wrt)
     # Both ways of differentiating must agree on which results move.
     moved = len(op.outputs) - len(function.outputs)
     return half if len(linearized.diff_outputs) == moved else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ..dtypes import DTYPES
 
@@ -44,3 +45,13 @@ class OutputMeta:
 
     shape: tuple[int, ...]
     torch_dtype: str
+
+
+def with_batch(
+    sigs: Sequence[ArraySig], dims: Sequence[int | None], size: int
+) -> tuple[ArraySig, ...]:
+    """Signatures with a batch axis where ``dims`` says."""
+    return tuple(
+        sig if dim is None else replace(sig, shape=(*sig.shape[:dim], size, *sig.shape[dim:]))
+        for sig, dim in zip(sigs, dims, strict=True)
+    )

@@ -8,19 +8,23 @@ from typing import Any
 import torch
 
 from ..errors import MutationError
-from ..planner.array_signature import ArraySig
 from ..planner.plan import CallPlan
 from .closure.closure_state import ClosureState
 from .functions.call_locks import NO_ACCESS, Access
 from .functions.declared_writes import with_writes
-from .functions.source import NO_TERMS, Source, Terms
+from .functions.source import Source
+from .functions.terms import NO_TERMS, Terms
 from .handler.torch_settings import TorchContext
-from .observe.abstract_evaluation import FlatFunction, mutation_message, written_copies
+from .observe.abstract_evaluation import FlatFunction
+from .observe.guarded_run import Guarded
 from .observe.undeclared_randomness import Noticed
-from .observe.watched_run import Observed, WriteGuard
+from .observe.watched_run import Observed
 from .op.graph_backend import graph_program
+from .op.make_op import op_of_program, register_op
+from .op.program import Program
 from .op.results_in_place_of_calls import written_by_calls
-from .op.torch_op import TorchOp
+from .op.torch_op import Function, Keeper, TorchOp
+from .op_family import OpFamily
 from .randomness.generator_seeding import with_key
 from .randomness.generator_states import NO_GENERATORS, Generators
 
@@ -35,6 +39,7 @@ def build_op(
     device: str,
     x64: bool,
     *,
+    keeper: Keeper,
     terms: Terms = NO_TERMS,
     notices: set[str],
     access: Access = NO_ACCESS,
@@ -54,6 +59,7 @@ def build_op(
         context: Torch's settings to run under.
         device: ``cpu`` or ``cuda``: where to evaluate abstractly.
         x64: Whether JAX holds 64-bit dtypes.
+        keeper: Where the JAX side keeps compiled forms; the caller holds it.
         terms: What the contract says of derivatives and batches.
         notices: What the caller of this callable has been warned of.
         access: What its calls hold while they run.
@@ -84,10 +90,16 @@ def build_op(
     )
     if writing is not None:
         source = with_writes(source, plan.mutates, mutated, lambda *tensors: writing(*tensors)[0])
+    family, role = OpFamily(keeper), Function(source)
     if terms.backend in ("aot", "compile"):
-        program = graph_program(source)
-        return program.op(
-            plan.label, plan.key, source, static=plan.static, contract=_contract_words(plan)
+        return op_of_program(
+            graph_program(source),
+            plan.label,
+            plan.key,
+            role,
+            family,
+            static=plan.static,
+            contract=_contract_words(plan),
         )
     aliases = _aliases(plan, mutated)
     own = access.replicas or run
@@ -103,13 +115,25 @@ def build_op(
     body = _runner(plan, how.core or own, notices, mutated)
     if seeds:
         body = with_key(body, len(plan.inputs))
-    return TorchOp(
+    program = Program(
+        source.function,
+        source.inputs,
+        source.outputs,
+        source,
+        context,
+        seeds=source.seeds,
+        eager=True,
+    )
+    return register_op(
+        program,
         plan.label,
         plan.key,
-        source.operands,
-        plan.outputs,
-        access.around(body, seeded=bool(seeds)),
-        context,
+        role,
+        family,
+        inputs=source.operands,
+        outputs=plan.outputs,
+        run=access.around(body, seeded=bool(seeds)),
+        context=context,
         into=how.into,
         results=_with_aliases(how.words, plan, aliases),
         aliases=aliases,
@@ -117,7 +141,6 @@ def build_op(
         hold_storages=context.grad and plan.inference.closes_over_grad,
         may_be_lazy=plan.inference.may_be_lazy,
         contract=_contract_words(plan),
-        source=source,
     )
 
 
@@ -213,52 +236,3 @@ def _with_casts(
         return run(*arguments)
 
     return cast_and_run
-
-
-class Guarded:
-    """Runs a function that could not be watched abstractly without letting it write to inputs.
-
-    Torch's own in-place operations are stopped before they write. What torch does not see (numpy
-    writing through shared memory) is looked for in the first run, which works on copies.
-    """
-
-    def __init__(
-        self,
-        run: Callable[..., Any],
-        label: str,
-        inputs: Sequence[ArraySig],
-        *,
-        first_on_copies: bool,
-        declared: Sequence[int] = (),
-    ) -> None:
-        self._declared = frozenset(declared)
-        self._run = run
-        self._label = label
-        self._inputs = inputs
-        self._first = first_on_copies
-
-    def __call__(self, *tensors: torch.Tensor) -> Any:
-        """Run under guard.
-
-        Raises:
-            MutationError: The function writes to an input that it does not declare, which keeps
-                its value.
-        """
-        if not self._first:
-            with WriteGuard(tensors, self._refuse):
-                return self._run(*tensors)
-        copies = [tensor.clone() for tensor in tensors]
-        with WriteGuard(copies, self._refuse):
-            result = self._run(*copies)
-        for index in sorted(written_copies(tensors, copies)):
-            self._refuse(index)
-        self._first = False
-        return result
-
-    def _refuse(self, index: int) -> None:
-        if index in self._declared:
-            return
-        raise MutationError(
-            mutation_message(self._label, self._inputs[index].path),
-            callable_name=self._label,
-        )

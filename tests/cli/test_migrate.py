@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from jaxtorch_bridge.errors import SpecError
+from jaxtorch_bridge.spec.files import format_versions as formats
 from jaxtorch_bridge.spec.files.atomic_write import write_whole
-from jaxtorch_bridge.spec.files.contract_files import format_versions as formats
 from jaxtorch_bridge.spec.files.load import load_spec
 
 OLD = """\

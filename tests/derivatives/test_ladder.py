@@ -76,13 +76,14 @@ def torch_loss(function):
 
 def rung_of(wrapped, arrays, wrt=None):
     wrt = tuple(range(len(arrays))) if wrt is None else wrt
-    return wrapped._planned(tuple(arrays), {}).op.linearize(wrt).rung
+    op = wrapped._planned(tuple(arrays), {}).op
+    return op.family.linearize(op, wrt).engine
 
 
 def engine_of(wrapped, arrays, wrt=None):
     wrt = tuple(range(len(arrays))) if wrt is None else wrt
-    pushed = wrapped._planned(tuple(arrays), {}).op.pushforward(wrt)
-    return pushed.op.source.engine
+    op = wrapped._planned(tuple(arrays), {}).op
+    return op.family.pushforward(op, wrt).op.source.transform
 
 
 def both_ways(function):
@@ -781,7 +782,8 @@ def test_recompute_by_contract_takes_torch_func(tmp_path, jit):
     close(run(jax.grad(lambda x: wrapped(x).sum()))(x), jax.grad(twin)(x), "grad")
     close(run(jax.hessian(lambda x: wrapped(x).sum()))(x), jax.hessian(twin)(x), "hessian")
     assert rung_of(wrapped, [x]) == "func"
-    assert wrapped._planned((x,), {}).op.linearize((0,)).residuals == ()
+    op = wrapped._planned((x,), {}).op
+    assert op.family.linearize(op, (0,)).residuals == ()
     assert "the contract says `residuals: recompute`" in wrapped.explain(x)
 
 

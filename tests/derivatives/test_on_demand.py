@@ -13,10 +13,14 @@ from jaxtorch_bridge import jax_callable
 X = jnp.array([0.5, -1.0, 2.0])
 
 
+def derivatives(op):
+    return op.derived.named("linearize", "pushforward")
+
+
 def orders_of(op):
     """The orders of the derivatives that have been built, below an op."""
     found = set()
-    for built in op.derivatives:
+    for built in derivatives(op):
         found.add(op.source.order + 1)
         inner = [derived.source for derived, _ in getattr(built, "_derived", {}).values()]
         found |= {source.order for source in inner}
@@ -34,7 +38,7 @@ def test_each_order_is_built_when_it_is_asked_for(jit):
         return (f(x) ** 2).sum()
 
     jit(f)(X)
-    assert op.derivatives == ()
+    assert derivatives(op) == ()
     jit(jax.grad(loss))(X)
     assert orders_of(op) == {1}
     jit(jax.grad(lambda x: jax.grad(loss)(x).sum()))(X)

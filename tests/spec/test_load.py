@@ -562,7 +562,8 @@ def test_reading_contracts_imports_neither_jax_nor_torch(tmp_path):
     file.write_text(ATTENTION, encoding="utf-8")
     program = (
         "import sys\n"
-        "from jaxtorch_bridge.spec import enforce, load\n"
+        "from jaxtorch_bridge.spec import enforce\n"
+        "from jaxtorch_bridge.spec.files import load\n"
         f"load.load_spec({str(file)!r}).digest()\n"
         "heavy = {'jax', 'jaxlib', 'torch', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)\n"

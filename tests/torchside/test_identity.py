@@ -9,12 +9,8 @@ import types
 import pytest
 import torch
 
-from jaxtorch_bridge.torchside.closure.closure_state import (
-    defining_package as packages,
-)
-from jaxtorch_bridge.torchside.closure.closure_state import (
-    function_identity as identity,
-)
+from jaxtorch_bridge.torchside.closure import defining_package as packages
+from jaxtorch_bridge.torchside.closure import function_identity as identity
 
 SOURCE = """
 import collections, dataclasses, enum, functools, math, types

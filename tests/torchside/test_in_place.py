@@ -393,7 +393,7 @@ def derivative(function, *args):
         *args
     )
     planned, _ = wrapped._placed(args, {})
-    (linearized,) = planned.op.derivatives
+    (linearized,) = planned.op.derived.named("linearize")
     return found, linearized
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from jaxtorch_bridge import ConcurrencyError
-from jaxtorch_bridge.torchside.closure.closure_state import ClosureState, locks
+from jaxtorch_bridge.torchside.closure import locks
+from jaxtorch_bridge.torchside.closure.closure_state import ClosureState
 from jaxtorch_bridge.torchside.closure.locks import Locks, ReadWriteLock, locks_of
 
 

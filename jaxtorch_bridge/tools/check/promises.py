@@ -80,7 +80,7 @@ def _derivatives(spec: CallableSpec, planned: Planned, found: Promises) -> None:
             _refused(spec, order, one, found)
             return
         lines = [line.strip() for line in one.words]
-        if order == 1 and one.rung != "zero":
+        if order == 1 and one.engine != "zero":
             left_out = [planned.op.inputs[i].path for i in one.wrt if i not in one.grad_inputs]
             if left_out:
                 lines.append(f"zero by {', '.join(left_out)}: no output depends on them")
@@ -119,8 +119,8 @@ def _one_order(op: TorchOp, order: int) -> tuple[Linearized, TorchOp | None]:
         # Cotangents come behind the function's own inputs; by them it is linear.
         assert op.source is not None
         wrt = tuple(i for i in wrt if i < op.source.primal_count)
-    linearized = op.linearize(wrt)
-    if linearized.rung == "zero":
+    linearized = op.family.linearize(op, wrt)
+    if linearized.engine == "zero":
         return linearized, None
     ins, outs = linearized.grad_inputs, linearized.diff_outputs
     linearized.kernel(True, ins, outs)
@@ -145,7 +145,7 @@ def _batches(spec: CallableSpec, op: TorchOp, found: Promises) -> None:
     if not op.inputs:
         return
     try:
-        batched = op.batched(_BATCH, (0,) * len(op.inputs))
+        batched = op.family.batched(op, _BATCH, (0,) * len(op.inputs))
     except BatchingError as error:
         expected = "a function that works along leading axes"
         text = str(error).splitlines()[0]

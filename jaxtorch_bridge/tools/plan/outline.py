@@ -101,7 +101,7 @@ def _derivative(one: Linearized | DifferentiationError) -> dict[str, Any]:
     if isinstance(one, DifferentiationError):
         return {"rung": "none", "why": [str(one).splitlines()[0]]}
     return {
-        "rung": one.rung,
+        "rung": one.engine,
         "by": [one.op.inputs[index].path for index in one.grad_inputs],
         "residual_bytes": one.residual_bytes,
         "residuals": [_array(sig) for sig in one.residuals],
@@ -114,7 +114,7 @@ def _derivative(one: Linearized | DifferentiationError) -> dict[str, Any]:
 def _batching(spec: CallableSpec, op: TorchOp, size: int) -> dict[str, Any]:
     if not op.inputs:
         return {"method": spec.vmap_method, "size": size, "one_call": False, "words": "no input"}
-    batched = op.batched(size, (0,) * len(op.inputs))
+    batched = op.family.batched(op, size, (0,) * len(op.inputs))
     words = "; ".join(line.partition(": ")[2] for line in batched.words)
     return {
         "method": spec.vmap_method,

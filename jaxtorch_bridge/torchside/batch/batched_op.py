@@ -15,16 +15,17 @@ from typing import Any
 from ...call_site import caller_level
 from ...choices import VmapMethod
 from ...errors import BatchingError, BridgeWarning
-from ..build_op import Guarded
+from ...planner.array_signature import with_batch
 from ..closure.closure_state import ClosureGuard
-from ..derive.derived_function import program_of
+from ..derive.linear_part import Dims, batched_linearized
 from ..functions import transforms
 from ..functions.graph_capture import NotCapturedError, capture, draws_of_batch
 from ..functions.replaced_ops import with_plain_scatters
 from ..functions.source import Core, Source
-from ..op.program import Program, Undo
-from ..op.torch_op import TorchOp
-from .batched_linear_part import Dims, batched_linearized, with_batch
+from ..observe.guarded_run import Guarded
+from ..op.make_op import op_of_program
+from ..op.program import Program, Undo, program_of
+from ..op.torch_op import Function, LinearKernel, Role, SavingForward, TorchOp, WithTangents
 from .leading_axes import (
     CLAIMS,
     Verified,
@@ -64,11 +65,6 @@ class Batched:
         return self.guard is None or self.guard.holds
 
     @property
-    def ops(self) -> tuple[TorchOp, ...]:
-        """The ops that it owns."""
-        return () if self.op is None else (self.op,)
-
-    @property
     def words(self) -> tuple[str, ...]:
         """Lines for `explain`, on a batch of a size."""
         if self.op is not None:
@@ -77,16 +73,21 @@ class Batched:
 
 
 def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
-    """The op for a batch of ``size``; see `TorchOp.batched`."""
+    """The op for a batch of ``size``.
+
+    Args:
+        op: Of one element.
+        size: Of the batch.
+        dims: For each input its batch axis, or None.
+        loop: Call one by one, inside of torch, where one call will not do.
+    """
     failure = ""
-    guard = None if op.program is None else op.program.guard
-    if op.source is not None:
-        guard = ClosureGuard(op.source.closure)
-    elif op.primal is not None:
-        guard = ClosureGuard(op.primal.source.closure)
-    home = op.home
+    home, role = op.home, op.role
+    # A linear kernel is a graph, which has a guard of its own.
+    kernel = isinstance(role, LinearKernel)
+    guard = op.program.guard if kernel else ClosureGuard(home.closure)
     method = home.terms.vmap_method
-    own_seeds = any(dim is not None for dim in dims[_core_count(op) :])
+    own_seeds = any(dim is not None for dim in dims[len(op.program.inputs) :])
     # Nobody who asks for other numbers in each element has to be told.
     own_keys = own_seeds and home.keyed
     made = None
@@ -97,24 +98,24 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
         failure = f"each element has {_SEED_WORDS[home.keyed]} of its own"
     else:
         try:
-            if op.source is None:
+            if not isinstance(role, Function):
                 made = _batched_part(op, size, dims)
-            elif method in CLAIMS and op.source.order == 0:
-                made = _claimed(op.source, size, dims[: len(op.source.inputs)])
+            elif method in CLAIMS and role.source.order == 0:
+                made = _claimed(op, role.source, size, dims[: len(role.source.inputs)])
             else:
                 unbatched = _unbatched_results(op, dims)
-                made = _batched_source(op, size, dims, unbatched)
+                made = _batched_source(op, role.source, size, dims, unbatched)
         except NotCapturedError as error:
             failure = str(error)
-            if loop and op.source is not None:
-                made = _looped(op, size, dims)
+            if loop and isinstance(role, Function):
+                made = _looped(op, role.source, size, dims)
     if made is None:
         asked = method in ("sequential", "sequential_unrolled") or own_keys
         if size and not asked:
             _warn_once(home, op.label, failure)
         unbatched = _unbatched_results(op, dims)
         return Batched(size, None, unbatched, failure, guard)
-    extras = 0 if made.program is None else len(made.program.extra_results)
+    extras = len(made.program.extra_results)
     count = len(made.outputs)
     return Batched(
         size, made, (*unbatched, *range(count - extras, count)), "", guard, _way(method, made)
@@ -142,7 +143,7 @@ def _warn_once(home: Source, label: str, failure: str) -> None:
     )
 
 
-def _claimed(source: Source, size: int, dims: Dims) -> TorchOp:
+def _claimed(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
     """The function as it stands, on whole batches."""
     method = source.terms.vmap_method
     whole: Dims = (0,) * len(source.outputs)
@@ -173,18 +174,12 @@ def _claimed(source: Source, size: int, dims: Dims) -> TorchOp:
     program = Program(
         core, made.inputs, made.outputs, made, source.context, seeds=made.seeds, eager=True
     )
-    return program.op(made.label, made.key, made)
+    return op_of_program(program, made.label, made.key, Function(made), op.family)
 
 
-def _core_count(op: TorchOp) -> int:
-    if op.source is not None:
-        return len(op.source.inputs)
-    return len(op.inputs) if op.program is None else len(op.program.inputs)
-
-
-def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ...]) -> TorchOp:
-    source = op.source
-    assert source is not None
+def _batched_source(
+    op: TorchOp, source: Source, size: int, dims: Dims, unbatched: tuple[int, ...]
+) -> TorchOp:
     if not source.facts.traced:
         raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
     if source.closure.scripted:
@@ -216,7 +211,8 @@ def _batched_source(op: TorchOp, size: int, dims: Dims, unbatched: tuple[int, ..
         inputs=with_batch(source.inputs, core, size),
         outputs=with_batch(source.outputs, out_dims, size),
     )
-    return _program_of_forms(made).op(made.label, made.key, made)
+    program = _program_of_forms(made)
+    return op_of_program(program, made.label, made.key, Function(made), op.family)
 
 
 def _program_of_forms(source: Source) -> Program:
@@ -229,17 +225,15 @@ def _program_of_forms(source: Source) -> Program:
 
 def _unbatched_results(op: TorchOp, dims: Dims) -> tuple[int, ...]:
     """Where only tangents are batched (a Jacobian), the function's own results are not."""
-    if op.split is None:
+    if not isinstance(op.role, WithTangents):
         return ()
-    function, wrt = op.split
-    places = function.pushforward(wrt).operands
+    function = op.role.op
+    places = function.family.pushforward(function, op.role.wrt).operands
     moving = [dims[i] for i, index in enumerate(places) if index < len(function.inputs)]
     return () if any(dim is not None for dim in moving) else tuple(range(len(function.outputs)))
 
 
-def _looped(op: TorchOp, size: int, dims: Dims) -> TorchOp:
-    source = op.source
-    assert source is not None
+def _looped(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
     core = dims[: len(source.inputs)]
     draws_on = source.device if source.keyed else None
 
@@ -256,14 +250,13 @@ def _looped(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         outputs=with_batch(source.outputs, (0,) * len(source.outputs), size),
         opaque=True,
     )
-    program = program_of(made)
-    return replace(program, undo=Undo.of(source)).op(made.label, made.key, made)
+    program = replace(program_of(made), undo=Undo.of(source))
+    return op_of_program(program, made.label, made.key, Function(made), op.family)
 
 
 def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
     """Of a forward with residuals, or of a linear part: derivatives come from elsewhere."""
     program = op.program
-    assert program is not None
     core_dims = dims[: len(program.inputs)]
     inputs = with_batch(program.inputs, core_dims, size)
     outputs = with_batch(program.outputs, (0,) * len(program.outputs), size)
@@ -282,21 +275,31 @@ def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         outputs,
         plain_attention=source.plain_attention,
     )
-    made = replace(program, core=core, inputs=inputs, outputs=outputs).op(
-        f"{op.label} (vmap)", f"{op.key}/vmap{size}:{_dims_text(core_dims)}"
+    return op_of_program(
+        replace(program, core=core, inputs=inputs, outputs=outputs),
+        f"{op.label} (vmap)",
+        f"{op.key}/vmap{size}:{_dims_text(core_dims)}",
+        _batched_role(op, size, dims),
+        op.family,
     )
-    if op.primal is not None:
-        linearized: Any = op.primal
-        base = linearized.op.batched(size, dims).op
-        if base is None:
-            raise NotCapturedError("torch.vmap: the function itself cannot be batched")
-        residual_dims: Dims = tuple(
-            None if index >= len(op.outputs) - len(program.extra_results) else 0
-            for index in range(len(linearized.op.outputs), len(op.outputs))
-        )
-        made.primal = batched_linearized(linearized, size, (*dims, *residual_dims))
-        made.primal.op = base
-    return made
+
+
+def _batched_role(op: TorchOp, size: int, dims: Dims) -> Role:
+    """Of a part of a derivative, whose residuals have the batch first."""
+    if not isinstance(op.role, SavingForward):
+        return op.role
+    linear: Any = op.role.linear
+    function = linear.op
+    base = None if function is None else function.family.batched(function, size, dims).op
+    if base is None:
+        raise NotCapturedError("torch.vmap: the function itself cannot be batched")
+    # What every program gives behind its core's results is never batched.
+    first_extra = len(op.outputs) - len(op.program.extra_results)
+    residual_dims: Dims = tuple(
+        None if index >= first_extra else 0
+        for index in range(len(function.outputs), len(op.outputs))
+    )
+    return SavingForward(batched_linearized(linear, size, (*dims, *residual_dims)))
 
 
 def _dims_text(dims: Sequence[int | None]) -> str:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from ..closure.closure_state import ClosureGuard
 from ..functions.graph_capture import dependent_outputs
 from ..functions.source import Source
-from ..op.torch_op import TorchOp
+from ..op.make_op import op_of_program
+from ..op.torch_op import TorchOp, WithTangents
 from .derived_function import derive
+from .engines.engine import Goal
 from .refusals import differentiable_source
 
 
@@ -37,11 +39,6 @@ class Pushforward:
         return self.guard.holds
 
     @property
-    def ops(self) -> tuple[TorchOp, ...]:
-        """The ops that it owns."""
-        return () if self.op is None else (self.op,)
-
-    @property
     def words(self) -> tuple[str, ...]:
         """Lines for `explain`."""
         names = self.source.names(self.wrt)
@@ -64,9 +61,10 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
     outs = dependent_outputs(source, wrt)
     if not outs:
         return Pushforward(None, (), (), wrt, source, (), guard)
-    derived = derive(source, "push", wrt, outs, seeds=source.seeds, again=False, primal=True)
-    made = derived.program.op(derived.source.label, derived.source.key, derived.source)
-    made.split = (op, wrt)
+    goal = Goal(source, "push", wrt, outs, source.seeds, again=False, primal=True)
+    derived = derive(goal)
+    role = WithTangents(derived.source, op, wrt)
+    made = op_of_program(derived.program, derived.source.label, derived.source.key, role, op.family)
     core = len(source.inputs)
     tangents = range(len(op.inputs), len(op.inputs) + len(wrt))
     operands = (*range(core), *tangents, *range(core, len(op.inputs)))

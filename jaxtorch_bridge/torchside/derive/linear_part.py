@@ -1,35 +1,22 @@
-"""A function together with its derivative: the ladder of ways to compute it.
-
-1. ``saved``: forward and backward graphs captured together; the forward saves what the
-   backward needs, and nothing is computed twice.
-2. ``func``: the function again, under ``torch.func.vjp`` (forwards: ``torch.func.jvp``).
-3. ``autograd``: the function again, under ``torch.autograd.grad`` (forwards: twice).
-4. An error that names what failed at each rung.
-"""
+"""A function together with its derivative at a point, and the same for a whole batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import torch
-
-from ...config import settings
 from ...errors import DifferentiationError
-from ...planner.array_signature import ArraySig
+from ...planner.array_signature import ArraySig, with_batch
 from ..closure.closure_state import ClosureGuard
-from ..functions import transforms
-from ..functions.graph_capture import NotCapturedError, capture, dependent_outputs
-from ..functions.source import Core, Source, tangent_sig
-from ..op.program import Program
-from ..op.torch_op import TorchOp
-from .derived_function import PULLBACK_WORDS, Derived, derive
-from .refusals import differentiable_source
-from .saved.joint_graphs import JointGraphs, SavedPullback, capture_joint
+from ..functions.graph_capture import NotCapturedError
+from ..functions.source import Source
+from ..op.make_op import op_of_program
+from ..op.torch_op import Function, LinearKernel, SavingForward, TorchOp
+from .derived_function import derive
+from .engines.engine import DerivedFunction, Goal, Kept, Kind, linear_sigs
 
-if TYPE_CHECKING:
-    from ..batch.batched_linear_part import BatchedLinearized
+Dims = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -53,58 +40,75 @@ class Linearized:
         op: The function.
         source: What it computes.
         wrt: Inputs that carry a tangent.
-        rung: Which rung of the ladder its pullback takes.
+        engine: What finds its first pullback: ``saved``, the name of an engine that runs the
+            function again, or ``zero``.
         forward: The op that computes outputs and residuals: the function's own if there are
             none.
         residuals: What ``forward`` returns behind the function's outputs.
         diff_outputs: Outputs that carry a tangent.
         grad_inputs: Those of ``wrt`` that any of these outputs depends on.
-        failures: Words on the rungs above that did not work.
+        failures: Words on the engines that did not work.
         saved_bytes: Bytes that saving residuals keeps, or would keep; None if it cannot be.
     """
 
     def __init__(
         self,
         op: TorchOp,
+        source: Source,
         wrt: tuple[int, ...],
-        rung: Literal["saved", "func", "autograd", "zero"],
         *,
-        graphs: JointGraphs | None = None,
+        kept: Kept | None = None,
+        again: DerivedFunction | None = None,
         diff_outputs: tuple[int, ...] = (),
-        grad_inputs: tuple[int, ...] = (),
-        failures: tuple[str, ...] = (),
+        failures: Sequence[str] = (),
         saved_bytes: int | None = None,
     ) -> None:
-        assert op.source is not None
+        """Of what was found.
+
+        Args:
+            op: The function.
+            source: What it computes.
+            wrt: Inputs that carry a tangent.
+            kept: Forward and linear part, where an engine keeps residuals.
+            again: Otherwise the pullback of ``diff_outputs``; None if there are none.
+            diff_outputs: Outputs that depend on ``wrt``.
+            failures: Words on what did not work.
+            saved_bytes: Of residuals that could be saved.
+        """
         self.op = op
         self.label = f"{op.label} (derivative)"
-        self.source: Source = op.source
+        self.source = source
         self.wrt = wrt
-        self.rung = rung
-        self.diff_outputs = diff_outputs
-        self.grad_inputs = grad_inputs
-        self.failures = failures
+        self.failures = tuple(failures)
         self.saved_bytes = saved_bytes
-        self.guard = ClosureGuard(self.source.closure)
-        self._graphs = graphs
-        self._kernels: dict[Any, Kernel] = {}
+        self._kept = kept
+        self._kernels: dict[tuple[bool, tuple[int, ...], tuple[int, ...]], Kernel] = {}
+        self._derived: dict[
+            tuple[bool, tuple[int, ...], tuple[int, ...]], tuple[DerivedFunction, Kernel]
+        ] = {}
         self.batched_forms: dict[Any, BatchedLinearized] = {}
-        self._derived: dict[Any, tuple[Derived, Kernel]] = {}
+        if kept is not None:
+            self.engine = "saved"
+            self.diff_outputs, self.grad_inputs = kept.diff_outputs, kept.grad_inputs
+            self.guard = kept.guard
+        else:
+            self.engine = "zero" if again is None else again.engine
+            self.diff_outputs, self.grad_inputs = diff_outputs, wrt if diff_outputs else ()
+            self.guard = ClosureGuard(source.closure)
+        self._again = again
         self.forward = self._forward()
         self.residuals: tuple[ArraySig, ...] = self.forward.outputs[len(op.outputs) :]
+        if again is not None:
+            key = (True, wrt, diff_outputs)
+            self._derived[key] = (again, self._kernel_of(again, True, len(diff_outputs)))
 
     def __repr__(self) -> str:
-        return f"Linearized({self.op.key}, wrt={self.wrt}, {self.rung})"
+        return f"Linearized({self.op.key}, wrt={self.wrt}, {self.engine})"
 
     @property
     def fresh(self) -> bool:
         """Whether the function's surroundings are still those that were traced."""
         return self.guard.holds
-
-    @property
-    def ops(self) -> tuple[TorchOp, ...]:
-        """The ops that it owns."""
-        return () if self.forward is self.op else (self.forward,)
 
     @property
     def residual_bytes(self) -> int:
@@ -114,18 +118,17 @@ class Linearized:
     @property
     def words(self) -> tuple[str, ...]:
         """Lines for `explain`."""
-        if self.rung == "zero":
-            rung = "zero: no output depends on them"
-        elif self.rung == "saved":
-            rung = f"saved residuals, {self.residual_bytes} bytes in {len(self.residuals)} arrays"
-            rung += "; recomputing would keep 0"
+        if self._kept is not None:
+            how = self._kept.words
+        elif self._again is None:
+            how = "zero: no output depends on them"
         else:
-            way = PULLBACK_WORDS[self.rung]
-            rung = f"recompute with {way}, {self.residual_bytes} bytes kept"
+            way = self._again.source.way
+            how = f"recompute with {way}, {self.residual_bytes} bytes kept"
             if self.saved_bytes is not None:
-                rung += f"; saving would keep {self.saved_bytes}"
+                how += f"; saving would keep {self.saved_bytes}"
         names = self.source.names(self.wrt)
-        return (f"by {names}: {rung}", *(f"  not {words}" for words in self.failures))
+        return (f"by {names}: {how}", *(f"  not {words}" for words in self.failures))
 
     @property
     def unrolled(self) -> bool:
@@ -137,63 +140,66 @@ class Linearized:
         """Operands of the linear call before the linear ones: inputs and residuals."""
         return len(self.op.inputs) + len(self.residuals)
 
-    def linear_sigs(self, transposed: bool, ins: Sequence[int], outs: Sequence[int]) -> Any:
+    def linear_sigs(
+        self, transposed: bool, ins: Sequence[int], outs: Sequence[int]
+    ) -> tuple[tuple[ArraySig, ...], tuple[ArraySig, ...]]:
         """(operands, results) of the linear part as signatures."""
-        tangents = tuple(tangent_sig(self.op.inputs[index], "tangent of") for index in ins)
-        moved = tuple(tangent_sig(self.op.outputs[index], "tangent of") for index in outs)
-        return (moved, tangents) if transposed else (tangents, moved)
+        return linear_sigs(self.source, transposed, ins, outs)
 
     def kernel(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
         """What computes tangents of ``outs`` from tangents of ``ins``, or (transposed)
         cotangents of ``ins`` from cotangents of ``outs``."""
-        if self._graphs is None:
+        if self._kept is None:
             return self.function(transposed, ins, outs)
         key = (transposed, ins, outs)
         if key not in self._kernels:
-            with self.source.context.scope():
-                if transposed:
-                    self._kernels[key] = self._saved_pullback(ins, outs)
-                else:
-                    try:
-                        self._kernels[key] = self._saved_pushforward(ins, outs)
-                    except NotCapturedError:
-                        self._kernels[key] = self.function(transposed, ins, outs)
+            try:
+                with self.source.context.scope():
+                    made = self._kept.kernel(transposed, ins, outs)
+            except NotCapturedError:
+                self._kernels[key] = self.function(transposed, ins, outs)
+            else:
+                op = op_of_program(
+                    made.program,
+                    f"{self.source.label} ({made.word})",
+                    f"{self.op.key}/{made.tag}",
+                    LinearKernel(),
+                    self.op.family,
+                )
+                self._kernels[key] = Kernel(op, made.operands)
         return self._kernels[key]
 
     def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
         """The same as a function of the inputs as well, to be differentiated again."""
         key = (transposed, ins, outs)
         if key not in self._derived:
+            kind: Kind = "pull" if transposed else "push"
             with self.source.context.scope():
-                derived = derive(
-                    self.source,
-                    "pull" if transposed else "push",
-                    ins,
-                    outs,
-                    seeds=self.source.seeds_of_repeats,
-                    again=True,
-                )
-                op = derived.program.op(derived.source.label, derived.source.key, derived.source)
-                op.belongs_to(self.op)
-            core = len(self.source.inputs)
+                derived = derive(Goal(self.source, kind, ins, outs, self.source.seeds_of_repeats))
             count = len(outs) if transposed else len(ins)
-            linear = range(self.nonlinear_count, self.nonlinear_count + count)
-            states = self._state_places() if derived.source.seeds else ()
-            self._derived[key] = (derived, Kernel(op, (*range(core), *linear, *states)))
+            self._derived[key] = (derived, self._kernel_of(derived, transposed, count))
         return self._derived[key][1]
 
     def batched(
         self,
         size: int,
-        dims: tuple[int | None, ...],
+        dims: Dims,
         transposed: bool,
         ins: tuple[int, ...],
         outs: tuple[int, ...],
     ) -> BatchedLinearized | None:
-        """See `batched_linear.batch_linear`."""
-        from ..batch.batched_linear_part import batch_linear
-
+        """See `batch_linear`."""
         return batch_linear(self, size, dims, transposed, ins, outs)
+
+    def _kernel_of(self, derived: DerivedFunction, transposed: bool, count: int) -> Kernel:
+        """Of a derivative as a function, with ``count`` linear operands."""
+        source = derived.source
+        op = op_of_program(
+            derived.program, source.label, source.key, Function(source), self.op.family
+        )
+        linear = range(self.nonlinear_count, self.nonlinear_count + count)
+        states = self._state_places() if source.seeds else ()
+        return Kernel(op, (*range(len(self.source.inputs)), *linear, *states))
 
     def _state_places(self) -> tuple[int, ...]:
         """Which of the operands hold the key, or the generators' states of the forward run."""
@@ -204,180 +210,144 @@ class Linearized:
         return tuple(len(self.op.inputs) + i for i in found)
 
     def _forward(self) -> TorchOp:
-        source, graphs = self.source, self._graphs
+        source, op = self.source, self.op
         tag = f"wrt{','.join(map(str, self.wrt))}"
-        if graphs is None:
-            if not source.draws or self.rung == "zero":
-                return self.op
+        if self._kept is not None:
+            program, word, kind = self._kept.forward, "forward with residuals", "forward"
+        elif not source.draws or self._again is None:
+            return op
+        else:
             # Forward and backward must draw the same: the states travel between them.
-            program = self.op.program or Program(
-                source.function,
-                source.inputs,
-                source.outputs,
-                source,
-                source.context,
-                eager=True,
-            )
-            op = replace(program, gives_states=True).op(
-                f"{source.label} (forward)", f"{self.op.key}/random/{tag}"
-            )
-        else:
-            program = Program(
-                graphs.run_forward,
-                source.inputs,
-                (*source.outputs, *graphs.residuals),
-                source,
-                source.context.without_grad(),
-                seeds=source.seeds,
-                gives_states=source.draws,
-                weights=graphs.weights_read_backward,
-                gives_versions=bool(graphs.weights_read_backward),
-                guard=self.guard,
-            )
-            op = program.op(
-                f"{source.label} (forward with residuals)", f"{self.op.key}/forward/{tag}"
-            )
-        op.primal = self
-        return op
-
-    def _saved_pullback(self, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
-        assert self._graphs is not None
-        saved = self._graphs.pullback(ins, outs)
-        cotangents, gradients = (
-            tuple(replace(sig, path=f"co{sig.path}") for sig in sigs)
-            for sigs in self.linear_sigs(True, ins, outs)
-        )
-        tag = f"backward/{','.join(map(str, ins))}:{','.join(map(str, outs))}"
-        return self._saved_kernel(saved, saved, cotangents, gradients, "backward", tag)
-
-    def _saved_pushforward(self, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
-        """The backward graph transposed: tangents from the residuals, nothing computed again."""
-        assert self._graphs is not None
-        saved = self._graphs.pullback(ins, outs)
-        tangents, moved = self.linear_sigs(False, ins, outs)
-        inputs = (*self._saved_sigs(saved), *tangents)
-        core = transforms.transposed(
-            saved.run_differentiably, len(inputs) - len(tangents), self._seen_by_torch(moved)
-        )
-        graph = capture(
-            self.source,
-            core,
-            inputs,
-            moved,
-            plain_attention=self.source.plain_attention,
-        )
-        tag = f"linear/{','.join(map(str, ins))}:{','.join(map(str, outs))}"
-        return self._saved_kernel(saved, graph, tangents, moved, "forward mode", tag)
-
-    def _seen_by_torch(self, sigs: Sequence[ArraySig]) -> list[Any]:
-        device = self.source.device
-        return [(sig.shape, getattr(torch, sig.torch_dtype), device) for sig in sigs]
-
-    def _saved_sigs(self, saved: SavedPullback) -> tuple[ArraySig, ...]:
-        return (
-            *(self.source.inputs[index] for index in saved.inputs),
-            *(self.residuals[index] for index in saved.residuals),
+            program, word, kind = replace(op.program, gives_states=True), "forward", "random"
+        return op_of_program(
+            program,
+            f"{source.label} ({word})",
+            f"{op.key}/{kind}/{tag}",
+            SavingForward(self),
+            op.family,
         )
 
-    def _saved_kernel(
-        self,
-        saved: SavedPullback,
-        core: Core,
-        linear: Sequence[ArraySig],
-        results: Sequence[ArraySig],
-        word: str,
-        tag: str,
-    ) -> Kernel:
-        """What runs on residuals: (inputs and residuals that it reads, linear) to results."""
-        assert self._graphs is not None
-        source, first_residual = self.source, len(self.op.inputs)
-        weights = self._graphs.weights_read_backward
-        program = Program(
-            core,
-            (*self._saved_sigs(saved), *linear),
-            tuple(results),
-            source,
-            source.context.without_grad(),
-            weights=weights,
-            checks_versions=bool(weights),
-            # Here too: XLA drops a forward whose results nobody needs.
-            guard=self.guard,
-        )
-        op = program.op(f"{source.label} ({word})", f"{self.op.key}/{tag}")
-        op.belongs_to(self.op)
-        operands = (
-            *saved.inputs,
-            *(first_residual + index for index in saved.residuals),
-            *range(self.nonlinear_count, self.nonlinear_count + len(linear)),
-            # The versions are the last residual.
-            *([self.nonlinear_count - 1] if weights else []),
-        )
-        return Kernel(op, operands)
 
+class BatchedLinearized:
+    """The linear part of a derivative for a whole batch; see `Linearized`.
 
-def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
-    """The derivative by the inputs ``wrt``, from the highest rung that works.
+    Linear operands and results have the batch first; inputs and residuals have it where
+    ``dims`` says, or not at all.
 
-    Raises:
-        DifferentiationError: The function hides a derivative from torch, the contract forbids
-            it, or no rung works.
+    Attributes:
+        base: Of one element.
+        size: Of the batch.
+        dims: For every input and residual.
     """
-    source = differentiable_source(op, wrt)
-    failures: list[str] = []
-    saved_bytes = None
-    if source.terms.residuals == "recompute":
-        failures.append("saved residuals: the contract says `residuals: recompute`")
-    elif source.terms.autograd_only:
-        failures.append("saved residuals: torch.autograd.grad alone was asked for")
-    elif source.facts.updates_state:
-        failures.append("saved residuals: the function writes to tensors that it closes over")
-    elif source.facts.live_draws:
-        failures.append(f"saved residuals: {source.facts.live_draws}")
-    elif source.keyed and source.facts.strided_draws:
-        failures.append(
-            "saved residuals: it fills tensors that are not row-major with random numbers, in "
-            "another order than a graph"
+
+    def __init__(self, base: Linearized | BatchedLinearized, size: int, dims: Dims) -> None:
+        self.base = base
+        self.size = size
+        self.dims = dims
+        self.label: str = base.label
+        self.source: Source = base.source
+        self.wrt: tuple[int, ...] = base.wrt
+        self.diff_outputs: tuple[int, ...] = base.diff_outputs
+        self.grad_inputs: tuple[int, ...] = base.grad_inputs
+        self.residuals: tuple[ArraySig, ...] = base.residuals
+        self.batched_forms: dict[Any, BatchedLinearized] = {}
+
+    @property
+    def op(self) -> TorchOp | None:
+        """The batched function; None where it cannot be batched."""
+        function = self.base.op
+        if function is None:
+            return None
+        dims = self.dims[: len(function.inputs)]
+        found: TorchOp | None = function.family.batched(function, self.size, dims).op
+        return found
+
+    @property
+    def unrolled(self) -> bool:
+        """See `Linearized`."""
+        return self.base.unrolled
+
+    def __repr__(self) -> str:
+        return f"Batched({self.base!r}, {self.size})"
+
+    @property
+    def nonlinear_count(self) -> int:
+        """See `Linearized`."""
+        return self.base.nonlinear_count
+
+    def linear_sigs(
+        self, transposed: bool, ins: Sequence[int], outs: Sequence[int]
+    ) -> tuple[tuple[ArraySig, ...], tuple[ArraySig, ...]]:
+        """See `Linearized`."""
+        operands, results = self.base.linear_sigs(transposed, ins, outs)
+        return (
+            with_batch(operands, (0,) * len(operands), self.size),
+            with_batch(results, (0,) * len(results), self.size),
         )
-    elif not source.capturable:
-        failures.append("saved residuals: the function could not be traced abstractly")
-    else:
-        try:
-            graphs = capture_joint(source, wrt)
-        except NotCapturedError as error:
-            failures.append(f"saved residuals: {error}")
-        else:
-            if graphs is None:
-                return Linearized(op, wrt, "zero")
-            saved_bytes = sum(sig.size_bytes for sig in graphs.residuals)
-            limit = settings.residual_limit_bytes
-            if source.terms.residuals == "save" or saved_bytes <= limit:
-                return Linearized(
-                    op,
-                    wrt,
-                    "saved",
-                    graphs=graphs,
-                    diff_outputs=graphs.diff_outputs,
-                    grad_inputs=graphs.grad_inputs,
-                    saved_bytes=saved_bytes,
-                )
-            failures.append(
-                f"saved residuals: {saved_bytes} bytes are more than the limit of {limit} "
-                "(jaxtorch_bridge.settings.residual_limit_bytes)"
+
+    def kernel(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+        """See `Linearized`."""
+        return self._batched(self.base.kernel(transposed, ins, outs))
+
+    def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+        """See `Linearized`."""
+        return self._batched(self.base.function(transposed, ins, outs))
+
+    def batched(
+        self,
+        size: int,
+        dims: Dims,
+        transposed: bool,
+        ins: tuple[int, ...],
+        outs: tuple[int, ...],
+    ) -> BatchedLinearized | None:
+        """See `batch_linear`."""
+        return batch_linear(self, size, dims, transposed, ins, outs)
+
+    def _batched(self, kernel: Kernel) -> Kernel:
+        dims = _kernel_dims(kernel, self.dims)
+        found = kernel.op.family.batched(kernel.op, self.size, dims, loop=True)
+        if found.op is None:
+            raise DifferentiationError(
+                f"{kernel.op.label}: no derivative for a batch of {self.size}: {found.failure}. "
+                "Call the function under jax.lax.map instead of jax.vmap."
             )
-    if source.terms.residuals == "save":
-        raise DifferentiationError(
-            f"{source.label}: the contract says `residuals: save`, but residuals cannot be saved "
-            f"here: {failures[-1].partition(': ')[2]}. Say `auto` or `recompute`. "
-            f"[{source.terms.residuals_at}]"
-        )
-    outs = dependent_outputs(source, wrt)
-    if not outs:
-        return Linearized(op, wrt, "zero")
-    linearized = Linearized(
-        op, wrt, "autograd", diff_outputs=outs, grad_inputs=wrt, saved_bytes=saved_bytes
-    )
-    derived = linearized.function(True, wrt, outs)
-    assert derived.op.source is not None
-    linearized.rung = derived.op.source.engine or "autograd"
-    linearized.failures = (*failures, *linearized._derived[True, wrt, outs][0].failures)
-    return linearized
+        return Kernel(found.op, kernel.operands)
+
+
+def batched_linearized(
+    base: Linearized | BatchedLinearized, size: int, dims: Dims
+) -> BatchedLinearized:
+    """The batched form, always the same object for the same batch."""
+    found = base.batched_forms.get((size, dims))
+    if found is None:
+        found = base.batched_forms[size, dims] = BatchedLinearized(base, size, dims)
+    return found
+
+
+def batch_linear(
+    base: Linearized | BatchedLinearized,
+    size: int,
+    dims: Dims,
+    transposed: bool,
+    ins: tuple[int, ...],
+    outs: tuple[int, ...],
+) -> BatchedLinearized | None:
+    """The batched form if one call can do what is asked, otherwise None.
+
+    Args:
+        base: Of one element.
+        size: Of the batch.
+        dims: Batch axes of inputs and residuals.
+        transposed: See `Linearized.kernel`.
+        ins: Likewise.
+        outs: Likewise.
+    """
+    kernel = base.kernel(transposed, ins, outs)
+    found = kernel.op.family.batched(kernel.op, size, _kernel_dims(kernel, dims))
+    return None if found.op is None else batched_linearized(base, size, dims)
+
+
+def _kernel_dims(kernel: Kernel, dims: Dims) -> Dims:
+    """Batch axes of a kernel's operands: linear ones have it first."""
+    return tuple(dims[index] if index < len(dims) else 0 for index in kernel.operands)

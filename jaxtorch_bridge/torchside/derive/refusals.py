@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ...errors import DifferentiationError
 from ..functions.source import Source
 from ..functions.unrecorded_backward import not_differentiable
-
-if TYPE_CHECKING:
-    from ..op.torch_op import TorchOp
+from ..op.torch_op import TorchOp
 
 
 def differentiable_source(op: TorchOp, wrt: Sequence[int]) -> Source:
@@ -25,8 +22,8 @@ def differentiable_source(op: TorchOp, wrt: Sequence[int]) -> Source:
         raise DifferentiationError(f"{op.label}: this part of a derivative has none of its own.")
     _refuse_beyond_depth(source)
     _refuse_hidden_derivative(source, wrt)
-    if source.writes is not None:
-        source.writes.check(source, wrt)
+    if source.refuse_writes is not None:
+        source.refuse_writes(source, wrt)
     if source.once_differentiable:
         raise not_differentiable(source.label)
     return source

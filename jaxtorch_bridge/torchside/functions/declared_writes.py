@@ -187,4 +187,4 @@ def with_writes(
     # Of what TorchScript runs torch.func sees little.
     if traced and not source.closure.scripted:
         forms = (functional(writes.on_copies), *forms)
-    return replace(source, writes=writes, forms=forms)
+    return replace(source, refuse_writes=writes.check, forms=forms)

@@ -4,61 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
-from ...choices import Backend, OutputsMode, VmapMethod
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Inference
 from ..closure.closure_state import ClosureState
 from ..handler.torch_settings import TorchContext
 from ..randomness.generator_states import NO_GENERATORS, Generators
 from .call_locks import NO_ACCESS, Access
-
-if TYPE_CHECKING:
-    from .declared_writes import Writes
+from .terms import NO_TERMS, Terms
 
 # Flat tensors, in the dtypes that torch is to see, to flat tensors.
 Core = Callable[..., Sequence[torch.Tensor]]
 
-# func: torch.func.jvp and torch.func.vjp. autograd: torch.autograd.grad (twice for a
-# pushforward).
-Engine = Literal["func", "autograd"]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a contract says of derivatives and batches.
-
-    Attributes:
-        residuals: What to keep between forward and backward.
-        depth: Highest order allowed; None: any.
-        residuals_at: Where the contract says so, for messages.
-        depth_at: Likewise.
-        vmap_method: What ``jax.vmap`` does.
-        verify: Compare the first batched run of a plan with single calls.
-        depth_by_contract: The contract sets ``depth``; otherwise the caller did.
-        autograd_only: Differentiate by ``torch.autograd.grad`` and nothing else.
-        outputs: Whether torch writes results into XLA's buffers itself.
-        backend: What runs the function.
-        backend_at: Where the contract says so.
-    """
-
-    residuals: Literal["save", "recompute", "auto"] = "auto"
-    depth: int | None = None
-    residuals_at: str = ""
-    depth_at: str = ""
-    vmap_method: VmapMethod = "torch_vmap"
-    verify: bool = False
-    depth_by_contract: bool = True
-    autograd_only: bool = False
-    outputs: OutputsMode = "auto"
-    backend: Backend = "auto"
-    backend_at: str = ""
-
-
-NO_TERMS = Terms()
+# With what torch differentiates. func: torch.func.jvp and torch.func.vjp. autograd:
+# torch.autograd.grad (twice for a pushforward).
+Transform = Literal["func", "autograd"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +40,7 @@ class Source:
         updated: Closed-over tensors that it writes to.
         generators: What it draws from, besides torch's global generators.
         order: Derivatives taken so far.
-        engine: With what the latest was taken; None for the function itself.
+        transform: With what the latest was taken; None for the function itself.
         way: The same in words, for `explain`.
         plain_attention: It runs without fused attention kernels.
         seeds: What comes behind ``inputs`` so that every run draws the same: the words of a JAX
@@ -87,9 +50,12 @@ class Source:
         primals: For a derivative: how many of its first inputs are those of the function that it
             comes from in the end.
         access: What its calls hold while they run.
-        writes: What its own calls write to; ``function`` writes to copies.
-        forms: ``function`` in the ways in which it may be differentiated, the best first; empty:
-            as it stands.
+        refuse_writes: Of a function that writes to its arguments: objects to a derivative by
+            some of its inputs where torch does not record every write; see `declared_writes`.
+            ``function`` writes to copies.
+        forms: Of a function that writes to its arguments, the ways in which it may be
+            differentiated, the best first; in the last, autograd records the writes. Empty for
+            others, which are differentiated as they stand.
         opaque: No graph could be captured of it, though the function itself can be traced.
         notices: What the caller of this callable has been warned of.
     """
@@ -107,7 +73,7 @@ class Source:
     x64: bool
     terms: Terms = NO_TERMS
     order: int = 0
-    engine: Engine | None = None
+    transform: Transform | None = None
     way: str = ""
     plain_attention: bool = False
     seeds: tuple[ArraySig, ...] = ()
@@ -117,7 +83,7 @@ class Source:
     opaque: bool = False
     notices: set[str] = field(default_factory=set)
     access: Access = NO_ACCESS
-    writes: Writes | None = None
+    refuse_writes: Callable[[Source, Sequence[int]], None] | None = None
     forms: tuple[Core, ...] = ()
     generators: Generators = NO_GENERATORS
 

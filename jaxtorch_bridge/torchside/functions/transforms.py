@@ -16,7 +16,7 @@ from ..._compat import torch_internals as compat
 from ...errors import DifferentiationError
 from ..randomness.generator_states import NO_GENERATORS
 from . import unrecorded_backward as hidden
-from .source import Core, Engine
+from .source import Core, Transform
 
 
 def pushforward(
@@ -25,7 +25,7 @@ def pushforward(
     ins: Sequence[int],
     outs: Sequence[int],
     *,
-    engine: Engine,
+    transform: Transform,
     primal: bool,
     label: str,
     backwards: bool = False,
@@ -37,14 +37,14 @@ def pushforward(
         count: How many inputs it has.
         ins: Inputs with a tangent.
         outs: Results with a tangent.
-        engine: How to differentiate.
+        transform: How to differentiate.
         primal: Give the results as well, from the same run.
         label: The callable's name, for messages.
         backwards: By reverse mode twice, as it must be to be differentiated again: torch's
             forward-mode formulas of some operations (``linalg.solve``, ``det``) take intermediate
-            results for constants. The autograd engine knows no other way.
+            results for constants. ``autograd`` knows no other way.
     """
-    if engine == "autograd":
+    if transform == "autograd":
         run = _push_by_autograd(function, ins, outs, label)
     elif backwards:
         run = _push_by_func_twice(function, ins, outs)
@@ -64,7 +64,7 @@ def pullback(
     ins: Sequence[int],
     outs: Sequence[int],
     *,
-    engine: Engine,
+    transform: Transform,
     label: str,
 ) -> Core:
     """``(inputs, cotangents of outs)`` to cotangents of ``ins``, in JAX's convention."""
@@ -94,7 +94,7 @@ def pullback(
                 _refuse_hidden(label, cotangents, gradients)
             return _conjugated(gradients)
 
-    return pulled_by_func if engine == "func" else pulled_by_autograd
+    return pulled_by_func if transform == "func" else pulled_by_autograd
 
 
 # (inputs, tangents) to (results, tangents of some of them).

@@ -1,23 +1,19 @@
-"""What an op runs: a function over flat tensors, and what has to be done around it."""
+"""What an op runs, as data: a function over flat tensors, and what has to be done around it."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from ...planner.array_signature import ArraySig
 from ..closure.closure_state import ClosureGuard, ClosureState
+from ..functions.graph_capture import capture
 from ..functions.source import Core, Source
 from ..handler.torch_settings import TorchContext
 from ..randomness.generator_seeding import drawing_from_key
-from .compiled_graph import compiled
-from .results_in_place import copied, written
-from .torch_op import TorchOp
 
 _VERSIONS = ArraySig("versions of weights", (1,), "int32", "int32", differentiable=False)
 
@@ -116,7 +112,7 @@ class Program:
         """
         return self._run(self.core, tensors, ())
 
-    def _run_into(self, core: Core, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    def run_into(self, core: Core, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """The same with a core that writes to the tensors behind the operands."""
         count = len(self.operands)
         return self._run(core, tensors[:count], tensors[count:])
@@ -155,51 +151,46 @@ class Program:
             results.append(_weight_versions(self.weights, self.device))
         return results
 
-    def _held(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """``run``, holding what else must not change meanwhile."""
-        states = bool(self.seeds) or self.gives_states
-        return self.home.access.around_program(run, eager=self.eager, states=states)
 
-    def op(
-        self,
-        label: str,
-        key: str,
-        source: Source | None = None,
-        *,
-        static: Sequence[tuple[str, str]] = (),
-        contract: str = "",
-    ) -> TorchOp:
-        """The op that runs it.
+def program_of(source: Source, core: Core | None = None) -> Program:
+    """What runs a derived or batched source: its graph, or where there can be none, itself.
 
-        Args:
-            label: Name for messages.
-            key: Of the native table.
-            source: What it computes, to be differentiated.
-            static: Static arguments, for messages.
-            contract: What messages say of the contract.
-        """
-        run: Callable[..., Any]
-        if self.home.terms.backend == "compile":
-            how = copied(self.outputs, "torch.compile makes it")
-            run = functools.partial(self._run_into, compiled(self.core))
-        else:
-            how = written(self.core, self.outputs, self.device, self.home.terms.outputs)
-            run = self.run if how.core is None else functools.partial(self._run_into, how.core)
-        return TorchOp(
-            label,
-            key,
-            self.operands,
-            self.results,
-            self._held(run),
-            self.context,
-            into=how.into,
-            results=how.words,
-            static=static,
-            contract=contract,
-            hold_storages=self.eager,
-            source=source,
-            program=self,
-        )
+    Args:
+        source: What to compute.
+        core: The same in another way, which is better to run but not to differentiate.
+
+    Raises:
+        NotCapturedError: It cannot be traced.
+    """
+    undo = Undo.of(source) if source.undone else None
+    core = core or source.function
+    program = Program(
+        core,
+        source.inputs,
+        source.outputs,
+        source,
+        source.context.with_grad(),
+        seeds=source.seeds,
+        undo=undo,
+        eager=True,
+    )
+    if not source.capturable:
+        return program
+    graph = capture(
+        source,
+        core,
+        source.inputs,
+        source.outputs,
+        plain_attention=source.plain_attention,
+    )
+    return replace(
+        program,
+        core=graph,
+        context=source.context.without_grad(),
+        undo=None,
+        guard=ClosureGuard(source.closure),
+        eager=False,
+    )
 
 
 def _weight_versions(weights: Sequence[torch.Tensor], device: str) -> torch.Tensor:

@@ -1,31 +1,20 @@
-"""A torch function over flat tensors, registered under a stable key."""
+"""What an op is, as data: a torch function over flat tensors under a key of the native table."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
 from ...planner.op_keys import root_of_key
-from ..handler.failure_messages import Faults, Watch, recorded, translated
+from ..functions.source import Source
+from ..handler.failure_messages import Watch, recorded, translated
 from ..handler.native_module import native
-from ..handler.torch_settings import InContext, TorchContext
+from .program import Program
 
-if TYPE_CHECKING:
-    from ..batch.batched_linear_part import BatchedLinearized
-    from ..batch.batched_op import Batched
-    from ..closure.closure_state import ClosureState
-    from ..derive.forward_mode import Pushforward
-    from ..derive.linear_part import Linearized
-    from ..functions.source import Source
-    from .program import Program
-
-
-_live: weakref.WeakValueDictionary[str, TorchOp] = weakref.WeakValueDictionary()
+T = TypeVar("T")
 
 
 class Keeper(dict[Any, Any]):
@@ -36,93 +25,163 @@ class Keeper(dict[Any, Any]):
     """
 
 
+class LinearPartOf(Protocol):
+    """The linear part that a forward saves residuals for; see `derive.linear_part`."""
+
+    @property
+    def op(self) -> TorchOp | None:
+        """The function."""
+
+    @property
+    def source(self) -> Source:
+        """What it computes."""
+
+    wrt: tuple[int, ...]
+
+
+class Family(Protocol):
+    """Knows what derives from an op and what batches it; see `op_family`.
+
+    An op refers to it and knows no member of it, so that derivatives and batches can be built of
+    ops. All ops that come from one planned function have the same one.
+    """
+
+    @property
+    def keeper(self) -> Keeper | None:
+        """Where the JAX side keeps compiled forms; None once nobody can call the ops."""
+
+    def linearize(self, op: TorchOp, wrt: tuple[int, ...]) -> Any:
+        """The derivative with respect to these inputs."""
+
+    def pushforward(self, op: TorchOp, wrt: tuple[int, ...]) -> Any:
+        """Results and tangents from one run."""
+
+    def batched(
+        self, op: TorchOp, size: int, dims: tuple[int | None, ...], *, loop: bool = False
+    ) -> Any:
+        """The op for a whole batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """The role of an op that can be differentiated.
+
+    Attributes:
+        source: What it computes.
+    """
+
+    tag: ClassVar[str] = "function"
+    source: Source
+
+
+@dataclass(frozen=True, eq=False)
+class WithTangents(Function):
+    """The role of an op that gives the results of another op and their tangents together.
+
+    Attributes:
+        op: The other op.
+        wrt: Its inputs that carry a tangent.
+    """
+
+    tag: ClassVar[str] = "with tangents"
+    op: TorchOp
+    wrt: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SavingForward:
+    """The role of an op that returns residuals behind a function's outputs.
+
+    Attributes:
+        linear: What the residuals are for.
+    """
+
+    tag: ClassVar[str] = "saving forward"
+    linear: LinearPartOf
+
+
+@dataclass(frozen=True, eq=False)
+class LinearKernel:
+    """The role of an op that computes the linear part of a derivative; its own comes from there."""
+
+    tag: ClassVar[str] = "linear kernel"
+
+
+Role = Function | SavingForward | LinearKernel
+
+
+class Derived:
+    """What has been derived from an op so far, each built once."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Any, ...], Any] = {}
+        # Reentrant: what is built may ask for another derivative of the same op.
+        self._lock = threading.RLock()
+
+    def find(self, key: tuple[Any, ...], build: Callable[[], T]) -> T:
+        """What was built under the key, if it still holds; otherwise it is built."""
+        with self._lock:
+            found = self._found.get(key)
+            if found is None or not found.fresh:
+                found = self._found[key] = build()
+            return found
+
+    def named(self, *names: str) -> tuple[Any, ...]:
+        """Everything that stands under keys that begin with one of the names."""
+        return tuple(item for key, item in self._found.items() if key[0] in names)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class TorchOp:
-    """What the JAX side needs of a torch function: flat signature, key, what derives from it.
+    """What the JAX side needs of a torch function, and what its derivatives are made from.
 
     Equal only to itself. The native table forgets the op when this object and every executable
-    that calls it are gone.
+    that calls it are gone. Made by `make_op`.
 
     Attributes:
         label: Name for messages.
         key: Key in the native op table; unique among live ops.
+        handle: Owns the table entry.
         inputs: Flat inputs.
         outputs: Flat outputs.
-        handle: Owns the table entry.
-        keeper: Where the JAX side keeps compiled forms; None once nobody can call the op.
-        source: What it computes, to be differentiated; None for ops that are linear parts.
-        program: What it runs, for derived ops.
-        into: Outputs that ``run`` writes into XLA's buffers itself; tensors over these come behind
-            the inputs.
+        role: What it is to other ops.
+        program: What it computes, to be batched or repeated. The op of a function's own calls runs
+            the function's Python code, with less around it.
+        family: What derives from it and what batches it.
+        into: Outputs that it writes into XLA's buffers itself.
         results: For each output, how it gets into XLA's buffer, in words.
-        aliases: Inputs that ``run`` writes to, each with the output that has its memory.
-        primal: For an op that returns residuals as well: the linearization that they are for.
-        split: For an op that gives results and tangents together: the op and the inputs that
-            carry the tangents.
+        aliases: Inputs that it writes to, each with the output that has its memory.
+        derived: What has been derived from it so far.
     """
 
-    def __init__(
-        self,
-        label: str,
-        key: str,
-        inputs: Sequence[ArraySig],
-        outputs: Sequence[ArraySig],
-        run: Callable[..., Any],
-        context: TorchContext,
-        *,
-        into: Sequence[int] = (),
-        results: Sequence[str] = (),
-        aliases: Sequence[tuple[int, int]] = (),
-        static: Sequence[tuple[str, str]] = (),
-        hold_storages: bool = False,
-        may_be_lazy: bool = True,
-        contract: str = "",
-        source: Source | None = None,
-        program: Program | None = None,
-    ) -> None:
-        self.label = label
-        self.inputs = tuple(inputs)
-        self.outputs = tuple(outputs)
-        self.into = tuple(into)
-        self.results = tuple(results)
-        self.aliases = tuple(aliases)
-        self.source = source
-        self.program = program
-        self.primal: Linearized | BatchedLinearized | None = None
-        self.split: tuple[TorchOp, tuple[int, ...]] | None = None
-        self._keeper: weakref.ref[Keeper] | None = None
-        self._derived: dict[Any, Any] = {}
-        self._lock = threading.RLock()
-        dtypes = tuple(DTYPES[sig.torch_dtype].dlpack for sig in self.outputs)
-        faults = Faults(label, self.inputs, self.outputs, static, contract)
-        in_context = InContext(run, context)
-        self.key, self.handle = _register(
-            key,
-            self.home.closure,
-            run,
-            in_context,
-            faults,
-            dtypes,
-            tuple(into),
-            self.aliases,
-            context.plain,
-            hold_storages,
-            may_be_lazy,
-        )
-        _live[self.key] = self
+    label: str
+    key: str
+    handle: Any
+    inputs: tuple[ArraySig, ...]
+    outputs: tuple[ArraySig, ...]
+    role: Role
+    program: Program
+    family: Family
+    into: tuple[int, ...] = ()
+    results: tuple[str, ...] = ()
+    aliases: tuple[tuple[int, int], ...] = ()
+    derived: Derived = field(default_factory=Derived)
+
+    @property
+    def source(self) -> Source | None:
+        """What it computes, to be differentiated; None for parts of a derivative."""
+        return self.role.source if isinstance(self.role, Function) else None
+
+    @property
+    def home(self) -> Source:
+        """The source whose terms hold for it, be it a linear part."""
+        return self.program.home
 
     @property
     def has_double(self) -> bool:
         """Whether a live op of another function has the same key but for a number."""
         root = root_of_key(self.key)
         return any(key.startswith(f"{root}#") for key in native().op_keys())
-
-    @property
-    def home(self) -> Source:
-        """The source whose terms hold for it, be it a linear part."""
-        if self.source is not None:
-            return self.source
-        assert self.program is not None
-        return self.program.home
 
     @property
     def unrolled(self) -> bool:
@@ -132,17 +191,15 @@ class TorchOp:
     @property
     def draws(self) -> bool:
         """Whether it may draw from torch's generators as they stand when it runs."""
-        source = self.source if self.primal is None else self.primal.source
-        return source is not None and source.draws
+        role = self.role
+        if isinstance(role, Function):
+            return role.source.draws
+        return isinstance(role, SavingForward) and role.linear.source.draws
 
     @property
     def keeper(self) -> Keeper | None:
         """Where compiled forms of this op are kept."""
-        return None if self._keeper is None else self._keeper()
-
-    def kept_by(self, keeper: Keeper) -> None:
-        """Let ``keeper``, which the caller holds, own the compiled forms."""
-        self._keeper = weakref.ref(keeper)
+        return self.family.keeper
 
     @staticmethod
     def refused(error: Exception) -> Exception:
@@ -151,7 +208,7 @@ class TorchOp:
 
     @staticmethod
     def translated(error: BaseException) -> BaseException | None:
-        """What an eager call raises in place of JAX's error; see `faults.translated`."""
+        """What an eager call raises in place of JAX's error; see `failure_messages.translated`."""
         return translated(error)
 
     @staticmethod
@@ -159,103 +216,5 @@ class TorchOp:
         """What torch does in this thread from now on."""
         return Watch()
 
-    def belongs_to(self, other: TorchOp) -> None:
-        """Keep compiled forms where another op keeps its own."""
-        self._keeper = other._keeper
-
-    @property
-    def derivatives(self) -> tuple[Any, ...]:
-        """The derivatives that have been built so far."""
-        return tuple(item for key, item in self._derived.items() if key[0] != "batched")
-
-    @property
-    def batches(self) -> tuple[Any, ...]:
-        """The batched forms that have been built so far."""
-        return tuple(item for key, item in self._derived.items() if key[0] == "batched")
-
-    def linearize(self, wrt: tuple[int, ...]) -> Linearized:
-        """The derivative with respect to these inputs, built at first use.
-
-        Raises:
-            DifferentiationError: No rung of the ladder works.
-        """
-        from ..derive.linear_part import linearize
-
-        found: Linearized = self._build(("linearize", wrt), lambda: linearize(self, wrt))
-        return found
-
-    def pushforward(self, wrt: tuple[int, ...]) -> Pushforward:
-        """Results and tangents from one run, built at first use.
-
-        Raises:
-            DifferentiationError: It cannot be differentiated forwards.
-        """
-        from ..derive.forward_mode import pushforward
-
-        found: Pushforward = self._build(("pushforward", wrt), lambda: pushforward(self, wrt))
-        return found
-
-    def batched(self, size: int, dims: tuple[int | None, ...], *, loop: bool = False) -> Batched:
-        """The op for a whole batch, or why there is none.
-
-        Args:
-            size: Of the batch.
-            dims: For each input its batch axis, or None.
-            loop: Call one by one, inside of torch, where one call will not do.
-        """
-        from ..batch.batched_op import batch
-
-        key = ("batched", size, dims, loop)
-        found: Batched = self._build(key, lambda: batch(self, size, dims, loop))
-        return found
-
-    def _build(self, key: Any, build: Callable[[], Any]) -> Any:
-        with self._lock:
-            found = self._derived.get(key)
-            if found is None or not found.fresh:
-                scope = contextlib.nullcontext() if self.source is None else self._scope()
-                with scope:
-                    found = self._derived[key] = build()
-                for op in found.ops:
-                    op.belongs_to(self)
-            return found
-
-    def _scope(self) -> contextlib.AbstractContextManager[None]:
-        assert self.source is not None
-        return self.source.context.scope()
-
     def __repr__(self) -> str:
         return f"TorchOp({self.key})"
-
-
-def _register(
-    key: str,
-    owner: ClosureState,
-    run: Callable[..., Any],
-    in_context: Callable[..., Any],
-    faults: Faults,
-    dtypes: tuple[tuple[int, int], ...],
-    into: tuple[int, ...],
-    aliases: tuple[tuple[int, int], ...],
-    plain: bool,
-    hold_storages: bool,
-    may_be_lazy: bool,
-) -> tuple[str, Any]:
-    """Add to the native table; live ops that look alike are told apart by a number.
-
-    It follows ``~`` where either will do for a program from elsewhere, as they belong to one
-    callable or have no state, and ``#`` where they may differ.
-    """
-    number, mark = 1, "#"
-    while True:
-        name = key if number == 1 else f"{key}{mark}{number}"
-        handle = native().register_op(
-            name, run, in_context, faults, dtypes, into, aliases, plain, hold_storages, may_be_lazy
-        )
-        if handle is not None:
-            return name, handle
-        found = _live.get(name)
-        same = found is not None and found.home.closure is owner
-        if number == 1 and (same or not owner.stateful):
-            mark = "~"
-        number += 1

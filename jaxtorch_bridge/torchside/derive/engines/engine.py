@@ -1,0 +1,180 @@
+"""What every engine of derivatives can be asked, and what it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ....planner.array_signature import ArraySig
+from ...closure.closure_state import ClosureGuard
+from ...functions.graph_capture import NotCapturedError
+from ...functions.source import Source, tangent_sig
+from ...op.program import Program
+
+Kind = Literal["push", "pull"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A derivative that is asked for.
+
+    Attributes:
+        source: What to differentiate.
+        kind: Forwards (``push``) or backwards (``pull``).
+        ins: Inputs with a tangent or gradient.
+        outs: Outputs with a tangent or cotangent; empty where an engine is to find out.
+        seeds: What to take so as to draw what was drawn; see `Source`.
+        again: The function itself has run already: leave nothing behind.
+        primal: Forwards: give the results as well.
+        once_differentiable: A backward inside is marked so.
+    """
+
+    source: Source
+    kind: Kind
+    ins: tuple[int, ...]
+    outs: tuple[int, ...] = ()
+    seeds: tuple[ArraySig, ...] = ()
+    again: bool = True
+    primal: bool = False
+    once_differentiable: bool = False
+
+
+class NoWayError(NotCapturedError):
+    """None of an engine's ways works.
+
+    Attributes:
+        failures: Words on each.
+    """
+
+    def __init__(self, failures: Sequence[str]) -> None:
+        super().__init__("; ".join(failures))
+        self.failures = tuple(failures)
+
+
+class LimitError(NotCapturedError):
+    """What would be kept is more than may be.
+
+    Attributes:
+        size_bytes: Of what would be kept.
+    """
+
+    def __init__(self, message: str, size_bytes: int) -> None:
+        super().__init__(message)
+        self.size_bytes = size_bytes
+
+
+class Keeping(Protocol):
+    """An engine whose forward keeps what its backward needs."""
+
+    name: str
+
+    def objection(self, goal: Goal) -> str:
+        """Why it cannot reach the goal, told without trying; empty if it may."""
+
+    def build(self, goal: Goal) -> Kept | None:
+        """Forward and linear part; None if no output depends on the inputs.
+
+        Raises:
+            NotCapturedError: It does not work; says why.
+            LimitError: It would keep too much.
+        """
+
+
+class Recomputing(Protocol):
+    """An engine that runs the function again."""
+
+    name: str
+
+    def objection(self, goal: Goal) -> str:
+        """Why it cannot reach the goal, told without trying; empty if it may."""
+
+    def build(self, goal: Goal) -> DerivedFunction:
+        """The derivative as a function.
+
+        Raises:
+            NoWayError: It does not work.
+            DifferentiationError: No engine can.
+        """
+
+
+@dataclass(frozen=True)
+class KernelProgram:
+    """What computes the linear part of a derivative from what was kept.
+
+    Attributes:
+        program: What to run.
+        operands: For each of its operands, which operand of the linear call it is: inputs,
+            residuals and linear operands counted through.
+        word: What it is, for messages.
+        tag: The same in a key.
+    """
+
+    program: Program
+    operands: tuple[int, ...]
+    word: str
+    tag: str
+
+
+class Kept(Protocol):
+    """A forward that keeps residuals, and the linear part that reads them."""
+
+    @property
+    def diff_outputs(self) -> tuple[int, ...]:
+        """Outputs that carry a tangent."""
+
+    @property
+    def grad_inputs(self) -> tuple[int, ...]:
+        """Inputs that any of these outputs depends on."""
+
+    @property
+    def guard(self) -> ClosureGuard:
+        """Tells when graphs are out of date."""
+
+    @property
+    def forward(self) -> Program:
+        """Outputs, then residuals."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the residuals take."""
+
+    @property
+    def words(self) -> str:
+        """What is kept, for `explain`."""
+
+    def kernel(
+        self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
+    ) -> KernelProgram:
+        """Tangents of ``outs`` from tangents of ``ins``, or (transposed) cotangents of ``ins`` from
+        cotangents of ``outs``.
+
+        Raises:
+            NotCapturedError: The function must run again.
+        """
+
+
+@dataclass(frozen=True)
+class DerivedFunction:
+    """A derivative as a function of its own.
+
+    Attributes:
+        source: To be differentiated again.
+        program: To be run.
+        engine: The name of what found it.
+        failures: Words on what did not work.
+    """
+
+    source: Source
+    program: Program
+    engine: str
+    failures: tuple[str, ...] = ()
+
+
+def linear_sigs(
+    source: Source, transposed: bool, ins: Sequence[int], outs: Sequence[int]
+) -> tuple[tuple[ArraySig, ...], tuple[ArraySig, ...]]:
+    """(operands, results) of a function's linear part, as signatures."""
+    tangents = tuple(tangent_sig(source.inputs[index], "tangent of") for index in ins)
+    moved = tuple(tangent_sig(source.outputs[index], "tangent of") for index in outs)
+    return (moved, tangents) if transposed else (tangents, moved)

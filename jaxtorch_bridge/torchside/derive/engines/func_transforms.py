@@ -1,0 +1,42 @@
+"""The engine of ``torch.func``: its jvp and vjp, captured as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .engine import DerivedFunction, Goal
+from .run_again import Way, first_that_works, forms_without_recording, with_attention
+
+
+class FuncTransforms:
+    """See the module."""
+
+    name = "func"
+
+    def objection(self, goal: Goal) -> str:
+        """Why it cannot reach the goal, told without trying; empty if it may."""
+        source = goal.source
+        if not source.derivable_by_graph:
+            return "no graph of it can be trusted"
+        if source.terms.autograd_only:
+            return "torch.autograd.grad alone was asked for"
+        if source.transform == "autograd":
+            return "what autograd differentiates inside, torch.func cannot outside"
+        return "" if forms_without_recording(source) else "its writes have to be recorded"
+
+    def build(self, goal: Goal) -> DerivedFunction:
+        """The derivative as a function.
+
+        Raises:
+            NoWayError: It does not work.
+            DifferentiationError: No engine can.
+        """
+        return first_that_works(goal, self.name, _ways(goal))
+
+
+def _ways(goal: Goal) -> Iterator[Way]:
+    for form in forms_without_recording(goal.source):
+        # Forward mode does not heed torch.no_grad, which reverse mode does.
+        if goal.kind == "push" and not goal.source.facts.switches_grad:
+            yield from with_attention(goal.source, form, "func", False)
+        yield from with_attention(goal.source, form, "func", True)

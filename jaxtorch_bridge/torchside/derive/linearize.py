@@ -1,0 +1,59 @@
+"""Reverse mode: the derivative of an op by some inputs, by the first engine that works."""
+
+from __future__ import annotations
+
+from ...errors import DifferentiationError
+from ..functions.graph_capture import NotCapturedError, dependent_outputs
+from ..op.torch_op import TorchOp
+from .derived_function import derive
+from .engines import KEEPING
+from .engines.engine import Goal, LimitError
+from .linear_part import Linearized
+from .refusals import differentiable_source
+
+
+def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
+    """The derivative by the inputs ``wrt``.
+
+    Raises:
+        DifferentiationError: The function hides a derivative from torch, the contract forbids
+            it, or no engine works.
+    """
+    source = differentiable_source(op, wrt)
+    goal = Goal(source, "pull", wrt, seeds=source.seeds_of_repeats)
+    failures: list[str] = []
+    saved_bytes = None
+    for engine in KEEPING:
+        reason = engine.objection(goal)
+        if not reason:
+            try:
+                kept = engine.build(goal)
+            except NotCapturedError as error:
+                reason = str(error)
+                if isinstance(error, LimitError):
+                    saved_bytes = error.size_bytes
+            else:
+                if kept is None:
+                    return Linearized(op, source, wrt)
+                return Linearized(
+                    op, source, wrt, kept=kept, failures=failures, saved_bytes=kept.size_bytes
+                )
+        if source.terms.residuals == "save":
+            raise DifferentiationError(
+                f"{source.label}: the contract says `residuals: save`, but residuals cannot be "
+                f"saved here: {reason}. Say `auto` or `recompute`. [{source.terms.residuals_at}]"
+            )
+        failures.append(f"{engine.name}: {reason}")
+    outs = dependent_outputs(source, wrt)
+    if not outs:
+        return Linearized(op, source, wrt)
+    again = derive(Goal(source, "pull", wrt, outs, source.seeds_of_repeats))
+    return Linearized(
+        op,
+        source,
+        wrt,
+        again=again,
+        diff_outputs=outs,
+        failures=(*failures, *again.failures),
+        saved_bytes=saved_bytes,
+    )

@@ -1,0 +1,42 @@
+"""What a contract or a caller says of a function's derivatives, batches and backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...choices import Backend, OutputsMode, VmapMethod
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a contract says of derivatives and batches.
+
+    Attributes:
+        residuals: What to keep between forward and backward.
+        depth: Highest order allowed; None: any.
+        residuals_at: Where the contract says so, for messages.
+        depth_at: Likewise.
+        vmap_method: What ``jax.vmap`` does.
+        verify: Compare the first batched run of a plan with single calls.
+        depth_by_contract: The contract sets ``depth``; otherwise the caller did.
+        autograd_only: Differentiate by ``torch.autograd.grad`` and nothing else.
+        outputs: Whether torch writes results into XLA's buffers itself.
+        backend: What runs the function.
+        backend_at: Where the contract says so.
+    """
+
+    residuals: Literal["save", "recompute", "auto"] = "auto"
+    depth: int | None = None
+    residuals_at: str = ""
+    depth_at: str = ""
+    vmap_method: VmapMethod = "torch_vmap"
+    verify: bool = False
+    depth_by_contract: bool = True
+    autograd_only: bool = False
+    outputs: OutputsMode = "auto"
+    backend: Backend = "auto"
+    backend_at: str = ""
+
+
+NO_TERMS = Terms()

@@ -1,0 +1,146 @@
+"""From a program, or from a function's own run, to an op in the native table."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...dtypes import DTYPES
+from ...planner.array_signature import ArraySig
+from ..closure.closure_state import ClosureState
+from ..handler.failure_messages import Faults
+from ..handler.native_module import native
+from ..handler.torch_settings import InContext, TorchContext
+from .compiled_graph import compiled
+from .program import Program
+from .results_in_place import copied, written
+from .torch_op import Family, Role, TorchOp
+
+
+def op_of_program(
+    program: Program,
+    label: str,
+    key: str,
+    role: Role,
+    family: Family,
+    *,
+    static: Sequence[tuple[str, str]] = (),
+    contract: str = "",
+) -> TorchOp:
+    """The op that runs a program.
+
+    Args:
+        program: What to run.
+        label: Name for messages.
+        key: Of the native table.
+        role: What it is to other ops.
+        family: What derives from it and what batches it.
+        static: Static arguments, for messages.
+        contract: What messages say of the contract.
+    """
+    home = program.home
+    run: Callable[..., Any]
+    if home.terms.backend == "compile":
+        how = copied(program.outputs, "torch.compile makes it")
+        run = functools.partial(program.run_into, compiled(program.core))
+    else:
+        how = written(program.core, program.outputs, program.device, home.terms.outputs)
+        run = program.run if how.core is None else functools.partial(program.run_into, how.core)
+    # Generator states that are taken or given must not be changed by others meanwhile.
+    states = bool(program.seeds) or program.gives_states
+    return register_op(
+        program,
+        label,
+        key,
+        role,
+        family,
+        inputs=program.operands,
+        outputs=program.results,
+        run=home.access.around_program(run, eager=program.eager, states=states),
+        context=program.context,
+        into=how.into,
+        results=how.words,
+        static=static,
+        contract=contract,
+        hold_storages=program.eager,
+    )
+
+
+def register_op(
+    program: Program,
+    label: str,
+    key: str,
+    role: Role,
+    family: Family,
+    *,
+    inputs: Sequence[ArraySig],
+    outputs: Sequence[ArraySig],
+    run: Callable[..., Any],
+    context: TorchContext,
+    into: Sequence[int] = (),
+    results: Sequence[str] = (),
+    aliases: Sequence[tuple[int, int]] = (),
+    static: Sequence[tuple[str, str]] = (),
+    contract: str = "",
+    hold_storages: bool = False,
+    may_be_lazy: bool = True,
+) -> TorchOp:
+    """Add an op to the native table, under the key or the key with a number.
+
+    Args:
+        program: What it computes.
+        label: Name for messages.
+        key: Of the native table.
+        role: What it is to other ops.
+        family: What derives from it and what batches it.
+        inputs: Flat inputs.
+        outputs: Flat outputs.
+        run: From tensors over the inputs to results. Tensors over the buffers of ``into`` come
+            behind the inputs.
+        context: Torch's settings to run under.
+        into: Outputs that ``run`` writes into XLA's buffers itself.
+        results: For each output, how it gets into XLA's buffer, in words.
+        aliases: Inputs that ``run`` writes to, each with the output that has its memory.
+        static: Static arguments, for messages.
+        contract: What messages say of the contract.
+        hold_storages: Autograd may keep an input in C++ alone; see `native_src/op_table.h`.
+        may_be_lazy: A result may carry a pending conjugation or negation.
+    """
+    inputs, outputs, into, aliases = tuple(inputs), tuple(outputs), tuple(into), tuple(aliases)
+    found, handle = _entered(
+        key,
+        program.home.closure,
+        run,
+        InContext(run, context),
+        Faults(label, inputs, outputs, static, contract),
+        tuple(DTYPES[sig.torch_dtype].dlpack for sig in outputs),
+        into,
+        aliases,
+        context.plain,
+        hold_storages,
+        may_be_lazy,
+    )
+    return TorchOp(
+        label, found, handle, inputs, outputs, role, program, family, into, tuple(results), aliases
+    )
+
+
+def _entered(key: str, closure: ClosureState, *rest: Any) -> tuple[str, Any]:
+    """Enter into the native table; live ops that look alike are told apart by a number.
+
+    It follows ``~`` where either will do for a program from elsewhere, as they belong to one
+    callable or have no state, and ``#`` where they may differ.
+
+    Returns:
+        The key, and the handle that owns the entry.
+    """
+    number, mark = 1, "#"
+    while True:
+        name = key if number == 1 else f"{key}{mark}{number}"
+        handle, closure_there = native().register_op(name, closure, *rest)
+        if handle is not None:
+            return name, handle
+        if number == 1 and (closure_there is closure or not closure.stateful):
+            mark = "~"
+        number += 1

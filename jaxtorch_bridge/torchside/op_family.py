@@ -1,0 +1,80 @@
+"""What derives from an op and what batches it: the one place that knows both."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+
+from .batch.batched_op import Batched, batch
+from .derive.forward_mode import Pushforward, pushforward
+from .derive.linear_part import Linearized
+from .derive.linearize import linearize
+from .op.torch_op import Function, Keeper, TorchOp
+
+
+class OpFamily:
+    """The family of all ops that come from one planned function; see `torch_op.Family`.
+
+    Args:
+        keeper: Where the JAX side keeps compiled forms. The caller holds it: ops refer to it
+            weakly.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = weakref.ref(keeper)
+
+    @property
+    def keeper(self) -> Keeper | None:
+        """Where the JAX side keeps compiled forms; None once nobody can call the ops."""
+        return self._keeper()
+
+    def linearize(self, op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
+        """The derivative with respect to these inputs, built at first use.
+
+        Raises:
+            DifferentiationError: No engine works.
+        """
+
+        def build() -> Linearized:
+            with _context(op):
+                return linearize(op, wrt)
+
+        return op.derived.find(("linearize", wrt), build)
+
+    def pushforward(self, op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
+        """Results and tangents from one run, built at first use.
+
+        Raises:
+            DifferentiationError: It cannot be differentiated forwards.
+        """
+
+        def build() -> Pushforward:
+            with _context(op):
+                return pushforward(op, wrt)
+
+        return op.derived.find(("pushforward", wrt), build)
+
+    def batched(
+        self, op: TorchOp, size: int, dims: tuple[int | None, ...], *, loop: bool = False
+    ) -> Batched:
+        """The op for a whole batch, or why there is none; built at first use.
+
+        Args:
+            op: Of one element.
+            size: Of the batch.
+            dims: For each input its batch axis, or None.
+            loop: Call one by one, inside of torch, where one call will not do.
+        """
+
+        def build() -> Batched:
+            with _context(op):
+                return batch(op, size, dims, loop)
+
+        return op.derived.find(("batched", size, dims, loop), build)
+
+
+def _context(op: TorchOp) -> contextlib.AbstractContextManager[None]:
+    """Torch's settings under which something new may be captured of the op."""
+    if isinstance(op.role, Function):
+        return op.role.source.context.scope()
+    return contextlib.nullcontext()
