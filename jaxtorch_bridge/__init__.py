@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .calling.exporting import ffi_target_names as ffi_target_names
     from .config import settings as settings
@@ -45,8 +47,6 @@ if TYPE_CHECKING:
     from .transfer import t2j as t2j
     from .transfer import tree_j2t as tree_j2t
     from .transfer import tree_t2j as tree_t2j
-
-__version__ = "0.1.0"
 
 _ERRORS = (
     "ArgumentError",

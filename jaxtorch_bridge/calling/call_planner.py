@@ -46,8 +46,9 @@ from . import trees
 from .arguments import Leaves, describe_arrays, static_values
 from .concurrency import Sharing
 from .contract_terms import mutates_of, terms_of
+from .find_mutated import mutated_arguments
 from .flat_function import FlatFunction
-from .mutated_arguments import Mutated, mutated_arguments
+from .mutated_arguments import Mutated
 from .random_key import key_sig
 from .trial_runs import Trials
 

@@ -1,20 +1,17 @@
-"""Arguments that a torch function writes to, as it declares."""
+"""What a call does with the arguments that its function writes to, as it declares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .._compat.torch_internals import is_transformed
-from ..errors import ArgumentError, MutationError
+from ..errors import MutationError
 from . import trees
 from .trees import Structure
-
-if TYPE_CHECKING:
-    from .arguments import Leaves
 
 
 @dataclass(frozen=True)
@@ -108,42 +105,3 @@ class Mutated:
 def _is_same(before: Any, after: Any) -> bool:
     # Classes registered with JAX may make their static values each time that they are taken apart.
     return before is after or (not isinstance(before, torch.Tensor) and bool(before == after))
-
-
-def mutated_arguments(
-    label: str,
-    names: Sequence[str],
-    function: Callable[..., Any],
-    leaves: Leaves,
-) -> Mutated | None:
-    """What a way of calling writes to; None if nothing is declared.
-
-    Raises:
-        ArgumentError: There is no such argument, or it holds something else than arrays.
-    """
-    if not names:
-        return None
-    from .arguments import named_arguments
-
-    numbered = dict(named_arguments(function, leaves, list(range(len(leaves.template)))))
-    slots = {position: slot for slot, position in enumerate(leaves.positions)}
-    groups = []
-    for name in names:
-        value: Any = numbered
-        for part in name.split("."):
-            try:
-                value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
-            except (KeyError, IndexError, TypeError, ValueError):
-                known = ", ".join(f"`{known}`" for known in numbered)
-                raise ArgumentError(
-                    f"{label}: expected the argument `{name}`, which is declared under `mutates`, "
-                    f"among {known or 'no arguments'}. Correct the name, or pass it."
-                ) from None
-        numbers, structure = trees.flatten(value)
-        if not numbers or any(number not in slots for number in numbers):
-            raise ArgumentError(
-                f"{label}, argument `{name}`: expected arrays, since `mutates` declares that the "
-                "function writes to it; it holds something else. Declare a part of it."
-            )
-        groups.append(Group(name, tuple(slots[number] for number in numbers), structure))
-    return Mutated(label, groups)

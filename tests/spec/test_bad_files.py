@@ -8,7 +8,8 @@ import pytest
 
 from jaxtorch_bridge.errors import SpecError
 from jaxtorch_bridge.spec.files.contract_files import contract_files, label_in
-from jaxtorch_bridge.spec.files.load import load_spec, read_bytes
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.spec.files.read_contract import read_bytes
 from jaxtorch_bridge.spec.files.validate import check_files
 
 HEAD = "schema: jaxtorch/1\nname: f\nversion: 1.0.0\n"

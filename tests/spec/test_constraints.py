@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
 from jaxtorch_bridge.spec.compare.versions import diff_specs
 from jaxtorch_bridge.spec.enforce import bind_inputs
-from jaxtorch_bridge.spec.files.load import dump_spec, load_spec
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.spec.files.read_contract import dump_spec
 from jaxtorch_bridge.spec.language.constraints import parse_constraint
 from jaxtorch_bridge.spec.language.shapes import ShapeSyntaxError, parse_shape
 from jaxtorch_bridge.spec.model import CallableSpec

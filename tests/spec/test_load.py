@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from jaxtorch_bridge.dtypes import DTYPES
 from jaxtorch_bridge.errors import BridgeError, SpecError
-from jaxtorch_bridge.spec.files.load import dump_spec, load_spec
+from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.spec.files.read_contract import dump_spec
 from jaxtorch_bridge.spec.model import CallableSpec, FrozenDict, TensorSpec
 
 ATTENTION = """\

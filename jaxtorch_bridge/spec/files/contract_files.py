@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ...errors import SpecError, SpecProblem
-from .load import load_file
+from .read_contract import load_file
 from .yaml_document import MOST_BYTES
 
 SUFFIXES = (".yaml", ".yml")

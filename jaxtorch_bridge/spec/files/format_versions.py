@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from ... import __version__
+from ...version import __version__
 from ..language.problems import Fault
 from ..language.wording import quote
 

@@ -1,25 +1,15 @@
-"""From a contract file, a dict or a `CallableSpec` to a `CallableSpec`."""
+"""From a path, a name and version, a dict or a `CallableSpec` to a `CallableSpec`."""
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import yaml
-from pydantic import ValidationError
+from collections.abc import Mapping
 
 from ...errors import SpecError, SpecProblem
-from ..language.problems import Fault, Path, faults_of
-from ..language.wording import escaped, show
-from ..model import CallableSpec, Execution
-from .format_versions import is_older, migrate, newer_format
-from .yaml_document import MOST_BYTES, Document, DocumentError, Dumper, read_document
-
-__all__ = ["dump_spec", "load_file", "load_spec", "read_bytes", "read_spec"]
-
-_FIELDS = tuple(info.alias or name for name, info in CallableSpec.model_fields.items())
+from ..language.wording import show
+from ..model import CallableSpec
+from .read_contract import from_mapping, load_file
+from .registry import explain_bare_name, find_spec, is_reference
 
 
 def load_spec(
@@ -44,144 +34,21 @@ def load_spec(
     if isinstance(source, CallableSpec):
         return source
     if isinstance(source, Mapping):
-        return _from_mapping(source)
+        return from_mapping(source)
     try:
         file = os.fsdecode(source)
     except TypeError:
         problem = SpecProblem("", "the path of a YAML file, a dict or a CallableSpec", show(source))
         raise SpecError("contract", (problem,)) from None
-    if isinstance(source, str) and "@" in source and not os.path.exists(source):
-        # Here, as the registry reads files with this module.
-        from .registry import find_spec, is_reference
-
-        if is_reference(source):
-            return find_spec(source, near=near)
-    return load_file(file)
+    if isinstance(source, str) and is_reference(source) and not os.path.exists(source):
+        return find_spec(source, near=near)
+    return load_file(file, hint=_hint(file))
 
 
-def dump_spec(spec: CallableSpec) -> str:
-    """The contract as YAML text, which `load_spec` reads back as an equal one."""
-    text: str = yaml.dump(
-        spec.to_dict(), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100
-    )
-    return text
-
-
-def _from_mapping(data: Mapping[str, object]) -> CallableSpec:
-    try:
-        return CallableSpec.model_validate(_in_current_format(dict(data)))
-    except (ValidationError, _NewerFormat) as error:
-        faults = _faults(error) if isinstance(error, ValidationError) else (error.fault,)
-        problems = tuple(SpecProblem(_dotted(one.path), one.expected, one.found) for one in faults)
-        name = data.get("name")
-        raise SpecError(name if isinstance(name, str) else "contract", problems) from None
-
-
-def read_spec(raw: bytes, file: str) -> CallableSpec:
-    """The contract in ``raw``, the bytes of a YAML file that messages call ``file``.
-
-    Raises:
-        SpecError: If it is not valid.
-    """
-    return _read_spec(lambda: raw, file)
-
-
-def read_bytes(file: str) -> bytes:
-    """The content of a contract file; of one that is too large no more than shows that.
-
-    Raises:
-        SpecError: If it cannot be read.
-    """
-    try:
-        return _read(file)
-    except DocumentError as error:
-        raise SpecError(file, (SpecProblem("", error.expected, error.found, file),)) from None
-
-
-def load_file(file: str) -> CallableSpec:
-    """The contract in the YAML file ``file``.
-
-    Raises:
-        SpecError: If it cannot be read or is not valid.
-    """
-    return _read_spec(lambda: _read(file), file)
-
-
-def _read_spec(read: Callable[[], bytes], file: str) -> CallableSpec:
-    try:
-        document = read_document(read(), file)
-    except DocumentError as error:
-        line, column = error.position or (None, None)
-        path = _dotted(error.path)
-        problem = SpecProblem(path, error.expected, error.found, file, line, column)
-        raise SpecError(file, (problem,)) from None
-    return _from_document(document)
-
-
-def _read(file: str) -> bytes:
-    try:
-        with open(file, "rb") as stream:
-            # One byte more than allowed tells a file of any size apart, without reading it all.
-            return stream.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        hint = " (this is YAML text; pass a path or a dict)" if "\n" in file else ""
-        if not hint and not os.path.exists(file) and file.replace(".", "_").isidentifier():
-            from .registry import explain_bare_name
-
-            hint = explain_bare_name(file)
-        raise DocumentError("a readable file", f"{reason}{hint}") from None
-
-
-def _from_document(document: Document) -> CallableSpec:
-    file = document.positions.file
-    placed = list(document.faults)
-    spec = None
-    if isinstance(document.data, dict):
-        try:
-            spec = CallableSpec.model_validate(_in_current_format(document.data))
-        except _NewerFormat as error:
-            # What else looks wrong may be right in that format.
-            placed = [(error.fault, _place(error.fault, document))]
-        except ValidationError as error:
-            placed += [(one, _place(one, document)) for one in _faults(error)]
-    else:
-        fault = Fault("a mapping", show(document.data))
-        placed.append((fault, document.positions.of_value(())))
-    if placed or spec is None:
-        placed.sort(key=lambda pair: pair[1])
-        raise SpecError(file, tuple(_problem(one, file, *position) for one, position in placed))
-    return spec.located(document.positions)
-
-
-class _NewerFormat(Exception):
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
-
-
-def _in_current_format(data: dict[str, Any]) -> dict[str, Any]:
-    fault = newer_format(data)
-    if fault is not None:
-        raise _NewerFormat(fault)
-    if is_older(data):
-        data = copy.deepcopy(data)  # it may be the caller's
-        migrate(data)
-    return data
-
-
-def _faults(error: ValidationError) -> tuple[Fault, ...]:
-    return faults_of(error, lambda path: Execution.model_fields if path else _FIELDS)
-
-
-def _place(fault: Fault, document: Document) -> tuple[int, int]:
-    positions = document.positions
-    return positions.of_key(fault.path) if fault.at_key else positions.of_value(fault.path)
-
-
-def _problem(fault: Fault, file: str, line: int, column: int) -> SpecProblem:
-    return SpecProblem(_dotted(fault.path), fault.expected, fault.found, file, line, column)
-
-
-def _dotted(path: Path) -> str:
-    # Names come from the file, and a message must not fail to print because of one.
-    return ".".join(escaped(part) for part in path)
+def _hint(text: str) -> str:
+    """What was probably meant by a string that is no file."""
+    if "\n" in text:
+        return " (this is YAML text; pass a path or a dict)"
+    if not os.path.exists(text) and text.replace(".", "_").isidentifier():
+        return explain_bare_name(text)
+    return ""

@@ -7,7 +7,7 @@ import io
 from ...errors import SpecError, SpecProblem
 from .atomic_write import write_whole
 from .format_versions import CURRENT_ID, is_older, migrate
-from .load import read_bytes, read_spec
+from .read_contract import read_bytes, read_spec
 from .yaml_document import read_document
 
 

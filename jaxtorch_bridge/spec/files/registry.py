@@ -10,7 +10,7 @@ from ..language.versions import Version, parse_version
 from ..language.wording import did_you_mean, listed, quote
 from ..model import CallableSpec
 from .contract_files import contract_files, label_in
-from .load import load_file
+from .read_contract import load_file
 from .search_path import SearchPath, find_search_path
 
 _REFERENCE = re.compile(r"([\w.]+)@([0-9]{1,9}(?:\.[0-9]{1,9}){0,2})")

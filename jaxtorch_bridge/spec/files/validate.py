@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ...errors import SpecError, SpecProblem
 from ..model import CallableSpec
 from .contract_files import contract_files
-from .load import load_file
+from .read_contract import load_file
 
 
 def check_files(paths: Iterable[str]) -> tuple[int, tuple[SpecProblem, ...]]:

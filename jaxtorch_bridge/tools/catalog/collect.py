@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ...errors import SpecError, SpecProblem
 from ...spec.files.contract_files import contract_files
-from ...spec.files.load import load_file, read_spec
+from ...spec.files.read_contract import load_file, read_spec
 from ...spec.files.yaml_document import MOST_BYTES
 from ...spec.language.versions import Version, parse_version
 from ...spec.language.wording import escaped

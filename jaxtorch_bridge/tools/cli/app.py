@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ...version import __version__
+
 # Modules of this package with a function `register(app)`, in the order of `--help`.
 SUBCOMMANDS: tuple[str, ...] = (
     "catalog",
@@ -30,8 +32,6 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from ... import __version__
-
         typer.echo(f"jaxtorch {__version__}")
         raise typer.Exit
 

@@ -115,7 +115,7 @@ def _between(paths: list[str]) -> tuple[Comparison, ...]:
 def _since(ref: str, paths: list[str], unread: _Unread) -> tuple[Comparison, ...]:
     from ...errors import SpecError
     from ...spec.compare.history import compare_all
-    from ...spec.files.load import read_spec
+    from ...spec.files.read_contract import read_spec
     from .git import files_at, fork_point
 
     # Paths need not exist any more: what a branch removed counts, too.
@@ -155,14 +155,14 @@ def _files(paths: list[str]) -> list[str]:
 
 
 def _read(file: str) -> bytes:
-    from ...spec.files.load import read_bytes
+    from ...spec.files.read_contract import read_bytes
 
     return read_bytes(file)
 
 
 def _load_all(folder: str) -> list[CallableSpec]:
     from ...errors import SpecError
-    from ...spec.files.load import load_file
+    from ...spec.files.read_contract import load_file
 
     specs: list[CallableSpec] = []
     problems: list[SpecProblem] = []

@@ -11,7 +11,8 @@ from typing import Any
 from ...decorator import JaxCallable
 from ...errors import SpecError, SpecProblem
 from ...spec.annotations.as_contract import spec_from_annotations
-from ...spec.files.load import load_spec, read_spec
+from ...spec.files.load import load_spec
+from ...spec.files.read_contract import read_spec
 from ..check.compare_function import prove
 from ..check.contract_files import importing_from_here
 from ..check.named_function import NoSubject, imported

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...errors import SpecError, SpecProblem
-from ...spec.files.load import load_file
+from ...spec.files.read_contract import load_file
 from ...spec.language.versions import parse_version
 from ...spec.model import CallableSpec
 

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .native_library import native_library
+
 # How long another thread's collection is waited for.
 _WAITS = 200
 _WAIT_SECONDS = 1e-3
@@ -109,7 +111,5 @@ def _taken_out(is_old: Callable[[_Failure], bool]) -> list[_Failure]:
 
 
 def _calls_here() -> tuple[int, bool, bool]:
-    from .native_module import native
-
-    found: tuple[int, bool, bool] = native().calls_here()
+    found: tuple[int, bool, bool] = native_library().calls_here()
     return found

@@ -11,6 +11,7 @@ from ..._compat import torch_internals as compat
 from ..._compat.torch_flags import direct_flags
 from .cuda_streams import enter_stream, leave_stream
 from .failure_record import collect
+from .native_library import native_library
 
 
 @functools.cache
@@ -20,14 +21,8 @@ def native() -> ModuleType:
     Raises:
         ImportError: It was not built, or torch is older than 2.11.
     """
-    try:
-        from ... import _native
-    except ImportError as error:
-        raise ImportError(
-            "jaxtorch_bridge's native module is missing: it is built when the package is "
-            "installed (`make setup`, or `pip install .` in the repository)."
-        ) from error
-    _native.configure(
+    module = native_library()
+    module.configure(
         compat.dlpack_exchange_api(),
         torch.Tensor,
         compat.version_getter,
@@ -41,7 +36,6 @@ def native() -> ModuleType:
         enter_stream,
         leave_stream,
     )
-    module: ModuleType = _native
     return module
 
 

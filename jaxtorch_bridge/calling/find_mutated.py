@@ -1,0 +1,48 @@
+"""Which tensors of a call its function writes to: what ``mutates`` means for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import ArgumentError
+from . import trees
+from .arguments import Leaves, named_arguments
+from .mutated_arguments import Group, Mutated
+
+
+def mutated_arguments(
+    label: str,
+    names: Sequence[str],
+    function: Callable[..., Any],
+    leaves: Leaves,
+) -> Mutated | None:
+    """What a way of calling writes to; None if nothing is declared.
+
+    Raises:
+        ArgumentError: There is no such argument, or it holds something else than arrays.
+    """
+    if not names:
+        return None
+    numbered = dict(named_arguments(function, leaves, list(range(len(leaves.template)))))
+    slots = {position: slot for slot, position in enumerate(leaves.positions)}
+    groups = []
+    for name in names:
+        value: Any = numbered
+        for part in name.split("."):
+            try:
+                value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
+            except (KeyError, IndexError, TypeError, ValueError):
+                known = ", ".join(f"`{known}`" for known in numbered)
+                raise ArgumentError(
+                    f"{label}: expected the argument `{name}`, which is declared under `mutates`, "
+                    f"among {known or 'no arguments'}. Correct the name, or pass it."
+                ) from None
+        numbers, structure = trees.flatten(value)
+        if not numbers or any(number not in slots for number in numbers):
+            raise ArgumentError(
+                f"{label}, argument `{name}`: expected arrays, since `mutates` declares that the "
+                "function writes to it; it holds something else. Declare a part of it."
+            )
+        groups.append(Group(name, tuple(slots[number] for number in numbers), structure))
+    return Mutated(label, groups)
