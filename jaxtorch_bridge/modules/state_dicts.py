@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import torch
 
+from .._compat.torch_tensors import version_of
 from .._compat.torch_trees import tree_leaves, tree_map_only
 from ..errors import ModuleError
 from ..torchside.modules.module_call import listed, wrong_shape
@@ -42,7 +43,7 @@ def loaded(
     own = [_room_for(facts, array) for facts, array in zip(template.facts, arrays, strict=True)]
     skeleton.fill(own)
     before = tree_map_only(torch.Tensor, torch.clone, _besides(skeleton, own))
-    versions = [tensor._version for tensor in own]
+    versions = [version_of(tensor) for tensor in own]
     skeleton.module.load_state_dict(state_dict, strict=strict)
     found = [skeleton.read(index) for index in range(len(own))]
     after = _besides(skeleton, [*own, *found])
@@ -58,7 +59,7 @@ def loaded(
         for facts, array, tensor, now, version in zip(
             template.facts, arrays, own, found, versions, strict=True
         )
-        if array.is_deleted() and now is tensor and tensor._version == version
+        if array.is_deleted() and now is tensor and version_of(tensor) == version
     ]
     if lost:
         raise ModuleError(

@@ -15,7 +15,7 @@ from .functions.declared_writes import with_writes
 from .functions.source import Source
 from .functions.terms import NO_TERMS, Terms
 from .handler.torch_settings import TorchContext
-from .observe.abstract_evaluation import FlatFunction
+from .observe.abstract_evaluation import FlatCall
 from .observe.guarded_run import Guarded
 from .observe.undeclared_randomness import Noticed
 from .observe.watched_run import Observed
@@ -31,7 +31,7 @@ from .randomness.generator_states import NO_GENERATORS, Generators
 
 def build_op(
     plan: CallPlan,
-    function: FlatFunction,
+    function: FlatCall,
     run: Callable[..., Any],
     observed: Observed,
     closure: ClosureState,
@@ -45,7 +45,7 @@ def build_op(
     access: Access = NO_ACCESS,
     generators: Generators = NO_GENERATORS,
     mutated: Sequence[int] = (),
-    writing: FlatFunction | None = None,
+    writing: FlatCall | None = None,
     run_out: Callable[..., Any] | None = None,
 ) -> TorchOp:
     """Register the planned function.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..._compat.torch_internals import is_fake
+from ..._compat.torch_tensors import version_of
 
 # For tensors that hold no numbers, or none that can be read.
 UNSEEN = "unseen"
@@ -29,7 +30,7 @@ def content_of(array: Any) -> str:
         if array.dtype.hasobject:
             return f"{array.dtype} {array.shape}"
         return f"{array.dtype} {array.shape} {_digest(array)}"
-    version = -1 if array.is_inference() else array._version
+    version = version_of(array)
     with _lock:
         found = _known.get(id(array))
     if found is not None and found[0]() is array and found[1] == version >= 0:

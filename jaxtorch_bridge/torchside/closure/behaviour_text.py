@@ -21,7 +21,7 @@ import torch
 from ..._compat import torch_internals as compat
 from .array_digest import UNSEEN, content_of
 from .code_text import UNBOUND, facts_of_code, value_of_cell, values_read, written_cells
-from .defining_package import is_of_library, module_of, own_packages, package_of, version_around
+from .defining_package import is_installed, module_of, own_packages, package_of, version_around
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range)
 _TORCH_VALUES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -89,7 +89,7 @@ class _Walk:
             self._compound(value, depth + 1)
 
     def _is_foreign(self, thing: Any) -> bool:
-        return package_of(thing) not in self._own and is_of_library(thing)
+        return package_of(thing) not in self._own and is_installed(thing)
 
     def _say(self, fact: str) -> None:
         self.facts.append(fact)

@@ -13,13 +13,13 @@ import torch
 # Names bound to these are taken to stay what they are; following them would cost every call.
 BUILTINS = frozenset(dir(builtins))
 # Helpers of these are not followed.
-_LIBRARIES = frozenset({"torch", "jax", "numpy", "builtins", "typing", "jaxtorch_bridge"})
+_FRAMEWORKS = frozenset({"torch", "jax", "numpy", "builtins", "typing", "jaxtorch_bridge"})
 _PLAIN = (bool, int, float, complex, str, type(None))
 
 
-def is_of_library(value: Any) -> bool:
-    """Whether a function, class or object belongs to a library that nobody's modules are in."""
-    return (getattr(value, "__module__", None) or "").partition(".")[0] in _LIBRARIES
+def is_of_framework(value: Any) -> bool:
+    """Whether a function, class or object belongs to a framework, where no user's modules are."""
+    return (getattr(value, "__module__", None) or "").partition(".")[0] in _FRAMEWORKS
 
 
 def names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
@@ -73,7 +73,7 @@ def _code_of(module: torch.nn.Module) -> list[types.FunctionType]:
         for item in code:
             # What decorators close over stays what it is; following that would cost every call.
             function = inspect.unwrap(getattr(item, "__func__", item))
-            if inspect.isfunction(function) and not is_of_library(function):
+            if inspect.isfunction(function) and not is_of_framework(function):
                 found[id(function)] = function
     return list(found.values())
 

@@ -19,7 +19,7 @@ import torch
 
 from ..._compat.torch_internals import is_compiled, is_fake, is_scripted
 from ..._compat.torch_trees import tree_leaves
-from .bytecode_names import BUILTINS, is_of_library, names_used, plain_values_read
+from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
 from .locks import Locks, locks_of
 from .reachable_objects import keys_of, modules_in, parts_of
 
@@ -252,7 +252,7 @@ class ClosureState:
     def _lead_on(self, value: Any) -> None:
         """Follow a value that code refers to: modules, containers and the user's own helpers."""
         own = isinstance(value, torch.nn.Module) or is_scripted(value)
-        if own or not is_of_library(value):
+        if own or not is_of_framework(value):
             self.watch(value)
 
 

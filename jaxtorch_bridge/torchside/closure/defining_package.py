@@ -54,7 +54,7 @@ def module_of(thing: Any) -> str:
     return name if isinstance(name, str) else "builtins"
 
 
-def is_of_library(thing: Any) -> bool:
+def is_installed(thing: Any) -> bool:
     """Whether a function or class comes with Python or an installed package."""
     if module_of(thing).partition(".")[0] in _LIBRARIES:
         return True

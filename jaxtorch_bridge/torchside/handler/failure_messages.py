@@ -20,7 +20,6 @@ import torch
 from ..._compat.torch_internals import give_own_memory, is_fake
 from ...errors import BridgeError, EscapeError, MutationError, OutputError, TorchExecutionError
 from ...planner.array_signature import ArraySig
-from ..observe.abstract_evaluation import mutation_message
 from .failure_record import claim, record
 from .native_module import native
 from .thread_counts import runs_beside_others
@@ -96,6 +95,15 @@ def execution_error(
     """The error of a torch function that failed outside of the handler."""
     text = Faults(label, inputs, (), static).exception_text(error)
     return TorchExecutionError(text, callable_name=label)
+
+
+def mutation_message(label: str, path: str) -> str:
+    """Words on an input that was written to."""
+    return (
+        f"{label}, input `{path}`: expected it to be left as it is, but the torch function writes "
+        f"to it in place. JAX arrays cannot change. Work on a copy (`{path} = {path}.clone()`) or "
+        f"use the out-of-place form of the operation (`add` instead of `add_`)."
+    )
 
 
 class Faults:

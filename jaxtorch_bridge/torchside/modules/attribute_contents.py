@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..closure.bytecode_names import is_of_library
+from ..closure.bytecode_names import is_of_framework
 
 _PLAIN = (bool, int, float, str, type(None))
 # How deep they are looked for.
@@ -78,7 +78,9 @@ def held_in(parts: Iterable[tuple[str, torch.nn.Module]]) -> list[Held]:
 
 def caches_of(parts: Iterable[tuple[str, torch.nn.Module]]) -> list[Any]:
     """What ``functools.lru_cache`` keeps for methods of the parts' classes."""
-    classes = {base for _, part in parts for base in type(part).__mro__ if not is_of_library(base)}
+    classes = {
+        base for _, part in parts for base in type(part).__mro__ if not is_of_framework(base)
+    }
     found = [
         getattr(value, "__func__", value) for base in classes for value in list(vars(base).values())
     ]
@@ -132,4 +134,4 @@ def _is_users_object(value: Any) -> bool:
         return False
     root = kind.__module__.partition(".")[0]
     standard = root in sys.stdlib_module_names and kind is not types.SimpleNamespace
-    return not (standard or is_of_library(kind))
+    return not (standard or is_of_framework(kind))

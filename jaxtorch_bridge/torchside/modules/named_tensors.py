@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..._compat import torch_compile
+from ..._compat.torch_tensors import has_hooks, own_buffers, own_parameters
 from ...call_site import caller_level
 from ...errors import BridgeWarning, ModuleError
 from ..closure.reachable_objects import memory_of
@@ -54,7 +55,7 @@ def named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tens
     """
     found: dict[int, tuple[TensorFacts, torch.Tensor]] = {}
     for prefix, part in module.named_modules():
-        for table, is_buffer in ((part._parameters, False), (part._buffers, True)):
+        for table, is_buffer in ((own_parameters(part), False), (own_buffers(part), True)):
             for key, tensor in table.items():
                 if tensor is None or id(tensor) in found:
                     continue
@@ -68,7 +69,7 @@ def named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tens
                 goes_with_buffers = is_buffer or is_discrete(tensor.dtype)
                 facts = TensorFacts(name, shape, tensor.dtype, trains, goes_with_buffers)
                 found[id(tensor)] = facts, tensor
-    hooked = [facts.name for facts, tensor in found.values() if tensor._backward_hooks]
+    hooked = [facts.name for facts, tensor in found.values() if has_hooks(tensor)]
     if hooked:
         warnings.warn(
             f"from_module: hooks on the gradient of {', '.join(map('`{}`'.format, hooked))} are "

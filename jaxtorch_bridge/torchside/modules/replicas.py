@@ -18,7 +18,7 @@ import torch
 
 from ..._compat import torch_compile
 from ...errors import ConcurrencyError
-from ..closure.bytecode_names import is_of_library, names_used
+from ..closure.bytecode_names import is_of_framework, names_used
 from ..closure.closure_state import ClosureGuard, ClosureState
 from ..closure.reachable_objects import parts_of
 
@@ -127,7 +127,7 @@ class _Copier:
         if isinstance(value, torch.nn.Module):
             return self._copy_module(value)
         if inspect.isfunction(value):
-            return value if is_of_library(value) else self._copy_function(value)
+            return value if is_of_framework(value) else self._copy_function(value)
         if inspect.ismethod(value):
             made = types.MethodType(self.copy(value.__func__), self.copy(value.__self__))
             same = made.__self__ is value.__self__ and made.__func__ is value.__func__
@@ -144,7 +144,7 @@ class _Copier:
         if isinstance(value, tuple) and hasattr(value, "_make"):
             items = [self.copy(item) for item in value]
             return self._settle(value, value if _all_same(items, value) else value._make(items))
-        if isinstance(getattr(value, "__dict__", None), dict) and not is_of_library(type(value)):
+        if isinstance(getattr(value, "__dict__", None), dict) and not is_of_framework(type(value)):
             return self._copy_object(value)
         return value
 

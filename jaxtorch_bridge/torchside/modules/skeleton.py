@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from ..._compat.torch_internals import leaves_behind, reserve_storage_key
+from ..._compat.torch_tensors import own_buffers, own_parameters
 from ...errors import ModuleError
-from ..closure.bytecode_names import is_of_library
+from ..closure.bytecode_names import is_of_framework
 from ..closure.reachable_objects import memory_of
 from ..handler.native_module import native
 from .attribute_contents import Held, caches_of, held_in, items_of, put_into
@@ -62,9 +63,9 @@ class Skeleton:
                 for place, key, slot in _put_slots(container, _is_slot, depth):
                     places.append((place, key, slot))
                     # Buffers are read back from where the module's own code assigns them.
-                    if place is part._buffers or slot.index not in homes:
+                    if place is own_buffers(part) or slot.index not in homes:
                         homes[slot.index] = (place, key)
-                    if place is part._parameters and not hasattr(type(part), key):
+                    if place is own_parameters(part) and not hasattr(type(part), key):
                         # As an attribute of its own it is found at once. Module looks in its
                         # tables last, in Python code, which costs more than all of this.
                         places.append((vars(part), key, slot))
@@ -97,7 +98,7 @@ class Skeleton:
             only: Name of the part and of the container, for those that are wanted.
         """
         found = [
-            Picture(part_name, name, container, items_of(container), is_of_library(type(part)))
+            Picture(part_name, name, container, items_of(container), is_of_framework(type(part)))
             for part_name, part in self.parts
             for name, container, _ in list(_containers(part))
             if only is None or (part_name, name) in only

@@ -11,17 +11,19 @@ from typing import Any
 import torch
 
 from ..._compat import torch_internals as compat
+from ..._compat.torch_tensors import version_of
 from ...errors import BridgeError, MutationError, OutputError
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import How, Inference
 from ..closure.closure_state import ClosureState
+from ..handler.failure_messages import mutation_message
 from ..randomness.generator_states import Generators
 from ..randomness.random_draws import DrawWatch
 from .attribute_swaps import SwapWatch
 from .watched_run import CallWatch, Observed, OpWatch
 
 # Flat tensors in; flat leaves and an opaque, hashable structure out.
-FlatFunction = Callable[..., tuple[list[Any], Hashable]]
+FlatCall = Callable[..., tuple[list[Any], Hashable]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def fake_inputs(mode: Any, inputs: Sequence[ArraySig], device: str) -> list[torc
 
 
 def infer_abstractly(
-    function: FlatFunction,
+    function: FlatCall,
     inputs: Sequence[ArraySig],
     device: str,
     label: str,
@@ -114,7 +116,7 @@ def infer_abstractly(
 
 
 def _evaluate(
-    function: FlatFunction,
+    function: FlatCall,
     inputs: Sequence[ArraySig],
     device: str,
     label: str,
@@ -152,7 +154,7 @@ def _evaluate(
     observed.generators = draws.used
     observed.impure_draws = draws.impure
     for index, fake in enumerate(fakes):
-        if not fake.is_inference() and fake._version:
+        if version_of(fake) > 0:
             observed.written_inputs.add(index)
     _refuse_mutation(observed.written_inputs, inputs, label)
     return Inference(
@@ -175,7 +177,7 @@ def _evaluate(
 
 
 def infer_by_running(
-    function: FlatFunction,
+    function: FlatCall,
     tensors: Sequence[torch.Tensor],
     inputs: Sequence[ArraySig],
     how: How,
@@ -224,7 +226,7 @@ def written_copies(originals: Sequence[torch.Tensor], copies: Sequence[torch.Ten
     found = set()
     for index, (original, copy) in enumerate(zip(originals, copies, strict=True)):
         same_bytes = copy.shape == original.shape and torch.equal(_bytes(copy), _bytes(original))
-        if not same_bytes or (not copy.is_inference() and copy._version):
+        if not same_bytes or version_of(copy) > 0:
             found.add(index)
     return found
 
@@ -244,15 +246,6 @@ def read_outputs(leaves: Sequence[Any], label: str) -> tuple[OutputMeta, ...]:
             )
     return tuple(
         OutputMeta(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) for leaf in leaves
-    )
-
-
-def mutation_message(label: str, path: str) -> str:
-    """Words on an input that was written to."""
-    return (
-        f"{label}, input `{path}`: expected it to be left as it is, but the torch function writes "
-        f"to it in place. JAX arrays cannot change. Work on a copy (`{path} = {path}.clone()`) or "
-        f"use the out-of-place form of the operation (`add` instead of `add_`)."
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ..._compat import torch_internals as compat
+from ..._compat.torch_tensors import own_parameters
 from ..closure.closure_state import ClosureState
 
 # How many containers are compared at an operation on average. A function over hundreds of
@@ -94,7 +95,7 @@ class SwapWatch:
                 return
             self.used.add(module)
             # Parameters that are no `Parameter` were put there for the call.
-            if any(compat.is_borrowed(tensor) for tensor in module._parameters.values()):
+            if any(compat.is_borrowed(tensor) for tensor in own_parameters(module).values()):
                 words = f"parameters of `{type(module).__name__}`"
                 if id(module) in self._known:
                     self.changed[words] = None

@@ -9,7 +9,8 @@ import torch
 
 from ...errors import MutationError
 from ...planner.array_signature import ArraySig
-from .abstract_evaluation import mutation_message, written_copies
+from ..handler.failure_messages import mutation_message
+from .abstract_evaluation import written_copies
 from .watched_run import WriteGuard
 
 

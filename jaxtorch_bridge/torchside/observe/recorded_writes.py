@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..._compat import torch_autograd as autograd
 from ..._compat import torch_internals as compat
+from ..._compat.torch_tensors import base_of
 from .result_makers import counts
 
 
@@ -81,7 +82,7 @@ class Recording(compat.DispatchMode):
         if not inside:
             if not torch.is_grad_enabled():
                 self._refuse(slot, "under `torch.no_grad()`")
-            if tensor is not whole and tensor._base is not whole:
+            if tensor is not whole and base_of(tensor) is not whole:
                 self._refuse(slot, "through `detach()` or `.data`")
             if autograd.made_without_grad(tensor):
                 self._refuse(slot, "through a view made under `torch.no_grad()`")

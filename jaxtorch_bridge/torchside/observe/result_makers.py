@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..._compat import torch_internals as compat
-from ..op.memory_layout import fills_its_memory
+from .memory_layout import fills_its_memory
 
 
 @dataclass(frozen=True)

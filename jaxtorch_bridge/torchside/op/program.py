@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..._compat.torch_tensors import version_of
 from ...planner.array_signature import ArraySig
 from ..closure.closure_state import ClosureGuard, ClosureState
 from ..functions.graph_capture import capture
@@ -195,13 +196,13 @@ def program_of(source: Source, core: Core | None = None) -> Program:
 
 def _weight_versions(weights: Sequence[torch.Tensor], device: str) -> torch.Tensor:
     """How often the weights have been written to, as int32[1]."""
-    count = sum(weight._version for weight in weights if not weight.is_inference())
+    count = sum(map(version_of, weights))
     return torch.tensor([count], dtype=torch.int32, device=device)
 
 
 def _refuse_changed_weights(weights: Sequence[torch.Tensor], then: torch.Tensor) -> None:
     """Raise if a weight was written to between a forward and its backward, as torch does."""
-    if int(then[0]) != sum(weight._version for weight in weights if not weight.is_inference()):
+    if int(then[0]) != sum(map(version_of, weights)):
         raise RuntimeError(
             "a parameter that the backward pass needs was changed in place after the forward "
             "pass. Take the gradient before the parameters are updated."

@@ -18,7 +18,7 @@ from torch import fx
 from ..._compat import torch_graphs
 from ...choices import OutputsMode
 from ...planner.array_signature import ArraySig
-from .memory_layout import fills_its_memory
+from ..observe.memory_layout import fills_its_memory
 
 # Below this, a copy costs less than a tensor over the buffer. On a GPU it is one more kernel.
 _WORTHWHILE_BYTES = {"cpu": 32 << 10, "cuda": 0}

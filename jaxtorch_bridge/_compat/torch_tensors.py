@@ -1,0 +1,30 @@
+"""What torch keeps of tensors and modules. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+
+from __future__ import annotations
+
+import torch
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often a tensor's memory was written to; -1 for inference tensors, which do not count."""
+    return -1 if tensor.is_inference() else int(tensor._version)
+
+
+def base_of(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The tensor that autograd takes a tensor for a view of."""
+    return tensor._base
+
+
+def has_hooks(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has hooks of ``register_hook``."""
+    return bool(tensor._backward_hooks)
+
+
+def own_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
+    """The table in which a module itself, without its layers, keeps its parameters."""
+    return module._parameters
+
+
+def own_buffers(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
+    """The table in which a module itself, without its layers, keeps its buffers."""
+    return module._buffers
