@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import functools
 import sys
 import types
 from collections.abc import Iterator
@@ -13,13 +14,22 @@ from typing import Any
 UNBOUND = object()
 
 
-def facts_of_code(code: types.CodeType) -> Iterator[str]:
+# Code does not change, so what it says is worked out once, however often its function is planned.
+_once_a_function = functools.lru_cache(maxsize=8192)
+
+
+@_once_a_function
+def facts_of_code(code: types.CodeType) -> tuple[str, ...]:
     """The code as text: instructions, names, constants; neither its file nor its lines."""
+    return tuple(_facts_of_code(code))
+
+
+def _facts_of_code(code: types.CodeType) -> Iterator[str]:
     yield f"code {code.co_code.hex()} {code.co_names!r} {code.co_varnames!r} {code.co_freevars!r}"
     yield f"arguments {code.co_argcount} {code.co_posonlyargcount} {code.co_kwonlyargcount}"
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from facts_of_code(constant)
+            yield from _facts_of_code(constant)
         else:
             yield _constant_text(constant)
 
@@ -65,11 +75,17 @@ def value_of_cell(cell: types.CellType) -> Any:
 def written_cells(code: types.CodeType) -> set[str]:
     """Names of enclosing functions' variables that the code, or code inside of it, assigns to."""
     return {
-        instruction.argval
+        argument
         for one in _all_codes(code)
-        for instruction in dis.get_instructions(one)
-        if instruction.opname == "STORE_DEREF"
+        for name, argument in _instructions(one)
+        if name == "STORE_DEREF"
     }
+
+
+@_once_a_function
+def _instructions(code: types.CodeType) -> tuple[tuple[str, Any], ...]:
+    """Name and argument of each instruction."""
+    return tuple((one.opname, one.argval) for one in dis.get_instructions(code))
 
 
 def _all_codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -88,8 +104,7 @@ def _read_names(
 ) -> None:
     path, value = "", None  # the module that the next attribute is looked up in
     module, constants = "", []
-    for instruction in dis.get_instructions(code):
-        kind, name = instruction.opname, instruction.argval
+    for kind, name in _instructions(code):
         if kind == "LOAD_CONST":
             constants.append(name)
         if kind in ("LOAD_GLOBAL", "LOAD_NAME") and (name in names or not hasattr(builtins, name)):
