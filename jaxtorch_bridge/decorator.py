@@ -168,6 +168,7 @@ def jax_callable(
     options.refuse_invalid()
     contract = None
     if spec is not None:
+        # Here: a program without contracts starts without pydantic.
         from .spec.files.load import load_spec
 
         contract = load_spec(spec, near=_folder_of(function))

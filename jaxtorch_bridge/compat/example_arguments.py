@@ -16,6 +16,7 @@ from .. import transfer
 from ..calling import trees
 from ..calling.arguments import is_array
 from ..calling.trees import Structure
+from ..dtypes import canonical_name
 from ..errors import ArgumentError
 
 ShapeAndDtype = tuple[tuple[int, ...], np.dtype[Any]]
@@ -54,8 +55,6 @@ class Examples:
         return self._canonical(True)
 
     def _canonical(self, x64: bool) -> tuple[ShapeAndDtype, ...]:
-        from ..dtypes import canonical_name
-
         return tuple(
             (shape, jnp.dtype(canonical_name(dtype.name, x64=x64))) for shape, dtype in self.leaves
         )

@@ -18,6 +18,7 @@ def annotated_contract(function: Callable[..., Any], name: str) -> AnnotatedSpec
     # Reading takes a library that most programs do not load. Without jaxtyping nothing is there.
     if "jaxtyping" not in sys.modules:
         return None
+    # Here: a program without contracts starts without pydantic.
     from ..spec.annotations.as_contract import spec_from_annotations
 
     return spec_from_annotations(function, name)
@@ -31,6 +32,7 @@ def refuse_other_annotations(spec: CallableSpec, function: Callable[..., Any]) -
     """
     if "jaxtyping" not in sys.modules:
         return
+    # Here: a program without contracts starts without pydantic.
     from ..spec.annotations.agreement import disagreements
     from ..spec.annotations.as_contract import annotated_spec
     from ..spec.annotations.read_function import read_annotations

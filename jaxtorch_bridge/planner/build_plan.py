@@ -74,6 +74,7 @@ def plan_inputs(
             raise DtypeError(_no_torch_dtype(facts.name, array))
     if spec is None:
         return tuple(_free_input(array) for array in facts.arrays), None
+    # Here: a program without contracts starts without pydantic.
     from ..spec.enforce import bind_inputs, check_static
 
     check_static(spec, facts.values)
@@ -94,6 +95,7 @@ def contract_outputs(
     """The outputs as the contract alone gives them, or None if it leaves something open."""
     if spec is None or sizes is None or not spec.outputs:
         return None
+    # Here: a program without contracts starts without pydantic.
     from ..spec.enforce import resolve_outputs
 
     resolved = resolve_outputs(spec, sizes)
@@ -135,6 +137,7 @@ def plan_call(
         spec.label if spec else facts.name, [path for path, _ in leaves], output_paths
     )
     if spec is not None and sizes is not None and leaves:
+        # Here: a program without contracts starts without pydantic.
         from ..spec.enforce import check_outputs
 
         found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]

@@ -214,6 +214,7 @@ def dimension_names(
 
 def _names(leaf: TensorSpec | None, shape: tuple[int, ...]) -> tuple[str | None, ...]:
     """The contract's plain name of each dimension."""
+    # Here: a program without contracts starts without pydantic.
     from ..spec.language.shapes import Name
     from ..spec.language.sizes import aligned
 
@@ -233,6 +234,7 @@ def _refuse_arithmetic(
     active: Mapping[str, str],
     kind: str,
 ) -> None:
+    # Here: a program without contracts starts without pydantic.
     from ..spec.language.shapes import Name, names_in
 
     for dimension in leaf.shape.dimensions if leaf is not None else ():

@@ -44,6 +44,7 @@ def rewrite(file: str, *, write: bool) -> str | None:
 
 
 def _rewritten(text: str) -> str:
+    # Of the extra `cli`: nothing else here needs it.
     from ruamel.yaml import YAML
     from ruamel.yaml.util import load_yaml_guess_indent
 

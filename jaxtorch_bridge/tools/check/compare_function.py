@@ -29,6 +29,7 @@ from .fake_call import Evaluator, Outcome
 from .named_function import NoSubject, Subject, subject_of
 from .open_outputs import free_sizes, stub_remark
 from .promises import Promises, promises_of
+from .real_runs import try_shards, try_transforms, try_values
 from .shards import shards_of
 from .sizes import Sizes, SizeSearch
 
@@ -272,8 +273,6 @@ class _Prover:
         self._run_for_real(base, self._try_shards(base))
 
     def _run_for_real(self, base: Case, whole: Case | None) -> None:
-        from .real_runs import try_shards, try_transforms
-
         self._run_values(base)
         for _, case in self._other_calls(base):
             self._run_values(case)
@@ -285,8 +284,6 @@ class _Prover:
                 self._add(try_shards(self._subject, whole))
 
     def _run_values(self, case: Case) -> None:
-        from .real_runs import try_values
-
         self._proof.runs += 1
         found, compared = try_values(self._subject, case)
         self._compared = self._compared or compared

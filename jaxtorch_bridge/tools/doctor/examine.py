@@ -37,6 +37,7 @@ def _import(name: str) -> Iterator[Check]:
 
 
 def _devices() -> Iterator[Check]:
+    # Here and below: what is broken in one subject must not keep the others from being looked at.
     from .devices import devices_here, examine_devices, examine_memory
 
     seen = devices_here()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -139,8 +140,6 @@ def _visit(graph: fx.Graph, node: fx.Node, zero: set[fx.Node]) -> None:
 
 
 def _is_zero(node: fx.Node, zero: set[fx.Node]) -> bool:
-    import operator
-
     if node.target is operator.getitem:
         return node.args[0] in zero
     target: Any = node.target
