@@ -36,11 +36,6 @@ class Placement:
     shapes: tuple[tuple[int, ...], ...]
 
     @property
-    def mesh_axes(self) -> frozenset[str]:
-        """The mesh axes along which the function runs once per shard."""
-        return frozenset(axis for _, axis, _ in self.axes)
-
-    @property
     def words(self) -> tuple[str, ...]:
         """Lines for `explain`."""
         return tuple(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from ....planner.array_signature import ArraySig
 from ...closure.closure_state import ClosureGuard
@@ -64,36 +64,29 @@ class LimitError(NotCapturedError):
         self.size_bytes = size_bytes
 
 
-class Keeping(Protocol):
-    """An engine whose forward keeps what its backward needs."""
+Found = TypeVar("Found", covariant=True)
 
-    name: str
+
+class Engine(Protocol[Found]):
+    """One way to find derivatives.
+
+    What it finds says for `explain` how it was found (`Kept.words`, or `Source.way`).
+    """
+
+    @property
+    def name(self) -> str:
+        """For messages."""
 
     def objection(self, goal: Goal) -> str:
         """Why it cannot reach the goal, told without trying; empty if it may."""
 
-    def build(self, goal: Goal) -> Kept | None:
-        """Forward and linear part; None if no output depends on the inputs.
+    def build(self, goal: Goal) -> Found:
+        """The derivative.
 
         Raises:
             NotCapturedError: It does not work; says why.
             LimitError: It would keep too much.
-        """
-
-
-class Recomputing(Protocol):
-    """An engine that runs the function again."""
-
-    name: str
-
-    def objection(self, goal: Goal) -> str:
-        """Why it cannot reach the goal, told without trying; empty if it may."""
-
-    def build(self, goal: Goal) -> DerivedFunction:
-        """The derivative as a function.
-
-        Raises:
-            NoWayError: It does not work.
+            NoWayError: It has several ways, and none works.
             DifferentiationError: No engine can.
         """
 

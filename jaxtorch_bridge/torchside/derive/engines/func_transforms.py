@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .engine import DerivedFunction, Goal
-from .run_again import Way, first_that_works, forms_without_recording, with_attention
+from .engine import Goal
+from .run_again import RunAgain, Way, forms_without_recording, with_attention
 
 
-class FuncTransforms:
+class FuncTransforms(RunAgain):
     """See the module."""
 
     name = "func"
@@ -24,19 +24,10 @@ class FuncTransforms:
             return "what autograd differentiates inside, torch.func cannot outside"
         return "" if forms_without_recording(source) else "its writes have to be recorded"
 
-    def build(self, goal: Goal) -> DerivedFunction:
-        """The derivative as a function.
-
-        Raises:
-            NoWayError: It does not work.
-            DifferentiationError: No engine can.
-        """
-        return first_that_works(goal, self.name, _ways(goal))
-
-
-def _ways(goal: Goal) -> Iterator[Way]:
-    for form in forms_without_recording(goal.source):
-        # Forward mode does not heed torch.no_grad, which reverse mode does.
-        if goal.kind == "push" and not goal.source.facts.switches_grad:
-            yield from with_attention(goal.source, form, "func", False)
-        yield from with_attention(goal.source, form, "func", True)
+    def ways(self, goal: Goal) -> Iterator[Way]:
+        """What to try, the best first."""
+        for form in forms_without_recording(goal.source):
+            # Forward mode does not heed torch.no_grad, which reverse mode does.
+            if goal.kind == "push" and not goal.source.facts.switches_grad:
+                yield from with_attention(goal.source, form, "func", False)
+            yield from with_attention(goal.source, form, "func", True)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .engine import DerivedFunction, Goal
-from .run_again import Way, first_that_works, with_attention
+from .engine import Goal
+from .run_again import RunAgain, Way, with_attention
 
 
-class RecordedWrites:
+class RecordedWrites(RunAgain):
     """See the module."""
 
     name = "recorded writes"
@@ -20,23 +20,14 @@ class RecordedWrites:
         """Why it cannot reach the goal, told without trying; empty if it may."""
         return "" if goal.source.forms else "it writes to no argument"
 
-    def build(self, goal: Goal) -> DerivedFunction:
-        """The derivative as a function.
-
-        Raises:
-            NoWayError: It does not work.
-            DifferentiationError: No engine can.
-        """
-        return first_that_works(goal, self.name, _ways(goal))
-
-
-def _ways(goal: Goal) -> Iterator[Way]:
-    source, form = goal.source, goal.source.forms[-1]
-    remark = " (writing to copies)" if source.forms[:-1] else ""
-    if source.derivable_by_graph:
-        if not source.terms.autograd_only and source.transform != "autograd":
-            if goal.kind == "push" and not source.facts.switches_grad:
-                yield from with_attention(source, form, "func", False, remark)
-            yield from with_attention(source, form, "func", True, remark)
-        yield from with_attention(source, form, "autograd", True, remark)
-    yield Way(form, "autograd", True, source.plain_attention, True, remark)
+    def ways(self, goal: Goal) -> Iterator[Way]:
+        """What to try, the best first."""
+        source, form = goal.source, goal.source.forms[-1]
+        remark = " (writing to copies)" if source.forms[:-1] else ""
+        if source.derivable_by_graph:
+            if not source.terms.autograd_only and source.transform != "autograd":
+                if goal.kind == "push" and not source.facts.switches_grad:
+                    yield from with_attention(source, form, "func", False, remark)
+                yield from with_attention(source, form, "func", True, remark)
+            yield from with_attention(source, form, "autograd", True, remark)
+        yield Way(form, "autograd", True, source.plain_attention, True, remark)

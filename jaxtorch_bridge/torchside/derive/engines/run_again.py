@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import abc
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ....errors import DifferentiationError
 from ...functions import transforms
@@ -63,40 +65,53 @@ def with_attention(
         yield Way(form, transform, backwards, True, remark=remark)
 
 
-def first_that_works(goal: Goal, engine: str, ways: Iterable[Way]) -> DerivedFunction:
-    """The derivative by the first way that can be captured.
+class RunAgain(abc.ABC):
+    """An engine that runs the function again; see `engine.Engine`."""
 
-    Raises:
-        NoWayError: None works.
-        DifferentiationError: The function cannot be differentiated at all.
-    """
-    made = _made(goal)
-    failures: list[str] = []
-    for way in ways:
-        base = way.form if goal.source.order else with_plain_norms(way.form)
-        function = _transformed(goal, base, way, lasting=True)
-        candidate = replace(
-            made,
-            function=with_plain_determinants(function) if goal.source.order == 1 else function,
-            transform=way.transform,
-            way=way.words(goal.kind),
-            plain_attention=way.plain_attention,
-            opaque=way.opaque,
-        )
-        try:
-            core = _transformed(goal, way.form, way, lasting=False)
-            program = program_of(candidate, core)
-        except NotCapturedError as error:
-            if "use_reentrant" in str(error):
-                raise DifferentiationError(
-                    f"{goal.source.label}: torch.utils.checkpoint with use_reentrant=True works "
-                    "with Tensor.backward() only. Pass use_reentrant=False."
-                ) from error
-            how = " (attention by plain products)" if way.plain_attention else ""
-            failures.append(f"{candidate.way}{how}{way.remark}: {error}")
-            continue
-        return DerivedFunction(candidate, program, engine, tuple(failures))
-    raise NoWayError(failures)
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def objection(self, goal: Goal) -> str:
+        """Why it cannot reach the goal, told without trying; empty if it may."""
+
+    @abc.abstractmethod
+    def ways(self, goal: Goal) -> Iterator[Way]:
+        """What to try, the best first."""
+
+    def build(self, goal: Goal) -> DerivedFunction:
+        """The derivative by the first way that can be captured.
+
+        Raises:
+            NoWayError: None works.
+            DifferentiationError: The function cannot be differentiated at all.
+        """
+        made = _made(goal)
+        failures: list[str] = []
+        for way in self.ways(goal):
+            base = way.form if goal.source.order else with_plain_norms(way.form)
+            function = _transformed(goal, base, way, lasting=True)
+            candidate = replace(
+                made,
+                function=with_plain_determinants(function) if goal.source.order == 1 else function,
+                transform=way.transform,
+                way=way.words(goal.kind),
+                plain_attention=way.plain_attention,
+                opaque=way.opaque,
+            )
+            try:
+                core = _transformed(goal, way.form, way, lasting=False)
+                program = program_of(candidate, core)
+            except NotCapturedError as error:
+                if "use_reentrant" in str(error):
+                    raise DifferentiationError(
+                        f"{goal.source.label}: torch.utils.checkpoint with use_reentrant=True "
+                        "works with Tensor.backward() only. Pass use_reentrant=False."
+                    ) from error
+                how = " (attention by plain products)" if way.plain_attention else ""
+                failures.append(f"{candidate.way}{how}{way.remark}: {error}")
+                continue
+            return DerivedFunction(candidate, program, self.name, tuple(failures))
+        raise NoWayError(failures)
 
 
 def _made(goal: Goal) -> Source:
