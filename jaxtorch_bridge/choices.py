@@ -7,7 +7,22 @@ from typing import Literal
 VmapMethod = Literal[
     "torch_vmap", "sequential", "sequential_unrolled", "expand_dims", "broadcast_all"
 ]
-ConcurrencyMode = Literal["parallel", "locked", "replicated"]
+ConcurrencyMode = Literal["parallel", "locked"]
 Backend = Literal["eager", "compile", "aot", "auto"]
 OutputsMode = Literal["in_place", "copy", "auto"]
 RandomMode = Literal["none", "key"]
+
+# Words that are gone, by the field that they stood in: the word that took their place, and what
+# else can be done.
+RENAMED: dict[tuple[str, str], tuple[str, str]] = {
+    ("concurrency", "replicated"): (
+        "locked",
+        "to swap parameters in calls at the same time, take the module by `from_module`",
+    ),
+}
+
+
+def renamed(field: str, word: object) -> str:
+    """What to say of a word that is gone, after it; nothing for other words."""
+    new, advice = RENAMED.get((field, word), ("", "")) if isinstance(word, str) else ("", "")
+    return f", which is `{new}` now{advice and f' ({advice})'}" if new else ""

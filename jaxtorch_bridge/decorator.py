@@ -110,9 +110,8 @@ def jax_callable(
             to them. The last two are claims that the function works along leading axes.
         verify: Compare the first batched run of a plan with single calls.
         concurrency: How calls on several devices share the modules that the function closes over:
-            ``parallel`` (at the same time), ``locked`` (one at a time) or ``replicated`` (each on
-            structures of its own with the same parameters). Default: the contract's, or the best
-            that is safe.
+            ``parallel`` (at the same time) or ``locked`` (one at a time). Default: the
+            contract's, or the best that is safe.
         random: ``key``: every call takes a JAX random key as ``rng=``, from which torch's
             generators are seeded for the call. Default: the contract's; without a contract a
             call may take one.
@@ -130,7 +129,6 @@ def jax_callable(
         SpecError: The contract is not valid, or the function's annotations contradict it.
         ArgumentError: A keyword is not valid, or contradicts the contract.
         TypeError: ``function`` cannot be called.
-        ConcurrencyError: No replica can be made where one is asked for.
     """
     if function is None:
         return functools.partial(

@@ -132,7 +132,7 @@ class ExportError(BridgeError, ValueError):
 
 
 class ConcurrencyError(BridgeError, RuntimeError):
-    """A torch function that cannot run on many devices at once in the way that was asked for."""
+    """Calls of torch functions that wait for each other's modules."""
 
 
 class ModuleError(BridgeError, ValueError):

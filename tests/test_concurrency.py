@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,13 @@ from torch.func import functional_call
 
 from jaxtorch_bridge import (
     ArgumentError,
-    ConcurrencyError,
     SpecError,
     TorchExecutionError,
     j2t,
     jax_callable,
     t2j,
 )
+from jaxtorch_bridge.torchside.closure import locks
 
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 
@@ -75,9 +76,7 @@ def test_swapped_parameters_meet_where_nothing_keeps_them_apart(run_python):
     assert wrong > 0
 
 
-@pytest.mark.parametrize(
-    ("mode", "chosen"), [(None, "replicated"), ("locked", "locked"), ("replicated", "replicated")]
-)
+@pytest.mark.parametrize(("mode", "chosen"), [(None, "locked"), ("locked", "locked")])
 def test_swapped_parameters_stay_apart(mode, chosen, run_python):
     assert swapping(run_python, mode, 200) == (0, chosen)
 
@@ -261,6 +260,80 @@ def scaled(module):
     return call
 
 
+class Stops(torch.nn.Module):
+    """Calls a module twice; a real run stops in between until it is let go."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def forward(self, x):
+        first = self.net(x)
+        if type(first) is torch.Tensor:
+            self.entered.set()
+            assert self.go.wait(60)
+        return self.net(first)
+
+
+@pytest.mark.parametrize("first", ["swap", "read"])
+def test_no_call_meets_the_swapped_parameters_of_another(first, x):
+    net = torch.nn.Linear(4, 4).requires_grad_(False)
+    stops = Stops(net)
+    eyes = {"weight": torch.eye(4), "bias": torch.ones(4)}
+    inside = {f"net.{name}": value for name, value in eyes.items()}
+    if first == "swap":
+        swaps = jax_callable(lambda x: functional_call(stops, inside, (x,)))
+        reads = jax_callable(lambda x: net(x))
+        wanted = {"swap": x + 2, "read": net(j2t(x)).numpy()}
+    else:
+        swaps = jax_callable(lambda x: functional_call(net, eyes, (x,)))
+        reads = jax_callable(lambda x: stops(x))
+        wanted = {"swap": x + 1, "read": net(net(j2t(x))).numpy()}
+    calls = {"swap": swaps, "read": reads}
+    assert {name: f.plan(x).concurrency.mode for name, f in calls.items()} == {
+        "swap": "locked",
+        "read": "parallel",
+    }
+    found = {}
+    second = "read" if first == "swap" else "swap"
+    threads = {
+        name: threading.Thread(target=lambda name=name: found.update({name: calls[name](x)}))
+        for name in (first, second)
+    }
+    threads[first].start()
+    assert stops.entered.wait(60)
+    threads[second].start()
+    while not locks._waiting and second not in found:
+        time.sleep(0.001)
+    assert not found, "the second call did not wait"
+    stops.go.set()
+    for thread in threads.values():
+        thread.join(60)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_calls_that_read_run_together(x):
+    net = torch.nn.Linear(4, 4).requires_grad_(False)
+    together = threading.Barrier(2, timeout=60)
+
+    def meets(x):
+        if type(x) is torch.Tensor:
+            together.wait()
+        return net(x)
+
+    functions = [jax_callable(meets), jax_callable(lambda x: meets(x) * 2)]
+    assert [f.plan(x).concurrency.mode for f in functions] == ["parallel", "parallel"]
+    found = []
+    threads = [threading.Thread(target=lambda f=f: found.append(f(x))) for f in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 2
+
+
 def concurrency_line(function, *arguments, **options):
     text = jax_callable(function, **options).explain(*arguments)
     (line,) = [line for line in text.splitlines() if line.startswith("concurrency")]
@@ -314,15 +387,14 @@ def test_explain_says_what_was_chosen_and_why(x):
     assert lines == {
         "plain": "parallel: it closes over nothing that can change",
         "module": "parallel: it changes nothing that it closes over",
-        "swap": "replicated: it swaps parameters of `Linear` while it runs",
-        "in a dict": "replicated: it swaps parameters of `Linear` while it runs",
-        "attribute": "replicated: it swaps attributes of `Swaps` while it runs",
+        "swap": "locked: it swaps parameters of `Linear` while it runs",
+        "in a dict": "locked: it swaps parameters of `Linear` while it runs",
+        "attribute": "locked: it swaps attributes of `Swaps` while it runs",
         "kept": "locked: it changes attributes of `KeepsResult`",
         "statistics": "locked: it writes to tensors that it closes over",
         "looks": "locked: it could not be traced abstractly and may change `Linear`",
         "looks, alone": "parallel: it closes over nothing that it could change",
-        "scripted": "locked: it swaps parameters of `Linear` while it runs, and no replica can be "
-        "made: `RecursiveScriptModule` is run by TorchScript",
+        "scripted": "locked: it swaps parameters of `Linear` while it runs",
         "own module": "parallel: it closes over nothing that can change",
     }
 
@@ -338,7 +410,7 @@ def contract(**more):
     }
 
 
-@pytest.mark.parametrize("mode", ["parallel", "locked", "replicated"])
+@pytest.mark.parametrize("mode", ["parallel", "locked"])
 def test_contract_and_keyword_override_the_planner(mode, x):
     linear = torch.nn.Linear(4, 4)
     by_contract = jax_callable(scaled(linear), spec=contract(concurrency=mode))
@@ -363,7 +435,7 @@ def test_the_contracts_digest_knows_the_field_only_where_it_is_set():
 
 def test_other_words_and_contradictions_are_refused():
     linear = torch.nn.Linear(4, 4)
-    with pytest.raises(ArgumentError, match="one of parallel, locked, replicated; got 'serial'"):
+    with pytest.raises(ArgumentError, match="one of parallel, locked; got 'serial'"):
         jax_callable(linear, concurrency="serial")
     with pytest.raises(SpecError, match="`concurrency`: expected"):
         jax_callable(scaled(linear), spec=contract(concurrency="serial"))
@@ -371,18 +443,12 @@ def test_other_words_and_contradictions_are_refused():
         jax_callable(scaled(linear), spec=contract(concurrency="parallel"), concurrency="locked")
 
 
-@SCRIPTS
-def test_replicas_that_cannot_be_are_refused(x):
-    scripted = torch.jit.script(torch.nn.Linear(4, 4))
-    with pytest.raises(ConcurrencyError, match="`RecursiveScriptModule` is run by TorchScript"):
-        jax_callable(lambda x: scripted(x), concurrency="replicated")
-    training = jax_callable(torch.nn.BatchNorm1d(4), concurrency="replicated")
-    with pytest.raises(ConcurrencyError, match="it writes to tensors that it closes over"):
-        training.plan(x)
-    linear = torch.nn.Linear(4, 4)
-    looks = jax_callable(lambda x: linear(x) * float(x.sum()), concurrency="replicated")
-    with pytest.raises(ConcurrencyError, match="could not be traced abstractly"):
-        looks(x)
+def test_the_word_for_what_there_was_before_is_refused_with_advice(x):
+    advice = "which is `locked` now.*from_module"
+    with pytest.raises(ArgumentError, match=advice):
+        jax_callable(torch.nn.Linear(4, 4), concurrency="replicated")
+    with pytest.raises(SpecError, match=f"`concurrency`: .*{advice}.*jaxtorch migrate"):
+        jax_callable(torch.nn.Linear(4, 4), spec=contract(concurrency="replicated"))
 
 
 def test_an_exception_releases_the_lock(x):
@@ -405,15 +471,22 @@ def test_an_exception_releases_the_lock(x):
     np.testing.assert_allclose(found[0], linear(torch.ones(3, 4)).detach(), rtol=1e-5)
 
 
-def test_a_locked_function_may_call_bridges_over_its_own_module(x):
+@pytest.mark.parametrize("mode", ["locked", "parallel"])
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_function_may_call_bridges_over_its_own_module(mode, looks, x):
     linear = torch.nn.Linear(4, 4)
-    inner = jax_callable(lambda x: linear(x), concurrency="locked", name="inner")
+
+    def plain(x):
+        # The inner function, too, may need a run of its own when it is planned.
+        return linear(x) * (float(x[0, 0] == x[0, 0]) if looks else 1)
+
+    inner = jax_callable(plain, concurrency="locked", name="inner")
 
     def outer(tensor):
         assert float(tensor.sum()) > 0  # looks at values, so it is not traced abstractly
         return linear(tensor) + j2t(inner(t2j(tensor.detach().clone())))
 
-    f = jax_callable(outer, concurrency="locked")
+    f = jax_callable(outer, concurrency=mode)
     want = 2 * linear(torch.ones(3, 4)).detach()
     found = []
 
@@ -430,13 +503,13 @@ def test_a_locked_function_may_call_bridges_over_its_own_module(x):
 
 
 @pytest.mark.filterwarnings("ignore:.*draws random numbers")
-def test_replicas_follow_their_module(x):
+def test_a_function_that_swaps_follows_its_module(x):
     net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
     bias = torch.zeros(4)
     f = jax_callable(lambda x: functional_call(net, {"0.bias": bias}, (x,)))
     jitted = jax.jit(f)
     net.eval()
-    assert f.plan(x).concurrency.mode == "replicated"
+    assert f.plan(x).concurrency.mode == "locked"
     jitted(x)
     with torch.no_grad():
         net[0].weight.mul_(2)  # in place, as optimizers do
@@ -476,10 +549,10 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_replicas_of_every_way_to_refer_to_a_module(way, x):
+def test_swaps_are_seen_in_every_way_to_refer_to_a_module(way, x):
     function, *static = WAYS[way]()
     f = jax_callable(function)
-    assert f.plan(*static, x).concurrency.mode == "replicated"
+    assert f.plan(*static, x).concurrency.mode == "locked"
     want = function(*static, torch.ones(3, 4)).detach()
     np.testing.assert_allclose(f(*static, x), want, rtol=1e-5)
     np.testing.assert_allclose(

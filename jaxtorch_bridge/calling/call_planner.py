@@ -24,6 +24,7 @@ from ..planner.build_plan import (
     plan_inputs,
     version_of,
 )
+from ..planner.concurrency import choose_concurrency
 from ..planner.declared_outputs import check_declared, with_torch_dtypes
 from ..planner.nondifferentiable import mark_nondiff
 from ..planner.options import Options
@@ -34,6 +35,7 @@ from ..torchside.build_op import build_op
 from ..torchside.closure.closure_state import ClosureState
 from ..torchside.closure.function_identity import code_digest
 from ..torchside.derive.linear_part import BatchedLinearized, Linearized
+from ..torchside.functions.call_locks import access_to
 from ..torchside.functions.terms import Terms
 from ..torchside.handler.native_module import native
 from ..torchside.handler.thread_counts import share_threads
@@ -44,7 +46,6 @@ from ..torchside.op.torch_op import Keeper, TorchOp
 from ..transfer import t2j
 from . import trees
 from .arguments import Leaves, describe_arrays, static_values
-from .concurrency import Sharing
 from .contract_terms import mutates_of, terms_of
 from .find_mutated import mutated_arguments
 from .flat_function import FlatFunction
@@ -127,8 +128,7 @@ class Planner:
         self.options = options
         self.label = label
         self._notices: set[str] = set()
-        asked = options.concurrency or (spec.concurrency if spec else None)
-        self._sharing = Sharing(function, self.closure, asked, label)
+        self._concurrency = options.concurrency or (spec.concurrency if spec else None)
 
     @property
     def state_key(self) -> Callable[[], Hashable]:
@@ -229,8 +229,15 @@ class Planner:
             warn_undeclared(self.label, self._notices, of_module=self.closure.secluded)
         paths = _output_paths(inference)
         terms = terms_of(self._spec, self.options)
-        concurrency, access = self._sharing.arrange(call.leaves, inference, observed)
-        access = replace(access, lock=options.lock)
+        concurrency = choose_concurrency(self._concurrency, inference, self.closure.words())
+        access = access_to(
+            self.closure,
+            observed,
+            exclusive=concurrency.mode == "locked",
+            draws=inference.random or not inference.traced,
+            owner=self.function,
+            lock=options.lock,
+        )
         plan = plan_call(
             self._spec, facts, inputs, sizes, inference, paths, terms.vmap_method, concurrency
         )

@@ -140,7 +140,7 @@ def with_flat_results(
     # The function's own name and parameters are what messages show and keys are made of.
     run.__name__ = run.__qualname__ = name_of(function)
     is_module = isinstance(function, torch.nn.Module)
-    # Not torch's own for torch's modules: what belongs to a library is never replicated.
+    # Not torch's own for torch's modules: what belongs to a library is not looked into.
     run.__module__ = "" if is_module else getattr(function, "__module__", None) or ""
     run.__wrapped__ = function.forward if is_module else function  # type: ignore[attr-defined]
     return run

@@ -11,13 +11,14 @@ import jax
 import torch
 
 from ..decorator import JaxCallable
-from ..errors import ArgumentError, BridgeError, ConcurrencyError, ModuleError
+from ..errors import ArgumentError, BridgeError, ModuleError
 from ..planner.options import NO_OPTIONS, Options
 from ..torchside.closure.function_identity import name_of
 from ..torchside.closure.locks import locks_of
 from ..torchside.closure.reachable_objects import keys_of
 from ..torchside.modules.module_call import BuffersChange, Method, Mode, ModuleCall, signature_of
 from ..torchside.modules.skeleton import Template
+from ..torchside.modules.structure_copy import NotCopiedError
 from ..transfer import t2j
 from .parameter_trees import NamedTree, Names
 from .state_dicts import dumped, loaded
@@ -62,7 +63,7 @@ def from_module(
         # Not while a call on another thread has given the module other parameters.
         with locks_of(keys_of([module])):
             template = Template(module)
-    except ConcurrencyError as error:
+    except NotCopiedError as error:
         raise ModuleError(
             f"from_module, {name_of(module)}: expected a module that can be copied; {error}."
         ) from error

@@ -13,9 +13,8 @@ class Concurrency:
     """What was decided.
 
     Attributes:
-        mode: parallel: calls run at the same time. locked: one at a time, also with those of other
-            callables over the same modules. replicated: at the same time, each on a structure
-            of modules of its own with the same parameters.
+        mode: parallel: calls run at the same time. locked: one at a time, and not while those of
+            other callables over the same modules run.
         reason: Why, in words.
     """
 
@@ -30,43 +29,22 @@ PARALLEL = Concurrency()
 
 
 def choose_concurrency(
-    asked: ConcurrencyMode | None,
-    inference: Inference,
-    closes_over: str,
-    no_replica: str | None,
-) -> Concurrency | str:
+    asked: ConcurrencyMode | None, inference: Inference, closes_over: str
+) -> Concurrency:
     """Decide from what the abstract evaluation saw.
 
     Args:
         asked: What the contract or the caller asks for; None: the best that is safe.
         inference: What was seen.
         closes_over: Words on what could be changed unseen; empty if there is nothing.
-        no_replica: Why no replica can be made; None if one can.
-
-    Returns:
-        The choice; where replicas are asked for and cannot be had, why not.
     """
     danger = _danger(inference, closes_over)
-    if asked == "replicated":
-        if no_replica is None and inference.traced and not _writes(inference):
-            return Concurrency("replicated", "as asked")
-        if no_replica is not None:
-            return no_replica
-        return danger or "it could not be traced abstractly"
     if asked is not None:
         although = f", although {danger}" if danger and asked == "parallel" else ""
         return Concurrency(asked, f"as asked{although}")
-    if not danger:
-        return Concurrency(reason=_harmless(inference, closes_over))
-    if not inference.traced or _writes(inference):
+    if danger:
         return Concurrency("locked", danger)
-    if no_replica is not None:
-        return Concurrency("locked", f"{danger}, and no replica can be made: {no_replica}")
-    return Concurrency("replicated", danger)
-
-
-def _writes(inference: Inference) -> bool:
-    return inference.updates_state or bool(inference.leaves_changed)
+    return Concurrency(reason=_harmless(inference, closes_over))
 
 
 def _danger(inference: Inference, closes_over: str) -> str:

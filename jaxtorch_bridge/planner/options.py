@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from ..choices import ConcurrencyMode, RandomMode, VmapMethod
+from ..choices import ConcurrencyMode, RandomMode, VmapMethod, renamed
 from ..errors import ArgumentError
 from .declared_outputs import NOTHING_DECLARED, Declared
 
@@ -51,7 +51,8 @@ class Options:
             value, known = getattr(self, name), get_args(words)
             if value is not None and value not in known:
                 raise ArgumentError(
-                    f"jax_callable: expected {name} as one of {', '.join(known)}; got {value!r}."
+                    f"jax_callable: expected {name} as one of {', '.join(known)}; got {value!r}"
+                    f"{renamed(name, value)}."
                 )
 
     def refuse_contradiction(self, spec: CallableSpec) -> None:

@@ -102,17 +102,16 @@ def build_op(
             contract=_contract_words(plan),
         )
     aliases = _aliases(plan, mutated)
-    own = access.replicas or run
     how = written_by_calls(
-        own,
+        run,
         observed,
         plan.outputs,
         device,
         terms.outputs,
         refused=_not_in_place(plan, source),
-        run_out=run_out if access.replicas is None else None,
+        run_out=run_out,
     )
-    body = _runner(plan, how.core or own, notices, mutated)
+    body = _runner(plan, how.core or run, notices, mutated)
     if seeds:
         body = with_key(body, len(plan.inputs))
     program = Program(

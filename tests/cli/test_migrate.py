@@ -111,6 +111,50 @@ def test_files_that_are_not_valid_keep_no_other_from_being_rewritten_and_told(
     assert "jaxtorch/1" in Path("old.yaml").read_text()
 
 
+WORDS = """\
+schema: jaxtorch/1
+name: f
+version: 1.0.0
+# How calls meet.
+concurrency: "replicated"  # as they were
+inputs: {x: "float32[n]"}
+outputs: {z: "float32[n]"}
+"""
+
+
+def test_words_that_are_gone_are_refused_and_rewritten_with_comments(tmp_path, jaxtorch):
+    file = tmp_path / "c.yaml"
+    file.write_text(WORDS)
+    with pytest.raises(SpecError, match=r"`replicated`, which is `locked` now.*jaxtorch migrate"):
+        load_spec(file)
+    done = jaxtorch("migrate", "--check", str(file))
+    assert (done.code, file.read_text()) == (1, WORDS)
+    assert "concurrency: replicated is older than concurrency: locked" in done.out
+    done = jaxtorch("migrate", str(file), "--json")
+    change = {"from": "concurrency: replicated", "to": "concurrency: locked"}
+    assert (done.code, done.json["migrated"]) == (0, [{"file": str(file), **change}])
+    assert load_spec(file).concurrency == "locked"
+    # ruamel keeps the comment in its column.
+    assert file.read_text().split() == WORDS.replace("replicated", "locked").split()
+    assert jaxtorch("migrate", str(file)).out == "1 file, none of an older format\n"
+
+
+def test_words_that_are_gone_in_a_file_of_an_older_format(older_format, jaxtorch):
+    Path("old.yaml").write_text(OLD + "concurrency: replicated\n")
+    done = jaxtorch("migrate", "old.yaml", "--json")
+    assert [one["to"] for one in done.json["migrated"]] == ["jaxtorch/1", "concurrency: locked"]
+    assert load_spec("old.yaml").concurrency == "locked"
+
+
+@pytest.mark.parametrize("value", ["[replicated]", "{replicated: 1}", "3"])
+def test_what_is_no_word_is_an_error_as_before(tmp_path, value, jaxtorch):
+    file = tmp_path / "c.yaml"
+    file.write_text(WORDS.replace('"replicated"', value))
+    done = jaxtorch("migrate", str(file))
+    assert done.code == 1
+    assert "`concurrency`: expected" in done.err
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     import os
 

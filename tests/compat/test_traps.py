@@ -418,7 +418,7 @@ def test_modules_are_kept_apart_whether_outputs_are_declared_or_not(declared):
 
     arrays = {"weight": jnp.ones((2, 3)), "bias": jnp.ones(2)}
     wrapped = torch2jax(swapping, params, torch.ones(4, 3), **declared)
-    assert "concurrency  replicated" in wrapped.explain(arrays, jnp.ones((4, 3)))
+    assert "concurrency  locked" in wrapped.explain(arrays, jnp.ones((4, 3)))
     norm = torch2jax(torch.nn.BatchNorm1d(2), torch.ones(4, 2), **declared)
     assert "concurrency  locked" in norm.explain(jnp.ones((4, 2)))
 

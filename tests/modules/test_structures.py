@@ -13,6 +13,8 @@ import torch
 
 from jaxtorch_bridge import BridgeWarning, ModuleError, from_module, j2t, jax_callable
 
+DROP = None
+
 
 def numbers(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
@@ -76,6 +78,45 @@ def _argument(layer):
     weight = layer.weight
     layer.register_forward_hook(lambda inner, given, result: result + weight.sum())
     return layer
+
+
+def test_functions_that_close_over_the_module_get_the_copy_of_the_call(moved):
+    class Holds(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.drop = torch.nn.Linear(3, 2), torch.nn.Dropout(1.0)
+            self.steps = [lambda x: self.linear(x), self._halves, lambda x, to=self.drop: to(x)]
+
+        def _halves(self, x):
+            return x / 2 if self.training else x
+
+        def forward(self, x):
+            for step in self.steps:
+                x = step(x)
+            return x
+
+    module = Holds()
+    net, x = from_module(module), numbers(4, 3)
+    params = moved(net.params)
+    np.testing.assert_array_equal(
+        net.apply(params, x, train=True, rng=jax.random.key(0)), np.zeros((4, 2))
+    )
+    found = net.apply(params, x, train=False)
+    module.load_state_dict(net.dump(params))
+    np.testing.assert_allclose(found, module.eval()(j2t(x)).detach(), rtol=1e-5)
+
+
+def _helper(x):
+    return DROP(x)
+
+
+@pytest.mark.parametrize("function", [lambda x: DROP(x), _helper, lambda x: _helper(x)])
+def test_functions_that_find_a_module_as_a_global_are_refused(function, monkeypatch):
+    monkeypatch.setitem(globals(), "DROP", torch.nn.Dropout(1.0))
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), DROP)
+    module.after = function
+    with pytest.raises(ModuleError, match=r"keeps the function .*`Dropout` as a global"):
+        from_module(module)
 
 
 @pytest.mark.parametrize("change", [_tuple, _view, _argument])

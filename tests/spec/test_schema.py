@@ -63,7 +63,7 @@ FULL: dict[str, Any] = {
     "sharding": {"n": "data"},
     "mutates": ["x"],
     "random": "key",
-    "concurrency": "replicated",
+    "concurrency": "locked",
     "execution": {"backend": "aot", "outputs": "copy"},
 }
 INVALID: dict[str, tuple[str, object]] = {

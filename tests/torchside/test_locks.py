@@ -1,4 +1,4 @@
-"""Locks: readers together, writers alone, reentrant, and never a wait for ever without a word."""
+"""Locks: readers together, who changes things alone, reentrant; circles of threads are told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from jaxtorch_bridge import ConcurrencyError
 from jaxtorch_bridge.torchside.closure import locks
 from jaxtorch_bridge.torchside.closure.closure_state import ClosureState
-from jaxtorch_bridge.torchside.closure.locks import Locks, ReadWriteLock, locks_of
+from jaxtorch_bridge.torchside.closure.locks import Lock, Locks, locks_of
 
 
 def in_thread(work):
@@ -29,21 +29,40 @@ def in_thread(work):
     return thread, errors
 
 
-def is_free(lock):
-    return lock._writer is None and not lock._readers and not lock._waiting_writers
+def until(condition):
+    for _ in range(10_000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise AssertionError("it did not happen within ten seconds")
 
 
-def test_readers_hold_a_lock_together_and_a_writer_holds_it_alone():
-    lock = ReadWriteLock()
+@pytest.fixture(autouse=True)
+def everything_is_given_back():
+    yield
+    assert not locks._holding
+    assert not locks._waiting
+
+
+def reading(*held):
+    return Locks((lock, False) for lock in held)
+
+
+def alone(*held):
+    return reading(*held).alone()
+
+
+def test_readers_hold_a_lock_together_and_who_changes_things_holds_it_alone():
+    lock = Lock()
     together = threading.Barrier(3, timeout=10)
     inside = []
 
     def read():
-        with Locks([(lock, False)]):
+        with reading(lock):
             together.wait()
 
     def write():
-        with Locks([(lock, True)]):
+        with alone(lock):
             inside.append(1)
             assert len(inside) == 1
             time.sleep(0.01)
@@ -57,85 +76,124 @@ def test_readers_hold_a_lock_together_and_a_writer_holds_it_alone():
             assert not errors
 
 
-def test_a_writer_waits_for_readers_and_goes_before_new_ones():
-    lock = ReadWriteLock()
-    order = []
-    lock.acquire(False)
-    writer, _ = in_thread(lambda: (lock.acquire(True), order.append("writer"), lock.release()))
-    while not lock._waiting_writers:
-        time.sleep(0.001)
-    reader, _ = in_thread(lambda: (lock.acquire(False), order.append("reader"), lock.release()))
-    time.sleep(0.02)
-    lock.acquire(False)  # the thread that reads already may go on reading
-    lock.release()
-    assert order == []
-    lock.release()
-    writer.join(10), reader.join(10)
-    assert order == ["writer", "reader"]
+def test_threads_go_in_the_order_in_which_they_came():
+    lock, order, threads = Lock(), [], []
+
+    def work(name, held):
+        with held:
+            order.append(name)
+
+    with reading(lock):
+        for count, (name, held) in enumerate(
+            [("first", alone(lock)), ("reader", reading(lock)), ("second", alone(lock))]
+        ):
+            threads.append(in_thread(lambda name=name, held=held: work(name, held))[0])
+            until(lambda count=count: len(locks._waiting) == count + 1)
+        with reading(lock):  # the thread that reads already may go on reading
+            assert order == []
+    for thread in threads:
+        thread.join(10)
+    assert order == ["first", "reader", "second"]
+
+
+def test_who_waits_for_one_lock_keeps_nobody_from_another_that_it_wants_too():
+    busy, free = Lock(), Lock()
+    with alone(busy):
+        waiter, errors = in_thread(lambda: alone(busy, free).around(int)())
+        until(lambda: locks._waiting)
+        # This thread holds what the other waits for; waiting its turn would be for ever.
+        with alone(free):
+            pass
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert not errors
 
 
 def test_it_is_reentrant_in_every_combination():
-    lock = ReadWriteLock()
+    lock = Lock()
     for modes in ([True, True], [True, False, True], [False, False], [False, True, False]):
-        for mode in modes:
-            lock.acquire(mode)
-        for _ in modes:
-            lock.release()
-    assert is_free(lock)
+        held = [alone(lock) if mode else reading(lock) for mode in modes]
+        for one in held:
+            one.__enter__()
+        for one in reversed(held):
+            one.__exit__()
 
 
-def test_two_readers_that_both_want_to_write_are_told():
-    lock = ReadWriteLock()
+def test_a_reader_that_has_changed_things_reads_on_with_others():
+    lock = Lock()
+    with reading(lock):
+        with alone(lock):
+            other, _ = in_thread(lambda: reading(lock).around(lambda: None)())
+            until(lambda: locks._waiting)
+        other.join(10)
+        assert not other.is_alive()
+
+
+def _two_that_read_and_then_write(lock, _):
+    return reading(lock), alone(lock)
+
+
+def _two_modules_in_turn(one, other):
+    return alone(one), alone(other)
+
+
+@pytest.mark.parametrize("nesting", [_two_that_read_and_then_write, _two_modules_in_turn])
+def test_two_threads_that_wait_for_each_other_are_told(nesting):
     both = threading.Barrier(2, timeout=10)
+    one, other = Lock(), Lock()
+    if nesting is _two_that_read_and_then_write:
+        other = one
 
-    def work():
-        with Locks([(lock, False)]):
+    def work(*pair):
+        outer, inner = nesting(*pair)
+        with outer:
             both.wait()
-            with Locks([(lock, True)]):
+            with inner:
                 pass
 
-    threads = [in_thread(work) for _ in range(2)]
+    threads = [in_thread(lambda pair=pair: work(*pair)) for pair in ((one, other), (other, one))]
     for thread, _ in threads:
         thread.join(10)
+        assert not thread.is_alive()
     found = [error for _, errors in threads for error in errors]
     assert [type(error) for error in found] == [ConcurrencyError]
-    assert is_free(lock)
+
+
+def test_three_locks_in_two_orders_do_not_meet():
+    first, second, third = Lock(), Lock(), Lock()
+    orders = [alone(first) | reading(second), alone(second) | reading(first, third), alone(third)]
+    threads = [
+        in_thread(lambda held=held: [held.around(int)() for _ in range(500)])
+        for held in (*orders, *orders)
+    ]
+    for thread, errors in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+        assert not errors
 
 
 def test_an_exception_gives_all_locks_back():
-    first, second = ReadWriteLock(), ReadWriteLock()
+    first, second = Lock(), Lock()
 
     def fails():
-        assert not is_free(first)
-        assert not is_free(second)
+        assert locks._holding
         raise KeyError
 
     with pytest.raises(KeyError):
-        Locks([(second, True), (first, False)]).around(fails)()
-    assert is_free(first)
-    assert is_free(second)
+        (alone(second) | reading(first)).around(fails)()
+    assert not locks._holding
 
 
-def test_waiting_for_a_call_that_is_inside_of_jax_ends_with_an_error(monkeypatch):
-    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(locks, "_LOOK_SECONDS", 0.02)
-    lock = ReadWriteLock()
-    done = threading.Event()
-    nested = eval("lambda: done.wait(10)", {"__name__": "jax._src.api", "done": done})
-    held = threading.Event()
-
-    def run():
-        held.set()
-        nested()
-
-    holder, _ = in_thread(lambda: locks.Holding(run, Locks([(lock, True)]))())
-    held.wait(10)
-    with pytest.raises(ConcurrencyError, match="is itself inside of a JAX call"):
-        lock.acquire(False)
-    done.set()
-    holder.join(10)
-    with Locks([(lock, True)]):
-        pass
+def test_a_long_wait_is_told_of(monkeypatch, caplog):
+    monkeypatch.setattr(locks, "_TOLD_SECONDS", 0.01)
+    lock = Lock()
+    with alone(lock):
+        waiter, errors = in_thread(lambda: reading(lock).around(int)())
+        until(lambda: caplog.records)
+    waiter.join(10)
+    assert not errors
+    (record,) = caplog.records
+    assert "waits for this thread inside of a JAX call" in record.getMessage()
 
 
 def test_callables_over_a_module_and_over_a_part_of_it_share_a_lock():
@@ -145,9 +203,11 @@ def test_callables_over_a_module_and_over_a_part_of_it_share_a_lock():
     part = ClosureState(net[0]).locks
     apart = ClosureState(other).locks
     both = ClosureState(lambda x: other(net[1](x))).locks
-    assert set(part._held) == set(whole._held)
-    assert not set(part._held) & set(apart._held)
-    assert set(both._held) == set(whole._held) | set(apart._held)
+    assert part.alone()._excludes(whole)
+    assert not part._excludes(whole)
+    assert not part.alone()._excludes(apart)
+    assert both.alone()._excludes(whole)
+    assert both.alone()._excludes(apart)
 
 
 def test_locks_go_with_the_last_callable_that_needs_them():

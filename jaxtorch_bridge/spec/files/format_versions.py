@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from ...choices import RENAMED
 from ...version import __version__
 from ..language.problems import Fault
 from ..language.wording import quote
@@ -45,6 +46,24 @@ def migrate(data: MutableMapping[str, Any]) -> None:
         MIGRATIONS[number](data)
         number += 1
     data["schema"] = CURRENT_ID
+
+
+def rename_words(data: MutableMapping[str, Any]) -> list[tuple[str, str]]:
+    """Edit ``data`` so that words which are gone are what took their place.
+
+    Returns:
+        Of each the field with the word that it had, and with the one that it has now.
+    """
+    done = []
+    for (field, old), (new, _) in RENAMED.items():
+        *parents, name = field.split(".")
+        place: Any = data
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, MutableMapping) else None
+        if isinstance(place, MutableMapping) and place.get(name) == old:
+            place[name] = new
+            done.append((f"{field}: {old}", f"{field}: {new}"))
+    return done
 
 
 def newer_format(data: object) -> Fault | None:

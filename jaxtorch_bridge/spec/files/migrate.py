@@ -1,17 +1,19 @@
-"""Contract files of an older format rewritten in the current one, comments kept."""
+"""Contract files of an older format, or with words that are gone, rewritten; comments kept."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import MutableMapping
+from typing import Any
 
 from ...errors import SpecError, SpecProblem
 from .atomic_write import write_whole
-from .format_versions import CURRENT_ID, is_older, migrate
+from .format_versions import CURRENT_ID, is_older, migrate, rename_words
 from .read_contract import read_bytes, read_spec
 from .yaml_document import read_document
 
 
-def rewrite(file: str, *, write: bool) -> str | None:
+def rewrite(file: str, *, write: bool) -> list[tuple[str, str]]:
     """Bring ``file`` to the current format, at once or not at all.
 
     Args:
@@ -19,7 +21,7 @@ def rewrite(file: str, *, write: bool) -> str | None:
         write: Whether to write it, or only to find out.
 
     Returns:
-        The format that it had, or None if that is the current one.
+        What was older, and what it is now; nothing if all of it is current.
 
     Raises:
         SpecError: If it is not valid, or cannot be rewritten without changing what it says.
@@ -28,19 +30,25 @@ def rewrite(file: str, *, write: bool) -> str | None:
     """
     raw = read_bytes(file)
     # Also refuses what no contract may hold, before a second parser sees the text.
-    spec = read_spec(raw, file)
+    spec = read_spec(raw, file, old_words=True)
     data = read_document(raw, file).data
-    if not is_older(data) or not isinstance(data, dict):
-        return None
-    before = str(data["schema"])
-    if write:
+    changes = _update(data) if isinstance(data, dict) else []
+    if changes and write:
         text = _rewritten(raw.decode("utf-8-sig"))
         if read_spec(text.encode(), file) != spec:
             expected = f"the same contract in {CURRENT_ID}"
             problem = SpecProblem("", expected, "another one; rewrite it by hand", file)
             raise SpecError(file, (problem,))
         write_whole(file, text)
-    return before
+    return changes
+
+
+def _update(data: MutableMapping[str, Any]) -> list[tuple[str, str]]:
+    changes = []
+    if is_older(data):
+        changes.append((str(data["schema"]), CURRENT_ID))
+        migrate(data)
+    return changes + rename_words(data)
 
 
 def _rewritten(text: str) -> str:
@@ -54,7 +62,7 @@ def _rewritten(text: str) -> str:
     yaml.width = 10_000  # lines stay as long as they are
     yaml.indent(mapping=2, sequence=indent or 4, offset=2 if offset is None else offset)
     data = yaml.load(text)
-    migrate(data)
+    _update(data)
     stream = io.StringIO()
     yaml.dump(data, stream)
     result = stream.getvalue()

@@ -13,7 +13,7 @@ from ...errors import SpecError, SpecProblem
 from ..language.problems import Fault, Path, faults_of
 from ..language.wording import escaped, show
 from ..model import CallableSpec, Execution
-from .format_versions import is_older, migrate, newer_format
+from .format_versions import is_older, migrate, newer_format, rename_words
 from .yaml_document import MOST_BYTES, Document, DocumentError, Dumper, read_document
 
 _FIELDS = tuple(info.alias or name for name, info in CallableSpec.model_fields.items())
@@ -42,13 +42,18 @@ def from_mapping(data: Mapping[str, object]) -> CallableSpec:
         raise SpecError(name if isinstance(name, str) else "contract", problems) from None
 
 
-def read_spec(raw: bytes, file: str) -> CallableSpec:
+def read_spec(raw: bytes, file: str, *, old_words: bool = False) -> CallableSpec:
     """The contract in ``raw``, the bytes of a YAML file that messages call ``file``.
+
+    Args:
+        raw: Its content.
+        file: Its name.
+        old_words: Take words that are gone for what took their place, instead of refusing them.
 
     Raises:
         SpecError: If it is not valid.
     """
-    return _read_spec(lambda: raw, file)
+    return _read_spec(lambda: raw, file, old_words)
 
 
 def read_bytes(file: str) -> bytes:
@@ -76,7 +81,7 @@ def load_file(file: str, *, hint: str = "") -> CallableSpec:
     return _read_spec(lambda: _read(file, hint), file)
 
 
-def _read_spec(read: Callable[[], bytes], file: str) -> CallableSpec:
+def _read_spec(read: Callable[[], bytes], file: str, old_words: bool = False) -> CallableSpec:
     try:
         document = read_document(read(), file)
     except DocumentError as error:
@@ -84,7 +89,7 @@ def _read_spec(read: Callable[[], bytes], file: str) -> CallableSpec:
         path = _dotted(error.path)
         problem = SpecProblem(path, error.expected, error.found, file, line, column)
         raise SpecError(file, (problem,)) from None
-    return _from_document(document)
+    return _from_document(document, old_words)
 
 
 def _read(file: str, hint: str = "") -> bytes:
@@ -97,13 +102,13 @@ def _read(file: str, hint: str = "") -> bytes:
         raise DocumentError("a readable file", f"{reason}{hint}") from None
 
 
-def _from_document(document: Document) -> CallableSpec:
+def _from_document(document: Document, old_words: bool) -> CallableSpec:
     file = document.positions.file
     placed = list(document.faults)
     spec = None
     if isinstance(document.data, dict):
         try:
-            spec = CallableSpec.model_validate(_in_current_format(document.data))
+            spec = CallableSpec.model_validate(_in_current_format(document.data, old_words))
         except _NewerFormat as error:
             # What else looks wrong may be right in that format.
             placed = [(error.fault, _place(error.fault, document))]
@@ -123,13 +128,16 @@ class _NewerFormat(Exception):
         self.fault = fault
 
 
-def _in_current_format(data: dict[str, Any]) -> dict[str, Any]:
+def _in_current_format(data: dict[str, Any], old_words: bool = False) -> dict[str, Any]:
     fault = newer_format(data)
     if fault is not None:
         raise _NewerFormat(fault)
-    if is_older(data):
+    if old_words or is_older(data):
         data = copy.deepcopy(data)  # it may be the caller's
+    if is_older(data):
         migrate(data)
+    if old_words:
+        rename_words(data)
     return data
 
 

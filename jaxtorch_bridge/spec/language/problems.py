@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from ...choices import renamed
 from .wording import did_you_mean, listed, quote, show
 
 Path = tuple[str, ...]
@@ -101,7 +102,9 @@ def _fault_of(error: ErrorDetails, fields_at: Callable[[Path], Iterable[str]]) -
         choices = re.findall(r"'([^']*)'", context["expected"])
         one_of = f"one of {listed(choices)}" if len(choices) > 1 else listed(choices)
         hint = did_you_mean(value, choices) if len(choices) > 1 else ""
-        return Fault(one_of + hint, show(value), path)
+        gone = renamed(".".join(path), value)
+        advice = f"{gone}; `jaxtorch migrate` rewrites it" if gone else ""
+        return Fault(one_of + hint, show(value) + advice, path)
     if kind == "greater_than_equal":
         return Fault(f"a number of at least {context['ge']}", show(value), path)
     if kind in _TYPE_WORDS:

@@ -15,7 +15,6 @@ _RESIDUALS = {
 _CONCURRENCY = {
     "parallel": "calls on several devices run at once",
     "locked": "calls on several devices take turns",
-    "replicated": "each device has its own copy of the modules",
 }
 _OUTPUTS = {
     "in_place": "written straight into XLA's buffers where torch can, copied otherwise",

@@ -142,7 +142,7 @@ def _since(ref: str, paths: list[str], unread: _Unread) -> tuple[Comparison, ...
             old[path] = new[-1]
     for path, (shown, raw) in raw_old.items():
         try:
-            old[path] = old.get(path) or read_spec(raw, f"{commit[:10]}:{shown}")
+            old[path] = old.get(path) or read_spec(raw, f"{commit[:10]}:{shown}", old_words=True)
         except SpecError as error:
             unread.before += error.problems
     return compare_all(old.values(), _no_duplicates(new))

@@ -1,4 +1,4 @@
-"""``jaxtorch migrate``: contract files of an older format, rewritten."""
+"""``jaxtorch migrate``: contract files of an older format or with old words, rewritten."""
 
 from __future__ import annotations
 
@@ -25,23 +25,22 @@ def migrate(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Rewrite contract files of an older format in the current one; comments stay.
+    """Rewrite contract files of an older format, or with old words; comments stay.
 
     Each file is replaced as a whole, or left as it is.
     """
     from ...errors import SpecError, SpecProblem
     from ...spec.files.contract_files import contract_files
-    from ...spec.files.format_versions import CURRENT_ID
     from ...spec.files.migrate import rewrite
 
-    older: list[tuple[str, str]] = []
+    older: dict[str, list[tuple[str, str]]] = {}
     problems: list[SpecProblem] = []
     count = 0
     with errors_reported(as_json=as_json):
         for file in contract_files(existing(paths) if paths else default_paths()):
             count += 1
             try:
-                before = rewrite(file, write=not check)
+                changes = rewrite(file, write=not check)
             except ModuleNotFoundError:
                 stop(
                     "migrate needs the package ruamel.yaml, which is not installed. Run: "
@@ -55,16 +54,17 @@ def migrate(
                 found = error.strerror or str(error)
                 problems.append(SpecProblem("", "a file that can be written", found, file))
                 continue
-            if before is not None:
-                older.append((file, before))
+            if changes:
+                older[file] = changes
+    told = [(file, *change) for file, changes in older.items() for change in changes]
     if as_json:
-        names = [{"file": file, "from": before, "to": CURRENT_ID} for file, before in older]
-        told = [vars(one) for one in problems]
-        print_json({"files": count, "written": not check, "migrated": names, "problems": told})
+        names = [{"file": file, "from": before, "to": after} for file, before, after in told]
+        wrong = [vars(one) for one in problems]
+        print_json({"files": count, "written": not check, "migrated": names, "problems": wrong})
     else:
         for problem in problems:
             typer.echo(str(problem), err=True)
-        for file, before in older:
-            typer.echo(f"{file}: {before} {'is older than' if check else '->'} {CURRENT_ID}")
+        for file, before, after in told:
+            typer.echo(f"{file}: {before} {'is older than' if check else '->'} {after}")
         typer.echo(f"{count} file{'s' * (count != 1)}, {len(older) or 'none'} of an older format")
     finish(bool(problems) or (check and bool(older)))

@@ -12,7 +12,6 @@ import torch
 from ..closure.closure_state import ClosureState
 from ..closure.locks import Locks, generator_locks, locks_of
 from ..closure.reachable_objects import keys_of, memory_of
-from ..modules.replicas import Replicas
 from ..observe.watched_run import Observed
 
 
@@ -24,17 +23,12 @@ class Access:
 
     Attributes:
         locks: Of all that the function closes over, in the way that its calls take them.
-        derived: Likewise, for eager derivatives and batched forms. They run the function itself
-            also where its own calls run on replicas.
-        replicas: What the calls run on; None for the function itself.
         draws: It may draw random numbers.
         written: Memory that calls write to, as `memory_of` has it.
         lock: The caller's own, held by graphs too, and inside of all others.
     """
 
     locks: Locks
-    derived: Locks
-    replicas: Replicas | None = None
     draws: bool = False
     written: frozenset[Any] = frozenset()
     lock: AbstractContextManager[Any] | None = None
@@ -66,7 +60,7 @@ class Access:
                 change meanwhile.
         """
         run = _under(self.lock, run)
-        locks = self.derived if eager else Locks()
+        locks = self.locks if eager else Locks()
         if self.draws or states:
             locks = locks | _generators(states)
         return locks.around(run)
@@ -77,7 +71,7 @@ def _generators(alone: bool) -> Locks:
     return found.alone() if alone else found
 
 
-NO_ACCESS = Access(Locks(), Locks())
+NO_ACCESS = Access(Locks())
 
 
 def access_to(
@@ -85,9 +79,9 @@ def access_to(
     observed: Observed,
     *,
     exclusive: bool,
-    replicas: Replicas | None,
     draws: bool,
     owner: object,
+    lock: AbstractContextManager[Any] | None,
 ) -> Access:
     """What calls of a function have to hold.
 
@@ -95,20 +89,16 @@ def access_to(
         closure: What it closes over, as far as that can be told from the function.
         observed: What it was seen to use.
         exclusive: One call at a time.
-        replicas: What its own calls run on.
         draws: It may draw random numbers.
         owner: The function; what is locked if it closes over nothing.
+        lock: The caller's own.
     """
     seen = keys_of(observed.modules, tensors=[*observed.updated, *observed.read.values()])
     locks = closure.locks | locks_of([*seen, *observed.everywhere])
     if exclusive:
         locks = (locks | locks_of([id(owner)])).alone()
-    derived = locks.alone() if replicas is not None else locks
-    if replicas is not None:
-        # Replicas are nobody else's; making one reads the modules, under the closure's locks.
-        locks = Locks()
     written = _written(closure, observed) if exclusive else frozenset()
-    return Access(locks, derived, replicas, draws, written)
+    return Access(locks, draws, written, lock)
 
 
 def _written(closure: ClosureState, observed: Observed) -> frozenset[Any]:

@@ -13,11 +13,12 @@ import torch
 from ..._compat import torch_internals as compat
 from ..._compat import torch_trees
 from ...call_site import caller_level
-from ...errors import BridgeError, BridgeWarning, ConcurrencyError, ModuleError
+from ...errors import BridgeError, BridgeWarning, ModuleError
 from ..closure.closure_state import Secluded
 from ..closure.reachable_objects import memory_of
 from .named_tensors import TensorFacts
 from .skeleton import Picture, Skeleton, Template
+from .structure_copy import NotCopiedError
 
 Method = str | Callable[..., Any] | None
 
@@ -269,7 +270,7 @@ class ModuleCall(Secluded):
         """Let no two calls share these, nor a call and the module."""
         try:
             self._template.hold_apart(held)
-        except ConcurrencyError as error:
+        except NotCopiedError as error:
             paths = [path for _, path in held]
             raise ModuleError(
                 f"{self.__name__}: expected what the module changes while it runs "

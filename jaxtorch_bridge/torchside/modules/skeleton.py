@@ -21,7 +21,7 @@ from ..closure.reachable_objects import memory_of
 from ..handler.native_module import native
 from .attribute_contents import Held, caches_of, held_in, items_of, put_into
 from .named_tensors import named_tensors, plain_name
-from .replicas import replica_of
+from .structure_copy import structure_of
 
 # Containers in containers: how deep other references to a parameter are looked for.
 _DEPTH = 3
@@ -196,7 +196,7 @@ class Template:
             index = indices.get(id(value))
             return None if index is None else Slot(index)
 
-        (self.module,) = replica_of([module], [module])
+        self.module = structure_of(module)
         self._apart: frozenset[tuple[str, str]] = frozenset()
         self.hold_apart({held.key for held in held_in(module.named_modules()) if held.plain})
         for name, part in self.module.named_modules():
@@ -256,9 +256,7 @@ class Template:
     def _copy(self, apart: frozenset[tuple[str, str]]) -> torch.nn.Module:
         parts = self.module.named_modules()
         owners = [held.owner for held in held_in(parts) if held.key in apart] if apart else []
-        copy: torch.nn.Module
-        (copy,) = replica_of([self.module], [self.module], owners)
-        return copy
+        return structure_of(self.module, owners)
 
 
 def _containers(part: torch.nn.Module) -> Iterator[tuple[str, Any, int]]:

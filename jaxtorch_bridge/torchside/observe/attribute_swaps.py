@@ -64,7 +64,7 @@ class SwapWatch:
         """Compare; called at every operation."""
         self._operations += 1
         if compat.caches_parametrizations():
-            # No replica has a cache of its own.
+            # Torch has one for all modules.
             self.left[_CACHE] = None
         if self._operations % self._stride == 0:
             self._compare(self.changed)

@@ -1,8 +1,4 @@
-"""Copies of a torch function over module structures of their own, with the same tensors.
-
-A call that swaps a module's parameters swaps those of its replica, so calls on several threads do
-not meet. The tensors are shared: what an optimizer writes into them, every replica sees.
-"""
+"""Copies of a module's structure, with the same tensors."""
 
 from __future__ import annotations
 
@@ -11,16 +7,14 @@ import copy
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from ..._compat import torch_compile
-from ...errors import ConcurrencyError
-from ..closure.bytecode_names import is_of_framework, names_used
-from ..closure.closure_state import ClosureGuard, ClosureState
-from ..closure.reachable_objects import parts_of
+from ..closure.bytecode_names import is_of_framework
+from ..closure.closure_state import ClosureState
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _SETTLED = (*_PLAIN, types.ModuleType, types.BuiltinFunctionType, type, torch.Tensor)
@@ -28,80 +22,26 @@ _CONTAINERS = (list, tuple, set)
 _GROWING = (list, set, collections.deque)
 
 
-class Replicas:
-    """As many replicas of a function as calls run at once.
+class NotCopiedError(RuntimeError):
+    """A module cannot be copied; the message says why."""
+
+
+def structure_of(module: torch.nn.Module, others: Iterable[Any] = ()) -> torch.nn.Module:
+    """A copy of a module, with all its parts, and of what leads to them: containers, functions.
 
     Args:
-        make: Builds one.
-        closure: What the function closes over. Once a module was switched to ``eval()`` or got
-            another parameter, old replicas are dropped.
-    """
-
-    def __init__(self, make: Callable[[], Callable[..., Any]], closure: ClosureState) -> None:
-        self._make = make
-        self._closure = closure
-        # One that is in use is not in here. `append` and `pop` need no lock.
-        self._free: list[tuple[ClosureGuard, Callable[..., Any]]] = []
-
-    def __call__(self, *tensors: torch.Tensor) -> Any:
-        """Run on a replica that nobody else uses."""
-        guard, run = self._take()
-        try:
-            return run(*tensors)
-        finally:
-            self._free.append((guard, run))
-
-    def _take(self) -> tuple[ClosureGuard, Callable[..., Any]]:
-        while True:
-            try:
-                guard, run = self._free.pop()
-            except IndexError:
-                # Nobody may change the modules while they are copied.
-                with self._closure.locks:
-                    return ClosureGuard(self._closure), self._make()
-            if guard.holds:
-                return guard, run
-
-
-def replica_of(
-    values: Sequence[Any], modules: Iterable[torch.nn.Module], others: Iterable[Any] = ()
-) -> list[Any]:
-    """Functions and other values with these modules, and all that leads to them, replaced.
-
-    Args:
-        values: What to copy: the function, and static arguments.
-        modules: What must be replaced, with all parts.
-        others: Containers and objects that are replaced too, though they lead to no module.
+        module: What to copy.
+        others: Containers and objects that are copied too, though they lead to no module.
 
     Raises:
-        ConcurrencyError: A module is run by TorchScript, cannot be copied, or cannot be found from
-            ``values``.
+        NotCopiedError: A part is run by TorchScript, cannot be copied, or is used by a function
+            that finds it as a global.
     """
-    copier = _Copier(others)
     try:
-        copies = [copier.copy(value) for value in values]
+        made: torch.nn.Module = _Copier(others).copy(module)
     except RecursionError as error:
-        raise ConcurrencyError("what the function refers to is nested too deeply") from error
-    for part in parts_of(modules):
-        if not copier.replaced(part):
-            raise ConcurrencyError(
-                f"the module `{type(part).__name__}` cannot be found from the function, so that it "
-                "cannot be exchanged"
-            )
-    return copies
-
-
-class _Overlay(dict[str, Any]):
-    """Globals of which a few are other than in the module that they come from."""
-
-    def __init__(self, below: dict[str, Any]) -> None:
-        super().__init__()
-        self._below = below
-        # Where functions look for builtins, at the time when they are made.
-        self["__builtins__"] = below.get("__builtins__", __builtins__)
-
-    def __missing__(self, name: str) -> Any:
-        return self._below[name]
+        raise NotCopiedError("what it refers to is nested too deeply") from error
+    return made
 
 
 class _Copier:
@@ -112,10 +52,6 @@ class _Copier:
         self._copies: dict[int, Any] = {}
         # Originals stay alive, so that identities stay theirs.
         self._originals: list[Any] = []
-
-    def replaced(self, value: Any) -> bool:
-        """Whether there is a copy of it."""
-        return self._copies.get(id(value), value) is not value
 
     def copy(self, value: Any) -> Any:
         """The value, or a copy of it where it leads to a module."""
@@ -153,7 +89,7 @@ class _Copier:
 
     def _copy_module(self, module: torch.nn.Module) -> torch.nn.Module:
         if isinstance(module, torch.jit.ScriptModule):
-            raise ConcurrencyError(f"`{type(module).__name__}` is run by TorchScript")
+            raise NotCopiedError(f"`{type(module).__name__}` is run by TorchScript")
         if torch_compile.is_compiled(module):
             inside = self.copy(torch_compile.inside_of(module))
             recompiled = torch_compile.compiled_like(module, inside)
@@ -212,33 +148,40 @@ class _Copier:
         return made
 
     def _copy_partial(self, value: functools.partial[Any]) -> Any:
-        parts = [value.func, *value.args, *value.keywords.values()]
+        parts = (value.func, value.args, value.keywords)
         copies = [self.copy(part) for part in parts]
         if _all_same(copies, parts):
             return self._settle(value, value)
-        count = 1 + len(value.args)
-        keywords = dict(zip(value.keywords, copies[count:], strict=True))
-        return self._settle(value, functools.partial(copies[0], *copies[1:count], **keywords))
+        function, arguments, keywords = copies
+        return self._settle(value, functools.partial(function, *arguments, **keywords))
 
     def _copy_function(self, function: types.FunctionType) -> Any:
-        overlay = _Overlay(function.__globals__)
-        cells = tuple(types.CellType() for _ in function.__closure__ or ())
+        cells = function.__closure__ or ()
+        own = tuple(types.CellType() for _ in cells)
         made = types.FunctionType(
-            function.__code__, overlay, function.__name__, closure=cells or None
+            function.__code__, function.__globals__, function.__name__, closure=own or None
         )
+        # As long as its cells are empty, it leads to what it finds as globals and nothing else.
+        globally = ClosureState(made)
+        if globally.parts():
+            raise NotCopiedError(
+                f"it keeps the function `{function.__name__}`, which finds {globally.words()} as a "
+                "global, and a copy of it would find the same. Let that be an argument, or a "
+                "variable of the function around it"
+            )
         # Known before its parts are copied: it may call itself.
         self._settle(function, made)
-        parts = _Parts(function, self.copy)
-        made.__defaults__ = parts.defaults
-        made.__kwdefaults__ = parts.keyword_defaults
-        vars(made).update(parts.attributes)
-        for own, value in zip(cells, parts.cells, strict=True):
-            if value is not _UNBOUND:
-                own.cell_contents = value
-        overlay.update(parts.globals)
-        if not parts.changed:
+        contents = [_content(cell) for cell in cells]
+        parts = [function.__defaults__, function.__kwdefaults__, vars(function), *contents]
+        copies = [self.copy(part) for part in parts]
+        if _all_same(copies, parts):
             self._copies[id(function)] = function
             return function
+        made.__defaults__, made.__kwdefaults__, attributes, *contents = copies
+        vars(made).update(attributes)
+        for cell, value in zip(own, contents, strict=True):
+            if value is not _UNBOUND:
+                cell.cell_contents = value
         return made
 
     @staticmethod
@@ -246,7 +189,7 @@ class _Copier:
         try:
             return object.__new__(type(value))
         except TypeError as error:
-            raise ConcurrencyError(
+            raise NotCopiedError(
                 f"`{type(value).__name__}` cannot be made without arguments ({error})"
             ) from error
 
@@ -255,34 +198,10 @@ def _shallow(value: Any) -> Any:
     try:
         return copy.copy(value)
     except Exception as error:
-        raise ConcurrencyError(f"`{type(value).__name__}` cannot be copied ({error})") from error
+        raise NotCopiedError(f"`{type(value).__name__}` cannot be copied ({error})") from error
 
 
 _UNBOUND = object()
-
-
-class _Parts:
-    """What a function leads to, copied, and whether any of it is another thing than before."""
-
-    def __init__(self, function: types.FunctionType, copy: Callable[[Any], Any]) -> None:
-        self.changed = False
-
-        def copied(value: Any) -> Any:
-            found = copy(value)
-            self.changed |= found is not value
-            return found
-
-        defaults, named = function.__defaults__, function.__kwdefaults__
-        self.defaults = None if defaults is None else tuple(copied(value) for value in defaults)
-        self.keyword_defaults = named and {name: copied(value) for name, value in named.items()}
-        self.attributes = {name: copied(value) for name, value in vars(function).items()}
-        self.cells = [copied(_content(cell)) for cell in function.__closure__ or ()]
-        self.globals: dict[str, Any] = {}
-        table = function.__globals__
-        for name in names_used(function.__code__)[0] & table.keys():
-            value = copied(table[name])
-            if value is not table[name]:
-                self.globals[name] = value
 
 
 def _content(cell: types.CellType) -> Any:
