@@ -8,7 +8,7 @@ VmapMethod = Literal[
     "torch_vmap", "sequential", "sequential_unrolled", "expand_dims", "broadcast_all"
 ]
 ConcurrencyMode = Literal["parallel", "locked"]
-Backend = Literal["eager", "compile", "aot", "auto"]
+Backend = Literal["eager", "compile", "graph", "auto"]
 OutputsMode = Literal["in_place", "copy", "auto"]
 RandomMode = Literal["none", "key"]
 
@@ -19,6 +19,7 @@ RENAMED: dict[tuple[str, str], tuple[str, str]] = {
         "locked",
         "to swap parameters in calls at the same time, take the module by `from_module`",
     ),
+    ("execution.backend", "aot"): ("graph", ""),
 }
 
 

@@ -418,7 +418,7 @@ class TestTerms:
             **more,
         }
 
-    @pytest.mark.parametrize("backend", ["eager", "aot"])
+    @pytest.mark.parametrize("backend", ["eager", "graph"])
     @pytest.mark.parametrize("residuals", ["save", "recompute"])
     def test_backends_and_residuals(self, backend, residuals):
         spec = self.spec(residuals=residuals, execution={"backend": backend})

@@ -314,7 +314,7 @@ def test_results_written_in_place_are_drawn_alike(name):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 6)), jnp.float32)
     wanted = copied(x, rng=KEY)
     np.testing.assert_array_equal(placed(x, rng=KEY), wanted)
-    graph = jax_callable(RANDOM[name], spec=spec | {"execution": {"backend": "aot"}})
+    graph = jax_callable(RANDOM[name], spec=spec | {"execution": {"backend": "graph"}})
     np.testing.assert_array_equal(graph(x, rng=KEY), wanted)
     np.testing.assert_array_equal(jax.vjp(lambda x: placed(x, rng=KEY), x)[0], wanted)
 

@@ -137,7 +137,7 @@ class Planner:
         Where graphs run the calls, also by what takes longer to look at: they would be out of date.
         """
         closure = self.closure
-        if terms_of(self._spec, self.options).backend in ("aot", "compile"):
+        if terms_of(self._spec, self.options).backend in ("graph", "compile"):
             return lambda: (closure.key(), closure.details())
         return closure.key
 

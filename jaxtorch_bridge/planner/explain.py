@@ -16,7 +16,7 @@ VMAP_WORDS = {
 
 BACKEND_WORDS = {
     "eager": "the function's own code",
-    "aot": "a graph captured by planning; the function's Python code does not run in calls",
+    "graph": "a graph captured by planning; the function's Python code does not run in calls",
     "compile": "torch.compile of the graph captured by planning, and of those of its derivatives",
 }
 

@@ -62,7 +62,7 @@ class Execution(BaseModel):
     """How the torch function is run.
 
     Attributes:
-        backend: What runs it: ``eager`` the function's own code (also ``auto``), ``aot`` a graph
+        backend: What runs it: ``eager`` the function's own code (also ``auto``), ``graph`` a graph
             captured when the call is planned, ``compile`` that graph compiled by ``torch.compile``,
             with those of derivatives and batches.
         outputs: Whether torch writes results into XLA's buffers itself (``in_place``, where it

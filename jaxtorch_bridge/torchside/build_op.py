@@ -91,7 +91,7 @@ def build_op(
     if writing is not None:
         source = with_writes(source, plan.mutates, mutated, lambda *tensors: writing(*tensors)[0])
     family, role = OpFamily(keeper), Function(source)
-    if terms.backend in ("aot", "compile"):
+    if terms.backend in ("graph", "compile"):
         return op_of_program(
             graph_program(source),
             plan.label,

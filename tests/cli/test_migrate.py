@@ -172,3 +172,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     assert (file.read_text(), [one.name for one in tmp_path.iterdir()]) == ("old", ["c.yaml"])
     write_whole(str(file), "new")
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("new", 0o640)
+
+
+def test_the_backend_that_runs_a_graph_has_another_name_now(tmp_path, jaxtorch):
+    file = tmp_path / "c.yaml"
+    text = WORDS.replace("replicated", "locked") + "execution: {outputs: copy, backend: %s}\n"
+    file.write_text(text % "aot")
+    with pytest.raises(SpecError, match=r"8:37.*`aot`, which is `graph` now.*jaxtorch migrate"):
+        load_spec(file)
+    assert jaxtorch("migrate", str(file)).code == 0
+    assert load_spec(file).execution.backend == "graph"
+    assert "# as they were" in file.read_text()

@@ -38,7 +38,7 @@ vmap_method: torch_vmap              # torch_vmap | sequential | ...
 sharding: {batch: data, heads: model}   # dimension name -> mesh axis
 mutates: []
 random: none                         # none | key
-execution: {backend: auto, outputs: in_place}   # eager | compile | aot | auto
+execution: {backend: auto, outputs: in_place}   # eager | compile | graph | auto
 """
 HEAD = "schema: jaxtorch/1\nname: f\nversion: 1.0.0\n"
 SMALL = {
@@ -539,7 +539,7 @@ def _contracts(draw: st.DrawFn) -> dict[str, object]:
         "sharding": draw(st.dictionaries(st.sampled_from(["n", "m", "batch"]), _NAMES)),
         "mutates": draw(st.lists(st.sampled_from(["binder", *inputs]), unique=True)),
         "random": draw(st.sampled_from(["none", "key"])),
-        "execution": {"backend": draw(st.sampled_from(["eager", "compile", "aot", "auto"]))},
+        "execution": {"backend": draw(st.sampled_from(["eager", "compile", "graph", "auto"]))},
     }
 
 

@@ -64,7 +64,7 @@ FULL: dict[str, Any] = {
     "mutates": ["x"],
     "random": "key",
     "concurrency": "locked",
-    "execution": {"backend": "aot", "outputs": "copy"},
+    "execution": {"backend": "graph", "outputs": "copy"},
 }
 INVALID: dict[str, tuple[str, object]] = {
     "other format": ("schema", "jaxtorch/9"),

@@ -1,4 +1,4 @@
-"""The backends `aot` and `compile`: graphs run a function's own calls."""
+"""The backends `graph` and `compile`: graphs run a function's own calls."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def lost_when_compiled(function):
 
 
 # Inductor takes seconds for each graph, so it gets the cases where it could differ.
-BOTH = pytest.mark.parametrize("backend", ["aot", "compile"])
-AOT = pytest.mark.parametrize("backend", ["aot"])
+BOTH = pytest.mark.parametrize("backend", ["graph", "compile"])
+GRAPH = pytest.mark.parametrize("backend", ["graph"])
 
 
 class TestGraphs:
-    @AOT
+    @GRAPH
     def test_values_gradients_and_batches(self, backend):
         wrapped = jax_callable(lambda x, w: torch.tanh(x @ w) * 2, spec=contract(backend))
         for call in (wrapped, jax.jit(wrapped)):
@@ -82,7 +82,7 @@ class TestGraphs:
         wrapped = jax_callable(lambda x, w: torch.tanh(x @ w), spec=contract(backend))
         assert f"backend      {backend}: " in wrapped.explain(X, W)
 
-    @AOT
+    @GRAPH
     def test_the_python_code_does_not_run_in_calls(self, backend):
         runs = []
 
@@ -123,7 +123,7 @@ class TestGraphs:
         with pytest.raises(TorchExecutionError, match=r"not positive-definite|nonzero value"):
             wrapped(-jnp.eye(2))
 
-    @AOT
+    @GRAPH
     def test_a_switched_module_is_planned_anew(self, backend):
         module = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5)).eval()
         wrapped = jax_callable(lambda x, w: module(x) + x @ w, spec=contract(backend))
@@ -132,7 +132,7 @@ class TestGraphs:
         expected = module(torch.tensor(np.asarray(X))).detach().numpy() + np.asarray(X @ W)
         np.testing.assert_allclose(wrapped(X, W), expected, rtol=1e-5, atol=1e-6)
 
-    @AOT
+    @GRAPH
     @pytest.mark.parametrize(
         "change",
         [
@@ -204,7 +204,7 @@ def test_compile_differentiates():
 
 def test_a_graph_that_is_out_of_date_does_not_run():
     module = torch.nn.Linear(4, 5)
-    old = jax.jit(jax_callable(lambda x, w: module(x) + x @ w, spec=contract("aot")))
+    old = jax.jit(jax_callable(lambda x, w: module(x) + x @ w, spec=contract("graph")))
     old(X, W)
     module.weight = torch.nn.Parameter(torch.zeros(5, 4))
     with pytest.raises(Exception, match="a parameter was replaced by another tensor"):
@@ -213,7 +213,7 @@ def test_a_graph_that_is_out_of_date_does_not_run():
 
 @pytest.mark.filterwarnings("ignore:.*draws random numbers, and nothing declares them")
 def test_aot_draws_random_numbers_as_the_function_does():
-    spec = contract("aot")
+    spec = contract("graph")
     wrapped = jax_callable(lambda x, w: torch.nn.functional.dropout(x @ w, 0.5), spec=spec)
     torch.manual_seed(3)
     found = jax.jit(wrapped)(X, W)
@@ -231,8 +231,8 @@ def test_compile_refuses_random_numbers():
 
 
 def test_aot_writes_in_place():
-    spec = contract("aot")
-    spec["execution"] = {"backend": "aot", "outputs": "in_place"}
+    spec = contract("graph")
+    spec["execution"] = {"backend": "graph", "outputs": "in_place"}
     wrapped = jax_callable(lambda x, w: torch.tanh(x @ w), spec=spec)
     assert "in place, by aten.tanh.out" in wrapped.explain(X, W)
     np.testing.assert_allclose(jax.jit(wrapped)(X, W), jnp.tanh(X @ W), rtol=1e-5, atol=1e-6)
