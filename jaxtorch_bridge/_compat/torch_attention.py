@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import operator
+from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 # Their kernels take elements for neighbours in memory, or refuse others, and only
 # `scaled_dot_product_attention` itself, of which a batch makes these, sees to it that they are.
@@ -75,3 +81,66 @@ def unread_seeds(node: Any) -> tuple[tuple[Any, ...], str]:
     if given["dropout_p"]:
         return (), ""
     return (given["philox_seed"], given["philox_offset"]), _SEEDED[node.target]
+
+
+class PlainAttention(TorchFunctionMode):
+    """Has attention computed by plain matrix products, without the fused kernels.
+
+    Of these some have no derivative, or not every one, and the CPU kernel's abstract rule gives
+    other strides than the kernel itself (torch 2.13). While a mode is on, torch's layers do not
+    take their fast path either.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is functional.scaled_dot_product_attention:
+            func = _plain_attention
+        elif func is functional.multi_head_attention_forward:
+            func = _with_plain_attention(func)
+        return func(*args, **(kwargs or {}))
+
+
+def _plain_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """``scaled_dot_product_attention`` as torch computes it where no fused kernel fits."""
+    device = query.device.type
+    tensors = [query, key, value]
+    narrow = torch.is_autocast_enabled(device)
+    if narrow:  # it decides on the dtypes of attention as a whole
+        tensors = [_narrowed(tensor, device) for tensor in tensors]
+    if attn_mask is not None and attn_mask.dtype is torch.bool:
+        zeros = torch.zeros_like(attn_mask, dtype=tensors[0].dtype)
+        attn_mask = zeros.masked_fill(~attn_mask, -math.inf)
+    elif attn_mask is not None and narrow:
+        attn_mask = _narrowed(attn_mask, device)
+    compute: Any = torch._scaled_dot_product_attention_math
+    with torch.autocast(device, enabled=False) if narrow else contextlib.nullcontext():
+        result: torch.Tensor
+        result, _ = compute(
+            *tensors, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    return result
+
+
+def _narrowed(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    if not tensor.is_floating_point() or tensor.dtype is torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
+
+
+def _with_plain_attention(function: Any) -> FunctionType:
+    """A copy of a function of torch's. The mode is off inside of what it has caught."""
+    names = {**function.__globals__, "scaled_dot_product_attention": _plain_attention}
+    copy = FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    # It hands itself to modes that are still on, under its own name.
+    names[function.__name__] = copy
+    return copy

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import sys
-import warnings
 from typing import Any
 
 import torch
+
+from .torch_dynamo import load_deprecated
 
 # What `torch.nn.Module.compile` sets; called in place of the module's own code.
 COMPILED_CALL = "_compiled_call_impl"
@@ -22,17 +21,9 @@ def is_compiled(module: torch.nn.Module) -> bool:
     return frames is not None and isinstance(module, frames.OptimizedModule)
 
 
-@functools.cache
-def _load_inductor() -> None:
-    """Load Inductor as torch's first compilation would: it warns of torch's own old code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module("torch._inductor.compile_fx")
-
-
 def compiled_graph(graph: torch.fx.GraphModule) -> Any:
     """A captured graph, compiled by Inductor for the shapes that it was captured with."""
-    _load_inductor()
+    load_deprecated("torch._inductor.compile_fx")
     return torch.compile(graph.forward, fullgraph=True, dynamic=False)
 
 

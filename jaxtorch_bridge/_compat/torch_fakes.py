@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from . import torch_dynamo
-
-_loaded: set[str] = set()
-
-
-@contextlib.contextmanager
-def loading(part: str) -> Iterator[None]:
-    """No garbage collection while torch loads a part of itself for the first time.
-
-    Args:
-        part: What may be loaded, by any name.
-    """
-    if part in _loaded:
-        yield
-        return
-    with torch_dynamo.uncollected():
-        yield
-    _loaded.add(part)
+from .torch_dynamo import load
 
 
 def fake_tensor_mode() -> Any:
@@ -35,16 +16,12 @@ def fake_tensor_mode() -> Any:
     Real tensors that a function closes over (parameters, buffers) are taken as fakes too. Their
     memory cannot be looked at: otherwise ``numpy`` would make an array of no memory at all.
     """
-    with loading("fake tensors"):
-        from torch._functorch import config
-        from torch._subclasses.fake_tensor import FakeTensorMode
+    load("torch._dynamo")  # every op of a fake tensor needs it
+    from torch._functorch import config
+    from torch._subclasses.fake_tensor import FakeTensorMode
 
-        if not torch_dynamo.is_loaded():
-            torch_dynamo.defer()
-            # Every op of a fake tensor asks it for symbols.
-            importlib.import_module("torch.fx.experimental.symbolic_shapes")
-        with config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
-            return FakeTensorMode(allow_non_fake_inputs=True)
+    with config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
+        return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def without_constant(mode: Any, tensor: torch.Tensor) -> torch.Tensor:

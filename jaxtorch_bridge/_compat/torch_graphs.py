@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.torch_version import TorchVersion
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .torch_attention import FUSED_ATTENTION, copy_columns
-from .torch_dynamo import DispatchMode
-from .torch_fakes import fake_tensor_mode, loading
+from .torch_dynamo import load
 from .torch_internals import UPDATES_STATISTICS, drawn_shape, draws_random_numbers
-
-
-def load() -> None:
-    """Load what traces and splits graphs, as the first derivative of a process does."""
-    fake_tensor_mode()
-    with loading("graphs"):
-        importlib.import_module("torch._functorch.aot_autograd")
 
 
 def export_joint(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Any:
@@ -37,11 +30,22 @@ def export_joint(function: Callable[..., Any], arguments: Sequence[torch.Tensor]
         A graph module ``(primals, tangents) -> (*outputs, *gradients)`` with a tangent for
         every output that requires grad, and None for arguments that do not.
     """
-    with loading("graphs"):
-        from torch._functorch.aot_autograd import aot_export_joint_simple
+    tracer = load("torch._functorch.aot_autograd")
+    with _checks_kept(), _unwarned_anomalies():
+        return tracer.aot_export_joint_simple(function, tuple(arguments), trace_joint=True)
 
-    with _checks_kept():
-        return aot_export_joint_simple(function, tuple(arguments), trace_joint=True)
+
+@contextlib.contextmanager
+def _unwarned_anomalies() -> Iterator[None]:
+    """Keep torch from warning of what fails in a backward pass that is traced.
+
+    AOTAutograd traces with anomaly detection on, under such a filter of its own. The error itself
+    goes on. Before Python 3.14, filters are those of the whole process.
+    """
+    with warnings.catch_warnings():
+        for words in (r"\s*Error detected in ", r"\s*Previous calculation was induced by "):
+            warnings.filterwarnings("ignore", message=words)
+        yield
 
 
 def partition_joint(
@@ -49,14 +53,12 @@ def partition_joint(
 ) -> tuple[Any, Any]:
     """Split a joint graph into a forward with saved tensors and a backward (min-cut)."""
     from torch._functorch import config
-    from torch._functorch.partitioners import min_cut_rematerialization_partition
 
+    min_cut = load("torch._functorch.partitioners").min_cut_rematerialization_partition
     joint = _without_tokens(joint, len(arguments))
     # Merging equal nodes would load half of Inductor, for two seconds, and finds next to nothing.
     with config.patch(cse=False), _checks_kept():
-        parts: tuple[Any, Any] = min_cut_rematerialization_partition(
-            joint, arguments, num_fwd_outputs=output_count
-        )
+        parts: tuple[Any, Any] = min_cut(joint, arguments, num_fwd_outputs=output_count)
     for part in parts:
         repair_graph(part, arguments[0].device.type)
     return parts
@@ -166,7 +168,7 @@ def _without_tokens(joint: Any, input_count: int) -> Any:
     return joint
 
 
-class OnDevice(DispatchMode):
+class OnDevice(TorchDispatchMode):
     """Has tensors made on ``device`` that torch's derivative formulas would make on meta.
 
     In C++, fakes say that they are on the meta device, and formulas make zeros like them.

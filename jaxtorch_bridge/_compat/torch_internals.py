@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib
 import logging
+import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 from .storage_keys import reserve_storage_key as reserve_storage_key
-from .torch_dynamo import DispatchMode as DispatchMode
+from .torch_attention import PlainAttention as PlainAttention
+from .torch_dynamo import load_deprecated
 from .torch_dynamo import uncompiled as uncompiled
 from .torch_fakes import ValuesReadError as ValuesReadError
 from .torch_fakes import cannot_be_fake as cannot_be_fake
@@ -26,7 +28,7 @@ from .torch_fakes import lifts_constants as lifts_constants
 from .torch_fakes import looks_at_values as looks_at_values
 from .torch_fakes import reads_values as reads_values
 from .torch_fakes import without_constant as without_constant
-from .torch_rnns import traceable_rnns as traceable_rnns
+from .torch_rnns import PlainRnns as PlainRnns
 from .torch_storages import give_own_memory as give_own_memory
 
 # What the native handler calls; see native_src/torch_api.h.
@@ -101,15 +103,9 @@ def storage_key(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-@functools.cache
 def load_forward_mode() -> None:
-    """Load torch's forward-mode decompositions, as its first jvp would.
-
-    Torch scripts them, and warns its user about that.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module("torch._decomp.decompositions_for_jvp")
+    """Load torch's forward-mode decompositions, as its first jvp would."""
+    load_deprecated("torch._decomp.decompositions_for_jvp")
 
 
 def is_scripted(value: Any) -> bool:
@@ -178,26 +174,28 @@ def is_attention(function: Any) -> bool:
 
 @contextlib.contextmanager
 def unwarned_fallbacks() -> Iterator[None]:
-    """Let ``torch.vmap`` go through a batch one by one, for ops that need it, without a word."""
-    # Torch has no way to ask; on is the default.
+    """Let ``torch.vmap`` go through a batch one by one, for ops that need it, without a word.
+
+    Torch has one switch for the process, and asks no filter of Python's everywhere: meanwhile
+    other threads are not warned either.
+    """
     set_warnings = torch._C._functorch._set_vmap_fallback_warning_enabled  # type: ignore[attr-defined]
+    before = warns_of_fallbacks()
     set_warnings(False)
     try:
         yield
     finally:
-        set_warnings(True)
+        set_warnings(before)
 
 
-@contextlib.contextmanager
-def unwarned_anomalies() -> Iterator[None]:
-    """Keep torch from warning of what fails in a backward pass that is traced.
-
-    AOTAutograd traces with anomaly detection on. The error itself goes on.
-    """
-    with warnings.catch_warnings():
-        for words in (r"\s*Error detected in ", r"\s*Previous calculation was induced by "):
-            warnings.filterwarnings("ignore", message=words)
-        yield
+def warns_of_fallbacks() -> bool:
+    """Whether ``torch.vmap`` warns of ops that it does one by one; Python cannot ask torch."""
+    try:
+        ask = ctypes.CDLL(torch._C.__file__)["_ZN2at9functorch28isVmapFallbackWarningEnabledEv"]
+    except AttributeError:
+        return True  # as torch begins
+    ask.restype = ctypes.c_bool
+    return bool(ask())
 
 
 def written_arguments(
@@ -282,30 +280,39 @@ def abstract_surroundings() -> Iterator[None]:
 
     What it fails at, the caller reports itself.
     """
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    logs, caches = logger.disabled, torch.is_autocast_cache_enabled()
-    logger.disabled = True
-    torch.clear_autocast_cache()
+    logger, hushed = logging.getLogger("torch._subclasses.fake_tensor"), _Hushed()
+    caches = torch.is_autocast_cache_enabled()
+    logger.addFilter(hushed)
     torch.set_autocast_cache_enabled(False)
     try:
         yield
     finally:
-        logger.disabled = logs
+        logger.removeFilter(hushed)
         torch.set_autocast_cache_enabled(caches)
-        torch.clear_autocast_cache()
+        torch.clear_autocast_cache()  # the function may have switched it on
 
 
-@contextlib.contextmanager
-def before_every_module(see: Callable[[torch.nn.Module, Any], None]) -> Iterator[None]:
-    """Call ``see(module, arguments)`` before every module's forward, on whatever thread."""
-    handle = torch.nn.modules.module.register_module_forward_pre_hook(see)
-    try:
-        with warnings.catch_warnings():
-            # A compiled module says that such hooks fire twice for it, which does no harm here.
-            warnings.filterwarnings("ignore", message="Using `torch.compile.* global hooks")
-            yield
-    finally:
-        handle.remove()
+class _Hushed(logging.Filter):
+    """Lets nothing pass that the thread logs which made this."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return threading.get_ident() != self._thread
+
+
+_CALL = torch.nn.Module._call_impl.__code__
+
+
+def running_modules(caller: CodeType) -> Iterator[torch.nn.Module]:
+    """The modules that this thread is calling, innermost first, up to a call from ``caller``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not caller:
+        if frame.f_code is _CALL:
+            yield frame.f_locals["self"]
+        frame = frame.f_back
 
 
 def is_borrowed(value: Any) -> bool:
@@ -369,32 +376,3 @@ def has_memory(tensor: torch.Tensor) -> bool:
     """Whether a tensor's data pointer means anything: not so for fakes and their like."""
     own = type(tensor).__torch_dispatch__
     return own is torch.Tensor.__torch_dispatch__ or own is torch._C._disabled_torch_dispatch_impl
-
-
-@contextlib.contextmanager
-def without_cudnn() -> Iterator[None]:
-    """Without cuDNN, whose recurrent layers ask where their weights lie: fakes lie nowhere."""
-    before = torch._C._get_cudnn_enabled()
-    torch._C._set_cudnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_cudnn_enabled(before)
-
-
-@contextlib.contextmanager
-def plain_attention() -> Iterator[None]:
-    """Attention by plain matrix products, without the fused kernels.
-
-    The fused CPU kernel's abstract rule gives other strides than the kernel itself (torch
-    2.13), so that `torch.nn.TransformerEncoderLayer` runs but fails as a fake.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)

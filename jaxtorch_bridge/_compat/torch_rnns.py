@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch._decomp.decompositions
+from torch.overrides import TorchFunctionMode
 from torch.torch_version import TorchVersion
 
+_NAMES = {getattr(torch, name): name for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 
-@contextlib.contextmanager
-def traceable_rnns() -> Iterator[None]:
-    """Let LSTM layers on CPU be traced as plain operations.
 
-    Their fused layer, traced below autograd, does not save what its backward needs (torch 2.13:
-    its ``train`` argument follows the grad mode of the trace).
+class PlainRnns(TorchFunctionMode):
+    """Has recurrent layers on CPU computed by plain operations, by torch's own decompositions.
+
+    An LSTM's fused layer, traced below autograd, does not save what its backward needs (torch
+    2.13: its ``train`` argument follows the grad mode of the trace). Others have no rule for
+    ``torch.vmap``.
+
+    Args:
+        cudnn: Those on a GPU too. cuDNN asks where weights lie, and fakes lie nowhere.
     """
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        with _states_in_shape():
-            yield
-    finally:
-        torch._C._set_mkldnn_enabled(enabled)
+
+    def __init__(self, *, cudnn: bool = False) -> None:
+        super().__init__()
+        self._cudnn = cudnn
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        name = _NAMES.get(func)
+        # Those of packed sequences have the weights there, behind the batch's sizes.
+        if name is None or isinstance(args[3], (list, tuple)):
+            return func(*args, **(kwargs or {}))
+        if args[0].device.type != "cpu" and not self._cudnn:
+            return func(*args, **(kwargs or {}))
+        if name == "lstm":
+            return _lstm(*args)
+        form = getattr(torch.ops.aten, name).input
+        return form.py_kernels[torch._C.DispatchKey.CompositeImplicitAutograd](*args)
 
 
-# Before, these plain operations take the batch's axis out of the last states, and not the one
-# that they put in: their shape is wrong.
+def _lstm(
+    x: torch.Tensor,
+    states: Sequence[torch.Tensor],
+    weights: Sequence[torch.Tensor],
+    has_biases: bool,
+    *settings: Any,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As torch's decomposition, which would take the fused layer on CPU."""
+    decompositions: Any = torch._decomp.decompositions
+    projects = states[0].size(2) != states[1].size(2)
+    by_layer = decompositions.gather_params(weights, has_biases, projects)
+    hidden = list(zip(*states, strict=True))
+    out, last = decompositions._rnn_helper(x, hidden, by_layer, has_biases, *settings, _layer)
+    first, second = zip(*last, strict=True)
+    return out, torch.stack(first), torch.stack(second)
+
+
+# Before, torch's layer takes the batch's axis out of the last states, and not the one that it put
+# in: their shape is wrong.
 _KEEPS_ITS_AXES = TorchVersion(torch.__version__) >= "2.13"
 
 
-@contextlib.contextmanager
-def _states_in_shape() -> Iterator[None]:
-    """Have a traced LSTM layer return its last states in the shape of its first ones."""
+def _layer(inp: Any, hidden: Any, *args: Any, **kwargs: Any) -> Any:
+    out, states = torch._decomp.decompositions.one_layer_lstm(inp, hidden, *args, **kwargs)
     if _KEEPS_ITS_AXES:
-        yield
-        return
-    from torch._decomp import decompositions
-
-    original: Any = decompositions.one_layer_lstm
-
-    def one_layer_lstm(inp: Any, hidden: Any, *args: Any, **kwargs: Any) -> Any:
-        out, states = original(inp, hidden, *args, **kwargs)
-        pairs = zip(states, hidden, strict=True)
-        return out, tuple(last.reshape(first.shape) for last, first in pairs)
-
-    decompositions.one_layer_lstm = one_layer_lstm
-    try:
-        yield
-    finally:
-        decompositions.one_layer_lstm = original
+        return out, states
+    pairs = zip(states, hidden, strict=True)
+    return out, tuple(last.reshape(first.shape) for last, first in pairs)

@@ -31,7 +31,7 @@ def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
 
 def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
     snapshot = source.closure.snapshot()
-    surroundings = compat.plain_attention if plain_attention else contextlib.nullcontext
+    surroundings = compat.PlainAttention if plain_attention else contextlib.nullcontext
     mode = compat.fake_tensor_mode()
     try:
         with contextlib.ExitStack() as stack:
@@ -39,8 +39,7 @@ def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
             stack.enter_context(compat.abstract_surroundings())
             stack.enter_context(compat.uncompiled())
             stack.enter_context(compat.unwarned_fallbacks())
-            stack.enter_context(compat.unwarned_anomalies())
-            stack.enter_context(compat.traceable_rnns())
+            stack.enter_context(compat.PlainRnns())
             stack.enter_context(mode)
             stack.enter_context(torch_graphs.OnDevice(source.device))
             yield mode

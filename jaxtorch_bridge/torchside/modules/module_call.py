@@ -289,7 +289,7 @@ def wrong_shape(label: str, facts: TensorFacts, shape: Sequence[int]) -> ModuleE
     )
 
 
-class _Watch(compat.DispatchMode):
+class _Watch(compat.TorchDispatchMode):
     """Sees writes to what came in, and uses of tensors that the call cannot exchange."""
 
     def __init__(self, template: Template, state: Iterable[tuple[int, torch.Tensor]]) -> None:

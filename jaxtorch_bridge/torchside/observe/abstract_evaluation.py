@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -80,10 +81,10 @@ def infer_abstractly(
     generators = Generators.around(closure, static)
     ways: tuple[tuple[How, Callable[[], Any]], ...] = (
         ("fake", contextlib.nullcontext),
-        ("fake-plain-attention", compat.plain_attention),
+        ("fake-plain-attention", compat.PlainAttention),
     )
     if device == "cuda":
-        ways = (*ways, ("fake-without-cudnn", compat.without_cudnn))
+        ways = (*ways, ("fake-without-cudnn", functools.partial(compat.PlainRnns, cudnn=True)))
     for how, surroundings in ways:
         observed = Observed()
         try:
@@ -137,9 +138,8 @@ def _evaluate(
             stack.enter_context(surroundings())
             stack.enter_context(compat.abstract_surroundings())
             stack.enter_context(compat.uncompiled())
-            stack.enter_context(CallWatch(observed, abstract=True))
+            stack.enter_context(CallWatch(observed, swaps))
             stack.enter_context(mode)
-            stack.enter_context(swaps.watching_modules())
             with OpWatch(observed, mode, fakes, swaps, draws) as watch:
                 leaves, structure = function(*fakes)
         swaps.finish()
@@ -205,7 +205,7 @@ def infer_by_running(
     copies = [tensor.clone() for tensor in tensors]
     observed = Observed()
     before = torch.get_rng_state()
-    with CallWatch(observed, abstract=False):
+    with CallWatch(observed):
         leaves, structure = function(*copies)
     drew = not torch.equal(before, torch.get_rng_state())
     _refuse_mutation(written_copies(tensors, copies), inputs, label)

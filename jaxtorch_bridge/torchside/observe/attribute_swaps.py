@@ -7,10 +7,9 @@ are compared at every operation of the abstract evaluation, not only at its end.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import operator
-import threading
+import sys
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -41,7 +40,9 @@ class SwapWatch:
         self.changed: dict[str, None] = {}
         self.left: dict[str, None] = {}
         self.used: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-        self._foreign: list[tuple[weakref.ref[torch.nn.Module], str]] = []
+        # Whose code makes this watch, and then runs the function.
+        self._caller = sys._getframe(1).f_code
+        self._foreign: dict[int, tuple[weakref.ref[torch.nn.Module], str]] = {}
         self._cells = [(cell, _content(cell)) for cell in closure.written_cells]
         self._names = [(names, name, names.get(name)) for names, name in closure.written_names]
         self._parts = closure.parts()
@@ -63,6 +64,7 @@ class SwapWatch:
     def look(self) -> None:
         """Compare; called at every operation."""
         self._operations += 1
+        self.look_at_modules()
         if compat.caches_parametrizations():
             # Torch has one for all modules.
             self.left[_CACHE] = None
@@ -73,10 +75,10 @@ class SwapWatch:
         """Compare once more, when the function has returned."""
         self._compare(self.left)
         self.changed |= self.left
-        if any(module() is not None for module, _ in self._foreign):
+        if any(module() is not None for module, _ in self._foreign.values()):
             gc.collect()
         # A module that the function made for itself is gone, and was nobody else's business.
-        for module, words in self._foreign:
+        for module, words in self._foreign.values():
             if module() is not None:
                 self.changed[words] = None
 
@@ -85,14 +87,11 @@ class SwapWatch:
         """What it changes that belongs to torch as a whole."""
         return [_CACHE] if _CACHE in self.left else []
 
-    @contextlib.contextmanager
-    def watching_modules(self) -> Iterator[None]:
-        """See the modules that this thread runs."""
-        thread = threading.get_ident()
-
-        def see(module: torch.nn.Module, arguments: Any) -> None:
-            if threading.get_ident() != thread or self._owns(module):
-                return
+    def look_at_modules(self) -> None:
+        """Note the modules that this thread is calling; called at every torch function."""
+        for module in compat.running_modules(self._caller):
+            if self._owns(module):
+                continue
             self.used.add(module)
             # Parameters that are no `Parameter` were put there for the call.
             if any(compat.is_borrowed(tensor) for tensor in own_parameters(module).values()):
@@ -100,10 +99,7 @@ class SwapWatch:
                 if id(module) in self._known:
                     self.changed[words] = None
                 else:
-                    self._foreign.append((weakref.ref(module), words))
-
-        with compat.before_every_module(see):
-            yield
+                    self._foreign[id(module)] = weakref.ref(module), words
 
     def _compare(self, found: dict[str, None]) -> None:
         for words, container, before in self._containers:

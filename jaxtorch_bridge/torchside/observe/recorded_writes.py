@@ -14,7 +14,7 @@ from ..._compat.torch_tensors import base_of
 from .result_makers import counts
 
 
-class Recording(compat.DispatchMode):
+class Recording(compat.TorchDispatchMode):
     """Calls ``refuse(slot, how)`` for each write that is not recorded.
 
     Attributes:

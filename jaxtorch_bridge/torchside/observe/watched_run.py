@@ -41,7 +41,7 @@ class Observed:
     untraced: bool = False
 
 
-class OpWatch(compat.DispatchMode):
+class OpWatch(compat.TorchDispatchMode):
     """Sees every ATen op: also writes through ``.data`` or ``detach()``, which versions miss."""
 
     def __init__(
@@ -106,7 +106,7 @@ class OpWatch(compat.DispatchMode):
         )
 
 
-class WriteGuard(compat.DispatchMode):
+class WriteGuard(compat.TorchDispatchMode):
     """Calls ``refuse(index)`` before an ATen op writes to an input's memory."""
 
     def __init__(self, inputs: Sequence[torch.Tensor], refuse: Callable[[int], None]) -> None:
@@ -128,13 +128,14 @@ class WriteGuard(compat.DispatchMode):
 class CallWatch(TorchFunctionMode):
     """Sees ``torch.autograd.grad`` without ``create_graph``, whose results are constants.
 
-    In an abstract evaluation it also stops the function from reading values of real tensors.
+    In an abstract evaluation (``swaps``) it also looks at the modules that call torch, and stops
+    the function from reading values of real tensors.
     """
 
-    def __init__(self, observed: Observed, *, abstract: bool) -> None:
+    def __init__(self, observed: Observed, swaps: SwapWatch | None = None) -> None:
         super().__init__()
         self._observed = observed
-        self._abstract = abstract
+        self._swaps = swaps
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -143,8 +144,10 @@ class CallWatch(TorchFunctionMode):
         if func in (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward):
             self._observed.grads_inside |= not kwargs.get("create_graph", False)
         self._observed.switches_grad |= func is compat.set_grad_enabled
-        if self._abstract and compat.reads_values(func, args):
-            raise compat.ValuesReadError(
-                "the function reads values of a tensor that it closes over"
-            )
+        if self._swaps is not None:
+            self._swaps.look_at_modules()
+            if compat.reads_values(func, args):
+                raise compat.ValuesReadError(
+                    "the function reads values of a tensor that it closes over"
+                )
         return func(*args, **kwargs)

@@ -115,7 +115,7 @@ class _WritingCall:
             return self.run(*tensors[:split])
 
 
-class _Writing(compat.DispatchMode):
+class _Writing(compat.TorchDispatchMode):
     """Has ops write their results to buffers, if they are the ops that were planned."""
 
     def __init__(self, targets: dict[int, _Target], buffers: Sequence[torch.Tensor]) -> None:
