@@ -5,7 +5,7 @@
 #include "buffer_view.h"
 #include "fault.h"
 #include "few_or_many.h"
-#include "release.h"
+#include "release_buffers.h"
 #include "results.h"
 #include "stream_scope.h"
 #include "thread_entry.h"

@@ -1,7 +1,7 @@
 // The Python module `jaxtorch_bridge._native`: registers ops and hands out the FFI handlers.
+#include "fill_module.h"
 #include "handler.h"
 #include "op_table.h"
-#include "put.h"
 #include "thread_entry.h"
 #include "torch_api.h"
 #include "under_way.h"
@@ -230,7 +230,8 @@ PyMethodDef kMethods[] = {
     {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
     {"state_type", StateType, METH_VARARGS,
      "Capsules that describe the per-executable state on a platform."},
-    {"put", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&Put)), METH_FASTCALL,
+    {"fill_module", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&FillModule)),
+     METH_FASTCALL,
      "put(containers, keys, values, indices): containers[i][keys[i]] = values[indices[i]]."},
     {"noop_handler", NoopHandler, METH_NOARGS, "Capsule of a handler that does nothing."},
     {nullptr, nullptr, 0, nullptr},

@@ -76,11 +76,11 @@ class Skeleton:
         self._indices = [slot.index for slot in self._slots]
         self._every = list(range(len(self._slots)))
         # In C: this is what every parameter costs in every call.
-        self._put = native().put
+        self._fill = native().fill_module
 
     def fill(self, tensors: list[torch.Tensor]) -> None:
         """Put in the tensors, by their indices."""
-        self._put(self._containers, self._keys, tensors, self._indices)
+        self._fill(self._containers, self._keys, tensors, self._indices)
 
     def read(self, index: int) -> Any:
         """What is there now for one index: the tensor, or what the module put in its place."""
@@ -89,7 +89,7 @@ class Skeleton:
 
     def empty(self) -> None:
         """Take the tensors out again."""
-        self._put(self._containers, self._keys, self._slots, self._every)
+        self._fill(self._containers, self._keys, self._slots, self._every)
 
     def picture(self, only: Set[tuple[str, str]] | None = None) -> list[Picture]:
         """Shallow copies of what the parts' containers hold.

@@ -1,4 +1,4 @@
-#include "release.h"
+#include "release_buffers.h"
 
 #include "fault.h"
 #include "torch_api.h"
