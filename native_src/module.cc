@@ -56,7 +56,8 @@ PyObject* Configure(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
-// set_agreement(function or None): who is asked when an executable is made; see processes.py.
+// set_agreement(function or None): who is asked when an executable is made; see
+// process_agreement.py.
 PyObject* SetAgreement(PyObject*, PyObject* function) {
   PyObject* old =
       std::exchange(g_torch.agreement, function == Py_None ? nullptr : Py_NewRef(function));

@@ -1,4 +1,7 @@
-"""JAX internals. Tried on JAX 0.10.0, 0.10.2, 0.11.2 and 0.12.0."""
+"""JAX internals: abstract values, sharding, lowering, partial evaluation, executables.
+
+Tried on JAX 0.10.0, 0.10.2, 0.11.2 and 0.12.0.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,7 @@ def concrete_value(value: Any) -> Any | None:
     ``jax.grad`` outside of ``jit`` calls the function with tracers that hold real arrays.
     """
     if isinstance(value, jax.core.Tracer):
+        # The value of a tracer may be a tracer once more, of a transformation around this one.
         found = _core.to_concrete_value(value)
         return None if isinstance(found, jax.core.Tracer) else found
     return value
@@ -141,17 +145,20 @@ def watch_sharding(
     """
 
     def tell(sharding: Any) -> None:
+        # Whole, on one device, or cut by JAX itself (`shard_map`).
         if sharding.is_replicated() or sharding.is_manual() or sharding.is_maximal():
             return
         parts = tuple(sharding.tile_assignment_dimensions()[:rank])
         if any(count > 1 for count in parts):
             callback(parts)
 
+    # No more than the address of `tell`: the module has to keep it alive.
     key = _xla_client.encode_inspect_sharding_callback(tell)
     context.module_context.add_keepalive(tell)
     _hlo.CustomCallOp(
         [value.type],
         [value],
+        # The target of `jax.debug.inspect_array_sharding`, which XLA itself knows.
         call_target_name=mlir.ir.StringAttr.get("InspectSharding"),
         has_side_effect=mlir.ir.BoolAttr.get(True),
         api_version=mlir.i32_attr(1),
@@ -267,6 +274,7 @@ def saveable_by_policy(policy: Any, equation: Any) -> bool:
     """Whether a ``jax.checkpoint`` policy lets the results of an equation be saved."""
     avals = [variable.aval for variable in equation.invars]
     found = policy(equation.primitive, *avals, **equation.params)
+    # A policy answers with a boolean, or with one of JAX's marks: recompute, save, offload.
     return found is True or (
         found is not False and not isinstance(found, partial_eval.RecomputeType)
     )

@@ -33,6 +33,7 @@ def copy_columns(graph: Any, node: Any) -> None:
         value = argument.meta.get("val")
         if not isinstance(value, torch.Tensor) or value.ndim == 0:
             continue
+        # With one element there are no neighbours.
         if value.stride(-1) == 1 or value.shape[-1] == 1:
             continue
         with graph.inserting_before(node):
@@ -78,6 +79,7 @@ def unread_seeds(node: Any) -> tuple[tuple[Any, ...], str]:
     if node.target not in _SEEDED:
         return (), ""
     given = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False))
+    # Then they are read.
     if given["dropout_p"]:
         return (), ""
     return (given["philox_seed"], given["philox_offset"]), _SEEDED[node.target]
@@ -118,6 +120,7 @@ def _plain_attention(
     if narrow:  # it decides on the dtypes of attention as a whole
         tensors = [_narrowed(tensor, device) for tensor in tensors]
     if attn_mask is not None and attn_mask.dtype is torch.bool:
+        # The plain products add a mask; a boolean one says what may be looked at.
         zeros = torch.zeros_like(attn_mask, dtype=tensors[0].dtype)
         attn_mask = zeros.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None and narrow:
@@ -139,6 +142,7 @@ def _narrowed(tensor: torch.Tensor, device: str) -> torch.Tensor:
 
 def _with_plain_attention(function: Any) -> FunctionType:
     """A copy of a function of torch's. The mode is off inside of what it has caught."""
+    # By name: that is how torch's own function finds it.
     names = {**function.__globals__, "scaled_dot_product_attention": _plain_attention}
     copy = FunctionType(function.__code__, names, function.__name__, function.__defaults__)
     # It hands itself to modes that are still on, under its own name.

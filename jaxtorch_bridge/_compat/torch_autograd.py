@@ -41,6 +41,7 @@ def _codes_below_apply() -> frozenset[CodeType]:
 
 def made_without_grad(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a view that was made while gradients were off."""
+    # Torch refuses to say of others.
     if not tensor._is_view():
         return False
     return bool(torch._C._autograd._get_creation_meta(tensor) == _NO_GRAD)

@@ -17,6 +17,7 @@ PREFIX = "_orig_mod."
 
 def is_compiled(module: torch.nn.Module) -> bool:
     """Whether ``torch.compile(module)`` made it."""
+    # Where Dynamo is not loaded, it has made nothing: asking must not load it.
     frames = sys.modules.get("torch._dynamo.eval_frame")
     return frames is not None and isinstance(module, frames.OptimizedModule)
 
@@ -24,6 +25,8 @@ def is_compiled(module: torch.nn.Module) -> bool:
 def compiled_graph(graph: torch.fx.GraphModule) -> Any:
     """A captured graph, compiled by Inductor for the shapes that it was captured with."""
     load_deprecated("torch._inductor.compile_fx")
+    # Not the module: a failure in its code would be hidden by one of Dynamo's, which meets fx's own
+    # words for it.
     return torch.compile(graph.forward, fullgraph=True, dynamic=False)
 
 
@@ -43,5 +46,6 @@ def compiled_like(module: Any, inside: torch.nn.Module) -> torch.nn.Module:
 def compiled_call_like(call: Any, module: torch.nn.Module) -> Any:
     """What ``module.compile(...)`` would set, with the options behind ``call``."""
     names = call.__code__.co_freevars
+    # Backend, mode and options stand in a closure of torch's alone.
     cells = dict(zip(names, call.__closure__ or (), strict=True))
     return cells["self"].cell_contents(module._call_impl)

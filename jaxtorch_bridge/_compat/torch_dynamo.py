@@ -1,4 +1,7 @@
-"""Torch's compiler in abstract evaluations. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+"""Torch's compiler: loading it, and evaluating without it.
+
+Tried on torch 2.11.0, 2.13.0 and 2.14.1.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ class _Stance:
 
     @property
     def stance(self) -> Any:
+        # Dynamo asks in the thread that calls a compiled function.
         if threading.get_ident() == self._thread:
             return "force_eager"
         return self.others.stance
@@ -70,5 +74,6 @@ def uncompiled() -> Iterator[None]:
             yield
     finally:
         ours.end()  # another thread that set a stance meanwhile may still put this one back
+        # Otherwise another thread has set one since, which stays.
         if frames._stance is ours:
             frames._stance = ours.others

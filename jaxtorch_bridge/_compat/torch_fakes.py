@@ -1,4 +1,4 @@
-"""Torch's fake tensors. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+"""Fake tensors, and what their failures mean. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def fake_tensor_mode() -> Any:
     from torch._functorch import config
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    # The mode reads it when it is made.
     with config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
         return FakeTensorMode(allow_non_fake_inputs=True)
 
@@ -30,6 +31,7 @@ def without_constant(mode: Any, tensor: torch.Tensor) -> torch.Tensor:
     A fake mode that meets a small real tensor by itself keeps it as a constant and computes
     with it for real, so that an in-place op would change the caller's tensor.
     """
+    # Sizes as numbers: a symbol would be one more thing that a function can look at.
     fake: torch.Tensor = mode.from_tensor(tensor, static_shapes=True)
     return fake
 
@@ -61,6 +63,7 @@ def looks_at_values(error: BaseException) -> bool:
     )
     if isinstance(error, kinds):
         return True
+    # Torch says some of it in words alone.
     text = str(error)
     return "Cannot access data pointer" in text or ".item()" in text or "meta tensors" in text
 
@@ -75,6 +78,7 @@ def cannot_be_fake(error: BaseException) -> bool:
         NotImplementedError,
     )
     words = (".numpy() is not supported", "function keeps tensors that it makes")
+    # The second is said by `abstract_evaluation`, of functions that keep fakes.
     return isinstance(error, kinds) or any(one in str(error) for one in words)
 
 

@@ -31,6 +31,7 @@ def direct_flags() -> tuple[int, int, int] | None:
         modes = torch_library["_ZN2at4impl22PythonTorchFunctionTLS9stack_lenEv"]
     except AttributeError:
         return None
+    # ctypes would take every result for an int.
     grad.restype, grad.argtypes = ctypes.c_bool, ()
     autocast.restype, autocast.argtypes = ctypes.c_bool, (ctypes.c_int8,)
     modes.restype, modes.argtypes = ctypes.c_int64, ()
@@ -44,6 +45,7 @@ def direct_flags() -> tuple[int, int, int] | None:
         )
 
     one_mode_more = torch.overrides.BaseTorchFunctionMode
+    # Each flag is switched once: one that answers a constant might agree by chance.
     for setting in (nullcontext, _other_grad, _other_autocast, one_mode_more):
         with setting():
             if not agree():

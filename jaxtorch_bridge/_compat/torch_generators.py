@@ -26,7 +26,7 @@ def mersenne_state(seed: int, words: Any) -> torch.Tensor:
         seed: 64 bits; what ``initial_seed`` is to answer.
         words: uint32[624], not all of them zero.
     """
-    blob = _fresh_blob().copy()
+    blob = _fresh_blob().copy()  # the cached one stays as it is
     blob[_SEED].view(np.uint64)[0] = seed
     blob[_STATE].view(np.uint64)[:] = words
     return torch.from_numpy(blob)
@@ -46,6 +46,7 @@ def _fresh_blob() -> Any:
         for index, word in enumerate(words):
             if word != expected:
                 break
+            # How a Mersenne Twister makes its words of a seed (Matsumoto and Nishimura, 2002).
             expected = 1812433253 * (expected ^ expected >> 30) + index + 1 & 0xFFFF_FFFF
         else:
             return blob

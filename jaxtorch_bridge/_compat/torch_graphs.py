@@ -73,6 +73,7 @@ def trace_graph(
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    # "real": the arguments are fakes already.
     traced = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)
     graph = traced(*arguments)
     repair_graph(graph, device)
@@ -112,6 +113,7 @@ def _checks_kept() -> Iterator[None]:
     Torch 2.13 and later do so for those of ``torch.linalg``.
     """
     effectful = torch.fx.node._side_effectful_functions
+    # Only those that are not there: others keep theirs.
     added = [check for check in _CHECKS if check not in effectful]
     effectful.update(added)
     try:
@@ -143,6 +145,7 @@ def _without_tokens(joint: Any, input_count: int) -> Any:
         RuntimeError: An op has effects other than those of a check.
     """
     graph, wrapper = joint.graph, torch.ops.higher_order.with_effects
+    # Tokens come first, under the same name.
     primals = [n for n in graph.nodes if n.op == "placeholder" and n.name.startswith("primals")]
     tokens = primals[: len(primals) - input_count]
     if not tokens:
@@ -161,6 +164,7 @@ def _without_tokens(joint: Any, input_count: int) -> Any:
     output = graph.output_node()
     results = [value for value in output.args[0] if value not in passed]
     output.args = (results,)
+    # Users first: a node that is used cannot be erased.
     for node in reversed(list(graph.nodes)):
         if node in passed:
             graph.erase_node(node)
@@ -200,6 +204,7 @@ def repair_graph(graph_module: Any, device: str) -> None:
     graph, aten = graph_module.graph, torch.ops.aten
     for node in list(graph.nodes):
         if _is_meta(node.kwargs.get("device")):
+            # The graph would run on meta tensors, which have no values.
             node.kwargs = {**node.kwargs, "device": torch.device(device)}
         if node.target is aten.linalg_lu_solve.default:
             _copy_factors(graph, node)
@@ -219,6 +224,7 @@ def repair_graph(graph_module: Any, device: str) -> None:
             graph.erase_node(node)
             target.replace_all_uses_with(copy)
         elif _shares_elements(target.meta["val"]):
+            # Torch refuses such a write when it runs, which is too late for another way.
             raise RuntimeError(f"{node} writes to a tensor whose elements share memory")
     graph_module.recompile()
 
@@ -245,6 +251,7 @@ def _shares_elements(tensor: torch.Tensor) -> bool:
 def may_write(target: Any) -> bool:
     """Whether an op in a graph might write to its arguments: all but torch's own that do not."""
     schema = getattr(target, "_schema", None)
+    # What has no schema is no op of torch's: nothing is known of it.
     if schema is None or schema.is_mutable or schema.name in UPDATES_STATISTICS:
         return True
     return not schema.name.startswith(("aten::", "prims::"))
@@ -332,6 +339,7 @@ def out_form(op: Any, device: str) -> OutForm | None:
     schema = getattr(op, "_schema", None)
     if schema is None or schema.is_mutable:
         return None
+    # Each buffer is for one tensor.
     if not all(str(result.type) == "Tensor" for result in schema.returns):
         return None
     wanted = _described(schema, written=False)
@@ -342,6 +350,7 @@ def out_form(op: Any, device: str) -> OutForm | None:
         if len(names) != len(schema.returns) or _described(form._schema, written=False) != wanted:
             continue
         key = {"cpu": "CPU", "cuda": "CUDA"}[device]
+        # Generated forms are made for all devices at once.
         if torch._C._dispatch_has_kernel_for_dispatch_key(form.name(), key):
             return OutForm(form, names)
     return None

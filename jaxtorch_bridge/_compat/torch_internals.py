@@ -1,4 +1,7 @@
-"""Torch internals. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+"""Torch internals of the native handler, tracing, schemas of ops, generators and OpenMP.
+
+Tried on torch 2.11.0, 2.13.0 and 2.14.1.
+"""
 
 from __future__ import annotations
 
@@ -126,6 +129,7 @@ def is_compiled(value: Any) -> bool:
     return hasattr(value, "_torchdynamo_orig_callable")
 
 
+# The wrapper's code is one for all functions that are marked.
 _ONCE_DIFFERENTIABLE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__
 
 
@@ -141,11 +145,13 @@ def is_once_differentiable(outputs: Sequence[torch.Tensor]) -> bool:
 
 def hides_its_derivative(gradients: Sequence[torch.Tensor]) -> bool:
     """Whether a backward marked ``once_differentiable`` has a part in these gradients."""
+    # The node that torch puts there in place of a derivative; it raises when it is reached.
     return any("Error" in node.name() for node in _recorded(gradients))
 
 
 def lacks_derivative(outputs: Sequence[torch.Tensor]) -> bool:
     """Whether these come from an op without a derivative, at which torch would only warn."""
+    # Torch's node for ops without a formula: it warns, and gives no gradient.
     return any("WarnNotImplemented" in node.name() for node in _recorded(outputs))
 
 
@@ -157,6 +163,7 @@ def leaves_behind(tensor: torch.Tensor) -> list[torch.Tensor]:
 def _recorded(tensors: Sequence[torch.Tensor]) -> Iterator[Any]:
     """The nodes that autograd recorded behind some tensors."""
     pending: list[Any] = [tensor.grad_fn for tensor in tensors]
+    # Results that nothing was recorded for have no node.
     seen = {None}
     while pending:
         node = pending.pop()
@@ -256,6 +263,7 @@ def global_generator_state() -> bytes:
     """The state of torch's CPU generator, also where operations are watched or faked."""
     from torch.utils._python_dispatch import _disable_current_modes
 
+    # A fake mode would make a fake of it, which has no bytes.
     with _disable_current_modes():
         return torch.get_rng_state().numpy().tobytes()
 
@@ -310,6 +318,7 @@ def running_modules(caller: CodeType) -> Iterator[torch.nn.Module]:
     """The modules that this thread is calling, innermost first, up to a call from ``caller``."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not caller:
+        # Hooks on `Module.__call__` would be those of all threads.
         if frame.f_code is _CALL:
             yield frame.f_locals["self"]
         frame = frame.f_back

@@ -39,6 +39,7 @@ class PlainRnns(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         if name == "lstm":
             return _lstm(*args)
+        # Of its two overloads the one for tensors that are no packed sequence.
         form = getattr(torch.ops.aten, name).input
         return form.py_kernels[torch._C.DispatchKey.CompositeImplicitAutograd](*args)
 
@@ -52,6 +53,8 @@ def _lstm(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As torch's decomposition, which would take the fused layer on CPU."""
     decompositions: Any = torch._decomp.decompositions
+    # With projections the hidden state is smaller than the cell's, and each layer has one more
+    # weight.
     projects = states[0].size(2) != states[1].size(2)
     by_layer = decompositions.gather_params(weights, has_biases, projects)
     hidden = list(zip(*states, strict=True))

@@ -37,6 +37,7 @@ def can_exchange() -> bool:
     """Whether storages of this torch lie in memory as `_exchange` takes them to."""
     one, other = (torch.UntypedStorage([number] * 8) for number in (1, 2))
     before = [one.data_ptr(), other.data_ptr()]
+    # Read before anything is written: a wrong place is found here.
     if [_words(one)[0], _words(other)[0]] != before:
         return False
     _exchange(one, other)

@@ -70,11 +70,13 @@ class OpFamily:
             with _context(op):
                 return batch(op, size, dims, loop)
 
+        # The first words are those that `explain` asks for; see `Derived.named`.
         return op.derived.find(("batched", size, dims, loop), build)
 
 
 def _context(op: TorchOp) -> contextlib.AbstractContextManager[None]:
     """Torch's settings under which something new may be captured of the op."""
     if isinstance(op.role, Function):
+        # Only such an op has Python code of the user's that torch's settings act on.
         return op.role.source.context.scope()
     return contextlib.nullcontext()

@@ -95,6 +95,7 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
     if method in ("sequential", "sequential_unrolled"):
         failure = f"`vmap_method: {method}`"
     elif own_seeds:
+        # One call draws from one state.
         failure = f"each element has {_SEED_WORDS[home.keyed]} of its own"
     else:
         try:
@@ -111,6 +112,7 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
                 made = _looped(op, role.source, size, dims)
     if made is None:
         asked = method in ("sequential", "sequential_unrolled") or own_keys
+        # A batch of none calls torch for no element.
         if size and not asked:
             _warn_once(home, op.label, failure)
         unbatched = _unbatched_results(op, dims)
@@ -124,6 +126,7 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
 
 def _way(method: VmapMethod, made: TorchOp) -> str:
     """How a batch is computed, for `explain`."""
+    # The claim is of the function itself; its derivatives go by torch.vmap.
     if method not in CLAIMS or made.source is None or made.source.order:
         return "one call by torch.vmap"
     checked = ", first compared with single calls" if made.source.terms.verify else ""
@@ -132,6 +135,7 @@ def _way(method: VmapMethod, made: TorchOp) -> str:
 
 def _warn_once(home: Source, label: str, failure: str) -> None:
     """Of one call an element, which nobody asked for: once a callable."""
+    # Shared by all ops of the callable: `Source.notices` is copied by reference.
     if "vmap" in home.notices:
         return
     home.notices.add("vmap")
@@ -170,6 +174,7 @@ def _claimed(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
         single = transforms.looped(source.function, dims, size)
         core = Verified(made.label, function, single, made.outputs, method)
     if not source.facts.traced:
+        # Writes to inputs are looked for here, as in the function's own calls.
         core = Guarded(core, source.label, source.inputs, first_on_copies=False)
     program = Program(
         core, made.inputs, made.outputs, made, source.context, seeds=made.seeds, eager=True
@@ -199,6 +204,7 @@ def _batched_source(
     draws = draws_of_batch(source, moving)
 
     def mapped(function: Core) -> Core:
+        # Before torch.vmap sees it: of its `select_scatter` torch gets the derivative wrong.
         function = with_plain_scatters(function)
         return transforms.batched(function, core, out_dims, draws=draws)
 
@@ -250,6 +256,7 @@ def _looped(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
         outputs=with_batch(source.outputs, (0,) * len(source.outputs), size),
         opaque=True,
     )
+    # Only derivatives go one by one in here: they repeat a run, and leave nothing behind.
     program = replace(program_of(made), undo=Undo.of(source))
     return op_of_program(program, made.label, made.key, Function(made), op.family)
 

@@ -141,6 +141,7 @@ class Verified:
         """
         results = self._batched(*tensors)
         if not self._done:
+            # The single calls are only looked at; nobody differentiates them.
             with torch.no_grad():
                 expected = self._one_by_one(*tensors)
             for path, result, wanted in zip(self._paths, results, expected, strict=True):
@@ -162,6 +163,7 @@ def _agree(result: torch.Tensor, wanted: torch.Tensor) -> bool:
     if not (result.is_floating_point() or result.is_complex()):
         return torch.equal(result, wanted)
     size = _wide(wanted).abs()
+    # One infinite value would allow any difference in all others.
     size = size[size.isfinite()]
     greatest = float(size.max()) if size.numel() else 0.0
     tolerance = tolerance_of(str(wanted.dtype).removeprefix("torch."))
@@ -170,6 +172,7 @@ def _agree(result: torch.Tensor, wanted: torch.Tensor) -> bool:
 
 def _gaps(result: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """How far apart each two values are; infinitely far where only one is a number."""
+    # In double precision, so that the difference itself is exact enough.
     a, b = _wide(result), _wide(wanted)
     gaps = (a - b).abs().nan_to_num(nan=torch.inf)
     return gaps.masked_fill((a == b) | (a.isnan() & b.isnan()), 0.0)

@@ -70,6 +70,7 @@ class _Walk:
 
     def add(self, value: Any, depth: int) -> None:
         """Describe one value and all it leads to."""
+        # Not subclasses: there is more to a member of an IntEnum than its number.
         if isinstance(value, _PLAIN) and type(value) in _PLAIN:
             self._say(f"{type(value).__name__} {value!r}")
         elif value is UNBOUND or len(self.facts) > _MOST_FACTS or depth > _DEEPEST:
@@ -78,10 +79,12 @@ class _Walk:
             # Not by identity: whether two equal constants are one object is up to the compiler.
             self._all("tuple", value, depth)
         elif isinstance(value, (frozenset, set)):
+            # By their texts: a set's own order follows the hash seed.
             self._say(f"{type(value).__name__} {sorted(map(self._text, value))!r}")
         elif isinstance(value, _TORCH_VALUES):
             self._say(f"{type(value).__name__} {value}")
         elif id(value) in self._seen:
+            # Cycles, and helpers that call each other, end here.
             self._say(f"number {self._seen[id(value)]} again")
         else:
             self._seen[id(value)] = len(self._seen)
@@ -95,6 +98,7 @@ class _Walk:
         self.facts.append(fact)
 
     def _text(self, value: Any) -> str:
+        # A walk of its own: numbers of what was seen would follow the set's order.
         inner = _Walk(self._state, self._own)
         inner.add(value, 0)
         self.stateful |= inner.stateful
@@ -142,6 +146,7 @@ class _Walk:
 
     def _tensor(self, tensor: torch.Tensor) -> None:
         facts = f"tensor {tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad}"
+        # Training changes it, and no two processes need have the same.
         is_state = tensor.requires_grad or id(tensor) in self._state
         content = "state" if is_state else content_of(tensor)
         self.stateful |= content in ("state", UNSEEN)
@@ -152,11 +157,13 @@ class _Walk:
         self.facts.extend(facts_of_code(function.__code__))
         self._all("defaults", function.__defaults__ or (), depth)
         self._named("defaults by name", sorted((function.__kwdefaults__ or {}).items()), depth)
+        # A counter is no constant.
         written = written_cells(function.__code__)
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         closed = [(name, value_of_cell(cell)) for name, cell in cells if name not in written]
         self._named("closure", closed, depth)
         self._named("attributes", sorted(vars(function).items()), depth)
+        # The version stands for all that a library's code leads to, which may be very much.
         if self._is_foreign(function):
             self._say(version_around(function))
         else:
@@ -205,11 +212,13 @@ class _Walk:
             self.add(kind, depth)
             self._all("sequence", value, depth)
         elif callable(wrapped):
+            # `functools.lru_cache` and the like; what it keeps counts for nothing.
             self._all("wrapper", (wrapped,), depth)
         elif isinstance(value, types.ModuleType) or inspect.isbuiltin(value):
             self._say(f"{kind.__name__} {getattr(value, '__module__', '')} {value.__name__}")
         elif self._is_foreign(kind):
             self._say(f"object {module_of(kind)} {kind.__qualname__}")
+            # Another live object of the class may do something else.
             self.stateful = True  # for all that is known
             self._named("attributes", _plain_attributes(value), depth)
         else:
@@ -251,6 +260,7 @@ def _plain_attributes(value: Any) -> list[tuple[str, Any]]:
 
 
 def _is_bookkeeping(name: str) -> bool:
+    # Ours keeps bound methods on the instance, torch's what `Module.compile` made.
     return name in ("_jax_callables", "_compiled_call_impl")
 
 

@@ -29,6 +29,7 @@ def names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
         if instruction.opname == "LOAD_GLOBAL":
             read.add(instruction.argval)
         elif instruction.opname in ("STORE_GLOBAL", "STORE_DEREF"):
+            # What code counts up would be another key in every call, and a new plan each time.
             written.add(instruction.argval)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -66,6 +67,7 @@ def _code_of(module: torch.nn.Module) -> list[types.FunctionType]:
     found: dict[int, types.FunctionType] = {}
     for part in module.modules():
         own = vars(part)
+        # An instance may have a `forward` of its own.
         code: list[Any] = [own.get("forward", getattr(type(part), "forward", None))]
         for name, hooks in own.items():
             if name.endswith("_hooks") and isinstance(hooks, dict):

@@ -80,6 +80,7 @@ class ClosureState:
 
     def key(self) -> Hashable:
         """Equal as long as nothing that can be seen from here has changed. Cheap."""
+        # Asked for in every call, and most functions close over nothing.
         if not self.modules and not self._cells and not self._globals:
             return ()
         flags = tuple(part.training for module in self.modules for part in module.modules())
@@ -205,6 +206,7 @@ class ClosureState:
             self.modules.append(function)
             self._read_code(function)
         elif hasattr(function, "cache_clear") and hasattr(function, "cache_info"):
+            # An lru_cache: a real run must not find what an abstract one left in it.
             self._caches.append(function)
             self.watch(getattr(function, "__wrapped__", None))
         elif inspect.ismethod(function):
@@ -227,6 +229,8 @@ class ClosureState:
         for name, cell in cells:
             value = _cell_value(cell)
             self._lead_on(value)
+            # A counter is put back after a trial run, but is no part of the key: it moves in every
+            # call.
             if name in written:
                 self._counters.append(cell)
             elif _may_change(value):
@@ -278,10 +282,12 @@ class Snapshot:
         found: list[Any] = []
         for cache, size in self._caches:
             if cache.cache_info().currsize != size:
+                # Entries cannot be taken out one by one.
                 cache.cache_clear()
         for container, before in self._containers:
             if not _same_content(container, before):
                 found += container.values() if isinstance(container, dict) else container
+                # In place: others refer to the container itself.
                 container.clear()
                 if isinstance(container, list):
                     container.extend(before)
@@ -311,6 +317,7 @@ def _containers(holder: Any) -> list[Any]:
 def _same_content(now: Any, before: Any) -> bool:
     if len(now) != len(before):
         return False
+    # By identity: `==` of tensors and arrays is no truth value.
     if isinstance(now, dict):
         return all(key in now and now[key] is value for key, value in before.items())
     if isinstance(now, list):
@@ -319,6 +326,7 @@ def _same_content(now: Any, before: Any) -> bool:
 
 
 def _may_change(value: Any) -> bool:
+    # Modules are watched by their flags and tensors; containers are not followed.
     return not isinstance(value, (*_SETTLED, torch.nn.Module, dict, list, set))
 
 

@@ -107,6 +107,7 @@ def _read_names(
     for kind, name in _instructions(code):
         if kind == "LOAD_CONST":
             constants.append(name)
+        # A builtin is what it is; a name that nothing is bound to is told as such.
         if kind in ("LOAD_GLOBAL", "LOAD_NAME") and (name in names or not hasattr(builtins, name)):
             path, value = name, names.get(name, UNBOUND)
         elif kind in ("LOAD_DEREF", "LOAD_CLASSDEREF") and name in cells:
@@ -117,14 +118,17 @@ def _read_names(
             written.add(name)
             continue
         elif kind == "IMPORT_NAME":
+            # The level and the names are the two constants that Python puts there before an import.
             module = _absolute(name, constants[-2] if len(constants) > 1 else 0, names)
             continue
         elif kind == "IMPORT_FROM":
             source = sys.modules.get(module)
+            # Not imported here: that would run code which the function itself may never run.
             path, value = f"{module}.{name}", getattr(source, name, UNBOUND) if source else UNBOUND
         else:
             path, value = "", None
             continue
+        # Of a module alone nothing follows; the attributes that are read of it stand for it.
         if not isinstance(value, types.ModuleType):
             found[path] = value
 

@@ -75,4 +75,4 @@ def _library_folders() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {*site.getsitepackages(), site.getusersitepackages()}
-    return (*sorted(folders), "<frozen")
+    return (*sorted(folders), "<frozen")  # code frozen into Python has no file

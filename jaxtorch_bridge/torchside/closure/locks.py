@@ -72,6 +72,7 @@ class Locks:
     def __exit__(self, *_: object) -> None:
         me = threading.get_ident()
         with _changed:
+            # `with` blocks nest, so it is this one that was taken last.
             _holding[me].pop()
             if not _holding[me]:
                 del _holding[me]
@@ -115,6 +116,7 @@ class Locks:
     def _wait(self, me: int) -> None:
         _waiting[me] = self
         try:
+            # Who closes a circle is the last to wait: nobody before him can have seen it.
             self._refuse_circle(me)
             if not _changed.wait_for(lambda: not self._in_the_way(me), _TOLD_SECONDS):
                 _logger.warning(
@@ -126,6 +128,7 @@ class Locks:
                 _changed.wait_for(lambda: not self._in_the_way(me))
         finally:
             del _waiting[me]
+            # Those that came later stood behind this one.
             _changed.notify_all()
 
     def _refuse_circle(self, me: int) -> None:
@@ -140,6 +143,7 @@ class Locks:
                     "Ask for `concurrency: locked` for the outer functions, so that they run one "
                     "after the other."
                 )
+            # Who does not wait goes on by himself, and gives back what he holds.
             if thread in _waiting and thread not in seen:
                 seen.add(thread)
                 found |= _waiting[thread]._in_the_way(thread)

@@ -1,4 +1,4 @@
-"""The things around a torch function that calls may get in each other's way about."""
+"""Modules and other objects that values lead to, and keys that tell things and memory apart."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def keys_of(
 def memory_of(tensor: torch.Tensor) -> Hashable:
     """Equal for tensors that share memory; None for layouts that have none of their own."""
     try:
+        # Marked, so that it is never taken for an object's id.
         return "memory", compat.storage_key(tensor)
     except (RuntimeError, NotImplementedError):  # sparse and the like
         return None

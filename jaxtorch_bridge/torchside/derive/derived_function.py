@@ -23,7 +23,9 @@ def derive(goal: Goal) -> DerivedFunction:
     """
     source = goal.source
     if goal.kind == "push":
+        # Outside of an evaluation, in which what torch makes while it loads would be fakes.
         compat.load_forward_mode()
+    # A derivative is told by the function that it is of.
     once = source.once_differentiable if source.order else is_once_differentiable(source)
     if once and (source.order or goal.kind == "push"):
         raise not_differentiable(source.label)

@@ -59,6 +59,7 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
     source = differentiable_source(op, wrt)
     guard = ClosureGuard(source.closure)
     outs = dependent_outputs(source, wrt)
+    # JAX then takes the function's own op, and zeros for its tangents.
     if not outs:
         return Pushforward(None, (), (), wrt, source, (), guard)
     goal = Goal(source, "push", wrt, outs, source.seeds, again=False, primal=True)
@@ -67,5 +68,6 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
     made = op_of_program(derived.program, derived.source.label, derived.source.key, role, op.family)
     core = len(source.inputs)
     tangents = range(len(op.inputs), len(op.inputs) + len(wrt))
+    # The op has its inputs, then tangents, then seeds; the JAX side has seeds before tangents.
     operands = (*range(core), *tangents, *range(core, len(op.inputs)))
     return Pushforward(made, operands, outs, wrt, source, derived.failures, guard)

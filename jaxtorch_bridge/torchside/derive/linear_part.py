@@ -100,6 +100,7 @@ class Linearized:
         self.residuals: tuple[ArraySig, ...] = self.forward.outputs[len(op.outputs) :]
         if again is not None:
             key = (True, wrt, diff_outputs)
+            # Built already, to know that it works.
             self._derived[key] = (again, self._kernel_of(again, True, len(diff_outputs)))
 
     def __repr__(self) -> str:
@@ -152,11 +153,14 @@ class Linearized:
         if self._kept is None:
             return self.function(transposed, ins, outs)
         key = (transposed, ins, outs)
+        # Each pair is another cut of the same graphs, made when JAX first asks for it.
         if key not in self._kernels:
             try:
+                # JAX may ask from another thread, with other settings than those of planning.
                 with self.source.context.scope():
                     made = self._kept.kernel(transposed, ins, outs)
             except NotCapturedError:
+                # The backward graph cannot be transposed: the function runs again.
                 self._kernels[key] = self.function(transposed, ins, outs)
             else:
                 op = op_of_program(
@@ -206,6 +210,7 @@ class Linearized:
         core = len(self.source.inputs)
         if self.source.seeds:
             return tuple(range(core, len(self.op.inputs)))
+        # So named by `Generators.sigs`.
         found = [i for i, sig in enumerate(self.residuals) if sig.path.startswith("random state")]
         return tuple(len(self.op.inputs) + i for i in found)
 
@@ -215,6 +220,7 @@ class Linearized:
         if self._kept is not None:
             program, word, kind = self._kept.forward, "forward with residuals", "forward"
         elif not source.draws or self._again is None:
+            # Nothing has to travel but the inputs, which JAX has.
             return op
         else:
             # Forward and backward must draw the same: the states travel between them.
@@ -258,6 +264,7 @@ class BatchedLinearized:
         function = self.base.op
         if function is None:
             return None
+        # Without those of the residuals.
         dims = self.dims[: len(function.inputs)]
         found: TorchOp | None = function.family.batched(function, self.size, dims).op
         return found
@@ -306,6 +313,7 @@ class BatchedLinearized:
 
     def _batched(self, kernel: Kernel) -> Kernel:
         dims = _kernel_dims(kernel, self.dims)
+        # JAX has been told that there is a batch: where one call fails there must be a loop.
         found = kernel.op.family.batched(kernel.op, self.size, dims, loop=True)
         if found.op is None:
             raise DifferentiationError(
@@ -345,6 +353,7 @@ def batch_linear(
     """
     kernel = base.kernel(transposed, ins, outs)
     found = kernel.op.family.batched(kernel.op, size, _kernel_dims(kernel, dims))
+    # None: JAX calls the linear part once for each element.
     return None if found.op is None else batched_linearized(base, size, dims)
 
 

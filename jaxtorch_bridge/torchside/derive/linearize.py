@@ -31,8 +31,10 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
             except NotCapturedError as error:
                 reason = str(error)
                 if isinstance(error, LimitError):
+                    # For `explain`: what a higher limit would keep.
                     saved_bytes = error.size_bytes
             else:
+                # No output depends on these inputs: the derivative is zero.
                 if kept is None:
                     return Linearized(op, source, wrt)
                 return Linearized(
@@ -44,6 +46,7 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
                 f"saved here: {reason}. Say `auto` or `recompute`. [{source.terms.residuals_at}]"
             )
         failures.append(f"{engine.name}: {reason}")
+    # Only now: an engine that keeps residuals finds out by itself.
     outs = dependent_outputs(source, wrt)
     if not outs:
         return Linearized(op, source, wrt)

@@ -79,6 +79,7 @@ class Writes:
                 copies = [one.clone() for one in fake_inputs(mode, self.inputs, source.device)]
                 if strict:
                     for slot in self.moving:
+                        # A clone: a leaf that requires grad may not be written to.
                         copies[slot] = copies[slot].requires_grad_().clone()
                 watched = {slot: copies[slot] for slot in self.slots}
                 watch = Recording(watched, self.refuse, strict=strict)
@@ -89,6 +90,7 @@ class Writes:
                     copy.detach_()  # it may be part of what it holds
         except NotCapturedError as error:
             if isinstance(error.__cause__, DifferentiationError):
+                # What `refuse` raised within the evaluation.
                 raise error.__cause__ from None
             raise DifferentiationError(
                 f"{self.label}: cannot tell whether torch records what it writes to "
@@ -161,6 +163,7 @@ def _saving_values(copies: Sequence[torch.Tensor]) -> Iterator[None]:
     if not autograd.may_hook_saved_tensors():
         yield
         return
+    # By memory: views of what may be written to are kept as they are too.
     keys = {compat.storage_key(copy) for copy in copies}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

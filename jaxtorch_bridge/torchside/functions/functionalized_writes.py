@@ -55,6 +55,7 @@ def functional(function: Core) -> Core:
         with _Writing():
             return tuple(function(*tensors))
 
+    # Around the mode: it sees calls as the function makes them, before functionalize does.
     return torch.func.functionalize(run)
 
 
@@ -64,6 +65,7 @@ class _Writing(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         other = _VIEWS.get(func)
+        # Only what has a derivative that could be lost.
         if other is None and func in _WRITES and _moves(args[0]):
             other = _WRITES[func]
         return (other or func)(*args, **kwargs)
@@ -72,6 +74,7 @@ class _Writing(TorchFunctionMode):
 def _moves(target: Any) -> bool:
     first = target[0] if isinstance(target, (list, tuple)) and target else target
     return isinstance(first, torch.Tensor) and (
+        # Floats of one byte cannot be added to, as `_write` does.
         first.is_complex() or (first.is_floating_point() and first.element_size() > 1)
     )
 
@@ -111,6 +114,7 @@ def _item(target: torch.Tensor, index: Any) -> torch.Tensor:
 def _view_parts(target: torch.Tensor, index: Any) -> list[Any] | None:
     """The index with one part for each axis; None if it is none that makes a view."""
     parts = list(index) if isinstance(index, tuple) else [index]
+    # To Python a bool is a number, to torch a mask.
     if any(isinstance(part, (bool, np.bool_)) for part in parts):
         return None
     if not all(
@@ -155,6 +159,7 @@ def _set_item(target: torch.Tensor, index: Any, value: Any) -> None:
         return
     view = _item(target, index)
     value = torch.as_tensor(value)
+    # As torch's own assignment, which lets leading axes of size 1 go.
     while value.ndim > view.ndim and value.shape[0] == 1:
         value = value[0]
     _write(view, value)
@@ -178,11 +183,13 @@ def _drawn(name: str) -> Callable[..., torch.Tensor]:
     method = getattr(torch.Tensor, name)
 
     def write(target: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        # Drawn into a tensor that autograd does not follow, then written.
         return _write(target, method(torch.empty_like(target.detach()), *args, **kwargs))
 
     return write
 
 
+# By the functions that a mode is given: methods and functions are two of them.
 _VIEWS: dict[Any, Callable[..., Any]] = {
     torch.Tensor.__getitem__: _item,
     torch.Tensor.select: _select,

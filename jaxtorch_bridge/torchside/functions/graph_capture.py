@@ -25,6 +25,7 @@ class NotCapturedError(RuntimeError):
 @contextlib.contextmanager
 def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
     """A fake tensor mode in surroundings that are put back; failures are NotCapturedError."""
+    # The lock of tracing is the last that anybody takes. Alone: the evaluation runs the function.
     with source.closure.locks.alone(), compat.tracing:
         yield from _alone(source, plain_attention)
 
@@ -41,11 +42,13 @@ def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
             stack.enter_context(compat.unwarned_fallbacks())
             stack.enter_context(compat.PlainRnns())
             stack.enter_context(mode)
+            # The innermost, so that it sees ops before fakes are made.
             stack.enter_context(torch_graphs.OnDevice(source.device))
             yield mode
     except (NotCapturedError, LackingDerivativeError):
         raise
     except Exception as error:
+        # Whatever a function meets on fakes: another way may do.
         raise NotCapturedError(first_line(error)) from error
     finally:
         snapshot.restore()
@@ -81,7 +84,9 @@ def capture(
         found = [(tuple(value.shape), value.dtype) for value in results]
         wanted = [(sig.shape, getattr(torch, sig.torch_dtype)) for sig in outputs]
         if found != wanted:
+            # `abstractly` makes a NotCapturedError of it.
             raise RuntimeError(f"expected results {wanted}, got {found}")
+    # These are of this evaluation, and have no memory when the graph runs.
     if any(compat.is_fake(value) for value in torch_graphs.constants_of(graph)):
         raise NotCapturedError("the function keeps tensors that it makes")
     found_core: Callable[..., Sequence[torch.Tensor]] = graph
@@ -138,6 +143,7 @@ def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
     possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
     if not source.capturable:
         return possible
+    # Fused kernels first, if it runs with them: plain attention where these cannot be traced.
     ways = (source.plain_attention, True) if source.facts.attention else (False,)
     for function, plain in itertools.product(source.differentiable_forms, ways):
         try:
@@ -164,6 +170,7 @@ def is_once_differentiable(source: Source) -> bool:
             with abstractly(source, source.plain_attention) as mode:
                 fakes = fake_inputs(mode, source.inputs, source.device)
                 for fake, sig in zip(fakes, source.inputs, strict=True):
+                    # Torch refuses this for integers.
                     fake.requires_grad_(sig.differentiable)
                 with torch.enable_grad():
                     return compat.is_once_differentiable(list(function(*fakes)))

@@ -62,6 +62,7 @@ class _Replacing(TorchFunctionMode):
 
 
 def _renamed(keywords: dict[str, Any]) -> dict[str, Any]:
+    # What torch calls the first argument of these operations.
     return {"x" if name in ("input", "A") else name: value for name, value in keywords.items()}
 
 
@@ -89,6 +90,7 @@ def _batch_norm(
     eps: float,
     cudnn_enabled: bool = True,
 ) -> torch.Tensor | None:
+    # Left to torch: by kept statistics it is linear.
     if not training:
         return None
     axes = (0, *range(2, x.ndim))
@@ -97,6 +99,7 @@ def _batch_norm(
         count = x.numel() // x.shape[1]
         with torch.no_grad():
             running_mean.lerp_(mean.flatten().to(running_mean.dtype), momentum)
+            # Torch divides by n where it normalises, and by n - 1 for what it keeps.
             unbiased = variance.flatten() * (count / max(count - 1, 1))
             running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     shape = (1, -1, *[1] * (x.ndim - 2))
@@ -114,6 +117,7 @@ def _instance_norm(
     eps: float,
     cudnn_enabled: bool = True,
 ) -> torch.Tensor | None:
+    # Left to torch where there are kept statistics, to use or to update.
     if not use_input_stats or running_mean is not None:
         return None
     normal, _, _ = _normalised(x, tuple(range(2, x.ndim)), eps)
@@ -184,6 +188,7 @@ def _shaped(tensor: torch.Tensor | None, shape: Sequence[int]) -> torch.Tensor |
 
 def _determinant(x: torch.Tensor) -> torch.Tensor:
     permutation, _, upper = torch.linalg.lu(x)
+    # 1 or -1, which does not move with the matrix.
     sign = torch.linalg.det(permutation.detach())
     found: torch.Tensor = sign * upper.diagonal(dim1=-2, dim2=-1).prod(-1)
     return found

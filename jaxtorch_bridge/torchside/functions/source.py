@@ -100,11 +100,13 @@ class Source:
     @property
     def may_draw(self) -> bool:
         """Whether it may draw random numbers at all."""
+        # Nobody has seen what a function draws that could not be traced.
         return self.facts.random or not self.facts.traced
 
     @property
     def keyed(self) -> bool:
         """Whether a JAX key says what it draws."""
+        # Words of a key; generator states are uint8.
         return any(sig.dtype == "uint32" for sig in self.seeds)
 
     @property
@@ -112,6 +114,7 @@ class Source:
         """What a run must take to draw again what this one draws."""
         if self.seeds or not self.may_draw:
             return self.seeds
+        # A run that repeats this one takes the states that this one began with.
         return self.generators.sigs(self.device)
 
     def names(self, indices: Sequence[int]) -> str:
@@ -146,6 +149,7 @@ class Source:
 
 def tangent_sig(sig: ArraySig, word: str) -> ArraySig:
     """The array that carries a tangent or cotangent of ``sig``."""
+    # Differentiable by default, whatever `sig` says: a derivative goes by its tangents.
     return ArraySig(f"{word} {sig.path or 'output'}", sig.shape, sig.dtype, sig.torch_dtype)
 
 

@@ -80,12 +80,14 @@ def pullback(
         return _conjugated(vjp(tuple(_conjugated(tensors[count:]))))
 
     def pulled_by_autograd(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        # Somebody differentiates this derivative.
         again = any(tensor.requires_grad for tensor in tensors)
         with torch.enable_grad():
             inputs = _leaves(tensors[:count], ins)
             leaves = function(*inputs)
             cotangents = _conjugated(tensors[count:])
             if again:
+                # `_refuse_hidden` asks autograd about them.
                 cotangents = _leaves(cotangents, range(len(cotangents)))
             outputs = [leaves[index] for index in outs]
             asked = [inputs[index] for index in ins]
@@ -124,6 +126,7 @@ def _push_by_func_twice(function: Core, ins: Sequence[int], outs: Sequence[int])
         moving, primals = _moving(function, inputs, ins, outs)
         found: Any = torch.func.vjp(moving, *primals, has_aux=True)
         results, pull, leaves = found
+        # Where does not matter: the pullback is linear.
         zeros = tuple(torch.zeros_like(result) for result in results)
         _, push, *_ = torch.func.vjp(lambda *cotangents: pull(cotangents), *zeros)
         return list(leaves), list(push(tuple(tangents)))
@@ -193,6 +196,7 @@ def _pulled(
     keep: bool | None = None,
 ) -> list[torch.Tensor]:
     """``torch.autograd.grad`` with zeros for what nothing depends on."""
+    # `grad` refuses outputs that it did not record.
     recorded = [i for i, output in enumerate(outputs) if output.requires_grad]
     found: Sequence[torch.Tensor | None] = [None] * len(inputs)
     if recorded:
@@ -215,9 +219,11 @@ def _refuse_hidden(
 ) -> None:
     """Before a pullback is differentiated again."""
     hidden.refuse_marked(label, gradients)
+    # The sums would need values.
     if compat.evaluates_abstractly():
         return
     tangents = [torch.ones_like(gradient) for gradient in gradients]
+    # Kept: the caller goes through the same graph once more.
     moved = _pulled(gradients, cotangents, tangents, False, keep=True)
     hidden.refuse_missing(label, cotangents, moved, gradients, tangents)
 
@@ -244,6 +250,7 @@ def _replaced(
 
 
 def _conjugated(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    # Resolved: XLA's buffers have no flag for a pending conjugation.
     return [tensor.conj().resolve_conj() if tensor.is_complex() else tensor for tensor in tensors]
 
 
@@ -317,6 +324,7 @@ def looped(
 
     def loop(*tensors: torch.Tensor) -> list[torch.Tensor]:
         columns = []
+        # The call has seeded these from its key; every element begins there again.
         states = [] if draws_on is None else NO_GENERATORS.states(draws_on)
         for index in range(size):
             elements = [

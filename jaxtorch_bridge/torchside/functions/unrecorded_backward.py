@@ -67,6 +67,7 @@ def refuse_missing(
     pairs = [*zip(cotangents, moved, strict=True)]
     others = [*zip(gradients, tangents, strict=True)]
     with torch.no_grad():
+        # In double precision: the sums of many terms are compared.
         forth = [(a.detach().conj() * b.detach()).real.double().ravel() for a, b in pairs]
         back = [(a.detach().conj() * b.detach()).real.double().ravel() for a, b in others]
         scale = sum(float(part.abs().sum()) for part in (*forth, *back))
@@ -74,6 +75,7 @@ def refuse_missing(
             sum(float(part.sum()) for part in forth) - sum(float(part.sum()) for part in back)
         )
     dtypes = [tensor.dtype for tensor in (*moved, *gradients)]
+    # That of the coarsest dtype on the way.
     tolerance = max(_TOLERANCE.get(dtype, _TOLERANCE_OF_OTHERS) for dtype in dtypes)
     if difference > tolerance * scale:
         raise not_differentiable(label)

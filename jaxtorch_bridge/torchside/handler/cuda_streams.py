@@ -51,6 +51,7 @@ def enter_stream(pointer: int, device: int) -> Any:
         torch.cuda.set_device(device)
     own = current_stream(device)
     stream = _stream(pointer, device)
+    # An idle stream has nothing to wait for.
     if own.cuda_stream != pointer and not own.query():
         # An event on one side and a wait on the other; the host goes on.
         event, _ = _events.pair(device)
@@ -68,5 +69,6 @@ def leave_stream(token: Any) -> None:
         event.record(stream)
         event.wait(own)
     torch.cuda.set_stream(own)
+    # `set_stream` has made its stream's device the current one.
     if before != torch.cuda.current_device():
         torch.cuda.set_device(before)

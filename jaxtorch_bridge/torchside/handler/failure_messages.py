@@ -60,6 +60,7 @@ def _translated(text: str) -> BaseException | None:
     original = claim(text)
     if original is None or isinstance(original, BridgeError) or not isinstance(original, Exception):
         return original
+    # XLA's text begins with a code ("INTERNAL: "), ours with the callable's name.
     failure = TorchExecutionError(text[text.find(": ") + 2 :], callable_name=_label_in(text))
     failure.__cause__ = original
     return failure
@@ -83,6 +84,7 @@ class Watch:
         count, failed, _ = native().calls_here()
         if count == self._count or not failed or _here.calls != count - 1:
             return None
+        # As XLA would have it, for `_label_in`.
         return _translated(f"INTERNAL: {_here.text}")
 
 
@@ -132,6 +134,7 @@ class Faults:
             payload: The exception, the output, or (address, bytes, storage) of an escape or of
                 a result that was kept.
         """
+        # The handler takes no notice of the words where XLA's memory is let go by now.
         if kind == "kept" and _cut_off(*payload):
             return ""
         error: BaseException
@@ -147,6 +150,7 @@ class Faults:
         calls = native().calls_here()[0]
         if _here.calls != calls:  # of several of one call, the handler tells the first
             _here.text, _here.calls = text, calls
+        # Once for all devices that fail alike.
         if not known and runs_beside_others():
             _logger.error("%s\n%s", text, _WAITING)
         return text
@@ -243,6 +247,7 @@ def _torch_words(sig: ArraySig) -> str:
 def _torch_traceback(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    # Where every frame is ours, the failure is the bridge's.
     return "".join(traceback.format_list(own or frames))
 
 

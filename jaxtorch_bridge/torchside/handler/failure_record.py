@@ -56,9 +56,10 @@ def record(text: str, error: BaseException) -> bool:
         known = any(other.text == text for other in _failures)
         old = _taken_out(is_old)
         if len(_failures) == _failures.maxlen:
+            # Not left to the deque, which would drop it here, under the lock.
             old.append(_failures.popleft())
         _failures.append(failure)
-    del old
+    del old  # not under the lock
     return known
 
 
@@ -72,6 +73,7 @@ def claim(text: str) -> BaseException | None:
         found = [failure for failure in reversed(_failures) if failure.text in text]
         if not found:
             return None
+        # XLA's own threads meet failures that others ask for.
         mine = next((failure for failure in found if failure.thread == here), found[0])
         _failures.remove(mine)
     return mine.error
@@ -86,7 +88,7 @@ def collect(generation: int) -> int:
     if not xlas:
         with _lock:
             old = _taken_out(lambda failure: failure.thread == here and failure.calls < calls)
-        del old
+        del old  # not under the lock
     return _collect(generation)
 
 

@@ -22,6 +22,7 @@ def native() -> ModuleType:
         ImportError: It was not built, or torch is older than 2.11.
     """
     module = native_library()
+    # By position, in the order of `Configure` in native_src/module.cc.
     module.configure(
         compat.dlpack_exchange_api(),
         torch.Tensor,

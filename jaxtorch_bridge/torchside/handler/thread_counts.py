@@ -15,6 +15,7 @@ from ...config import settings
 from ...errors import BridgeWarning
 from .native_module import native
 
+# The setting and the number of devices that threads were last shared out for.
 _applied: tuple[int | None, int] | None = None
 _lock = threading.Lock()
 # For each of XLA's threads, how many torch would use there by itself.
@@ -31,6 +32,7 @@ def share_threads(devices: int) -> None:
     """
     global _applied
     wanted = settings.torch_threads, devices
+    # In every plan, so without the lock: who comes late does the same again.
     if _applied == wanted:
         return
     with _lock:
@@ -43,6 +45,7 @@ def share_threads(devices: int) -> None:
                     stacklevel=2,
                 )
         else:
+            # Threads that have entered before enter again, with the new numbers.
             native().set_thread_entry(lambda: _enter(library, *wanted))
         _applied = wanted
 
@@ -69,6 +72,7 @@ def threads_each(budget: int | None, devices: int, own: int) -> int:
             never exceeded but by a budget that somebody asked for.
     """
     share = max(1, (budget if budget is not None else cores()) // max(1, devices))
+    # More threads than torch would take by itself only where somebody asked for a number.
     return share if budget is not None else min(own, share)
 
 

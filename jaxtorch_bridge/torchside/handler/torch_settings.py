@@ -11,6 +11,7 @@ import torch
 
 from ..._compat.torch_internals import function_modes, is_any_autocast_enabled
 
+# Autocast is one flag for each of torch's devices; calls are made on these two.
 _AUTOCAST_DEVICES = ("cpu", "cuda")
 
 Autocast = tuple[tuple[str, torch.dtype], ...]
@@ -61,12 +62,14 @@ class TorchContext:
     def scope(self) -> Iterator[None]:
         """Make this thread's settings these, and put the old ones back on every way out."""
         with contextlib.ExitStack() as stack:
+            # Under it autograd records nothing, whatever the grad mode.
             if torch.is_inference_mode_enabled():
                 stack.enter_context(torch.inference_mode(False))
             if torch.is_grad_enabled() is not self.grad:
                 stack.enter_context(torch.set_grad_enabled(self.grad))
             if _default_device() != self.default_device:
                 stack.enter_context(torch.device(self.default_device))
+            # Also where the plan has none and the thread has: it must be off.
             if self.autocast or is_any_autocast_enabled():
                 wanted = dict(self.autocast)
                 for device in _AUTOCAST_DEVICES:
@@ -89,6 +92,7 @@ def current_context() -> TorchContext:
 
 
 def _default_device() -> str:
+    # A default device is a function mode: without any there is none.
     return str(torch.get_default_device()) if function_modes() else "cpu"
 
 
@@ -111,5 +115,6 @@ def _autocast(device: str, dtype: torch.dtype | None) -> contextlib.AbstractCont
     if dtype is None:
         if not torch.is_autocast_enabled(device):
             return contextlib.nullcontext()
+        # Also inside of a caller's autocast, which it would inherit.
         return torch.autocast(device, enabled=False)
     return torch.autocast(device, dtype=dtype)

@@ -72,6 +72,7 @@ def held_in(parts: Iterable[tuple[str, torch.nn.Module]]) -> list[Held]:
             if type(value) in _OWN:
                 inside = [(f"{attribute}[{key!r}]", item) for key, item in items_of(value)]
             for path, item in inside:
+                # `seen` is shared, so that what two parts hold is found once.
                 found += _held(name, path, item, seen, _DEPTH, plain=True)
     return found
 

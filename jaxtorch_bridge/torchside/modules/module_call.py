@@ -129,6 +129,7 @@ class ModuleCall(Secluded):
 
     def on_state(self, state: Sequence[torch.Tensor], /, *args: Any, **kwargs: Any) -> Any:
         """Run on the parameters and buffers in the order of the slots."""
+        # What cannot run abstractly is watched in every call.
         watched = not self._traced or _is_abstract(state, args, kwargs)
         skeleton = self._take()
         tensors = list(state)
@@ -137,6 +138,7 @@ class ModuleCall(Secluded):
                 tensors[index] = tensors[index].to(dtype)
         for index in self._changed:
             if tensors[index] is state[index]:
+                # Inputs are XLA's memory, which must not be written to.
                 tensors[index] = tensors[index].clone()
         try:
             skeleton.fill(tensors)
@@ -155,6 +157,7 @@ class ModuleCall(Secluded):
 
     def _take(self) -> Skeleton:
         try:
+            # One step, without a look before: another thread may take the last one in between.
             return self._free.pop()
         except IndexError:
             skeleton = self._template.skeleton(self._mode.train)
@@ -206,11 +209,13 @@ class ModuleCall(Secluded):
             }
             self._refuse_changes((watch.written | replaced) - set(self._changed))
         finally:
+            # Before any is put back: the containers of one may be entries of another.
             changes = {picture: picture.changed() for picture in pictures}
             for picture in pictures:
                 if changes[picture]:
                     picture.put_back()
             for cache, misses in caches:
+                # What was found in the cache left nothing of this call there.
                 if cache.cache_info().misses != misses:
                     cache.cache_clear()
                     if cache not in self._caches:
@@ -277,6 +282,7 @@ class ModuleCall(Secluded):
                 f"({listed(paths)}) to be copied for each call; {error}."
             ) from error
         self._apart |= held
+        # Skeletons that calls hold now are dropped when these end.
         self._free.clear()
 
 
@@ -319,6 +325,7 @@ class _Watch(compat.TorchDispatchMode):
 
     def _refuse_original(self, tensor: torch.Tensor) -> None:
         memory = memory_of(tensor)
+        # Arguments may share the module's memory: `params` does, where JAX can use it.
         if memory in self._template.own and memory not in self._state:
             name = self._template.own[memory][0]
             raise ModuleError(
@@ -356,6 +363,7 @@ def signature_of(module: torch.nn.Module, method: Method) -> inspect.Signature:
     target: Any = getattr(module, method or "forward") if not callable(method) else method
     try:
         own = list(inspect.signature(target).parameters.values())
+        # A function's first argument is the module itself.
         return inspect.Signature([*leading, *(own[1:] if callable(method) else own)])
     except (TypeError, ValueError):
         rest = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

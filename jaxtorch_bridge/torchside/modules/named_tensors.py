@@ -57,6 +57,7 @@ def named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tens
     for prefix, part in module.named_modules():
         for table, is_buffer in ((own_parameters(part), False), (own_buffers(part), True)):
             for key, tensor in table.items():
+                # A shared parameter is one leaf, under its first name.
                 if tensor is None or id(tensor) in found:
                     continue
                 name = plain_name(f"{prefix}.{key}" if prefix else key)
@@ -78,6 +79,7 @@ def named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tens
             BridgeWarning,
             stacklevel=caller_level(),
         )
+    # The order in which slots count.
     pairs = sorted(found.values(), key=lambda pair: (pair[0].is_buffer, pair[0].name))
     _look_at_ties(type(module).__name__, pairs)
     return pairs
@@ -96,12 +98,14 @@ def _look_at_ties(label: str, found: Sequence[tuple[TensorFacts, torch.Tensor]])
         names.add(facts.name)
         if tensor.numel() and memory_of(tensor) is not None:
             first, size = int(tensor.storage_offset()), tensor.element_size()
+            # From the first element to the last: interleaved tensors count as sharing.
             span = sum(
                 (n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)
             )
             place = (first * size, (first + span + 1) * size, facts.name)
             ranges.setdefault(memory_of(tensor), []).append(place)
     for places in ranges.values():
+        # By their beginnings, so that only neighbours need be compared.
         places.sort()
         for (_, end, one), (start, _, other) in itertools.pairwise(places):
             if start < end:

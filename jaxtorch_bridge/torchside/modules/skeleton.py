@@ -59,6 +59,7 @@ class Skeleton:
         places: _Places = []
         homes: dict[int, tuple[Any, Any]] = {}
         for _, part in self.parts:
+            # A list: what is put in below changes the attributes that are gone through.
             for _, container, depth in list(_containers(part)):
                 for place, key, slot in _put_slots(container, _is_slot, depth):
                     places.append((place, key, slot))
@@ -89,7 +90,8 @@ class Skeleton:
 
     def empty(self) -> None:
         """Take the tensors out again."""
-        self._fill(self._containers, self._keys, self._slots, self._every)
+        # Or the skeleton would keep XLA's memory when the call has ended: an escape.
+        self._put(self._containers, self._keys, self._slots, self._every)
 
     def picture(self, only: Set[tuple[str, str]] | None = None) -> list[Picture]:
         """Shallow copies of what the parts' containers hold.
@@ -146,6 +148,7 @@ class Picture:
         if self.of_library:
             # Torch's own layers only keep what they work out anew.
             return False
+        # A flag may be set anew by every call; a number counts something.
         if isinstance(value, (int, float, complex, torch.Tensor)) and not isinstance(value, bool):
             return True
         names = (self.name, str(key)) if self.held or not self.name else (self.name,)
@@ -183,6 +186,7 @@ class Template:
         self.facts = [facts for facts, _ in found]
         self.tensors = [tensor for _, tensor in found]
         self.own = {
+            # A tensor of a later call may lie where the original's memory was, once that is gone.
             memory_of(tensor): (facts.name, reserve_storage_key(tensor))
             for facts, tensor in found
             if memory_of(tensor) is not None
@@ -212,6 +216,7 @@ class Template:
     def _note_constant(self, where: str, tensor: torch.Tensor, parameters: Container[int]) -> None:
         memory = memory_of(tensor)
         self.constants.setdefault(memory, where)
+        # It would keep the value of the parameters as they were when the module was taken.
         if any(id(leaf) in parameters for leaf in leaves_behind(tensor)):
             self.computed.setdefault(memory, where)
 
@@ -229,6 +234,7 @@ class Template:
         Raises:
             ModuleError: A layer does more than that with its mode.
         """
+        # Read once: another thread may call `hold_apart` meanwhile.
         apart = self._apart
         copy = self._copy(apart)
         if train is not None:
@@ -250,6 +256,7 @@ class Template:
             keys: By `Held.key`.
         """
         apart = self._apart | frozenset(keys)
+        # The template itself shared them with the original module until now.
         self.module = self._copy(apart)
         self._apart = apart
 

@@ -48,6 +48,7 @@ class _Copier:
     """Copies what leads to modules, and these values; shares the rest."""
 
     def __init__(self, wanted: Iterable[Any]) -> None:
+        # By identity: containers have no hash, and equal ones may be two.
         self._wanted = {id(value) for value in wanted}
         self._copies: dict[int, Any] = {}
         # Originals stay alive, so that identities stay theirs.
@@ -77,6 +78,7 @@ class _Copier:
         if type(value) in _CONTAINERS:
             items = [self.copy(item) for item in value]
             return self._settle(value, value if _all_same(items, value) else type(value)(items))
+        # A named tuple takes its items one by one.
         if isinstance(value, tuple) and hasattr(value, "_make"):
             items = [self.copy(item) for item in value]
             return self._settle(value, value if _all_same(items, value) else value._make(items))
@@ -96,6 +98,7 @@ class _Copier:
             self._settle(module, recompiled)
             return recompiled
         made: torch.nn.Module = self._empty(module)
+        # Before its parts are copied: they may lead back to it.
         self._settle(module, made)
         # Containers are the module's own even where they hold no module: parameters are swapped
         # in them.
@@ -121,6 +124,8 @@ class _Copier:
 
     def _copy_items(self, container: Any) -> Any:
         made = _shallow(container)
+        # Shallow copies keep the class and what it needs (`maxlen` of a deque), but hold the
+        # originals.
         made.clear()
         add = made.update if isinstance(made, set) else made.extend
         add(self.copy(item) for item in container)
@@ -187,6 +192,7 @@ class _Copier:
     @staticmethod
     def _empty(value: Any) -> Any:
         try:
+            # Not by calling the class, whose `__init__` would make tensors.
             return object.__new__(type(value))
         except TypeError as error:
             raise NotCopiedError(

@@ -19,6 +19,8 @@ _MASK = 0xFFFF_FFFF_FFFF_FFFF
 # SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): the
 # usual way to fill a large state from a small seed.
 _GAMMA = 0x9E37_79B9_7F4A_7C15
+# 312 words of 64 bits are the 624 of 32 that torch's generator holds; uint64 wraps around, as
+# SplitMix64 asks for.
 _STEPS = np.arange(1, 313, dtype=np.uint64) * np.uint64(_GAMMA)
 
 
@@ -31,9 +33,11 @@ def drawing_from_key(key: torch.Tensor) -> Iterator[None]:
     """
     before = torch.get_rng_state()
     cuda_before = torch.cuda.get_rng_state() if key.is_cuda else None
+    # On a GPU this waits for the key.
     seed = seed_of(key.tolist())
     torch.set_rng_state(_cpu_state(seed))
     if key.is_cuda:
+        # CUDA's generator reads all 64 bits of a seed.
         torch.cuda.manual_seed(_mixed(seed))
     try:
         yield

@@ -56,6 +56,7 @@ class Generators:
         for value in closure.contents():
             found += instances_in(value, _KINDS, depth=2)
         foreign = {id(one): one for one in found if not isinstance(one, torch.Generator)}
+        # Torch makes a new object each time it hands a generator out.
         own = {generator_key(one): one for one in found if isinstance(one, torch.Generator)}
         return cls((random, np.random, *foreign.values()), tuple(own.values()))
 
@@ -81,10 +82,12 @@ class Generators:
     def states(self, device: str) -> list[torch.Tensor]:
         """All states as uint8: torch's CPU generator, with CUDA the current device's, others."""
         states = [torch.get_rng_state(), *(one.get_state() for one in self.own)]
+        # A bytearray: of memory that cannot be written to torch warns.
         states += [
             torch.frombuffer(bytearray(_packed(one)), dtype=torch.uint8) for one in self.foreign
         ]
         if device == "cuda":
+            # The order is that of `_put`.
             states.insert(1, torch.cuda.get_rng_state())
             states = [state.cuda() for state in states]
         return states
@@ -92,6 +95,7 @@ class Generators:
     def sigs(self, device: str) -> tuple[ArraySig, ...]:
         """What `states` gives, as flat arrays."""
         return tuple(
+            # `linear_part` finds them by this name.
             ArraySig(f"random state {i}", (state.numel(),), "uint8", "uint8", differentiable=False)
             for i, state in enumerate(self.states(device))
         )
@@ -163,9 +167,11 @@ def _packed(generator: Any) -> bytes:
         if state["bit_generator"] == "MT19937":
             words = (*state["state"]["key"].tolist(), state["state"]["pos"])
             return _TWISTER.pack(*words, state["has_gauss"], state["gauss"])
+    # Some bit generators keep arrays in it, and take lists back.
     text = json.dumps(state, default=lambda value: value.tolist()).encode()
     if len(text) > _JSON_BYTES:
         raise RuntimeError(f"{words_on([generator])} has a state of {len(text)} bytes")
+    # The states are residuals, whose shapes must not depend on their values.
     return text.ljust(_JSON_BYTES)
 
 

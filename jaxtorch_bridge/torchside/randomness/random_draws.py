@@ -70,6 +70,7 @@ class DrawWatch:
     def finish(self) -> None:
         """When the function has returned; puts the generators back."""
         self._seeds |= self._before.reseeded
+        # After the look at seeds: this puts torch's state back.
         moved = self._before.restore()
         self.used = self._generators.only(moved, self._keys)
         self.impure |= bool(moved or self._keys)
@@ -79,4 +80,5 @@ class DrawWatch:
             "it makes a generator": self._makes,
         }
         self.live = " and ".join(reason for reason, applies in reasons.items() if applies)
+        # Numbers of Python and numpy come by no operation that `look` sees.
         self.random |= bool(self.live)

@@ -27,6 +27,7 @@ class AutogradAgain(RunAgain):
         source = goal.source
         if source.derivable_by_graph:
             for form in forms_without_recording(source):
+                # `backwards`, here and below: `torch.autograd.grad` has no other mode.
                 yield from with_attention(source, form, "autograd", True)
         # Without a graph, writes have to be recorded: that is another engine's.
         if not source.forms:

@@ -16,6 +16,7 @@ class FuncTransforms(RunAgain):
     def objection(self, goal: Goal) -> str:
         """Why it cannot reach the goal, told without trying; empty if it may."""
         source = goal.source
+        # TorchScript, for one, hides from torch.func what it does.
         if not source.derivable_by_graph:
             return "no graph of it can be trusted"
         if source.terms.autograd_only:

@@ -22,6 +22,7 @@ class RecordedWrites(RunAgain):
 
     def ways(self, goal: Goal) -> Iterator[Way]:
         """What to try, the best first."""
+        # The last form is the one in which autograd records; see `Source.forms`.
         source, form = goal.source, goal.source.forms[-1]
         remark = " (writing to copies)" if source.forms[:-1] else ""
         if source.derivable_by_graph:

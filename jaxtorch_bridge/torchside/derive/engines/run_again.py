@@ -88,6 +88,9 @@ class RunAgain(abc.ABC):
         made = _made(goal)
         failures: list[str] = []
         for way in self.ways(goal):
+            # Two functions: what runs has torch's own operations. What is differentiated again has
+            # plain ones where torch's higher derivatives are wrong (normalisations from the second
+            # order on, determinants from the third).
             base = way.form if goal.source.order else with_plain_norms(way.form)
             function = _transformed(goal, base, way, lasting=True)
             candidate = replace(
@@ -102,6 +105,7 @@ class RunAgain(abc.ABC):
                 core = _transformed(goal, way.form, way, lasting=False)
                 program = program_of(candidate, core)
             except NotCapturedError as error:
+                # Torch says so in words alone.
                 if "use_reentrant" in str(error):
                     raise DifferentiationError(
                         f"{goal.source.label}: torch.utils.checkpoint with use_reentrant=True "
@@ -126,6 +130,7 @@ def _made(goal: Goal) -> Source:
     else:
         inputs = (*source.inputs, *tangents)
         outputs = (*source.outputs, *moved) if goal.primal else moved
+    # Part of the op's key, so the same in every process.
     tag = f"{','.join(map(str, ins))}:{','.join(map(str, outs))}{'+' if goal.primal else ''}"
     word = "forward mode" if goal.kind == "push" else "backward"
     return replace(
@@ -136,8 +141,10 @@ def _made(goal: Goal) -> Source:
         outputs=outputs,
         order=source.order + 1,
         seeds=goal.seeds,
+        # A repeat leaves nothing behind: buffers are updated once, by the forward.
         undone=source.undone or goal.again,
         primals=source.primal_count,
+        # Looked for once, in the function itself.
         refuse_writes=None,
         forms=(),
         once_differentiable=goal.once_differentiable,
@@ -159,5 +166,6 @@ def _transformed(goal: Goal, function: Core, way: Way, *, lasting: bool) -> Core
         transform=way.transform,
         primal=goal.primal,
         label=label,
+        # Forward-mode formulas must not be differentiated again; see `transforms.pushforward`.
         backwards=way.backwards or lasting,
     )

@@ -55,6 +55,7 @@ class SavedResiduals:
             return None
         size = sum(sig.size_bytes for sig in graphs.residuals)
         limit = settings.residual_limit_bytes
+        # Who says `save` has decided.
         if source.terms.residuals != "save" and size > limit:
             raise LimitError(
                 f"{size} bytes are more than the limit of {limit} "
@@ -111,6 +112,7 @@ class SavedGraphs:
             self.source,
             self.source.context.without_grad(),
             seeds=self.source.seeds,
+            # For higher orders, which run the function again.
             gives_states=self.source.draws,
             weights=weights,
             gives_versions=bool(weights),
@@ -134,6 +136,7 @@ class SavedGraphs:
             return self._kernel(saved, saved, linear, results, "backward", f"backward/{tag}")
         # The backward graph transposed: tangents from the residuals, nothing computed again.
         inputs = (*self._read(saved), *linear)
+        # Not of `saved` itself: its graph has `detach` on what it saved.
         core = transforms.transposed(
             saved.run_differentiably, len(inputs) - len(linear), self._seen_by_torch(results)
         )

@@ -77,6 +77,7 @@ class JointGraphs:
         there = [index in outs for index in self.diff_outputs]
         whole = all(there) and tuple(ins) == self.grad_inputs
         graph = self.backward if whole else prune(self.backward, positions, there)
+        # Residuals that the cut graph does not read are no operands: JAX drops what nobody reads.
         unused = unused_placeholders(graph)[: len(self.saved)]
         places = [None if idle else place for place, idle in zip(self.saved, unused, strict=True)]
         strides = [
@@ -190,6 +191,7 @@ class SavedPullback:
             cotangent = next(cotangents)
             if cotangent.is_complex():
                 cotangent = cotangent.conj().resolve_conj()
+            # The graph was traced with these strides, and views in it rely on them.
             arguments.append(restride(cotangent, stride))
         return arguments
 
@@ -226,6 +228,7 @@ def capture_joint(source: Source, wrt: Sequence[int]) -> JointGraphs | None:
         try:
             return _capture(source, function, wrt, plain)
         except NotCapturedError as error:
+            # The words of the better way.
             failure = failure or error
     assert failure is not None
     raise failure
@@ -239,6 +242,7 @@ def _capture(
         fakes = fake_inputs(mode, source.inputs, source.device)
         for index in wrt:
             fakes[index].requires_grad_()
+        # Planning may happen under a caller's no_grad.
         with torch.enable_grad():
             traced, diff_outputs = _prepare(function, fakes, outputs, source.label)
             if not diff_outputs:
@@ -256,6 +260,7 @@ def _export(traced: Traced, fakes: Sequence[torch.Tensor]) -> Any:
     try:
         return torch_graphs.export_joint(traced, fakes)
     except RuntimeError as error:
+        # Torch says so in words alone.
         if "alias" not in str(error):
             raise
 
@@ -274,6 +279,7 @@ def _prepare(
     Raises:
         LackingDerivativeError: One of these comes from an operation without a derivative.
     """
+    # Once before tracing, to see what the outputs share and which of them move.
     leaves = function(*fakes)
     taken = {compat.storage_key(fake) for fake in fakes}
     shared = set()
@@ -294,6 +300,7 @@ def _prepare(
         results = []
         for index, leaf in enumerate(function(*tensors)):
             own = leaf.clone() if index in shared else leaf
+            # Torch traces a cotangent for every output that requires grad.
             results.append(own if index in differentiable else own.detach())
         return tuple(results)
 
@@ -319,9 +326,11 @@ def _connect(
     for node in backward.graph.nodes:
         if node.op != "placeholder":
             continue
+        # So named by AOTAutograd.
         if node.name.startswith("tangents"):
             strides.append(tuple(node.meta["val"].stride()))
             continue
+        # JAX has the inputs: what is a view of one need not travel.
         view = view_of_input(nodes[node.name], inputs)
         saved.append(view)
         if view is None:
@@ -384,6 +393,7 @@ def _keep(forward: Any, output_count: int, carried: Sequence[fx.Node]) -> dict[f
     (output,) = (node for node in forward.graph.nodes if node.op == "output")
     outputs = tuple(output.args[0])[:output_count]
     output.args = ((*outputs, *carried),)
+    # Saved views that are taken again from what is carried.
     torch_graphs.remove_dead_code(forward.graph)
     forward.recompile()
     return {node: output_count + index for index, node in enumerate(carried)}

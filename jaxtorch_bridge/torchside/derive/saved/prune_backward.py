@@ -59,6 +59,7 @@ _LINEAR = {
         "split",
         "unbind",
     ]
+    # Not every version of torch has each of them.
     if hasattr(aten, name)
 }
 # Zero if either of their first two arguments is.
@@ -97,6 +98,7 @@ def without_detach(graph_module: Any) -> Any:
     graph.output(output)
     for node in graph.nodes:
         if node.target is aten.detach.default:
+            # The same view, which autograd follows.
             node.target = aten.alias.default
     return fx.GraphModule(graph_module, graph)
 
@@ -131,6 +133,7 @@ def _visit(graph: fx.Graph, node: fx.Node, zero: set[fx.Node]) -> None:
     if _is_zero(node, zero):
         zero.add(node)
         return
+    # The summand itself in place of a sum with zeros.
     other = _other_summand(node, zero)
     if other is not None:
         node.replace_all_uses_with(other)
@@ -174,6 +177,7 @@ def _other_summand(node: fx.Node, zero: set[fx.Node]) -> fx.Node | None:
 def _replace_use(graph: fx.Graph, user: fx.Node, zero: fx.Node) -> None:
     """Give an op that needs a tensor one of zeros."""
     value = zero.meta["val"]
+    # With the strides that the user was traced with.
     make: Callable[..., Any] = torch.empty_strided
     with graph.inserting_before(user):
         made = graph.call_function(

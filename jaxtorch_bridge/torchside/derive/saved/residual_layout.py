@@ -53,6 +53,7 @@ class ResidualLayout:
     @property
     def extent(self) -> int:
         """Elements from the first to the last in memory, gaps included."""
+        # The sum below is for tensors that have elements.
         if 0 in self.shape:
             return 0
         return 1 + sum(

@@ -42,6 +42,7 @@ def viewed(node: fx.Node) -> tuple[fx.Node, Steps]:
     """The node that made a tensor's memory, and the views that lead from it to the tensor."""
     steps: list[Any] = []
     while node.op == "call_function" and torch_graphs.is_strided_view_op(node.target):
+        # An argument is a node as well, which would have to travel too.
         if len(node.all_input_nodes) != 1:
             break
         steps.append((node.target, tuple(node.args[1:]), dict(node.kwargs)))

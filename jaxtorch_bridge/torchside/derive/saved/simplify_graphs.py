@@ -30,6 +30,7 @@ def simplify(joint: Any) -> None:
     for node in list(graph.nodes):
         if node.target is aten.clone.default:
             _drop_copy(graph, node)
+    # From the last sum on: the top of a tree of sums comes before its branches.
     for node in reversed(list(graph.nodes)):
         if node.target is aten.add.Tensor and node.users:
             _stack_parts(graph, node)
@@ -68,6 +69,7 @@ def _drop_copy(graph: fx.Graph, node: fx.Node) -> None:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     before, after = source.meta["val"], node.meta["val"]
+    # Such a copy may be what carries out a pending conjugation or negation.
     if after.is_complex() or before.is_neg():
         return
     # Where a tensor begins in its memory counts for as_strided and for views of other dtypes.
@@ -94,6 +96,7 @@ def _stack_parts(graph: fx.Graph, total: fx.Node) -> None:
     if any(part.kwargs or list(part.args[1:3]) != [shape, axis] for part in parts):
         return
     size: int = shape[axis]
+    # Two gradients of one slice meet in one place; the count below tells.
     slices = {_slice_index(part) % size: part.all_input_nodes[0] for part in parts}
     dtypes = {value.meta["val"].dtype for value in slices.values()}
     if len(slices) != len(parts) or len(slices) != size:
