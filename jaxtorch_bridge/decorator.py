@@ -30,7 +30,7 @@ from .planner.plan import CallPlan
 from .planner.sharding import Placement
 from .planner.unenforced import not_acted_on, refuse_other_defaults
 from .torchside.closure.function_identity import name_of
-from .torchside.handler.torch_settings import current_context
+from .torchside.handler.torch_context import current_context
 
 if TYPE_CHECKING:
     from .spec.model import CallableSpec

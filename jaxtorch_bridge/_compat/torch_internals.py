@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
-from .storage_keys import reserve_storage_key as reserve_storage_key
 from .torch_attention import PlainAttention as PlainAttention
 from .torch_dynamo import load_deprecated
 from .torch_dynamo import uncompiled as uncompiled
@@ -32,6 +31,7 @@ from .torch_fakes import looks_at_values as looks_at_values
 from .torch_fakes import reads_values as reads_values
 from .torch_fakes import without_constant as without_constant
 from .torch_rnns import PlainRnns as PlainRnns
+from .torch_storage_keys import reserve_storage_key as reserve_storage_key
 from .torch_storages import give_own_memory as give_own_memory
 
 # What the native handler calls; see native_src/torch_api.h.

@@ -39,7 +39,7 @@ from ..torchside.functions.call_locks import access_to
 from ..torchside.functions.terms import Terms
 from ..torchside.handler.native_module import native
 from ..torchside.handler.thread_counts import share_threads
-from ..torchside.handler.torch_settings import TorchContext
+from ..torchside.handler.torch_context import TorchContext
 from ..torchside.observe.abstract_evaluation import Attempt, infer_abstractly
 from ..torchside.observe.undeclared_randomness import refuse_other_generators, warn_undeclared
 from ..torchside.op.torch_op import Keeper, TorchOp

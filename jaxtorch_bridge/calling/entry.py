@@ -16,7 +16,7 @@ from ..jaxside.eager_calls import finished
 from ..jaxside.sharded_arrays import call_per_shard, layouts_of, mesh_axes_of
 from ..planner.sharding import Placement, is_whole, refuse_random_shards
 from ..torchside.handler import failure_messages as faults
-from ..torchside.handler.torch_settings import current_context
+from ..torchside.handler.torch_context import current_context
 from . import trees
 from .arguments import Leaves
 from .call_planner import Call, ConcreteRunNeeded, Planned, Planner, Shapes, x64_enabled

@@ -88,15 +88,15 @@ class JaxModule:
         self.label = label
         own = signature_of(template.module, method).parameters
         self._clashes = [name for name in ("buffers", "train") if name in list(own)[2:]]
-        params = [facts for facts in template.facts if not facts.is_buffer]
-        buffers = [facts for facts in template.facts if facts.is_buffer]
+        params = [named for named in template.named if not named.is_buffer]
+        buffers = [named for named in template.named if named.is_buffer]
         self._params = NamedTree("parameters", [f.name for f in params], names, label)
         self._buffers = NamedTree("buffers", [f.name for f in buffers], names, label)
         arrays = _arrays(template, copy)
         self.params = self._params.build(arrays[: len(params)])
         self.buffers = self._buffers.build(arrays[len(params) :])
-        self.trainable = self._params.build([facts.trainable for facts in params])
-        self._frozen = [facts.name for facts in params if not facts.trainable]
+        self.trainable = self._params.build([named.trainable for named in params])
+        self._frozen = [named.name for named in params if not named.trainable]
         self._own_buffers = self._buffers.named(self.buffers)
         template.forget()
         self._calls: dict[Mode, JaxCallable[..., Any]] = {}
@@ -258,9 +258,9 @@ class JaxModule:
 
 def _arrays(template: Template, copy: bool | None) -> list[jax.Array]:
     arrays = []
-    for facts, tensor in zip(template.facts, template.tensors, strict=True):
+    for named, tensor in zip(template.named, template.tensors, strict=True):
         try:
             arrays.append(t2j(tensor, copy=copy))
         except BridgeError as error:
-            raise type(error)(f"from_module, `{facts.name}`: {error}") from error
+            raise type(error)(f"from_module, `{named.name}`: {error}") from error
     return arrays

@@ -12,7 +12,7 @@ from .._compat.torch_tensors import version_of
 from .._compat.torch_trees import tree_leaves, tree_map_only
 from ..errors import ModuleError
 from ..torchside.modules.module_call import listed, wrong_shape
-from ..torchside.modules.named_tensors import TensorFacts, is_discrete
+from ..torchside.modules.named_tensors import NamedTensor, is_discrete
 from ..torchside.modules.skeleton import Skeleton, Template
 from ..transfer import dtype_j2t, j2t, t2j
 
@@ -40,7 +40,7 @@ def loaded(
             none of ``arrays`` can be used for what ``state_dict`` lacks.
     """
     skeleton = template.skeleton(None)
-    own = [_room_for(facts, array) for facts, array in zip(template.facts, arrays, strict=True)]
+    own = [_room_for(named, array) for named, array in zip(template.named, arrays, strict=True)]
     skeleton.fill(own)
     before = tree_map_only(torch.Tensor, torch.clone, _besides(skeleton, own))
     versions = [version_of(tensor) for tensor in own]
@@ -55,9 +55,9 @@ def loaded(
             "Load it into the module, and pass that to from_module."
         )
     lost = [
-        facts.name
-        for facts, array, tensor, now, version in zip(
-            template.facts, arrays, own, found, versions, strict=True
+        named.name
+        for named, array, tensor, now, version in zip(
+            template.named, arrays, own, found, versions, strict=True
         )
         if array.is_deleted() and now is tensor and version_of(tensor) == version
     ]
@@ -78,27 +78,27 @@ def dumped(template: Template, label: str, arrays: Sequence[Any]) -> dict[str, A
     """
     skeleton = template.skeleton(None)
     tensors = []
-    for facts, array in zip(template.facts, arrays, strict=True):
-        tensor = _tensor(facts, array)
-        if tuple(tensor.shape) != facts.shape:
-            raise wrong_shape(label, facts, tensor.shape)
+    for named, array in zip(template.named, arrays, strict=True):
+        tensor = _tensor(named, array)
+        if tuple(tensor.shape) != named.shape:
+            raise wrong_shape(label, named, tensor.shape)
         tensors.append(tensor)
     skeleton.fill(tensors)
     # As it is: some layers read the versions that come with it.
     return skeleton.module.state_dict()
 
 
-def _room_for(facts: TensorFacts, array: jax.Array) -> torch.Tensor:
+def _room_for(named: NamedTensor, array: jax.Array) -> torch.Tensor:
     if array.is_deleted():
-        return torch.empty(facts.shape, dtype=dtype_j2t(array.dtype))
-    return _tensor(facts, array)
+        return torch.empty(named.shape, dtype=dtype_j2t(array.dtype))
+    return _tensor(named, array)
 
 
-def _tensor(facts: TensorFacts, array: Any) -> torch.Tensor:
+def _tensor(named: NamedTensor, array: Any) -> torch.Tensor:
     """A tensor with memory of its own."""
     tensor = j2t(array, copy=True)
     # JAX may hold integers in 32 bits.
-    return tensor.to(facts.dtype) if is_discrete(facts.dtype) else tensor
+    return tensor.to(named.dtype) if is_discrete(named.dtype) else tensor
 
 
 def _besides(skeleton: Skeleton, state: Sequence[Any]) -> dict[str, Any]:

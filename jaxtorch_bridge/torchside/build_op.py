@@ -14,7 +14,7 @@ from .functions.call_locks import NO_ACCESS, Access
 from .functions.declared_writes import with_writes
 from .functions.source import Source
 from .functions.terms import NO_TERMS, Terms
-from .handler.torch_settings import TorchContext
+from .handler.torch_context import TorchContext
 from .observe.abstract_evaluation import FlatCall
 from .observe.guarded_run import Guarded
 from .observe.undeclared_randomness import Noticed

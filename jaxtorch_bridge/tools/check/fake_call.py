@@ -16,7 +16,7 @@ from ...dtypes import canonical_name
 from ...errors import BridgeError, SpecError, SpecMismatchError, SpecProblem
 from ...planner.build_plan import CallFacts, plan_call, plan_inputs
 from ...torchside.closure.closure_state import ClosureState
-from ...torchside.handler.torch_settings import current_context
+from ...torchside.handler.torch_context import current_context
 from ...torchside.observe.abstract_evaluation import infer_abstractly
 from . import problems
 from .calls import arguments_of

@@ -166,14 +166,14 @@ def _claimed(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
     core = function
     refuse_shared_draws(source, method)
     if source.terms.verify:
-        if source.facts.random:
+        if source.inference.random:
             raise BatchingError(
                 f"{source.label}: `verify: true` compares a batch with single calls, but the "
                 "function draws random numbers, so that no two calls agree."
             )
         single = transforms.looped(source.function, dims, size)
         core = Verified(made.label, function, single, made.outputs, method)
-    if not source.facts.traced:
+    if not source.inference.traced:
         # Writes to inputs are looked for here, as in the function's own calls.
         core = Guarded(core, source.label, source.inputs, first_on_copies=False)
     program = Program(
@@ -185,7 +185,7 @@ def _claimed(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
 def _batched_source(
     op: TorchOp, source: Source, size: int, dims: Dims, unbatched: tuple[int, ...]
 ) -> TorchOp:
-    if not source.facts.traced:
+    if not source.inference.traced:
         raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
     if source.closure.scripted:
         raise NotCapturedError(
@@ -193,10 +193,10 @@ def _batched_source(
         )
     if source.opaque:
         raise NotCapturedError("torch.vmap: no graph of the function could be captured")
-    if source.facts.updates_state:
+    if source.inference.updates_state:
         raise NotCapturedError("torch.vmap: the function writes to tensors that it closes over")
-    if source.facts.live_draws:
-        raise NotCapturedError(f"torch.vmap: {source.facts.live_draws}")
+    if source.inference.live_draws:
+        raise NotCapturedError(f"torch.vmap: {source.inference.live_draws}")
     core = dims[: len(source.inputs)]
     out_dims: Dims = tuple(None if i in unbatched else 0 for i in range(len(source.outputs)))
     # Where only tangents are batched, the function itself runs once and draws once.

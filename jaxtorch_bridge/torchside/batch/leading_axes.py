@@ -82,7 +82,7 @@ def refuse_wrong_shapes(source: Source, given: Sequence[ArraySig], method: VmapM
     Raises:
         BatchingError: Says which result it is.
     """
-    if not source.facts.traced:
+    if not source.inference.traced:
         return  # the handler compares shapes when it runs
     try:
         with abstractly(source, source.plain_attention) as mode:

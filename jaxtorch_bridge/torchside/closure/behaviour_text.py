@@ -20,14 +20,14 @@ import torch
 
 from ..._compat import torch_internals as compat
 from .array_digest import UNSEEN, content_of
-from .code_text import UNBOUND, facts_of_code, value_of_cell, values_read, written_cells
+from .code_text import UNBOUND, assigned_cells, code_lines, value_of_cell, values_read
 from .defining_package import is_installed, module_of, own_packages, package_of, version_around
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range)
 _TORCH_VALUES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 _OPEN = (types.SimpleNamespace, collections.UserDict)
 # More than any function has; keeps a surprise from taking for ever.
-_MOST_FACTS = 200_000
+_MOST_LINES = 200_000
 _DEEPEST = 150
 # What the interpreter and libraries keep in a class beside what its source says.
 _NOT_OF_THE_SOURCE = frozenset(
@@ -46,7 +46,7 @@ _NOT_OF_THE_SOURCE = frozenset(
 )
 
 
-def facts_about(*values: Any, state: Iterable[torch.Tensor] = ()) -> tuple[list[str], bool]:
+def behaviour_of(*values: Any, state: Iterable[torch.Tensor] = ()) -> tuple[list[str], bool]:
     """Everything that decides what the values do, and whether they have state beyond that.
 
     Args:
@@ -56,13 +56,13 @@ def facts_about(*values: Any, state: Iterable[torch.Tensor] = ()) -> tuple[list[
     walk = _Walk({id(tensor) for tensor in state}, own_packages(values))
     for value in values:
         walk.add(value, 0)
-    return walk.facts, walk.stateful
+    return walk.lines, walk.stateful
 
 
 class _Walk:
     def __init__(self, state: set[int], own: frozenset[str]) -> None:
         self._own = own
-        self.facts: list[str] = []
+        self.lines: list[str] = []
         self.stateful = False
         self._state = state
         self._seen: dict[int, int] = {}
@@ -73,7 +73,7 @@ class _Walk:
         # Not subclasses: there is more to a member of an IntEnum than its number.
         if isinstance(value, _PLAIN) and type(value) in _PLAIN:
             self._say(f"{type(value).__name__} {value!r}")
-        elif value is UNBOUND or len(self.facts) > _MOST_FACTS or depth > _DEEPEST:
+        elif value is UNBOUND or len(self.lines) > _MOST_LINES or depth > _DEEPEST:
             self._say("...")
         elif isinstance(value, tuple) and type(value) is tuple:
             # Not by identity: whether two equal constants are one object is up to the compiler.
@@ -94,15 +94,15 @@ class _Walk:
     def _is_foreign(self, thing: Any) -> bool:
         return package_of(thing) not in self._own and is_installed(thing)
 
-    def _say(self, fact: str) -> None:
-        self.facts.append(fact)
+    def _say(self, line: str) -> None:
+        self.lines.append(line)
 
     def _text(self, value: Any) -> str:
         # A walk of its own: numbers of what was seen would follow the set's order.
         inner = _Walk(self._state, self._own)
         inner.add(value, 0)
         self.stateful |= inner.stateful
-        return "\n".join(inner.facts)
+        return "\n".join(inner.lines)
 
     def _all(self, kind: str, values: Iterable[Any], depth: int) -> None:
         items = list(values)
@@ -145,20 +145,20 @@ class _Walk:
             self._object(value, depth)
 
     def _tensor(self, tensor: torch.Tensor) -> None:
-        facts = f"tensor {tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad}"
+        tensor_words = f"tensor {tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad}"
         # Training changes it, and no two processes need have the same.
         is_state = tensor.requires_grad or id(tensor) in self._state
         content = "state" if is_state else content_of(tensor)
         self.stateful |= content in ("state", UNSEEN)
-        self._say(f"{facts} {content}")
+        self._say(f"{tensor_words} {content}")
 
     def _function(self, function: types.FunctionType, depth: int) -> None:
         self._say(f"function {function.__module__} {_own_name(function)}")
-        self.facts.extend(facts_of_code(function.__code__))
+        self.lines.extend(code_lines(function.__code__))
         self._all("defaults", function.__defaults__ or (), depth)
         self._named("defaults by name", sorted((function.__kwdefaults__ or {}).items()), depth)
         # A counter is no constant.
-        written = written_cells(function.__code__)
+        written = assigned_cells(function.__code__)
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         closed = [(name, value_of_cell(cell)) for name, cell in cells if name not in written]
         self._named("closure", closed, depth)

@@ -162,12 +162,12 @@ class ClosureState:
         return " and ".join(dict.fromkeys(found))
 
     @property
-    def written_cells(self) -> list[types.CellType]:
+    def assigned_cells(self) -> list[types.CellType]:
         """Variables of enclosing functions that its code writes to."""
         return self._counters
 
     @property
-    def written_names(self) -> list[tuple[dict[str, Any], str]]:
+    def assigned_names(self) -> list[tuple[dict[str, Any], str]]:
         """Globals that its code writes to."""
         return self._counted
 

@@ -19,17 +19,17 @@ _once_a_function = functools.lru_cache(maxsize=8192)
 
 
 @_once_a_function
-def facts_of_code(code: types.CodeType) -> tuple[str, ...]:
+def code_lines(code: types.CodeType) -> tuple[str, ...]:
     """The code as text: instructions, names, constants; neither its file nor its lines."""
-    return tuple(_facts_of_code(code))
+    return tuple(_code_lines(code))
 
 
-def _facts_of_code(code: types.CodeType) -> Iterator[str]:
+def _code_lines(code: types.CodeType) -> Iterator[str]:
     yield f"code {code.co_code.hex()} {code.co_names!r} {code.co_varnames!r} {code.co_freevars!r}"
     yield f"arguments {code.co_argcount} {code.co_posonlyargcount} {code.co_kwonlyargcount}"
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _facts_of_code(constant)
+            yield from _code_lines(constant)
         else:
             yield _constant_text(constant)
 
@@ -72,7 +72,7 @@ def value_of_cell(cell: types.CellType) -> Any:
         return UNBOUND
 
 
-def written_cells(code: types.CodeType) -> set[str]:
+def assigned_cells(code: types.CodeType) -> set[str]:
     """Names of enclosing functions' variables that the code, or code inside of it, assigns to."""
     return {
         argument

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .behaviour_text import facts_about
+from .behaviour_text import behaviour_of
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -42,5 +42,5 @@ def code_digest(
         static: Values that it is called with.
         state: Tensors that it writes to, whose contents do not count.
     """
-    facts, stateful = facts_about(function, *static, state=state)
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16], stateful
+    lines, stateful = behaviour_of(function, *static, state=state)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16], stateful

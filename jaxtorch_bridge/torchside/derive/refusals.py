@@ -55,7 +55,7 @@ def _refuse_hidden_derivative(source: Source, wrt: Sequence[int]) -> None:
     Raises:
         DifferentiationError: Says what to pass.
     """
-    if not source.facts.grads_inside:
+    if not source.inference.grads_inside:
         return
     where = f" [{source.terms.depth_at}]" if source.terms.depth_at else ""
     names = ", ".join(f"`{source.inputs[index].path}`" for index in wrt)

@@ -184,7 +184,7 @@ def with_writes(
         slots: Their tensors among the inputs.
         writing: The function, which writes to the tensors that it is given.
     """
-    traced = source.facts.traced
+    traced = source.inference.traced
     writes = Writes(source.label, tuple(names), tuple(slots), source.inputs, writing, traced)
     forms: tuple[Core, ...] = (writes.recorded,)
     # Of what TorchScript runs torch.func sees little.

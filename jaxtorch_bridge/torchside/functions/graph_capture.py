@@ -103,8 +103,8 @@ def draws_of_batch(source: Source, moving: bool) -> Literal["different", "same"]
         return "same"
     if not source.keyed:
         return "different"
-    if source.facts.random:
-        if source.facts.strided_draws:
+    if source.inference.random:
+        if source.inference.strided_draws:
             raise NotCapturedError(
                 "torch.vmap: it fills tensors that are not row-major with random numbers, in "
                 "another order than a single call"
@@ -124,13 +124,13 @@ def refuse_other_draws(source: Source, graph: Any) -> None:
     Raises:
         NotCapturedError: It draws other tensors.
     """
-    if not (source.keyed and source.facts.random):
+    if not (source.keyed and source.inference.random):
         return
     drawn = torch_graphs.drawn_shapes(graph)
-    if drawn and drawn != source.facts.drawn:
+    if drawn and drawn != source.inference.drawn:
         raise NotCapturedError(
             f"it draws random numbers of shapes {[list(shape) for shape in drawn]} in place of "
-            f"{[list(shape) for shape in source.facts.drawn]}"
+            f"{[list(shape) for shape in source.inference.drawn]}"
         )
 
 
@@ -144,7 +144,7 @@ def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
     if not source.capturable:
         return possible
     # Fused kernels first, if it runs with them: plain attention where these cannot be traced.
-    ways = (source.plain_attention, True) if source.facts.attention else (False,)
+    ways = (source.plain_attention, True) if source.inference.attention else (False,)
     for function, plain in itertools.product(source.differentiable_forms, ways):
         try:
             with abstractly(source, plain) as mode:

@@ -11,7 +11,7 @@ import torch
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Inference
 from ..closure.closure_state import ClosureState
-from ..handler.torch_settings import TorchContext
+from ..handler.torch_context import TorchContext
 from ..randomness.generator_states import NO_GENERATORS, Generators
 from .call_locks import NO_ACCESS, Access
 from .terms import NO_TERMS, Terms
@@ -36,7 +36,7 @@ class Source:
         function: What to differentiate.
         inputs: Of ``function``.
         outputs: Of ``function``.
-        facts: What planning found out about the original function.
+        inference: What planning found out about the original function.
         updated: Closed-over tensors that it writes to.
         generators: What it draws from, besides torch's global generators.
         order: Derivatives taken so far.
@@ -65,7 +65,7 @@ class Source:
     function: Core
     inputs: tuple[ArraySig, ...]
     outputs: tuple[ArraySig, ...]
-    facts: Inference
+    inference: Inference
     updated: tuple[torch.Tensor, ...]
     closure: ClosureState
     context: TorchContext
@@ -101,7 +101,7 @@ class Source:
     def may_draw(self) -> bool:
         """Whether it may draw random numbers at all."""
         # Nobody has seen what a function draws that could not be traced.
-        return self.facts.random or not self.facts.traced
+        return self.inference.random or not self.inference.traced
 
     @property
     def keyed(self) -> bool:
@@ -136,10 +136,10 @@ class Source:
     @property
     def capturable(self) -> bool:
         """Whether a graph can stand for it: it depends on shapes only and writes to nothing."""
-        if self.keyed and self.facts.strided_draws:
+        if self.keyed and self.inference.strided_draws:
             return False  # a graph fills such tensors in another order
-        live = self.facts.updates_state or self.facts.live_draws or self.opaque
-        return self.facts.traced and not live
+        live = self.inference.updates_state or self.inference.live_draws or self.opaque
+        return self.inference.traced and not live
 
     @property
     def derivable_by_graph(self) -> bool:

@@ -16,7 +16,7 @@ from ...call_site import caller_level
 from ...errors import BridgeError, BridgeWarning, ModuleError
 from ..closure.closure_state import Secluded
 from ..closure.reachable_objects import memory_of
-from .named_tensors import TensorFacts
+from .named_tensors import NamedTensor
 from .skeleton import Picture, Skeleton, Template
 from .structure_copy import NotCopiedError
 
@@ -93,21 +93,21 @@ class ModuleCall(Secluded):
         self._apart: frozenset[tuple[str, str]] = frozenset()
         self._caches: list[Any] = []
         self._changed = [
-            index for index, facts in enumerate(template.facts) if facts.name in mode.changed
+            index for index, named in enumerate(template.named) if named.name in mode.changed
         ]
         self._wide = [
-            (index, facts.dtype, _WIDE[facts.dtype])
-            for index, facts in enumerate(template.facts)
-            if facts.dtype in _WIDE
+            (index, named.dtype, _WIDE[named.dtype])
+            for index, named in enumerate(template.named)
+            if named.dtype in _WIDE
         ]
-        self.state_count = len(template.facts)
+        self.state_count = len(template.named)
 
     def __call__(
         self, params: Mapping[str, Any], buffers: Mapping[str, Any], /, *args: Any, **kwargs: Any
     ) -> Any:
-        """Run on tensors; the dicts are those of `Template.facts`."""
+        """Run on tensors; the dicts are those of `Template.named`."""
         state = [
-            (buffers if facts.is_buffer else params)[facts.name] for facts in self._template.facts
+            (buffers if named.is_buffer else params)[named.name] for named in self._template.named
         ]
         return self.on_state(state, *args, **kwargs)
 
@@ -174,8 +174,8 @@ class ModuleCall(Secluded):
             result = method(skeleton.module, *args, **kwargs)
         if not self._mode.returns_buffers:
             return result
-        facts = self._template.facts
-        return result, {facts[index].name: skeleton.read(index) for index in self._changed}
+        named = self._template.named
+        return result, {named[index].name: skeleton.read(index) for index in self._changed}
 
     def _restored(self, skeleton: Skeleton, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         pictures = skeleton.picture(self._dirty)
@@ -225,19 +225,19 @@ class ModuleCall(Secluded):
         return result
 
     def _refuse_shapes(self, state: Sequence[torch.Tensor]) -> None:
-        for facts, tensor in zip(self._template.facts, state, strict=True):
-            if tuple(tensor.shape) != facts.shape:
-                raise wrong_shape(self.__name__, facts, tensor.shape)
+        for named, tensor in zip(self._template.named, state, strict=True):
+            if tuple(tensor.shape) != named.shape:
+                raise wrong_shape(self.__name__, named, tensor.shape)
 
     def _refuse_changes(self, indices: set[int]) -> None:
-        facts = [self._template.facts[index] for index in sorted(indices)]
-        params = [item.name for item in facts if not item.is_buffer]
+        named = [self._template.named[index] for index in sorted(indices)]
+        params = [item.name for item in named if not item.is_buffer]
         if params:
             raise ModuleError(
                 f"{self.__name__}: expected parameters to be left as they are, but the module "
                 f"writes to {listed(params)}. Register what it changes as a buffer."
             )
-        names = [item.name for item in facts]
+        names = [item.name for item in named]
         if names and not self._mode.returns_buffers:
             raise ModuleError(
                 f"{self.__name__}: this call changes the buffers {listed(names)}, and nobody "
@@ -249,7 +249,7 @@ class ModuleCall(Secluded):
     def _note_changes(self, changes: Mapping[Picture, Mapping[Any, Any]]) -> None:
         """Remember which containers have to be put back, and say so once."""
         # Buffers that were assigned to are results.
-        names = {facts.name for facts in self._template.facts}
+        names = {named.name for named in self._template.named}
         dirty, words, held = set(), [], set()
         for picture, entries in changes.items():
             found = {key: now for key, now in entries.items() if picture.words(key) not in names}
@@ -286,11 +286,11 @@ class ModuleCall(Secluded):
         self._free.clear()
 
 
-def wrong_shape(label: str, facts: TensorFacts, shape: Sequence[int]) -> ModuleError:
+def wrong_shape(label: str, named: NamedTensor, shape: Sequence[int]) -> ModuleError:
     """What to raise for a parameter or buffer of another shape than the module's."""
-    kind = "buffer" if facts.is_buffer else "parameter"
+    kind = "buffer" if named.is_buffer else "parameter"
     return ModuleError(
-        f"{label}, {kind} `{facts.name}`: expected shape {facts.shape}, as in the module; got "
+        f"{label}, {kind} `{named.name}`: expected shape {named.shape}, as in the module; got "
         f"{tuple(shape)}. For a stack of parameters use jax.vmap."
     )
 

@@ -18,7 +18,7 @@ from ..closure.reachable_objects import memory_of
 
 
 @dataclass(frozen=True)
-class TensorFacts:
+class NamedTensor:
     """What is known of one parameter or buffer.
 
     Attributes:
@@ -47,13 +47,13 @@ def plain_name(name: str) -> str:
     return name.replace(torch_compile.PREFIX, "")
 
 
-def named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tensor]]:
+def named_tensors(module: torch.nn.Module) -> list[tuple[NamedTensor, torch.Tensor]]:
     """The parameters by name, then the buffers, each once, and what is to be known of them.
 
     Raises:
         ModuleError: One is not there yet, or two have one name.
     """
-    found: dict[int, tuple[TensorFacts, torch.Tensor]] = {}
+    found: dict[int, tuple[NamedTensor, torch.Tensor]] = {}
     for prefix, part in module.named_modules():
         for table, is_buffer in ((own_parameters(part), False), (own_buffers(part), True)):
             for key, tensor in table.items():
@@ -68,9 +68,9 @@ def named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tens
                     )
                 shape, trains = tuple(tensor.shape), tensor.requires_grad
                 goes_with_buffers = is_buffer or is_discrete(tensor.dtype)
-                facts = TensorFacts(name, shape, tensor.dtype, trains, goes_with_buffers)
-                found[id(tensor)] = facts, tensor
-    hooked = [facts.name for facts, tensor in found.values() if has_hooks(tensor)]
+                named = NamedTensor(name, shape, tensor.dtype, trains, goes_with_buffers)
+                found[id(tensor)] = named, tensor
+    hooked = [named.name for named, tensor in found.values() if has_hooks(tensor)]
     if hooked:
         warnings.warn(
             f"from_module: hooks on the gradient of {', '.join(map('`{}`'.format, hooked))} are "
@@ -85,24 +85,24 @@ def named_tensors(module: torch.nn.Module) -> list[tuple[TensorFacts, torch.Tens
     return pairs
 
 
-def _look_at_ties(label: str, found: Sequence[tuple[TensorFacts, torch.Tensor]]) -> None:
+def _look_at_ties(label: str, found: Sequence[tuple[NamedTensor, torch.Tensor]]) -> None:
     """Object to equal names, and say which tensors will no longer share memory."""
     names: set[str] = set()
     ranges: dict[Any, list[tuple[int, int, str]]] = {}
-    for facts, tensor in found:
-        if facts.name in names:
+    for named, tensor in found:
+        if named.name in names:
             raise ModuleError(
-                f"from_module, `{facts.name}`: expected names that differ; {label} has two tensors "
+                f"from_module, `{named.name}`: expected names that differ; {label} has two tensors "
                 "of this one."
             )
-        names.add(facts.name)
+        names.add(named.name)
         if tensor.numel() and memory_of(tensor) is not None:
             first, size = int(tensor.storage_offset()), tensor.element_size()
             # From the first element to the last: interleaved tensors count as sharing.
             span = sum(
                 (n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)
             )
-            place = (first * size, (first + span + 1) * size, facts.name)
+            place = (first * size, (first + span + 1) * size, named.name)
             ranges.setdefault(memory_of(tensor), []).append(place)
     for places in ranges.values():
         # By their beginnings, so that only neighbours need be compared.

@@ -19,7 +19,7 @@ from ...errors import ModuleError
 from ..closure.bytecode_names import is_of_framework
 from ..closure.reachable_objects import memory_of
 from ..handler.native_module import native
-from .attribute_contents import Held, caches_of, held_in, items_of, put_into
+from .held_objects import Held, caches_of, held_in, items_of, put_into
 from .named_tensors import named_tensors, plain_name
 from .structure_copy import structure_of
 
@@ -91,7 +91,7 @@ class Skeleton:
     def empty(self) -> None:
         """Take the tensors out again."""
         # Or the skeleton would keep XLA's memory when the call has ended: an escape.
-        self._put(self._containers, self._keys, self._slots, self._every)
+        self._fill(self._containers, self._keys, self._slots, self._every)
 
     def picture(self, only: Set[tuple[str, str]] | None = None) -> list[Picture]:
         """Shallow copies of what the parts' containers hold.
@@ -171,7 +171,7 @@ class Template:
     """What skeletons are copied from: the module's structure as it was when this was made.
 
     Attributes:
-        facts: Of each parameter, sorted by name, then of each buffer. Slots count in this order.
+        named: Of each parameter, sorted by name, then of each buffer. Slots count in this order.
         tensors: The parameters and buffers themselves, in the same order, until `forget`.
         caches: Of methods, in which one call could leave results for another.
         constants: Memory of other tensors that the module keeps, and where.
@@ -183,12 +183,12 @@ class Template:
 
     def __init__(self, module: torch.nn.Module) -> None:
         found = named_tensors(module)
-        self.facts = [facts for facts, _ in found]
+        self.named = [named for named, _ in found]
         self.tensors = [tensor for _, tensor in found]
         self.own = {
             # A tensor of a later call may lie where the original's memory was, once that is gone.
-            memory_of(tensor): (facts.name, reserve_storage_key(tensor))
-            for facts, tensor in found
+            memory_of(tensor): (named.name, reserve_storage_key(tensor))
+            for named, tensor in found
             if memory_of(tensor) is not None
         }
         self.caches = caches_of(module.named_modules())

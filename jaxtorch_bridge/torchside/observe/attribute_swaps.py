@@ -43,8 +43,8 @@ class SwapWatch:
         # Whose code makes this watch, and then runs the function.
         self._caller = sys._getframe(1).f_code
         self._foreign: dict[int, tuple[weakref.ref[torch.nn.Module], str]] = {}
-        self._cells = [(cell, _content(cell)) for cell in closure.written_cells]
-        self._names = [(names, name, names.get(name)) for names, name in closure.written_names]
+        self._cells = [(cell, _content(cell)) for cell in closure.assigned_cells]
+        self._names = [(names, name, names.get(name)) for names, name in closure.assigned_names]
         self._parts = closure.parts()
         self._owns = closure.owns
         known = {id(part) for part in self._parts}

@@ -51,12 +51,12 @@ def graph_program(source: Source) -> Program:
 
 
 def _no_graph(source: Source) -> str:
-    if not source.facts.traced:
+    if not source.inference.traced:
         return "it could not be evaluated abstractly"
-    if source.facts.updates_state:
+    if source.inference.updates_state:
         return "it writes to tensors that it closes over"
-    if source.terms.backend == "compile" and source.facts.random:
+    if source.terms.backend == "compile" and source.inference.random:
         return "it draws random numbers, and compiled code would draw others"
-    if source.keyed and source.facts.strided_draws:
+    if source.keyed and source.inference.strided_draws:
         return "it fills tensors that are not row-major with random numbers, in an order of its own"
     return ""

@@ -11,7 +11,7 @@ from ...planner.array_signature import ArraySig
 from ..closure.closure_state import ClosureState
 from ..handler.failure_messages import Faults
 from ..handler.native_module import native
-from ..handler.torch_settings import InContext, TorchContext
+from ..handler.torch_context import InContext, TorchContext
 from .compiled_graph import compiled
 from .program import Program
 from .results_in_place import copied, written

@@ -13,7 +13,7 @@ from ...planner.array_signature import ArraySig
 from ..closure.closure_state import ClosureGuard, ClosureState
 from ..functions.graph_capture import capture
 from ..functions.source import Core, Source
-from ..handler.torch_settings import TorchContext
+from ..handler.torch_context import TorchContext
 from ..randomness.generator_seeding import drawing_from_key
 
 _VERSIONS = ArraySig("versions of weights", (1,), "int32", "int32", differentiable=False)
@@ -29,7 +29,7 @@ class Undo:
     @classmethod
     def of(cls, source: Source) -> Undo:
         """For runs of a source's function."""
-        updated = source.updated if source.facts.traced else tuple(source.closure.buffers())
+        updated = source.updated if source.inference.traced else tuple(source.closure.buffers())
         return cls(updated, source.closure)
 
     @contextlib.contextmanager

@@ -29,6 +29,6 @@ class FuncTransforms(RunAgain):
         """What to try, the best first."""
         for form in forms_without_recording(goal.source):
             # Forward mode does not heed torch.no_grad, which reverse mode does.
-            if goal.kind == "push" and not goal.source.facts.switches_grad:
+            if goal.kind == "push" and not goal.source.inference.switches_grad:
                 yield from with_attention(goal.source, form, "func", False)
             yield from with_attention(goal.source, form, "func", True)

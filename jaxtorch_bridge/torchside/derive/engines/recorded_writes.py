@@ -27,7 +27,7 @@ class RecordedWrites(RunAgain):
         remark = " (writing to copies)" if source.forms[:-1] else ""
         if source.derivable_by_graph:
             if not source.terms.autograd_only and source.transform != "autograd":
-                if goal.kind == "push" and not source.facts.switches_grad:
+                if goal.kind == "push" and not source.inference.switches_grad:
                     yield from with_attention(source, form, "func", False, remark)
                 yield from with_attention(source, form, "func", True, remark)
             yield from with_attention(source, form, "autograd", True, remark)

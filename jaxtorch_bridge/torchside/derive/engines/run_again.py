@@ -61,7 +61,7 @@ def with_attention(
     if not source.plain_attention:
         yield Way(form, transform, backwards, False, remark=remark)
     # Other attention kernels would draw other random numbers than the forward did.
-    if source.plain_attention or (source.facts.attention and not source.facts.random):
+    if source.plain_attention or (source.inference.attention and not source.inference.random):
         yield Way(form, transform, backwards, True, remark=remark)
 
 

@@ -31,11 +31,11 @@ class SavedResiduals:
             return "the contract says `residuals: recompute`"
         if source.terms.autograd_only:
             return "torch.autograd.grad alone was asked for"
-        if source.facts.updates_state:
+        if source.inference.updates_state:
             return "the function writes to tensors that it closes over"
-        if source.facts.live_draws:
-            return source.facts.live_draws
-        if source.keyed and source.facts.strided_draws:
+        if source.inference.live_draws:
+            return source.inference.live_draws
+        if source.keyed and source.inference.strided_draws:
             return (
                 "it fills tensors that are not row-major with random numbers, in another order "
                 "than a graph"

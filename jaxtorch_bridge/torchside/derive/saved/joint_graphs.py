@@ -67,9 +67,9 @@ class JointGraphs:
         return tuple(layout.sig for _, layout in self.kept)
 
     @property
-    def run_forward(self) -> SavingForward:
+    def run_forward(self) -> ForwardCore:
         """Computes outputs, followed by the flat residuals."""
-        return SavingForward(self)
+        return ForwardCore(self)
 
     def pullback(self, ins: Sequence[int], outs: Sequence[int]) -> SavedPullback:
         """The backward graph for gradients of ``ins`` from cotangents of ``outs``."""
@@ -88,7 +88,7 @@ class JointGraphs:
 
 
 @dataclass(frozen=True)
-class SavingForward:
+class ForwardCore:
     """The forward graph as a core: outputs, followed by the flat residuals."""
 
     graphs: JointGraphs
@@ -221,7 +221,7 @@ def capture_joint(source: Source, wrt: Sequence[int]) -> JointGraphs | None:
     """
     ways = [source.plain_attention]
     # Other kernels would draw in another order.
-    if source.facts.attention and not source.plain_attention and not source.may_draw:
+    if source.inference.attention and not source.plain_attention and not source.may_draw:
         ways.append(True)
     failure: NotCapturedError | None = None
     for function, plain in itertools.product(source.differentiable_forms, ways):
