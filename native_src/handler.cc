@@ -5,12 +5,12 @@
 #include "buffer_view.h"
 #include "fault.h"
 #include "few_or_many.h"
+#include "gil_scope.h"
 #include "release_buffers.h"
 #include "results.h"
 #include "stream_scope.h"
 #include "thread_entry.h"
 #include "torch_api.h"
-#include "under_way.h"
 
 namespace jaxtorch {
 
@@ -95,15 +95,13 @@ std::string LabelOf(const std::string& key) { return key.substr(0, key.find('/',
 
 ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::RemainingRets rets,
                    DLDevice device, void* stream) {
-  const bool xlas_thread = ThreadIsXlas();
-  CallScope call(xlas_thread);
-  if (!call.let_in() || PythonIsFinalizing()) {
+  GilScope gil;
+  if (!gil.held()) {
     return ffi::Error(ffi::ErrorCode::kUnavailable,
                       LabelOf(op->key) + ": not called, the Python interpreter is shutting down");
   }
-  GilScope gil;
-  CallsHere().xlas = xlas_thread;
-  if (xlas_thread) EnterThread();
+  CallsHere().xlas = gil.xlas_thread();
+  if (gil.xlas_thread()) EnterThread();
   ffi::Error error = CallTorchOnStream(*op, args, rets, device, stream);
   CallsOfThread& calls = CallsHere();
   ++calls.count;
@@ -115,6 +113,7 @@ ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::Remaini
 std::string AskProcesses(const std::string& key, bool held, int64_t devices) {
   if (g_torch.agreement == nullptr) return std::string();
   GilScope gil;
+  if (!gil.held()) return "the Python interpreter is shutting down";
   PyRef text = PyRef::Steal(PyObject_CallFunction(g_torch.agreement, "sOL", key.c_str(),
                                                   held ? Py_True : Py_False,
                                                   static_cast<long long>(devices)));

@@ -4,7 +4,6 @@
 #include <memory>
 
 #include "op_table.h"
-#include "under_way.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxtorch {
@@ -15,7 +14,6 @@ namespace jaxtorch {
 template <DLDeviceType kPlatform>
 struct OpState {
   static xla::ffi::TypeId id;
-  HeldOpScope held;  // first: it counts until the op is gone, whose end may run Python code
   std::shared_ptr<Op> op;
 };
 

@@ -1,10 +1,10 @@
 // The Python module `jaxtorch_bridge._native`: registers ops and hands out the FFI handlers.
 #include "fill_module.h"
+#include "gil_scope.h"
 #include "handler.h"
 #include "op_table.h"
 #include "thread_entry.h"
 #include "torch_api.h"
-#include "under_way.h"
 
 namespace jaxtorch {
 
@@ -142,15 +142,7 @@ PyObject* CallsHereAsTuple(PyObject*, PyObject*) {
                        calls.failed ? Py_True : Py_False, calls.xlas ? Py_True : Py_False);
 }
 
-PyObject* UnderWayAsTuple(PyObject*, PyObject*) {
-  const UnderWay now = CountUnderWay();
-  return Py_BuildValue("iKi", now.calls, static_cast<unsigned long long>(now.asked), now.ops);
-}
-
-PyObject* ShutOut(PyObject*, PyObject*) {
-  ShutOutXlasThreads();
-  Py_RETURN_NONE;
-}
+PyObject* ShutOut(PyObject*, PyObject*) { return PyLong_FromLong(ShutOutXlasThreads()); }
 
 PyObject* OpKeys(PyObject*, PyObject*) {
   std::vector<std::string> keys = OpTable::Keys();
@@ -222,11 +214,8 @@ PyMethodDef kMethods[] = {
      "(how many calls of torch this thread has made for XLA, whether the last to end failed, "
      "whether "
      "the thread is XLA's own)."},
-    {"under_way", UnderWayAsTuple, METH_NOARGS,
-     "(how many calls are under way in all threads, how many XLA's own threads have asked for so "
-     "far, how many ops executables hold)."},
     {"shut_out_xlas_threads", ShutOut, METH_NOARGS,
-     "From now on refuse calls on XLA's own threads: Python is about to end."},
+     "From now on let none of XLA's own threads run Python code; returns how many still do."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
     {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
     {"state_type", StateType, METH_VARARGS,

@@ -4,6 +4,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "gil_scope.h"
+
 namespace jaxtorch {
 namespace {
 
@@ -34,15 +36,15 @@ std::string WithoutNumbers(const std::string& key) {
 
 Op::~Op() {
   OpTable::Forget(key);
+  GilScope gil;
   // At interpreter exit the references go with the process; touching them could crash.
-  if (PythonIsFinalizing() || !Py_IsInitialized()) {
+  if (!gil.held()) {
     run.release();
     run_in_context.release();
     fault.release();
     closure.release();
     return;
   }
-  GilScope gil;
   run.reset();
   run_in_context.reset();
   fault.reset();

@@ -1,4 +1,4 @@
-// Scope objects for what is borrowed from Python: the GIL, a reference, an exception.
+// What is borrowed from Python: a reference, an exception, a text.
 #pragma once
 
 #define PY_SSIZE_T_CLEAN
@@ -8,18 +8,6 @@
 #include <utility>
 
 namespace jaxtorch {
-
-// Holds the GIL for its lifetime, whatever thread XLA calls us on.
-class GilScope {
- public:
-  GilScope() : state_(PyGILState_Ensure()) {}
-  ~GilScope() { PyGILState_Release(state_); }
-  GilScope(const GilScope&) = delete;
-  GilScope& operator=(const GilScope&) = delete;
-
- private:
-  PyGILState_STATE state_;
-};
 
 // One owned reference. Needs the GIL wherever it is reset or destroyed.
 class PyRef {
@@ -65,14 +53,6 @@ inline PyRef TakeRaisedException() {
   Py_XDECREF(type);
   Py_XDECREF(traceback);
   return PyRef::Steal(value);
-#endif
-}
-
-inline bool PythonIsFinalizing() {
-#if PY_VERSION_HEX >= 0x030D0000
-  return Py_IsFinalizing();
-#else
-  return _Py_IsFinalizing();
 #endif
 }
 

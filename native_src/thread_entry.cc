@@ -13,8 +13,6 @@ thread_local CallsOfThread t_calls;
 
 }  // namespace
 
-bool ThreadIsXlas() { return PyGILState_GetThisThreadState() == nullptr; }
-
 void EnterThread() {
   if (t_entered == g_version) return;
   t_entered = g_version;

@@ -1,7 +1,6 @@
 // Prepares the threads of XLA's own that run torch: each once, before its first call.
 //
-// A plain jitted call runs on the caller's own thread, whose settings are the caller's. XLA's
-// threads are told apart by having no Python thread state until we make one.
+// A plain jitted call runs on the caller's own thread, whose settings are the caller's.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +8,6 @@
 #include "python_ref.h"
 
 namespace jaxtorch {
-
-// To be asked before Python's lock is taken, which gives the thread a state.
-bool ThreadIsXlas();
 
 // Calls what `SetThreadEntry` was given, unless this thread has done so. Needs the GIL.
 void EnterThread();

@@ -16,7 +16,6 @@ from jax._src import core as _core
 from jax._src import distributed as _distributed
 from jax._src import sharding_impls as _sharding_impls
 from jax._src import util as _util
-from jax._src import xla_bridge as _xla_bridge
 from jax._src.array import ArrayImpl as ArrayImpl
 
 # The same class as jax.extend.core.Primitive, whose package loads Pallas as well.
@@ -335,16 +334,3 @@ def register_dce_rule(primitive: Primitive, rule: Callable[..., Any]) -> None:
     """
     # JAX 0.12 puts the live operands in between.
     partial_eval.dce_rules[primitive] = lambda used, *rest: rule(used, rest[-1])
-
-
-def held_executables() -> list[str]:
-    """The HLO text of each executable that a Python object holds. Starts no backend.
-
-    XLA keeps others as long as they run; those are not among them.
-    """
-    return [
-        module.to_string()
-        for client in list(_xla_bridge._backends.values())
-        for executable in client.live_executables()
-        for module in executable.hlo_modules()
-    ]

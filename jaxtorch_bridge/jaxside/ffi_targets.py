@@ -40,7 +40,7 @@ def register_targets(native: ModuleType) -> None:
     """
     platforms = _platforms()
     native.set_agreement(agreement_of_this_run())
-    wait_at_the_end(native, CALL_TARGET)
+    wait_at_the_end(native)
     for platform in platforms:
         jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(platform), platform=platform)
         _register_target(native, CALL_TARGET, platform)

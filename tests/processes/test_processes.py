@@ -87,6 +87,12 @@ def test_a_process_without_the_bridge_is_an_error_in_both(tmp_path: Path) -> Non
     assert max(first["seconds"], bare["seconds"]) < 40
 
 
+def test_a_process_that_reads_nothing_ends_after_its_programs(tmp_path: Path) -> None:
+    reader, other = run(2, tmp_path, script="leaving_worker.py")
+    assert reader == {"value": 1.0, "calls": 10}
+    assert other == {"calls": 10}
+
+
 def training_equals_that_of_one_process(found: list[dict[str, Any]]) -> None:
     alone = single()
     for one in found:
