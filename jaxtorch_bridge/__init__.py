@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    # `name as name` is how type checkers know what a module exports.
     from .calling.exporting import ffi_target_names as ffi_target_names
     from .config import settings as settings
     from .decorator import JaxCallable as JaxCallable
@@ -96,6 +97,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{home}", __name__), name)
+    # From now on Python finds it without asking here.
     globals()[name] = value
     return value
 

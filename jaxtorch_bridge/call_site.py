@@ -7,6 +7,7 @@ import sys
 
 def caller_level() -> int:
     """``stacklevel`` of the first frame outside of this package and of JAX."""
+    # Frame 0 is this function's, 1 that of the function that warns, which `stacklevel` calls 1.
     level = 2
     frame = sys._getframe(2)
     while frame.f_back is not None and any(

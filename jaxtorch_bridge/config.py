@@ -25,6 +25,7 @@ class Settings:
     torch_threads: int | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
+        # A misspelt name would be a new attribute that nobody reads.
         if name not in type(self).__annotations__:
             known = ", ".join(type(self).__annotations__)
             raise AttributeError(f"settings: expected one of {known}; got `{name}`.")

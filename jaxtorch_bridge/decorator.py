@@ -219,6 +219,7 @@ class JaxCallable(Generic[P, R]):
         self._key_use = key_use(function, spec, options, self._label)
         self._entries: dict[Any, Entry] = {}
         self._known: dict[Any, Entry] = {}
+        # Makes one entry of one way of calling, whichever thread comes first.
         self._lock = threading.RLock()
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -233,6 +234,7 @@ class JaxCallable(Generic[P, R]):
             return self.torch(*args, **kwargs)
         if KEYWORD in kwargs and self._key_use != "no":
             return self._keyed_call(args, kwargs)  # type: ignore[no-any-return]
+        # Both are part of the context, which the quick keys below leave out.
         if is_any_autocast_enabled() or function_modes():
             return self._sorted_call(args, kwargs, None)  # type: ignore[no-any-return]
         # The common ways of calling are looked up before anything is taken apart: an eager
@@ -293,6 +295,7 @@ class JaxCallable(Generic[P, R]):
         # Kept on the instance, so that plans live as long as it does, but not copied with it.
         attributes = getattr(instance, "__dict__", {})
         bound = attributes.get("_jax_callables")
+        # A shallow copy of an instance has its dict, with functions bound to the original.
         if bound is None or bound.owner is not instance:
             bound = attributes["_jax_callables"] = BoundMethods(instance)
         found = bound.get(id(self))
@@ -364,6 +367,7 @@ class JaxCallable(Generic[P, R]):
             return self.torch(*args, **kwargs)
         leaves = self._with_key(leaves, rng)
         for leaf in leaves.template:
+            # Its parameters are read by the call as if the function closed over it.
             if isinstance(leaf, torch.nn.Module):
                 self._planner.closure.watch(leaf)
         entry = self._entry(leaves)

@@ -38,6 +38,7 @@ class DtypeRow:
         return self.kind in ("float", "complex")
 
 
+# DLPack's type codes: 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool, from 10 on float8.
 _ROWS = (
     DtypeRow("bool", "bool", 1, (6, 8)),
     DtypeRow("int8", "int", 1, (0, 8)),

@@ -30,6 +30,7 @@ class TorchModule(eqx.Module):
     params: Any
     index: eqx.nn.StateIndex[Any]
     inference: bool | None
+    # Static, so that trees and optimizers see `params` alone, and not the arrays that it keeps.
     net: JaxModule = eqx.field(static=True)
 
     def __init__(self, net: JaxModule, inference: bool | None = None) -> None:

@@ -52,6 +52,7 @@ class TorchModule(nn.Module):
             keeps=mutable,
             instead=f'Pass mutable=["{COLLECTION}"] to apply',
         )
+        # `init` gives the module's own values, although it calls the module.
         if variable is not None and mutable and not self.is_initializing():
             variable.value = after
         return result

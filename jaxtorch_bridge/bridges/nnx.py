@@ -62,6 +62,7 @@ class TorchModule(nnx.Module):
         variables = jax.tree.leaves(self.buffers, is_leaf=_is_variable)
         states = zip(variables, jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
         for variable, old, new in states:
+            # Buffers that the call leaves alone come back as the very same arrays.
             if new is not old:
                 variable[...] = new
         return result

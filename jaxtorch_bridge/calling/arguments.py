@@ -74,9 +74,12 @@ def quick_key(
             arrays.append(leaf)
             key.append(ARRAY)
         elif kind is bool or kind is int or kind is str:
+            # With its type: 1 and True are equal, but not the same to torch.
             key.append(kind)
             key.append(leaf)
         elif kind is float:
+            # As text: 0.0 equals -0.0, and a NaN not even itself, so that its call would be planned
+            # each time.
             key.append(leaf.hex())
         else:
             return None

@@ -56,8 +56,10 @@ from .trial_runs import Trials
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec
 
+# `rules` is imported for what it registers; listed here, it counts as used.
 __all__ = ["ConcreteRunNeeded", "Planned", "Planner", "rules"]
 
+# These stand among the parameters of equations, by which JAX caches what it has evaluated.
 hold_weakly(TorchOp)
 hold_weakly(Linearized)
 hold_weakly(BatchedLinearized)
@@ -179,6 +181,7 @@ class Planner:
             t2j(leaf.detach().clone()).astype(sig.dtype)
             for leaf, sig in zip(leaves, planned.plan.outputs, strict=True)
         ]
+        # Torch has one CPU, JAX may have several: results go where the call's arrays are.
         devices = values[0].devices() if values else set()
         return planned, jax.device_put(results, *devices) if len(devices) == 1 else results
 
@@ -193,6 +196,7 @@ class Planner:
         options = self.options.declared
         inputs = with_torch_dtypes(inputs, options.torch_dtypes, x64=facts.x64)
         device = self._device(values)
+        # Planning may happen on another thread than the call, and torch's modes are the thread's.
         with call.context.scope():
             inference, observed, attempts = infer_abstractly(
                 call.function, inputs, device, self.label, self.closure, call.leaves.template
@@ -205,6 +209,7 @@ class Planner:
             elif options.outputs is not None:
                 inference = self._as_declared(options.outputs, "declared", attempts)
             elif values is not None:
+                # The words of a random key stand behind the arrays.
                 known = values[: len(inputs)]
                 key = values[-1] if facts.random_key else None
                 inference, leaves = self._trials.run(
@@ -241,6 +246,7 @@ class Planner:
         plan = plan_call(
             self._spec, facts, inputs, sizes, inference, paths, terms.vmap_method, concurrency
         )
+        # Held by `Planned` and not by the op, which compiled forms refer to.
         keeper = Keeper()
         op = build_op(
             plan,

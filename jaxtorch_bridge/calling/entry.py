@@ -33,6 +33,8 @@ class Entry:
         self._planner = planner
         self._call = Call(FlatFunction(planner.function, form), form, current_context())
         self._plans: dict[Any, Planned] = {}
+        # Held while planning, so that a function is planned once. Reentrant, since a torch function
+        # may call this function again.
         self._lock = threading.RLock()
         self._jitted = jax.jit(self._results)
         self._waits = jax.default_backend() == "cpu"

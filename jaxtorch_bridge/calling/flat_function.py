@@ -208,8 +208,10 @@ def _unpacker(structure: Structure) -> Unpack:
         return lambda result: (result,)
     shape = _numbered(structure, count)
     if type(shape) is tuple and shape == tuple(range(count)):
+        # A named tuple is another structure, so its type must be tuple itself.
         return lambda result: result if type(result) is tuple and len(result) == count else None
     if type(shape) is dict and all(type(number) is int for number in shape.values()):
+        # In the order of the leaves: JAX sorts the keys of a dict.
         names = sorted(shape, key=shape.__getitem__)
         return lambda result: (
             [result[name] for name in names]

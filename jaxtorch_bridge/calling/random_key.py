@@ -43,8 +43,10 @@ def key_use(
                 f"function has a parameter `{KEYWORD}` itself. Rename it, or wrap the function."
             )
         return "must"
+    # Only a contract that says `random: none` forbids a key; the default alone does not.
     if options.random == "none" or (spec is not None and "random" in spec.model_fields_set):
         return "no"
+    # A function that takes any keyword may have a meaning of its own for `rng`.
     takes_any = inspect.Parameter.VAR_KEYWORD in parameters.values()
     return "no" if takes_any or KEYWORD in parameters else "may"
 
@@ -74,6 +76,7 @@ def check_key(label: str, key: Any) -> None:
         raise ArgumentError(f"{expected}uint32{list(shape)}.{many}")
 
 
+# Words of a threefry key, and of an rbg key.
 _RAW_SHAPES = ((2,), (4,))
 _ONE_OF_MANY = "Call under jax.vmap for a draw with each of them, or pick one."
 

@@ -89,6 +89,7 @@ def path_text(path: Sequence[str | int], root: str = "") -> str:
 
 
 def _fields(leaf: Any) -> dict[str, Any]:
+    # Fields of __init__ alone: `unflatten` makes the object by calling its class with them.
     return {
         field.name: getattr(leaf, field.name) for field in dataclasses.fields(leaf) if field.init
     }
@@ -109,6 +110,7 @@ def _flatten_dataclasses(leaves: Sequence[Any], treedef: Any) -> tuple[list[Any]
 
 
 def _key_of(key: Any) -> str | int:
+    # What JAX's keys of dicts, of sequences and of attributes call it.
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):
             value = getattr(key, attribute)

@@ -83,6 +83,7 @@ class Trials:
             raise
         except Exception as error:
             raise faults.execution_error(self._label, inputs, (), error) from error
+        # Not for functions that look at values: of these a run is the only way left.
         if how in ("call", "values") and not any(
             looks_at_values(attempt.error) for attempt in attempts
         ):

@@ -44,6 +44,7 @@ class Examples:
     positional: tuple[int, ...]
     values: tuple[Any, Any] | None
 
+    # Kept, since every call is compared with one of these two.
     @cached_property
     def narrow(self) -> tuple[ShapeAndDtype, ...]:
         """The leaves as JAX holds them while x64 is off."""

@@ -41,7 +41,9 @@ def read_nondiff(examples: Examples, argnums: Any, mask: Any) -> tuple[bool, ...
         try:
             index = operator.index(number)
         except TypeError:
+            # Out of range, for the message below.
             index = count
+        # True is an index in Python, too.
         if isinstance(number, bool) or not -count <= index < count:
             raise ArgumentError(
                 f"{examples.label}, nondiff_argnums: expected numbers of the {count} positional "

@@ -88,6 +88,7 @@ def read_output_shapes(label: str, output_shapes: Any, examples: Examples | None
                 f"{label}, output_shapes: expected torch.Size, jax.ShapeDtypeStruct, arrays or "
                 f"tensors in containers; got {leaf!r:.60} ({type(leaf).__name__})."
             )
+        # A tuple of ints is a container of results as well; only `torch.Size` says which is meant.
         if not isinstance(shape, torch.Size):
             warnings.warn(
                 f"{label}, output_shapes: took {shape!r} for one shape. Write torch.Size({shape!r})"
@@ -178,4 +179,5 @@ class _Default:
 
 
 def _is_shape(value: Any) -> bool:
+    # `()` counts: it is the shape of a scalar.
     return isinstance(value, (list, tuple)) and all(type(size) is int for size in value)

@@ -20,6 +20,7 @@ def mesh_and_axes(label: str, leaves: Sequence[Any], out_specs: Any) -> tuple[An
     Raises:
         ShardingError: ``out_specs`` names an ``Auto`` axis.
     """
+    # Whole arguments name no mesh; `out_specs` then speak of the one that is set.
     mesh = mesh_of(leaves) or jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return mesh, frozenset()
@@ -74,6 +75,7 @@ def shapes_of_shards(label: str, shapes: Any, out_specs: Any, mesh: Any) -> Any:
     def one(shape: Any, spec: Any) -> Any:
         counts = [math.prod(mesh.shape[axis] for axis in _axes(entry)) for entry in spec]
         counts += [1] * (len(shape.shape) - len(counts))
+        # The second part is only reached with equal lengths, so that it need not be strict.
         if len(counts) != len(shape.shape) or any(
             size % count for size, count in zip(shape.shape, counts, strict=False)
         ):

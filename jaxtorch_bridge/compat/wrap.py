@@ -167,9 +167,13 @@ def torch2jax_auto(
         if made:
             return made[0](*args, **kwargs)
         with making:
+            # Once more, under the lock: first calls on two threads are to share one function's
+            # plans.
             if not made:
                 if kwargs:
                     options.setdefault("example_kw", shapes_of(kwargs))
+                # Only shapes: what is made lives on, and would hold the first call's arrays, or
+                # tracers.
                 first = torch2jax(
                     torch_fn, *shapes_of(args), output_shapes=output_shapes, **options
                 )

@@ -188,6 +188,7 @@ class Torch2Jax:
 
     def _like_examples(self, leaves: Sequence[Any]) -> bool:
         assert self._examples is not None
+        # x64 may be switched between calls.
         wanted = self._examples.wide if x64_enabled() else self._examples.narrow
         for leaf, (shape, dtype) in zip(leaves, wanted, strict=True):
             if leaf.shape != shape or leaf.dtype != dtype:
@@ -200,6 +201,7 @@ class Torch2Jax:
         key = (held, x64)
         found = self._callables.get(key)
         if found is None:
+            # Two threads may make one each; both go on with the first.
             found = self._callables.setdefault(key, self._make(held, x64))
         return found
 
@@ -210,6 +212,7 @@ class Torch2Jax:
             count = len(self._outputs.metas)
             function = with_flat_results(function, self._label, count, narrowed)
         elif self._examples is not None:
+            # To run on, where the function cannot be evaluated abstractly.
             examples = self._examples.values
         declared = replace(self._options.declared, outputs=held)
         options = replace(self._options, declared=declared)

@@ -21,6 +21,7 @@ def batch_call(
     """Of a torch call, with or without tangents."""
     axes = batch_axes(operands, dims)
     if axes:
+        # Asked for ahead of the shards: out_specs must say which results have no batch axis.
         part = op.family.batched(op, part_of(_size(operands, dims), operands, axes), _axes(dims))
         out_dims = [not_mapped if i in part.unbatched else 0 for i in range(len(op.outputs))]
         return batch_per_shard(
@@ -34,6 +35,8 @@ def batch_call(
     found = op.family.batched(op, _size(operands, dims), _axes(dims))
     if found.op is None:
         apart = taken_apart(op)
+        # Only tangents are batched (as in a Jacobian): torch.vmap would draw random numbers for
+        # each of them, though the function has run on one set of them.
         if apart is not None and found.unbatched:
             return _batch_tangents(operands, dims, *apart)
         bind = functools.partial(torch_call_p.bind, op=op)
@@ -98,6 +101,8 @@ def batch_linear_call(
     if found is None:
         bind = functools.partial(torch_linear_call_p.bind, linearized=linearized, **params)
         return _one_by_one(bind, operands, dims, linearized.unrolled)
+    # The linear operands carry the batch in front, each of them; only inputs and residuals may go
+    # without.
     linear = [
         jax.numpy.broadcast_to(operand, (size, *operand.shape))
         if dim is not_mapped
@@ -133,6 +138,7 @@ def _one_by_one(
         pairs = zip(operands, is_mapped, strict=True)
         return list(bind(*(next(rest) if flag else operand for operand, flag in pairs)))
 
+    # Of an empty batch nothing is run that could tell the shapes of its results; `map` traces.
     if unrolled and mapped[0].shape[0] > 0:
         count = mapped[0].shape[0]
         columns = zip(*(one([array[i] for array in mapped]) for i in range(count)), strict=True)

@@ -13,6 +13,7 @@ from .primitives import call, jvp_call, linear_call
 def _carrying(op: OpLike, moves: Sequence[bool]) -> Indices:
     """The inputs that carry a tangent."""
     pairs = zip(op.inputs, moves, strict=True)
+    # JAX may have a tangent where a contract or `nondiff` excludes the input; it is dropped here.
     return tuple(
         index for index, (sig, moving) in enumerate(pairs) if sig.differentiable and moving
     )
@@ -56,6 +57,7 @@ def _forward_jvp(
     Whoever uses them differentiates the function of the inputs instead.
     """
     results = call(op, *primals)
+    # The residuals at hand are those of this derivative, so the function need not run again.
     if wrt == linearized.wrt:
         by_input = dict(zip(wrt, (tangents[index] for index in wrt), strict=True))
         ins, outs = linearized.grad_inputs, linearized.diff_outputs
@@ -91,11 +93,14 @@ def call_linearize(
         results = call(linearized.forward, *primals)
         outputs, residuals = results[:count], results[count:]
         if saved is not None:
+            # What the op saved for other inputs is a result as well, which this forward does not
+            # give.
             outputs = [*outputs, *call(op, *primals)[count:]]
     ins, outs = linearized.grad_inputs, linearized.diff_outputs
     zeros = _with_zeros(outputs, {})
 
     def linear(residuals: Sequence[Any], *tangents: Any) -> list[Any]:
+        # Torch is called on arrays; a symbolic zero is none.
         asked = [ad.instantiate_zeros(tangents[index]) for index in ins]
         moved = dict(
             zip(outs, linear_call(linearized, False, ins, outs, residuals, asked), strict=True)
@@ -117,6 +122,8 @@ def linear_jvp(
 ) -> tuple[list[Any], list[Any]]:
     """Linear in the last operands; by the others, the function's own next derivative."""
     count = linearized.nonlinear_count
+    # The backward graph holds detached copies of what was saved: differentiated by the inputs it
+    # would give wrong numbers without an error. So the function itself is.
     if not all(is_zero(tangent) for tangent in tangents[:count]):
         kernel = linearized.function(transposed, ins, outs)
         return call_jvp(
@@ -197,6 +204,7 @@ def linear_transpose(
     found: dict[int, Any] = {}
     if there and asked:
         given = [cotangent for cotangent in cotangents if not is_zero(cotangent)]
+        # `ins` and `outs` are the function's, whichever way the call goes.
         narrowed = (there, asked) if transposed else (asked, there)
         found = dict(
             zip(

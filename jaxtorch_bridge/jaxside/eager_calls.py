@@ -29,6 +29,7 @@ def finished(
     if not seen.succeeded:
         failure = seen.failure
         if failure is not None:
+            # From its own cause: JAX's error about the same call is not shown beside it.
             raise failure from failure.__cause__
         jax.block_until_ready(results)
     return results

@@ -27,12 +27,13 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     """The custom call of one op. Its attribute ``op`` is the key in the native table.
 
     The handle travels with the lowered program until an executable holds the op itself. A
-    program for several devices says for how many: see `processes`. One that is exported calls a
-    target of the function's own name.
+    program for several devices says for how many: see `process_agreement`. One that is exported
+    calls a target of the function's own name.
 
     Raises:
         ExportError: The key of an exported call could mean another function as well.
     """
+    # The native table only refers weakly: without this the op could go before XLA compiles.
     keep_alive_with(context, op.handle)
     if cuts_are_left_to_xla(context):
         _watch_operands(context, operands, op)
@@ -46,8 +47,12 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
             target = export_target(label_of_key(key))
         key, extra["exported"] = exported_key(key), np.int64(1)
     devices = device_count_of(context)
+    # Without this word the handler asks no other process, and a program for one device pays
+    # nothing.
     if devices > 1:
         extra["devices"] = np.int64(devices)
+    # Without an effect XLA may merge, drop and repeat calls. So whatever makes two calls differ, a
+    # random key above all, must be an operand.
     lower = jax.ffi.ffi_lowering(
         target, has_side_effect=False, operand_output_aliases=dict(op.aliases)
     )
@@ -70,6 +75,8 @@ def _refuse_parts(op: OpLike, index: int, parts: tuple[int, ...]) -> None:
 
 def jitted(op: OpLike, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A compiled form of ``function``, kept as long as somebody can call the op."""
+    # Owned by the plan, and weak from the op: compiled forms refer to the op, and a strong
+    # reference back would keep both for ever.
     keeper = op.keeper
     found: Callable[..., Any] | None = None if keeper is None else keeper.get(name)
     if found is None:

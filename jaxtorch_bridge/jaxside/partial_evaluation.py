@@ -28,6 +28,7 @@ def split_unknown(trace: Any, *tracers: Any, op: OpLike) -> list[Any]:
     values = [known_value(tracer) for tracer in tracers]
     split = _primal_half(op)
     everything = all(value is not None for value in values)
+    # Nothing is unknown, or the primals are as well: the joint call is staged as it stands.
     if split is None or everything or any(values[place] is None for place in split.primals):
         return stage_by_default(trace, torch_jvp_call_p, tracers, {"op": op})
     primals = [values[place] for place in split.primals]
@@ -69,6 +70,7 @@ def split_equation(
     if not any(unknown):
         if keep:
             return eqn, None, [False] * count, [False] * count, []
+        # Computed now for the value, and again in the backward pass rather than kept.
         return eqn, eqn, [False] * count, [True] * count, kept
     if split is None or any(unknown[place] for place in split.primals):
         return None, eqn, [True] * count, [True] * count, kept
@@ -78,6 +80,7 @@ def split_equation(
     unknown_out = [False] * len(outputs) + [True] * len(tangents)
     if not keep:
         now = equation_with(eqn, torch_call_p, primals, outputs, {"op": split.op})
+        # The joint call runs in the backward pass as a whole, since nothing is kept for it.
         return now, eqn, unknown_out, [True] * count, kept
     linearized = split.op.family.linearize(split.op, split.wrt)
     forward = linearized.forward

@@ -3,7 +3,8 @@
 ``torch_call``: arrays to arrays, by an op.
 
 ``torch_jvp_call``: the same; the op gives the results and the tangents of another op in one run.
-It is a primitive of its own because JAX may have to take it apart again; see `partial`.
+It is a primitive of its own because JAX may have to take it apart again; see
+`partial_evaluation`.
 
 ``torch_linear_call``: linear in its last operands. Operands are the function's inputs, the
 residuals that the forward saved, and tangents of the inputs ``ins`` (transposed: cotangents of
@@ -43,6 +44,7 @@ torch_linear_call_p.multiple_results = True
 
 def call(op: OpLike, *arrays: Any) -> list[Any]:
     """Run ``op`` on arrays or tracers."""
+    # As JAX's own primitives do under `shard_map`: the transpose of that is the psum of gradients.
     return list(torch_call_p.bind(*with_equal_variance(arrays), op=op))
 
 
@@ -80,6 +82,7 @@ def _call_impl(*arrays: Any, op: OpLike) -> Any:
         failure = op.translated(error)
         if failure is None:
             raise
+        # From torch's exception, if there is one, and not from JAX's.
         raise failure from failure.__cause__
 
 
@@ -132,6 +135,7 @@ for _primitive in (torch_call_p, torch_jvp_call_p):
 torch_linear_call_p.def_impl(_linear_impl)
 torch_linear_call_p.def_abstract_eval(_linear_abstract)
 
+# Torch and the native handler run on these two; elsewhere lowering fails with JAX's own words.
 for _platform in ("cpu", "cuda"):
     mlir.register_lowering(torch_call_p, lowering.lower_call, platform=_platform)
     mlir.register_lowering(torch_jvp_call_p, lowering.lower_call, platform=_platform)

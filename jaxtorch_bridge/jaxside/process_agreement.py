@@ -25,6 +25,7 @@ _ALL_HOLD_IT = "held"
 # How long two processes may wait for each other's word on different ops. Threads that compile at
 # the same time may do so for a moment; a process that runs other code stays there.
 _STANDOFF_SECONDS = 5.0
+# The first pause, and the longest: pauses double.
 _POLL_SECONDS = (0.005, 0.2)
 
 
@@ -49,6 +50,7 @@ class Agreement:
         self._store = store
         self._process = str(process)
         self._others = [str(number) for number in range(processes) if number != process]
+        # Keys without the number that tells twins apart: processes number theirs differently.
         self._agreed: set[str] = set()
         self._tries: dict[str, int] = {}
 
@@ -99,6 +101,7 @@ class Agreement:
             asked = self._read("asked")
             now = time.monotonic()
             other = {n: asked[n] for n in late if asked.get(n, "") not in ("", key)}
+            # The store keeps what a process asked for last; what all have agreed on blocks nobody.
             other = {n: found for n, found in other.items() if found not in self._agreed}
             if other != elsewhere:
                 elsewhere, since = other, now

@@ -61,6 +61,7 @@ def batch_axes(operands: Sequence[Any], dims: Sequence[Any]) -> tuple[str, ...]:
     """The explicit mesh axes along which a batch is sharded; none if it is whole."""
     for operand, dim in zip(operands, dims, strict=True):
         if dim is not not_mapped:
+            # The first will do: JAX refuses batches whose arguments are sharded in different ways.
             axes = explicit_layout(operand)[dim]
             if axes:
                 return axes

@@ -87,6 +87,7 @@ class JaxModule:
         self._method = method
         self.label = label
         own = signature_of(template.module, method).parameters
+        # Behind `params` and `buffers`, which are no arguments of the module.
         self._clashes = [name for name in ("buffers", "train") if name in list(own)[2:]]
         params = [named for named in template.named if not named.is_buffer]
         buffers = [named for named in template.named if named.is_buffer]
@@ -98,6 +99,7 @@ class JaxModule:
         self.trainable = self._params.build([named.trainable for named in params])
         self._frozen = [named.name for named in params if not named.trainable]
         self._own_buffers = self._buffers.named(self.buffers)
+        # From here on only the arrays hold the weights, so that a caller can donate them.
         template.forget()
         self._calls: dict[Mode, JaxCallable[..., Any]] = {}
         # By train mode: buffers that were seen to change.
@@ -140,6 +142,7 @@ class JaxModule:
         weights = self._params.named(params)
         state = self._own_buffers if buffers is None else self._buffers.named(buffers)
         keyed = {} if rng is None else {"rng": rng}
+        # Ends: each round knows more buffers that change, and a plan has them among its results.
         while True:
             seen = self._changed.get(train, frozenset()) if buffers is not None else frozenset()
             call = self._call(

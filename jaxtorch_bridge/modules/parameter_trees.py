@@ -53,6 +53,7 @@ class NamedTree:
             ModuleError: Names are missing, or there are others.
         """
         leaves, treedef = jax.tree_util.tree_flatten(tree)
+        # The everyday case: paths are only made for other mappings, and for the other form.
         if treedef == self._treedef:
             return dict(zip(self._order, leaves, strict=True))
         found = {".".join(map(str, path)): leaf for path, leaf in flatten_with_paths(tree)}

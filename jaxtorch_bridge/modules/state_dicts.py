@@ -42,7 +42,9 @@ def loaded(
     skeleton = template.skeleton(None)
     own = [_room_for(named, array) for named, array in zip(template.named, arrays, strict=True)]
     skeleton.fill(own)
+    # Copies, since load_state_dict writes in place.
     before = tree_map_only(torch.Tensor, torch.clone, _besides(skeleton, own))
+    # A tensor's version tells whether load_state_dict has written to it.
     versions = [version_of(tensor) for tensor in own]
     skeleton.module.load_state_dict(state_dict, strict=strict)
     found = [skeleton.read(index) for index in range(len(own))]
@@ -104,6 +106,7 @@ def _tensor(named: NamedTensor, array: Any) -> torch.Tensor:
 def _besides(skeleton: Skeleton, state: Sequence[Any]) -> dict[str, Any]:
     """The entries of the state dict that are no parameters or buffers."""
     known = {id(value) for value in state}
+    # Without keep_vars these would be other tensor objects than those of `state`.
     entries = skeleton.module.state_dict(keep_vars=True)
     return {name: value for name, value in entries.items() if id(value) not in known}
 

@@ -143,6 +143,7 @@ def plan_call(
         found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]
         in_order = found if order is None else [found[index] for index in order]
         sizes = check_outputs(spec, sizes, in_order, x64=facts.x64, when="when tracing")
+    # No order: nothing is declared, since other counts were refused above.
     declared = {} if order is None else {flat: leaves[i] for i, flat in enumerate(order)}
     outputs = tuple(
         _output(facts, path, meta, declared.get(index))
@@ -272,4 +273,5 @@ def stable_text(value: object) -> str:
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return repr(value)
     text = repr(value)
+    # An address would give every process another digest, and programs from elsewhere no op.
     return f"<{type(value).__module__}.{type(value).__qualname__}>" if " at 0x" in text else text

@@ -43,6 +43,7 @@ def with_torch_dtypes(
         return tuple(inputs)
     return tuple(
         replace(sig, torch_dtype=dtype)
+        # An array of another dtype than the declared one is seen as it is.
         if dtype is not None and canonical_name(dtype, x64=x64) == sig.dtype
         else sig
         for sig, dtype in zip(inputs, dtypes, strict=True)

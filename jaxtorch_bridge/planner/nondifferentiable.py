@@ -37,4 +37,5 @@ def mark_nondiff(
 
 
 def _leads_to(path: str, leaf: str) -> bool:
+    # The next character decides: `w` leads to `w['a']`, but not to `w2`.
     return leaf == path or (leaf.startswith(path) and leaf[len(path)] in "[.")

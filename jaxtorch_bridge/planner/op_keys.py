@@ -6,6 +6,7 @@ import re
 
 from ..errors import ExportError
 
+# Not split at the first slash or `@`: names may hold both.
 _KEY = re.compile(r"(?P<label>.*?@[0-9.]+)/[0-9a-f]{16}")
 
 
@@ -24,6 +25,7 @@ def root_of_key(key: str) -> str:
 def exported_key(key: str) -> str:
     """The key without the numbers that tell ops of one callable apart: either will do."""
     label = label_of_key(key)
+    # The label is left alone: a name may end with such a number itself.
     return label + re.sub(r"~[0-9]+", "", key[len(label) :])
 
 

@@ -63,6 +63,7 @@ class Options:
         """
         for name in ("vmap_method", "verify", "concurrency", "random", "mutates"):
             mine, theirs = getattr(self, name), getattr(spec, name)
+            # What a contract leaves at its default it does not say, so a keyword may.
             if mine is not None and name in spec.model_fields_set and mine != theirs:
                 raise ArgumentError(
                     f"jax_callable: {name}={mine!r} was passed, but the contract says `{name}: "

@@ -69,6 +69,7 @@ class Inference:
     structure: Any
     how: How
     failures: tuple[str, ...] = ()
+    # True where nobody has seen the function run, as with outputs that a contract gives.
     closes_over_grad: bool = True
     may_be_lazy: bool = True
     random: bool = False

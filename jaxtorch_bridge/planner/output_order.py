@@ -27,6 +27,7 @@ def contract_order(
     """
     if len(declared) != len(paths):
         return None
+    # Names as they are go before readings by position.
     for renamed in _readings(declared, paths):
         by_path = {path: index for index, path in enumerate(renamed)}
         if set(by_path) == set(declared):

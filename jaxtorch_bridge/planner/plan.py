@@ -78,10 +78,13 @@ class CallPlan:
             self.context,
             self.vmap_method,
             self.contract,
+            # Added where there is something to say, so that keys of other functions stay what they
+            # were.
             *([self.mutates] if self.mutates else []),
         )
         if self.random_key is not None:
             facts += (str(self.random_key),)
+        # Not `hash`, which differs from process to process.
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     @property

@@ -145,6 +145,7 @@ def place_inputs(
             active[name] = sharding[name]
     assert spec is not None
     inputs, shapes = [], []
+    # Once more, now that all cuts are known: a dimension that is cut in one array must be in all.
     for array, layout in zip(arrays, layouts, strict=True):
         leaf = declared.get(array.contract_path)
         names = _names(leaf, array.shape)
@@ -184,6 +185,7 @@ def place_outputs(
     for (path, leaf), rank in zip(leaves, ranks, strict=True):
         text = ".".join(path)
         _refuse_arithmetic(label, spec, text, leaf, active, "output")
+        # Only the rank counts here: the sizes of the results are those of one shard.
         names = _names(leaf, (0,) * rank)
         for name, axis in active.items():
             if names.count(name) != 1:

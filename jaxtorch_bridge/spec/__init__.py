@@ -1,6 +1,7 @@
 """The contract of a torch function: YAML text in, a validated `CallableSpec` out.
 
-Reading order: `shapes` and `tensor` (one array), `nodes` (the tree of arrays), `model` (the
-contract), `document` and `load` (from text), `sizes` and `enforce` (a call against it).
+Reading order: `language.shapes` and `tensor` (one array), `array_tree` (the tree of arrays),
+`model` (the contract), `files.yaml_document` and `files.load` (from text), `language.sizes` and
+`enforce` (a call against it), `compare` (two versions of it).
 Nothing here imports jax or torch, so that tools which only read contracts start at once.
 """

@@ -85,6 +85,7 @@ def _is_tensor(value: Mapping[Any, object]) -> bool:
     # An array whose dtype was forgotten or misspelt: say that, rather than complain about a group.
     if "shape" not in value or not _is_bare(value["shape"]):
         return False
+    # An empty list may also be a member of a group, called `shape`, that holds nothing.
     return bool(value["shape"]) or _TENSOR_FIELDS.issuperset(value)
 
 

@@ -165,6 +165,7 @@ def _check_names(
         if path[0] in spec.static:
             expected = "a plain Python value, as it is static in the contract"
             raise subject.error(expected, found, "Pass a value that is no array.", Sizes())
+        # A contract in annotations does not speak of every argument.
         if spec.unread:
             continue
         expected = f"one of the inputs {listed(names)}{did_you_mean(subject.name, names)}"
@@ -254,6 +255,7 @@ def check_outputs(
     for (subject, leaf), (shape, dtype) in zip(given, outputs, strict=True):
         decided = dtype_in_call(leaf, spec.input_leaves(), dict(sizes.dtypes))
         allowed = (decided,) if decided else spec.dtypes_of(leaf)
+        # Both sides as JAX holds them: while x64 is off, torch's own width does not show.
         held = {dtypes.canonical_name(one, x64=x64) for one in allowed}
         if dtypes.canonical_name(dtype, x64=x64) not in held:
             remark = "" if dtype in dtypes.DTYPES else f" ({dtypes.remark_on(dtype)})"
@@ -262,6 +264,7 @@ def check_outputs(
             if leaf.dtype.like is not None:
                 expected += f", that of `{leaf.dtype.like}`"
             raise subject.error(expected, found, remedy, sizes)
+    # As for inputs: every plain name before any arithmetic over it.
     for step in (_bind, _check):
         for (subject, leaf), (shape, _) in zip(given, outputs, strict=True):
             step(binder, subject, leaf, shape, remedy)

@@ -31,6 +31,7 @@ def dtype_in_call(leaf: TensorSpec, inputs: Leaves, chosen: Mapping[Path, str]) 
 
 def faults_of_following(leaves: Leaves, inputs: Leaves) -> Iterator[Fault]:
     """What is wrong with the inputs that ``leaves`` name."""
+    # Lists, since names may hold dots: two paths can read the same.
     known: dict[str, list[TensorSpec]] = {}
     for path, leaf in inputs:
         known.setdefault(".".join(path), []).append(leaf)

@@ -40,6 +40,7 @@ def faults_of_groups(
     groups: Mapping[str, str], inputs: Mapping[str, Node], outputs: Mapping[str, Node]
 ) -> Iterator[Fault]:
     """Remarks whose path is not that of one group or list."""
+    # Counted, since names may hold dots: two paths can read the same.
     known: Counter[str] = Counter()
     arrays: set[str] = set()
     for kind, tree in (("inputs", inputs), ("outputs", outputs)):

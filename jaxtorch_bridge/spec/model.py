@@ -106,6 +106,7 @@ class CallableSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # The order counts: the check of a field sees those above it, and no others.
     schema_id: Literal["jaxtorch/1"] = Field(alias="schema")
     name: Annotated[StrictStr, AfterValidator(read_name)]
     version: Annotated[str, BeforeValidator(read_version)]
@@ -340,6 +341,7 @@ class CallableSpec(BaseModel):
             data["mutates"] = sorted(self.mutates)
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
+    # pydantic's own would also compare the positions, and call 1 and true the same.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CallableSpec) and self._identity == other._identity
 

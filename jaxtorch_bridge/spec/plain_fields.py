@@ -13,6 +13,7 @@ from .language.problems import Fault, Path, fault, raise_faults
 from .language.shapes import ShapeSyntaxError
 from .language.wording import did_you_mean, listed, show
 
+# No leading zeros: one version must have one text.
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}")
 
 

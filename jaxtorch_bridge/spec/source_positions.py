@@ -50,5 +50,6 @@ class Positions:
     def _by_dotted(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for path in self.values:
+            # Names may hold dots: of two paths that read the same the first counts.
             found.setdefault(".".join(path), path)
         return found

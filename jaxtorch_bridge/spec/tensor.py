@@ -60,7 +60,7 @@ def _read_listed_shape(values: list[object]) -> Shape:
 
 
 def _read_dimension(value: object) -> Dimension:
-    # True is an int in Python, but no size.
+    # True is an int in Python, but no size. The limit is that of sizes in text.
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
         return Size(value)
     if isinstance(value, str):
@@ -103,6 +103,7 @@ class TensorSpec(BaseModel):
     def _from_shorthand(cls, data: Any) -> Any:
         if isinstance(data, str):
             data = _read_shorthand(data)
+        # The default depends on the dtype, which a field's own default cannot.
         if isinstance(data, Mapping) and "differentiable" not in data:
             return {**data, "differentiable": differentiable_by_default(data.get("dtype"))}
         return data
@@ -110,6 +111,7 @@ class TensorSpec(BaseModel):
     @field_validator("differentiable")
     @classmethod
     def _has_tangents(cls, value: bool, info: ValidationInfo) -> bool:
+        # None where the dtype is at fault itself, which is reported then.
         dtype = info.data.get("dtype")
         if value and dtype is not None and not dtype.differentiable:
             raise fault(

@@ -50,6 +50,7 @@ def check_sharding(
     )
     given = Examples(examples)
     whole = given.with_arrays(given.arrays)
+    # Outside of the mesh, so that nothing of it is cut.
     wanted = jax.tree.map(np.asarray, function(*whole))
     layouts = function.dimension_names(*whole)
     for cut in _cuts(sharding):
@@ -70,6 +71,7 @@ def _aval(mesh: jax.sharding.Mesh, array: Any, spec: Any) -> jax.ShapeDtypeStruc
 
 def _cuts(sharding: dict[str, str]) -> Iterator[dict[str, str]]:
     """All dimensions together, as far as they have mesh axes of their own, then each alone."""
+    # Two dimensions may have one mesh axis; reversed, so that the first of them has it here.
     together = {axis: dimension for dimension, axis in reversed(sharding.items())}
     yield {dimension: axis for axis, dimension in together.items()}
     if len(sharding) > 1:

@@ -40,6 +40,7 @@ class Disagreement:
 def disagreements(spec: CallableSpec, found: Annotations) -> Iterator[Disagreement]:
     """Where ``spec`` and the annotations ``found`` contradict each other."""
     known: dict[str, Term] = {}
+    # Inputs first: they tell what the annotation's names are in the contract.
     for name, node in spec.inputs.items():
         if name in found.static:
             text = f"a static argument, `{found.static[name].type or 'a choice'}`"

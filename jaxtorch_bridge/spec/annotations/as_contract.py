@@ -45,6 +45,7 @@ def annotated_spec(found: Annotations, name: str, function: Callable[..., Any]) 
     """The contract that ``found`` is."""
     parts: dict[str, Any] = {
         "name": name if is_dotted_name(name) else "function",
+        # A contract needs one; `label` leaves it out.
         "version": "0.0.0",
         "inputs": FrozenDict(found.inputs),
         "static": FrozenDict(found.static),

@@ -220,6 +220,7 @@ def _unwrapped(annotation: Any) -> Any:
 def _resolved(annotation: Any, names: Mapping[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
+    # One by one: of a whole function, one name that does not resolve would hide all others.
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
         return typing.get_type_hints(holder, dict(names), include_extras=True)["it"]

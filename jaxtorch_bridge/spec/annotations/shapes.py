@@ -41,6 +41,7 @@ class AnnotatedShapes:
         if word == "...":
             return Rest()
         if word.startswith("*") and word[1:].isidentifier():
+            # A contract has one `...` for all arrays of a call.
             if self._rest not in (None, word):
                 raise NotReadable(f"`{word}` is a second run of dimensions, after `{self._rest}`")
             self._rest = word

@@ -19,6 +19,7 @@ def input_changes(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
     before, after = dict(old.input_leaves()), dict(new.input_leaves())
     for path in before.keys() - after.keys():
         yield "breaking", path, f"input removed, `{before[path]}`"
+    # Behind all inputs that old calls pass, a new optional one moves none of them.
     last_common = max((i for i, name in enumerate(new.inputs) if name in old.inputs), default=-1)
     order = {name: index for index, name in enumerate(new.inputs)}
     for path, leaf in after.items():

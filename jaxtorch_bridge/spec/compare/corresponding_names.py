@@ -42,6 +42,7 @@ def read_shapes(reader: Shapes, written: Shapes, equal: Equal = same_term) -> Re
     for path, shape in reader.items():
         if path in written:
             _read_shape(reading, path, shape, written[path], later, equal)
+    # Only now: arithmetic may speak of a name that a later array has met.
     for path, axis, term, other in later:
         meaning = substitute(term, reading.known)
         if meaning is None or not equal(meaning, other):
@@ -94,6 +95,7 @@ def align(
         tail = len(want) - start - 1
         if len(have) < start + tail:
             return None
+        # Not strict: `have` goes on behind them.
         before = list(zip(want[:start], have, strict=False))
         end = len(have) - tail
         after = list(zip(want[start + 1 :], have[end:], strict=True))

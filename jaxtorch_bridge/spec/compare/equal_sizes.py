@@ -42,6 +42,7 @@ def _stands_for(spec: CallableSpec) -> dict[str, Term]:
             left, right = right, left
         if isinstance(left, Name) and isinstance(right, (Name, Size)) and left != right:
             new: dict[str, Term] = {left.name: right}
+            # Names that stood for this one follow, so that one look-up is always enough.
             result = {name: _with(term, new) for name, term in result.items()} | new
     return result
 

@@ -60,6 +60,7 @@ def input_shape_changes(pair: ShapePair) -> Iterator[Found]:
     for (path, axis), text in pair.forth.clashes.items():
         yield "breaking", path, f"shape{_at(axis)} asks for more: {text}"
     for (path, axis), text in pair.back.clashes.items():
+        # Where a place asks for more, that has been told already.
         if not any(one == path and place in (axis, None) for one, place in pair.forth.clashes):
             yield "additive", path, f"shape{_at(axis)} asks for less: no longer {text}"
 

@@ -17,11 +17,14 @@ def write_whole(path: str, text: str) -> None:
         OSError: If that fails; ``path`` is then what it was.
     """
     target = os.path.realpath(path)
+    # In the same folder: only within one file system is renaming atomic.
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".jaxtorch-")
     try:
+        # Line ends stay those of `text`.
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
             stream.write(text)
             stream.flush()
+            # Before the rename, or a crash could leave the new name with nothing behind it.
             os.fsync(stream.fileno())
         if os.path.exists(target):
             shutil.copymode(target, temporary)

@@ -60,6 +60,7 @@ def label_in(path: str) -> tuple[str, str] | None:
     return _label_in(path, stat.st_mtime_ns, stat.st_size)
 
 
+# By time and size, which change when somebody writes to the file.
 @functools.lru_cache(maxsize=4096)
 def _label_in(path: str, changed_ns: int, size_bytes: int) -> tuple[str, str] | None:
     try:

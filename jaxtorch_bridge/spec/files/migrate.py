@@ -35,6 +35,7 @@ def rewrite(file: str, *, write: bool) -> list[tuple[str, str]]:
     changes = _update(data) if isinstance(data, dict) else []
     if changes and write:
         text = _rewritten(raw.decode("utf-8-sig"))
+        # ruamel is another parser; that it read the same is looked at, not trusted.
         if read_spec(text.encode(), file) != spec:
             expected = f"the same contract in {CURRENT_ID}"
             problem = SpecProblem("", expected, "another one; rewrite it by hand", file)

@@ -118,6 +118,7 @@ def _from_document(document: Document, old_words: bool) -> CallableSpec:
         fault = Fault("a mapping", show(document.data))
         placed.append((fault, document.positions.of_value(())))
     if placed or spec is None:
+        # In the order of the file, whichever check found them.
         placed.sort(key=lambda pair: pair[1])
         raise SpecError(file, tuple(_problem(one, file, *position) for one, position in placed))
     return spec.located(document.positions)
@@ -142,6 +143,8 @@ def _in_current_format(data: dict[str, Any], old_words: bool = False) -> dict[st
 
 
 def _faults(error: ValidationError) -> tuple[Fault, ...]:
+    # Below the top only `execution` can have an unknown field here: arrays and static arguments
+    # word their own problems.
     return faults_of(error, lambda path: Execution.model_fields if path else _FIELDS)
 
 

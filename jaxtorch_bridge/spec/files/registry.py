@@ -64,8 +64,10 @@ def find_newest(name: str, search: SearchPath) -> CallableSpec:
 def files_by_label(folders: tuple[str, ...]) -> dict[tuple[str, Version], list[str]]:
     """Name and version -> the files below ``folders`` that hold it; invalid files are left out."""
     known: dict[tuple[str, Version], list[str]] = {}
+    # Once, though folders of the path may lie in each other.
     for path in dict.fromkeys(os.path.normpath(one) for one in contract_files(folders)):
         label = label_in(path)
+        # The quick look at a file does not check what stands there.
         if label is not None and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){2}", label[1]):
             known.setdefault((label[0], parse_version(label[1])), []).append(path)
     return known

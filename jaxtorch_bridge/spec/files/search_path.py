@@ -72,6 +72,7 @@ def _projects_above(start: str) -> Iterator[str]:
 def _table_in(file: str) -> dict[str, object] | None:
     try:
         with open(file, "rb") as stream:
+            # Decoded here: tomllib itself does not say where a file stops being UTF-8.
             data = tomllib.loads(decode_text(stream.read()))
     except OSError as error:
         raise _wrong(file, "a readable TOML file", error.strerror or str(error)) from None

@@ -99,6 +99,7 @@ class _Loader(_Limits, yaml.SafeLoader):
 
 
 _loaders: list[Any] = [_Loader]
+# PyYAML from source may come without it.
 if yaml.__with_libyaml__:
     from yaml.composer import Composer
     from yaml.constructor import SafeConstructor
@@ -217,6 +218,7 @@ class _Walk:
     def value(self, node: yaml.Node, path: Path, above: Position = (1, 1)) -> object:
         # An alias stands behind what it means, so that the later place is the one to look at.
         place = max(above, _position(node))
+        # Again, and of what aliases stand for: a few lines of them can mean billions of values.
         self._count += 1
         if self._count > MOST_NODES:
             expected = f"at most {MOST_NODES} values, aliases written out"
@@ -224,6 +226,7 @@ class _Walk:
         if len(path) > DEEPEST:
             expected = f"at most {DEEPEST} nested levels"
             raise DocumentError(expected, "a deeper one", place, path)
+        # An alias is the very node that it means.
         if id(node) in self._open:
             raise DocumentError("a tree", "an alias to what encloses it", place, path)
         self.values[path] = _position(node)

@@ -113,6 +113,7 @@ def _read_like(value: Mapping[object, object]) -> Dtype:
 
 
 def _one_of(names: list[str] | tuple[str, ...]) -> Dtype:
+    # One order, so that contracts which list the same dtypes otherwise are equal.
     return Dtype(tuple(sorted(names, key=_ORDER.__getitem__)))
 
 

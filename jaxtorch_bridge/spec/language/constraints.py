@@ -64,6 +64,7 @@ def parse_constraint(text: str, doc: str | None = None) -> Constraint:
         ShapeSyntaxError: If it is none.
     """
     constraint = Constraint(*parse_comparison(text), doc)
+    # Nothing divides by zero here: the parser refuses divisors that are 0 whatever the sizes.
     if not constraint.names and not constraint.holds({}):
         expected, found = "a comparison that some sizes meet", f"{quote(text)}, which never holds"
         raise ShapeSyntaxError(expected, found, 1)

@@ -12,6 +12,7 @@ def is_identifier(name: object) -> bool:
         isinstance(name, str)
         and name.isidentifier()
         and not keyword.iskeyword(name)
+        # An identifier and no keyword, but Python lets nobody assign to it.
         and name != "__debug__"
         # Python reads other spellings of a letter (a ligature, say) as the plain one.
         and unicodedata.is_normalized("NFKC", name)

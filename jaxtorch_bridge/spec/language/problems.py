@@ -71,6 +71,7 @@ def raise_faults(faults: Iterable[Fault]) -> None:
         InitErrorDetails(
             type=fault(one.expected, one.found, at_key=one.at_key), loc=one.path, input=None
         )
+        # Those beyond are never made, where `faults` is a generator.
         for one in islice(faults, _MOST_FAULTS)
     ]
     if details:
@@ -85,6 +86,7 @@ def faults_of(
 
 
 def _fault_of(error: ErrorDetails, fields_at: Callable[[Path], Iterable[str]]) -> Fault:
+    # pydantic's mark of a key at fault, which is no part of the contract's path.
     path = tuple(str(part) for part in error["loc"] if part != "[key]")
     context: dict[str, Any] = error.get("ctx", {})
     kind, value = error["type"], error["input"]
@@ -99,6 +101,7 @@ def _fault_of(error: ErrorDetails, fields_at: Callable[[Path], Iterable[str]]) -
     if kind == "invalid_key":
         return Fault("a string as field name", show(value), path, at_key=True)
     if kind == "literal_error":
+        # pydantic has them as one text: 'a', 'b' or 'c'.
         choices = re.findall(r"'([^']*)'", context["expected"])
         one_of = f"one of {listed(choices)}" if len(choices) > 1 else listed(choices)
         hint = did_you_mean(value, choices) if len(choices) > 1 else ""

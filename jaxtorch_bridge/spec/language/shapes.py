@@ -19,10 +19,12 @@ Operator = Literal["+", "-", "*", "//", "%"]
 
 # Generous for people, small enough that hostile text costs nothing.
 _LONGEST_TEXT = 1000
+# In digits: what fits in 64 bits.
 _LONGEST_SIZE = 18
 _MOST_OPERATIONS = 64
 _DEEPEST_PARENTHESES = 16
 
+# Longer signs first, or `<=` would be read as `<`.
 _TOKEN = re.compile(
     r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<size>[0-9]+)|(?P<sign>\.\.\.|//|[=!<>]=|[\[\](),+*%<>-])"
 )

@@ -89,6 +89,7 @@ class Binder:
 
     def _bind_name(self, name: str, size: int, origin: str, axis: int) -> None:
         bound = self.named.setdefault(name, size)
+        # The first array decides, and messages name it.
         set_by = self._origins.setdefault(name, origin)
         if bound != size:
             raise Clash(
@@ -158,6 +159,8 @@ def aligned(shape: Shape, actual: tuple[int, ...]) -> Iterator[tuple[Term, int, 
     axis = 0
     for dimension in shape.dimensions:
         if isinstance(dimension, Rest):
+            # `...` is one of the dimensions itself, so it stands for one axis more than are
+            # skipped.
             axis += skipped + 1
             continue
         yield dimension, axis, actual[axis]

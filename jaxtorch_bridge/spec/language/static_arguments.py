@@ -29,6 +29,7 @@ _TYPE_WORDS = "a type: `bool`, `int`, `float`, `str`, `list[int]`, or several su
 _PLAIN = "true, false, a number, a string, null or a list of these"
 
 
+# An enum's member stays itself when copied or pickled, so that `is MISSING` holds.
 class _Missing(Enum):
     MISSING = "no default"
 
@@ -76,6 +77,7 @@ class StaticSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # Lambdas, since the readers stand further down.
     type: Annotated[StaticType | None, ReadBy(lambda value: _read_type(value))] = None
     default: Annotated[Any, ReadBy(lambda value: _read_value(value))] = MISSING
     choices: Annotated[tuple[Value, ...], ReadBy(lambda value: _read_choices(value))] = ()
@@ -163,6 +165,7 @@ def type_told_by(default: object) -> StaticType | None:
         name = _kind_of(default)
         return None if name is None else StaticType((name,))
     kinds = {_kind_of(one) for one in default}
+    # `[1, 2.5]` is a list of floats, as an int is a float.
     if kinds == {"int", "float"}:
         kinds = {"float"}
     name = kinds.pop() if len(kinds) == 1 else None
@@ -170,6 +173,7 @@ def type_told_by(default: object) -> StaticType | None:
 
 
 def _kind_of(value: object) -> str | None:
+    # By the exact type: a bool is an int, too.
     return next((name for name in _KINDS if type(value).__name__ == name), None)
 
 
@@ -214,6 +218,7 @@ def same_value(left: object, right: object) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        # A NaN is no other choice than a NaN.
         return left == right or (left != left and right != right)
     return type(left) is type(right) and left == right
 

@@ -54,6 +54,7 @@ def _once(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
         above = os.path.dirname(os.path.abspath(path))
         for file in contract_files([path]):
             shown = os.path.relpath(os.path.abspath(file), above).replace(os.sep, "/")
+            # Each file once, though it may be named along with its folder.
             files.setdefault(os.path.realpath(file), (file, escaped(shown)))
     yield from sorted(files.values(), key=lambda one: (one[1], one[0]))
 

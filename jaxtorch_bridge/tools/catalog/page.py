@@ -67,6 +67,7 @@ def _ticked(text: str) -> Markup:
 
 
 def _own(name: str) -> Markup:
+    # Our own files alone may go into the page unescaped.
     return Markup(_TEMPLATES.joinpath(name).read_text(encoding="utf-8"))
 
 

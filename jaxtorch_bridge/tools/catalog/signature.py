@@ -21,6 +21,7 @@ def signature(spec: CallableSpec) -> str:
         parameters += ["*,", *(_static(name, one) for name, one in spec.static.items())]
     head = spec.name.rpartition(".")[2]
     inside = "".join(f"\n{_INDENT}{line}" for line in parameters)
+    # chr(10), since before Python 3.12 no backslash may stand inside the braces.
     return f"{head}({inside}{chr(10) if inside else ''}) -> {_outputs(spec)}"
 
 

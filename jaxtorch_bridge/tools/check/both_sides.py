@@ -47,6 +47,7 @@ class Run:
         """Flat results of the plain torch function."""
         given = self.tensors if tensors is None else tensors
         if self.subject.spec.mutates:
+            # The function writes to them, and later runs start from the same values.
             given = {path: tensor.clone() for path, tensor in given.items()}
         args, kwargs = arguments_of(self.subject, self.case, lambda path, *_: given[path])
         result = self.subject.function(*args, **kwargs)
@@ -88,6 +89,7 @@ def as_jax(tensor: torch.Tensor) -> Any:
     """A result of torch as JAX has it; 64 bits become 32 while x64 is off."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu()
     name = str(plain.dtype).removeprefix("torch.")
+    # numpy has no such dtypes of its own, so torch gives no arrays of them.
     if name.startswith("float8") or name == "bfloat16":
         return jnp.asarray(plain.to(torch.float32).numpy(), dtype=name)
     return jnp.asarray(plain.numpy(), dtype=canonical_name(name, x64=x64_enabled()))

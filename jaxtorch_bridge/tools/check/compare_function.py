@@ -198,7 +198,7 @@ class _Prover:
             if least is not None:
                 self._proof.suggestions.append(f"{name} >= {least}")
                 found += f". It works from {least} on: put `{name} >= {least}` under `constraints`"
-        elif sizes[name] > 4 * usual:
+        elif sizes[name] > 4 * usual:  # one of the large tries, and no mere double
             most = self._most(base, name, sizes[name])
             self._proof.suggestions.append(f"{name} <= {most}")
             found += f". It works up to {most}: put `{name} <= {most}` under `constraints`"

@@ -78,5 +78,6 @@ def importing_from_here() -> Iterator[None]:
     try:
         yield
     finally:
+        # What was imported may have taken it out again.
         with contextlib.suppress(ValueError):
             sys.path.remove(here)

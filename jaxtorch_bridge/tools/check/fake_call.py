@@ -102,6 +102,7 @@ class Evaluator:
             unseen = any(looks_at_values(one) or cannot_be_fake(one) for one in errors)
             return Outcome("unseen" if unseen else "raises", reason=problems.first_line(errors[0]))
         numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))
+        # Numbers for arrays: only in what they come is looked at later.
         self.returned = numbered
         paths = [path for path, _ in trees.flatten_with_paths(numbered)]
         plan_call(spec, facts, inputs, sizes, inference, paths)

@@ -37,6 +37,7 @@ def compare_gradients(run: Run, planned: Planned, found: Promises) -> None:
     )
     results = run.torch_result()
     cotangents = [direction_like(as_jax(results[i]), seed) for seed, i in enumerate(outs)]
+    # In the outputs' own dtypes, rounded once, for both sides.
     given = [
         jnp.asarray(one, dtype=planned.plan.outputs[i].dtype)
         for one, i in zip(cotangents, outs, strict=True)
@@ -85,6 +86,7 @@ def _torch_gradients(
     inputs = [tensors[path].requires_grad_() for path in paths]
     results = run.torch_result(tensors)
     heads = [(results[i], one) for i, one in zip(outs, cotangents, strict=True)]
+    # autograd refuses results that no input moves.
     heads = [(head, one) for head, one in heads if head.requires_grad]
     if not heads:
         return [jnp.zeros_like(run.arrays[path]) for path in paths]

@@ -129,6 +129,7 @@ def _keywords_of(found: JaxCallable[..., Any]) -> dict[str, Any]:
     """What the function was wrapped with, besides its contract."""
     known = inspect.signature(jax_callable).parameters
     planner = found._planner
+    # `declared` is none of jax_callable's keywords.
     options = {name: value for name, value in vars(planner.options).items() if name in known}
     return {"example": planner.example, **options}
 

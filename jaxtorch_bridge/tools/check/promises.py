@@ -123,6 +123,7 @@ def _one_order(op: TorchOp, order: int) -> tuple[Linearized, TorchOp | None]:
     if linearized.engine == "zero":
         return linearized, None
     ins, outs = linearized.grad_inputs, linearized.diff_outputs
+    # Made, since only then it shows whether it can be.
     linearized.kernel(True, ins, outs)
     return linearized, linearized.function(True, ins, outs).op
 

@@ -33,6 +33,7 @@ def try_values(subject: Subject, case: Case) -> tuple[Promises, bool]:
         What was found, and whether values were compared: not those of random functions.
     """
     found = Promises()
+    # A list, which the guarded step can write to even if it fails later.
     compared = [False]
     with Surroundings(subject):
         expected = "a function that runs on made-up values"
@@ -146,6 +147,7 @@ def _positional(run: Run) -> tuple[Callable[..., Any], list[Any]]:
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(name, kind) for name in names]
+    # The bridge names arrays by these parameters, and the contract knows them by those names.
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     args, kwargs = run.jax_arguments()
     bound = {**dict(zip(names, args, strict=False)), **kwargs}

@@ -54,6 +54,7 @@ class SizeSearch:
             preferred: Sizes to try first, for each name.
             fixed: Sizes that must be these.
         """
+        # A list: one count for the whole search.
         steps = [_MOST_STEPS]
         return self._extend({}, preferred, dict(fixed or {}), steps)
 

@@ -81,6 +81,7 @@ def check(
         for problem in problems:
             typer.echo(_annotation(problem) if output is Format.github else str(problem))
         for proof in proofs:
+            # With --format github standard output is for the annotations alone.
             _show(proof, err=output is Format.github)
         for label in data.get("without_function", ()):
             typer.echo(f"{label}: names no function", err=output is Format.github)

@@ -125,6 +125,7 @@ def _since(ref: str, paths: list[str], unread: _Unread) -> tuple[Comparison, ...
     gone = [path for path in paths if not os.path.exists(path)]
     raw_old = {os.path.relpath(path): (path, raw) for path, raw in files_at(commit, paths)}
     old, new = {}, []
+    # A path that never was is a mistake, and not a removed contract.
     for path in map(os.path.relpath, gone):
         if not any(one == path or one.startswith(path + os.sep) for one in raw_old):
             stop(f"`{path}` does not exist, nor did it in {commit[:10]}.")

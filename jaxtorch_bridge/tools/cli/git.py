@@ -12,10 +12,12 @@ from .output import stop
 
 def fork_point(ref: str) -> str:
     """The commit where the current branch left ``ref``: what a merge request is compared with."""
+    # A ref that begins with a dash must not be read as an option.
     commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     if commit is None:
         stop(f"git knows no commit `{ref}` here. Fetch it, or run this inside the repository.")
     common = _git("merge-base", commit.strip(), "HEAD")
+    # Without a common ancestor, the commit itself.
     return (common or commit).strip()
 
 
@@ -26,6 +28,7 @@ def files_at(commit: str, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """
     # As git will write them; a search path is absolute.
     roots = tuple(map(os.path.relpath, paths))
+    # -z: git writes names as they are, without quotes and escapes.
     listing = _git("ls-tree", "-r", "-z", commit, "--", *roots)
     if listing is None:
         stop(f"git cannot list {', '.join(f'`{one}`' for one in roots)}: not in this repository?")
@@ -47,6 +50,7 @@ def files_at(commit: str, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         end = output.index(b"\n", at)
         size_bytes = int(output[at:end].split()[2])
         yield path, output[end + 1 : end + 1 + size_bytes]
+        # Past two line ends: behind the header, and behind the content.
         at = end + size_bytes + 2
 
 

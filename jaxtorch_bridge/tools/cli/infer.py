@@ -48,6 +48,7 @@ def infer(
 
     Which sizes belong together is found out by trying others; names are guessed and marked.
     """
+    # Also a link that leads nowhere: writing would go where it points.
     if output is not None and os.path.lexists(output) and not force:
         stop(f"`{output}` is there already; --force replaces it.")
     with errors_reported(as_json=as_json):

@@ -50,6 +50,7 @@ def schema(
 
 def _read(file: str) -> str | None:
     try:
+        # Line ends as they stand there: others than ours make the file out of date.
         with open(file, encoding="utf-8", newline="") as stream:
             return stream.read()
     except FileNotFoundError:

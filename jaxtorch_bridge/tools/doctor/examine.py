@@ -17,10 +17,12 @@ def examine() -> tuple[Check, ...]:
     be looked at becomes a problem.
     """
     checks = list(_guarded("versions", lambda: examine_versions(installed(), floors())))
+    # Every other subject needs both.
     broken = [check for name in ("jax", "torch") for check in _import(name)]
     if broken:
         return (*checks, *broken)
     with warnings.catch_warnings(record=True) as caught:
+        # Also what was shown once before, which Python would keep back.
         warnings.simplefilter("always")
         for subject, look in _SUBJECTS:
             checks += _guarded(subject, look)

@@ -21,6 +21,7 @@ def loaded_libraries(maps: str) -> dict[str, dict[str, str]]:
     """Library -> path -> version, of those that matter, in the text of ``/proc/self/maps``."""
     found: dict[str, dict[str, str]] = {}
     for line in maps.splitlines():
+        # The path is the sixth field, and may hold blanks.
         fields = line.split(maxsplit=5)
         if len(fields) < 6:
             continue

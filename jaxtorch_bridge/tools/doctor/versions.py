@@ -81,4 +81,5 @@ def _install(names: list[str]) -> str:
 
 
 def _parts(version: str) -> tuple[int, ...]:
+    # Up to four numbers, as in JAX 0.12.0.1; what stands behind a plus is the build.
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:4])

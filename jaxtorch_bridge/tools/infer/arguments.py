@@ -45,6 +45,7 @@ def arrays_of(
                     f"--example: expected one of the parameters {listed(names)}{hint}; got "
                     f"{quote(path[0])}"
                 )
+        # Also one that lies inside of another: `params` beside `params.w`.
         if any(path[: len(other)] == other or other[: len(path)] == path for other in found):
             raise RequestError(f"--example: two for {quote('.'.join(path))}")
         found[path] = one

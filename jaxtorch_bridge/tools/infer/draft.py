@@ -70,6 +70,7 @@ def draft(
     head["function"] = target
     # Says what is wrong with the target and the name, as for any contract.
     stub = load_spec({**head, "inputs": {}, "outputs": {"out": "float32[]"}})
+    # Standard output is for the draft.
     with importing_from_here(), contextlib.redirect_stdout(sys.stderr):
         try:
             found = imported(stub)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 Sample = tuple[Mapping[str, int], int]
 
 _DIVISORS = range(2, 9)
+# Small ones first: of two formulas that fit, the plainer one is found.
 _SHIFTS = sorted(range(-8, 9), key=abs)
 _FACTORS = (1, -1, 2, -2)
 _MOST_IN_DIVISION = 3

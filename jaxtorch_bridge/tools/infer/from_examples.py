@@ -113,6 +113,7 @@ class _Scales:
         """Results at sizes that differ from `base` in one name, and in all."""
         tried = [dict(self.base)]
         for name, size in self.base.items():
+            # Multiples as well as small steps: some functions need an even size.
             tried += [
                 {**self.base, name: other} for other in (2 * size, 3 * size, size + 1, size + 3)
             ]
@@ -160,6 +161,7 @@ def _outputs(
             mine: list[Sample] = [
                 (sizes, found[number].sizes[axis])
                 for sizes, found in samples
+                # Where other results come back, nothing can be said of this one.
                 if len(found) == len(results) and len(found[number].sizes) > axis
             ]
             term = formula_of(mine, names)

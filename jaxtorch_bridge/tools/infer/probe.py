@@ -93,6 +93,7 @@ class Probe:
             found = self._abstractly(sizes)
             if found is not None:
                 return found
+            # For good: what looks at values at one size does so at others.
             self.runs = True
         return self._for_real(sizes)
 
@@ -110,13 +111,14 @@ class Probe:
             leaves = sort_leaves("infer", args, kwargs)
             shapes = [(tuple(array.shape), str(array.dtype)) for array in leaves.arrays]
             arrays, static = describe_arrays(self._function, leaves, shapes)
+            # As with x64: dtypes come back as torch has them.
             inputs, _ = plan_inputs(None, CallFacts("infer", "", arrays, static, (), True))
             inference, _, attempts = infer_abstractly(
                 FlatFunction(self._function, leaves), inputs, "cpu", "infer", self._closure
             )
         except BridgeError as error:
             raise ProbeError(str(error)) from None
-        except SystemExit as error:
+        except SystemExit as error:  # a function that ends its process must not end this one
             raise ProbeError(first_line(error)) from None
         if inference is None:
             errors = [attempt.error for attempt in attempts]
@@ -131,6 +133,7 @@ class Probe:
         )
 
     def _for_real(self, sizes: Mapping[Axis, int]) -> tuple[Result, ...]:
+        # Seeded, or a size could work in one try and fail in the next.
         source = np.random.default_rng(0)
         least = min(sizes.values(), default=2)
 

@@ -61,6 +61,7 @@ def _flow(value: Any) -> str:
         width=1000,
         allow_unicode=True,
     )
+    # PyYAML puts a document's end behind a value that stands alone.
     return text.removesuffix("...\n").strip()
 
 

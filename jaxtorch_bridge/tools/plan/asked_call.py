@@ -40,6 +40,7 @@ def outline_named(
     if spec.function is None:
         problem = problem_at(spec, "", "a contract that names its `function`", "none")
         raise SpecError(spec.label, (problem,))
+    # What the function prints must not mix with the outline, which may be JSON.
     with importing_from_here(), contextlib.redirect_stdout(sys.stderr):
         try:
             subject = subject_of(spec)

@@ -149,6 +149,7 @@ def value_of(text: str) -> Value:
     if text.lower() in words:
         return words[text.lower()]
     try:
+        # Literals alone: nothing that is typed gets run.
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text

@@ -44,6 +44,7 @@ class Names:
         by_home: dict[str, list[str]] = {}
         for symbol, local in sorted(self._imported.items()):
             home = _HOMES.get(symbol, "jaxtyping")
+            # Builtins need no import, unless a contract took their name.
             if home != "builtins" or local != symbol:
                 entry = symbol if local == symbol else f"{symbol} as {local}"
                 by_home.setdefault(home, []).append(entry)

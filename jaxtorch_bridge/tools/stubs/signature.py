@@ -35,6 +35,7 @@ class Parameter:
     def __str__(self) -> str:
         if self.default is None:
             return f"{self.name}: {self.type}"
+        # Types that take None already.
         taken = self.type == "Any" or self.type.endswith("None") or "None]" in self.type
         optional = " | None" if self.default == "None" and not taken else ""
         return f"{self.name}: {self.type}{optional} = {self.default}"
