@@ -22,7 +22,7 @@ from .calling.entry import Entry
 from .calling.exporting import remember
 from .calling.random_key import KEYWORD, check_key, key_for_tensors, key_use, missing_key
 from .choices import ConcurrencyMode, RandomMode, VmapMethod
-from .planner.annotations import annotated_contract, refuse_other_annotations
+from .planner.annotated_contract import annotated_contract, refuse_other_annotations
 from .planner.build_plan import version_of
 from .planner.explain import explain_plan
 from .planner.options import NO_OPTIONS, Options

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from .._compat.jax_internals import hold_weakly
-from ..jaxside import primitives
-from ..jaxside import register_rules as rules
+from ..jaxside import primitives, register_rules
 from ..jaxside.ffi_targets import cpu_devices, register_label
 from ..planner.array_signature import OutputMeta
 from ..planner.build_plan import (
@@ -46,18 +45,18 @@ from ..torchside.op.torch_op import Keeper, TorchOp
 from ..transfer import t2j
 from . import trees
 from .arguments import Leaves, describe_arrays, static_values
-from .contract_terms import mutates_of, terms_of
-from .find_mutated import mutated_arguments
+from .effective_terms import mutates_of, terms_of
 from .flat_function import FlatFunction
 from .mutated_arguments import Mutated
 from .random_key import key_sig
+from .read_mutates import mutated_arguments
 from .trial_runs import Trials
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec
 
-# `rules` is imported for what it registers; listed here, it counts as used.
-__all__ = ["ConcreteRunNeeded", "Planned", "Planner", "rules"]
+# `register_rules` is imported for what it registers; listed here, it counts as used.
+__all__ = ["ConcreteRunNeeded", "Planned", "Planner", "register_rules"]
 
 # These stand among the parameters of equations, by which JAX caches what it has evaluated.
 hold_weakly(TorchOp)

@@ -15,7 +15,7 @@ from ..errors import SpecMismatchError
 from ..jaxside.eager_calls import finished
 from ..jaxside.sharded_arrays import call_per_shard, layouts_of, mesh_axes_of
 from ..planner.sharding import Placement, is_whole, refuse_random_shards
-from ..torchside.handler import failure_messages as faults
+from ..torchside.handler import failure_messages
 from ..torchside.handler.torch_context import current_context
 from . import trees
 from .arguments import Leaves
@@ -54,12 +54,12 @@ class Entry:
                 elif isinstance(array, jax.Array):  # a typed random key
                     array.block_until_ready()
         try:
-            results = finished(self._jitted, arrays, faults.Watch)
+            results = finished(self._jitted, arrays, failure_messages.Watch)
         except ConcreteRunNeeded:
             return self._first_run(arrays)
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             # JAX 0.10 raises a failed call of a known executable as a plain ValueError.
-            failure = faults.translated(error)
+            failure = failure_messages.translated(error)
             if failure is None:
                 raise
             raise failure from failure.__cause__

@@ -18,7 +18,7 @@ from ..planner.array_signature import ArraySig
 from ..planner.output_inference import How, Inference
 from ..torchside.closure.closure_state import ClosureState
 from ..torchside.closure.locks import generator_locks
-from ..torchside.handler import failure_messages as faults
+from ..torchside.handler import failure_messages
 from ..torchside.observe.abstract_evaluation import Attempt, infer_by_running
 from ..torchside.randomness.generator_seeding import drawing_from_key
 from ..transfer import j2t
@@ -82,7 +82,7 @@ class Trials:
         except BridgeError:
             raise
         except Exception as error:
-            raise faults.execution_error(self._label, inputs, (), error) from error
+            raise failure_messages.execution_error(self._label, inputs, (), error) from error
         # Not for functions that look at values: of these a run is the only way left.
         if how in ("call", "values") and not any(
             looks_at_values(attempt.error) for attempt in attempts

@@ -9,33 +9,22 @@ from .._compat.jax_internals import (
     register_dce_rule,
     register_linearization,
 )
-from . import (
-    batching_rules as batch,
-)
-from . import (
-    dead_code,
-)
-from . import (
-    derivative_rules as differentiate,
-)
-from . import (
-    partial_evaluation as partial,
-)
+from . import batching_rules, dead_code, derivative_rules, partial_evaluation
 from .primitives import torch_call_p, torch_jvp_call_p, torch_linear_call_p
 
 for _primitive in (torch_call_p, torch_jvp_call_p):
-    ad.primitive_jvps[_primitive] = differentiate.call_jvp
-    register_linearization(_primitive, differentiate.call_linearize)
-    batching.primitive_batchers[_primitive] = batch.batch_call
+    ad.primitive_jvps[_primitive] = derivative_rules.call_jvp
+    register_linearization(_primitive, derivative_rules.call_linearize)
+    batching.primitive_batchers[_primitive] = batching_rules.batch_call
 
-ad.primitive_jvps[torch_linear_call_p] = differentiate.linear_jvp
-register_linearization(torch_linear_call_p, differentiate.linear_linearize)
-ad.primitive_transposes[torch_linear_call_p] = differentiate.linear_transpose
-batching.primitive_batchers[torch_linear_call_p] = batch.batch_linear_call
+ad.primitive_jvps[torch_linear_call_p] = derivative_rules.linear_jvp
+register_linearization(torch_linear_call_p, derivative_rules.linear_linearize)
+ad.primitive_transposes[torch_linear_call_p] = derivative_rules.linear_transpose
+batching.primitive_batchers[torch_linear_call_p] = batching_rules.batch_linear_call
 
-partial_eval.custom_partial_eval_rules[torch_jvp_call_p] = partial.split_unknown
+partial_eval.custom_partial_eval_rules[torch_jvp_call_p] = partial_evaluation.split_unknown
 for _primitive in (torch_call_p, torch_jvp_call_p):
-    partial_eval.partial_eval_jaxpr_custom_rules[_primitive] = partial.split_equation
+    partial_eval.partial_eval_jaxpr_custom_rules[_primitive] = partial_evaluation.split_equation
 
 register_dce_rule(torch_call_p, dead_code.forward_rule)
 register_dce_rule(torch_jvp_call_p, dead_code.jvp_rule)

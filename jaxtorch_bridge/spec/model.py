@@ -338,7 +338,7 @@ class CallableSpec(BaseModel):
         if self.constraints:
             data["constraints"] = [one.to_data(docs=docs) for one in self.constraints]
         if self.mutates:
-            data["mutates"] = sorted(self.mutates)
+            data["mutates"] = list(self.mutates)  # in their order the new values come back
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     # pydantic's own would also compare the positions, and call 1 and true the same.

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jaxtorch_bridge.errors import SpecError
-from jaxtorch_bridge.spec.compare.versions import diff_specs
+from jaxtorch_bridge.spec.compare.diff_contracts import diff_specs
 from jaxtorch_bridge.spec.files.load import load_spec
 from jaxtorch_bridge.spec.files.read_contract import dump_spec, read_spec
 from jaxtorch_bridge.tools.catalog.parts import dimensions_of, inputs_of, outputs_of, static_of

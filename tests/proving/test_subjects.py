@@ -67,7 +67,7 @@ def test_python_itself_is_never_called(tmp_path, target):
 
 
 def test_only_the_module_under_function_is_imported(write, monkeypatch):
-    from jaxtorch_bridge.tools.check.contract_files import check_contracts
+    from jaxtorch_bridge.tools.check.check_files import check_contracts
 
     file = write(GOOD, CONTRACT + "doc: os_like:remove\n")
     module = file.stem

@@ -9,8 +9,8 @@ import pytest
 from jaxtorch_bridge.errors import SpecError
 from jaxtorch_bridge.spec.files.contract_files import contract_files, label_in
 from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.spec.files.read_all_files import check_files
 from jaxtorch_bridge.spec.files.read_contract import read_bytes
-from jaxtorch_bridge.spec.files.validate import check_files
 
 HEAD = "schema: jaxtorch/1\nname: f\nversion: 1.0.0\n"
 SMALL = HEAD + "inputs: {x: 'int8[n]'}\noutputs: {y: 'int8[n]'}\n"

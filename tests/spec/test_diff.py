@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtorch_bridge.spec.compare.change import highest
-from jaxtorch_bridge.spec.compare.versions import diff_specs, unsaid_by_version
+from jaxtorch_bridge.spec.compare.diff_contracts import diff_specs, unsaid_by_version
 from jaxtorch_bridge.spec.files.load import load_spec
 from jaxtorch_bridge.spec.language.versions import next_version, parse_version, version_problem
 from jaxtorch_bridge.spec.model import CallableSpec
@@ -313,7 +313,7 @@ def test_a_greater_step_says_at_least_as_much(version, step):
 
 def test_no_jax_and_no_torch(run_python):
     script = (
-        "import sys, jaxtorch_bridge.spec.compare.versions\n"
+        "import sys, jaxtorch_bridge.spec.compare.diff_contracts\n"
         "print(sorted({'jax', 'torch', 'numpy', 'typer'} & set(sys.modules)))"
     )
     assert run_python(script).strip() == "[]"
@@ -325,7 +325,7 @@ def test_no_field_is_forgotten():
         *("name", "function", "doc", "inputs", "static", "outputs", "constraints", "vjp_depth"),
         *("residuals", "vmap_method", "verify", "concurrency", "sharding", "mutates", "random"),
         *("execution", "groups", "dimensions"),
-    }, "teach jaxtorch_bridge.spec.compare.versions the new field, and the schema"
+    }, "teach jaxtorch_bridge.spec.compare.diff_contracts the new field, and the schema"
 
 
 def _levels(old, new):
@@ -566,3 +566,21 @@ def test_remarks_are_neutral_and_need_no_version(fields, path):
         assert unsaid_by_version(before, after, changes) is None
     assert old.digest() == new.digest()
     assert old != new
+
+
+def test_the_order_of_new_values_is_part_of_the_contract():
+    """Callers unpack them in it, so the two are not equal."""
+    inputs = {"x": "float32[n]", "y": "float32[n]"}
+    head = {
+        "schema": "jaxtorch/1",
+        "name": "f",
+        "version": "1.0.0",
+        "inputs": inputs,
+        "outputs": {"z": "float32[n]"},
+    }
+    old, new = (load_spec({**head, "mutates": names}) for names in (["x", "y"], ["y", "x"]))
+    assert old != new
+    assert old.digest() != new.digest()
+    (change,) = diff_specs(old, new)
+    assert (change.level, change.path) == ("breaking", "mutates")
+    assert "another order: `y`, `x`" in change.text

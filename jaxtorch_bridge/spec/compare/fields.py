@@ -93,6 +93,9 @@ def _mutates(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
         if name not in new.mutates:
             text = f"no longer writes to `{name}`: torch callers may rely on it"
             yield "breaking", ("mutates",), text
+    if old.mutates != new.mutates and set(old.mutates) == set(new.mutates):
+        order = ", ".join(f"`{name}`" for name in new.mutates)
+        yield "breaking", ("mutates",), f"new values come back in another order: {order}"
 
 
 def _from_to(old: object, new: object) -> str:

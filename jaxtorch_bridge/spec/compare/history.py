@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..language.versions import Level, Version, parse_version
 from ..model import CallableSpec
 from .change import Change, highest
-from .versions import diff_specs, unsaid_by_version
+from .diff_contracts import diff_specs, unsaid_by_version
 
 
 @dataclass(frozen=True)

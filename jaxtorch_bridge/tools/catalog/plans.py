@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...spec.model import CallableSpec
+from ..check.check_files import importing_from_here
 from ..check.compare_function import prove
-from ..check.contract_files import importing_from_here
 from .collect import Versions
 
 

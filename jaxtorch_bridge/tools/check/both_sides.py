@@ -13,7 +13,7 @@ import torch
 from ...calling import trees
 from ...calling.arguments import sort_leaves
 from ...calling.call_planner import x64_enabled
-from ...calling.find_mutated import mutated_arguments
+from ...calling.read_mutates import mutated_arguments
 from ...dtypes import DTYPES, canonical_name
 from ...errors import BridgeWarning
 from .calls import arguments_of, with_key

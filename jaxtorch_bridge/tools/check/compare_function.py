@@ -27,8 +27,8 @@ from .cases import (
 )
 from .fake_call import Evaluator, Outcome
 from .named_function import NoSubject, Subject, subject_of
-from .open_outputs import free_sizes, stub_remark
-from .promises import Promises, promises_of
+from .output_remarks import free_sizes, stub_remark
+from .planned_transforms import Promises, promises_of
 from .real_runs import try_shards, try_transforms, try_values
 from .shards import shards_of
 from .sizes import Sizes, SizeSearch

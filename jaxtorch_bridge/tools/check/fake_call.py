@@ -10,8 +10,8 @@ import jax
 from ..._compat.torch_internals import cannot_be_fake, looks_at_values
 from ...calling import trees
 from ...calling.arguments import describe_arrays, sort_leaves, static_values
-from ...calling.find_mutated import mutated_arguments
 from ...calling.flat_function import FlatFunction
+from ...calling.read_mutates import mutated_arguments
 from ...dtypes import canonical_name
 from ...errors import BridgeError, SpecError, SpecMismatchError, SpecProblem
 from ...planner.build_plan import CallFacts, plan_call, plan_inputs

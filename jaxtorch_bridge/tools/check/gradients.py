@@ -17,7 +17,7 @@ from ...testing.examples import gaps
 from . import problems
 from .both_sides import Run, as_jax
 from .cases import Path
-from .promises import Promises
+from .planned_transforms import Promises
 from .values import direction_like
 
 # Of single precision: small enough for the curvature, large enough against rounding.

@@ -22,7 +22,7 @@ from .calls import by_position
 from .cases import Case
 from .gradients import compare_gradients
 from .named_function import Subject
-from .promises import Promises
+from .planned_transforms import Promises
 from .shards import PARTS
 
 

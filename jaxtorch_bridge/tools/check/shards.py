@@ -12,7 +12,7 @@ from ...spec.language.sizes import aligned
 from ...spec.model import CallableSpec
 from . import problems
 from .cases import Case
-from .promises import Promises
+from .planned_transforms import Promises
 from .sizes import Sizes, SizeSearch
 
 # Along every mesh axis.

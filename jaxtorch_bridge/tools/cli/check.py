@@ -61,13 +61,13 @@ def check(
     with errors_reported(as_json=as_json):
         given = existing(paths) if paths else default_paths()
         if syntax:
-            from ...spec.files.validate import check_files
+            from ...spec.files.read_all_files import check_files
 
             count, problems = check_files(given)
             proofs: tuple[Proof, ...] = ()
             data: dict[str, Any] = {}
         else:
-            from ..check.contract_files import check_contracts
+            from ..check.check_files import check_contracts
 
             checked = check_contracts(given, numeric=numeric)
             count, problems, proofs = checked.files, checked.all_problems, checked.proofs

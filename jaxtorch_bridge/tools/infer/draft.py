@@ -13,8 +13,8 @@ from ...errors import SpecError, SpecProblem
 from ...spec.annotations.as_contract import spec_from_annotations
 from ...spec.files.load import load_spec
 from ...spec.files.read_contract import read_spec
+from ..check.check_files import importing_from_here
 from ..check.compare_function import prove
-from ..check.contract_files import importing_from_here
 from ..check.named_function import NoSubject, imported
 from ..plan.request import RequestError
 from .arguments import arrays_of, static_of

@@ -9,11 +9,11 @@ from typing import Any
 from .axes import Grouping, group_axes
 from .examples import Path
 from .formulas import Sample, formula_of
+from .joined_dimensions import joined
 from .lists import as_lists
 from .names import name_dimensions
 from .probe import Axis, Probe, ProbeError, Result
 from .text import Remarks
-from .together import joined
 
 _DIVISORS = (2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import SpecError
-from ..check.contract_files import importing_from_here
+from ..check.check_files import importing_from_here
 from ..check.named_function import NoSubject, subject_of
 from ..check.problems import problem_at
 from .outline import outline_of

@@ -16,7 +16,7 @@ from ...torchside.derive.linear_part import Linearized
 from ...torchside.op.torch_op import TorchOp
 from ..check.cases import Case
 from ..check.named_function import Subject
-from ..check.promises import derivatives_of, plan_of
+from ..check.planned_transforms import derivatives_of, plan_of
 from ..check.shards import placement_of
 
 

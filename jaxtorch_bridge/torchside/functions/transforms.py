@@ -15,7 +15,7 @@ import torch
 from ..._compat import torch_internals as compat
 from ...errors import DifferentiationError
 from ..randomness.generator_states import NO_GENERATORS
-from . import unrecorded_backward as hidden
+from . import unrecorded_backward
 from .source import Core, Transform
 
 
@@ -161,9 +161,9 @@ def _push_by_autograd(function: Core, ins: Sequence[int], outs: Sequence[int], l
             dummies = [torch.ones_like(leaf).requires_grad_() for leaf in moving]
             asked = [inputs[index] for index in ins]
             gradients = _gradients(label, moving, asked, dummies, True)
-            hidden.refuse_marked(label, gradients)
+            unrecorded_backward.refuse_marked(label, gradients)
             moved = _pulled(gradients, dummies, tangents, again)
-        hidden.refuse_missing(label, dummies, moved, gradients, tangents)
+        unrecorded_backward.refuse_missing(label, dummies, moved, gradients, tangents)
         return leaves, moved
 
     return run
@@ -183,7 +183,7 @@ def _gradients(
             "grad), so the gradient would be zero without a word. If that is meant, use "
             "jax.lax.stop_gradient; otherwise look for detach(), no_grad or backward() inside."
         )
-    hidden.refuse_lacking(label, outputs)
+    unrecorded_backward.refuse_lacking(label, outputs)
     return _pulled(outputs, inputs, cotangents, again)
 
 
@@ -218,14 +218,14 @@ def _refuse_hidden(
     label: str, cotangents: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]
 ) -> None:
     """Before a pullback is differentiated again."""
-    hidden.refuse_marked(label, gradients)
+    unrecorded_backward.refuse_marked(label, gradients)
     # The sums would need values.
     if compat.evaluates_abstractly():
         return
     tangents = [torch.ones_like(gradient) for gradient in gradients]
     # Kept: the caller goes through the same graph once more.
     moved = _pulled(gradients, cotangents, tangents, False, keep=True)
-    hidden.refuse_missing(label, cotangents, moved, gradients, tangents)
+    unrecorded_backward.refuse_missing(label, cotangents, moved, gradients, tangents)
 
 
 def _leaves(tensors: Sequence[torch.Tensor], ins: Sequence[int]) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..._compat.jax_internals import ask_for_cpu_devices
 from ...errors import SpecProblem
-from ...spec.files.validate import read_all
+from ...spec.files.read_all_files import read_all
 from ...spec.model import CallableSpec
 from .compare_function import Proof, prove
 
