@@ -61,9 +61,9 @@ ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets&
   for (size_t i = 0; i < outputs.size(); ++i) {
     const size_t index = op.into[i];
     if (index >= rets.size()) return Fault(op, "output_count", 0, nullptr);
-    if (!outputs[i].Open(**rets.get<ffi::AnyBuffer>(index), device, op.output_dtypes[index])) {
-      return RaisedFault(op);
-    }
+    const ffi::AnyBuffer buffer = **rets.get<ffi::AnyBuffer>(index);
+    AdviseHugePages(buffer, device);
+    if (!outputs[i].Open(buffer, device, op.output_dtypes[index])) return RaisedFault(op);
     call[inputs.size() + i + 1] = outputs[i].tensor();
   }
   int plain = ThreadHasPlainContext(op);

@@ -1,5 +1,8 @@
 #include "results.h"
 
+#include <sys/mman.h>
+
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
@@ -26,6 +29,10 @@ int AskTensor(PyObject* tensor, PyObject* method) {
       PyObject_VectorcallMethod(method, args, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
   return answer ? PyObject_IsTrue(answer.get()) : -1;
 }
+
+// From here on glibc maps fresh memory for each buffer: writing to it is mostly page faults.
+constexpr size_t kFreshlyMappedBytes = 32 << 20;
+constexpr uintptr_t kHugePageBytes = 2 << 20;
 
 bool SameShape(const DLTensor& tensor, ffi::AnyBuffer::Dimensions dims) {
   if (static_cast<size_t>(tensor.ndim) != dims.size()) return false;
@@ -95,6 +102,7 @@ ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuf
     }
     return ffi::Error::Success();
   }
+  AdviseHugePages(buffer, device);
   BufferView view;
   if (!view.Open(buffer, device, *dtype)) return RaisedFault(op);
   // Without detach, copying from a tensor with a grad_fn would record the copy and keep the
@@ -155,6 +163,17 @@ bool SetApart(const Op& op, PyRef& items, ffi::RemainingRets& rets) {
 }
 
 }  // namespace
+
+void AdviseHugePages(const ffi::AnyBuffer& buffer, DLDevice device) {
+#ifdef MADV_HUGEPAGE
+  if (device.device_type != kDLCPU || buffer.size_bytes() < kFreshlyMappedBytes) return;
+  // Whole pages inside of the buffer.
+  const uintptr_t start = reinterpret_cast<uintptr_t>(buffer.untyped_data());
+  const uintptr_t first = (start + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+  const uintptr_t end = (start + buffer.size_bytes()) / kHugePageBytes * kHugePageBytes;
+  madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+#endif
+}
 
 ffi::Error StoreOutputs(const Op& op, PyObject* result, ffi::RemainingRets& rets, DLDevice device) {
   const size_t count = rets.size();

@@ -294,12 +294,6 @@ class OutForm:
     copies: bool = False
     extra: tuple[Any, ...] = ()
 
-    def run(self, target: torch.Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Do what the op does with these arguments, for an op of one result."""
-        if self.copies:
-            return self.target(target, args[0])
-        return self.target(*args, *self.extra, **kwargs, **{self.names[0]: target})
-
     def call(self, graph: Any, op: Any, targets: Sequence[Any]) -> Any:
         """Add the call that does what the node ``op`` does."""
         if self.copies:

@@ -122,13 +122,6 @@ def is_scripted(value: Any) -> bool:
     return isinstance(value, (torch.jit.ScriptFunction, torch._C.ScriptMethod))
 
 
-def is_compiled(value: Any) -> bool:
-    """Whether ``torch.compile`` made a function or a module, or runs its calls."""
-    if isinstance(value, torch.nn.Module):
-        return hasattr(value, "_orig_mod") or value._compiled_call_impl is not None
-    return hasattr(value, "_torchdynamo_orig_callable")
-
-
 # The wrapper's code is one for all functions that are marked.
 _ONCE_DIFFERENTIABLE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__
 

@@ -22,7 +22,7 @@ from .observe.watched_run import Observed
 from .op.graph_backend import graph_program
 from .op.make_op import op_of_program, register_op
 from .op.program import Program
-from .op.results_in_place_of_calls import written_by_calls
+from .op.results_in_place import ResultsInPlace, copied, unfit
 from .op.torch_op import Function, Keeper, TorchOp
 from .op_family import OpFamily
 from .randomness.generator_seeding import with_key
@@ -102,15 +102,13 @@ def build_op(
             contract=_contract_words(plan),
         )
     aliases = _aliases(plan, mutated)
-    how = written_by_calls(
-        run,
-        observed,
-        plan.outputs,
-        device,
-        terms.outputs,
-        refused=_not_in_place(plan, source),
-        run_out=run_out,
-    )
+    refused = _why_copied(plan, observed, terms, run_out)
+    if refused:
+        how = copied(plan.outputs, refused)
+    else:
+        count = len(plan.outputs)
+        words = "in place, by the function's own `out=`"
+        how = ResultsInPlace(run_out, tuple(range(count)), (words,) * count)
     body = _runner(plan, how.core or run, notices, mutated)
     if seeds:
         body = with_key(body, len(plan.inputs))
@@ -180,17 +178,26 @@ def _with_aliases(
     return tuple(found)
 
 
-def _not_in_place(plan: CallPlan, source: Source) -> str:
-    """Why no result of the function's own calls may be written in place, or the empty string."""
+def _why_copied(
+    plan: CallPlan,
+    observed: Observed,
+    terms: Terms,
+    run_out: Callable[..., Any] | None,
+) -> str:
+    """Why the function's own calls do not write their results in place, or the empty string."""
+    if terms.outputs == "copy":
+        return "execution.outputs is copy"
+    if terms.outputs == "auto":
+        return "the function's own code makes it"
+    if run_out is None:
+        return "the function's own code makes it, and takes no `out=`"
     if plan.mutates:
         return "the function writes to its arguments"
     if not plan.inference.traced:
         return "the function could not be evaluated abstractly"
-    if source.plain_attention:
-        return "it was evaluated with other attention kernels than it runs"
-    if source.closure.compiled or source.closure.scripted:
-        return "a compiler runs the function, and no mode may watch it"
-    return ""
+    if observed.records:
+        return "autograd records what makes it"
+    return next(filter(None, (unfit(sig, terms.outputs, 0) for sig in plan.outputs)), "")
 
 
 def _contract_words(plan: CallPlan) -> str:

@@ -182,11 +182,15 @@ def test_without_a_function(here, jaxtorch):
 
 @pytest.mark.parametrize(
     ("asked", "in_place", "words"),
-    [("copy", False, "copied"), ("in_place", True, "in place, by aten.bmm.out")],
+    [
+        ("outputs: copy", False, "copied: execution.outputs is copy"),
+        ("outputs: in_place", False, "copied: the function's own code makes it, and takes no"),
+        ("outputs: in_place, backend: aot", True, "in place, by aten.bmm.out"),
+    ],
 )
 def test_which_outputs_are_copied_and_why(here, jaxtorch, asked, in_place, words):
     text = SPEC.format("1.0.0").replace("name: attend", "name: asked")
-    Path("specs/asked.yaml").write_text(text + f"execution: {{outputs: {asked}}}\n")
+    Path("specs/asked.yaml").write_text(text + f"execution: {{{asked}}}\n")
     done = jaxtorch("plan", "asked", "--shape", SIZES, "--json")
     assert done.code == 0
     (output,) = done.json["outputs"]

@@ -14,26 +14,33 @@ import torch
 from jaxtorch_bridge import TorchExecutionError, jax_callable
 from jaxtorch_bridge.planner.array_signature import ArraySig
 from jaxtorch_bridge.torchside.functions.graph_capture import capture
-from jaxtorch_bridge.torchside.op.results_in_place import written
+from jaxtorch_bridge.torchside.op.results_in_place import write_in_place
 
 LARGE = jnp.arange(1024.0 * 512).reshape(1024, 512) / 1e5  # 2 MiB
 SMALL = jnp.arange(12.0).reshape(3, 4)
 
 
-def contract(outputs: str, result: str = "float32[a, b]") -> dict[str, object]:
+def contract(
+    outputs: str, result: str = "float32[a, b]", backend: str = "auto"
+) -> dict[str, object]:
     return {
         "schema": "jaxtorch/1",
         "name": "f",
         "version": "1.0.0",
         "inputs": {"x": "float32[a, b]"},
         "outputs": {"y": result},
-        "execution": {"outputs": outputs},
+        "execution": {"outputs": outputs, "backend": backend},
     }
 
 
-def in_place(function, result: str = "float32[a, b]"):
-    """The function, with a contract that asks for results in place whatever they cost."""
-    return jax_callable(function, spec=contract("in_place", result))
+def in_place(function):
+    """The function's own calls, with a contract that asks for results in place."""
+    return jax_callable(function, spec=contract("in_place"))
+
+
+def graph_in_place(function, result: str = "float32[a, b]"):
+    """Calls of a captured graph, with results in place whatever they cost."""
+    return jax_callable(function, spec=contract("in_place", result, "aot"))
 
 
 def how(wrapped, *args) -> list[str]:
@@ -44,40 +51,49 @@ def how(wrapped, *args) -> list[str]:
     return [line.partition("], ")[2] for line in found]
 
 
+def _compare_on_threads(function, factor: float, summand: float) -> None:
+    wrapped = jax.jit(function)
+    wrapped(SMALL)
+    wrong = []
+
+    def work(number):
+        for i in range(100):
+            x = SMALL + number * 100 + i
+            if not np.array_equal(wrapped(x), x * factor + summand):
+                wrong.append((number, i))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 class TestCalls:
-    def test_the_result_is_the_memory_that_torch_wrote(self):
-        addresses = []
-
-        def double(x):
-            y = x * 2
-            addresses.append(y.data_ptr() if type(y) is torch.Tensor else None)
-            return y
-
-        wrapped = in_place(double)
-        result = jax.jit(wrapped)(SMALL)
-        assert result.unsafe_buffer_pointer() == addresses[-1]
-        np.testing.assert_array_equal(result, SMALL * 2)
-        assert how(wrapped, SMALL) == ["in place, by aten.mul.out"]
-
-    def test_auto_writes_in_place_what_is_large(self):
-        wrapped = jax_callable(lambda x: x + 1)
-        assert how(wrapped, LARGE) == ["in place, by aten.add.out"]
-        assert how(wrapped, SMALL) == ["copied: for 48 bytes that costs less"]
-        np.testing.assert_array_equal(jax.jit(wrapped)(LARGE), LARGE + 1)
-
-    def test_auto_counts_what_watching_each_op_costs(self):
-        def many(x):
-            for _ in range(20):
-                x = x + 1
-            return x
-
-        assert how(jax_callable(many), LARGE)[0].startswith("copied")
-
-    def test_copy_copies(self):
-        wrapped = jax_callable(lambda x: x + 1, spec=contract("copy"))
-        assert how(wrapped, LARGE) == ["copied: execution.outputs is copy"]
+    @pytest.mark.parametrize("outputs", ["auto", "copy"])
+    def test_results_of_the_functions_own_code_are_copied(self, outputs):
+        wrapped = jax_callable(lambda x: x + 1, spec=contract(outputs))
+        reason = {"auto": "the function's own code makes it", "copy": "execution.outputs is copy"}
+        assert how(wrapped, LARGE) == [f"copied: {reason[outputs]}"]
         np.testing.assert_array_equal(wrapped(LARGE), LARGE + 1)
 
+    @pytest.mark.parametrize("backend", ["eager", "aot"])
+    @pytest.mark.parametrize("size_mib", [1, 33, 64])
+    def test_large_results_are_whole(self, size_mib, backend):
+        spec = contract("auto", "int32[n]", backend) | {"inputs": {"x": "int32[n]"}}
+        x = jnp.arange((size_mib << 18) + 3, dtype=jnp.int32)  # no whole number of pages
+        found = jax_callable(lambda x: x * 3, spec=spec)(x)
+        np.testing.assert_array_equal(found, np.asarray(x) * 3)
+
+    def test_explain_says_why_nothing_is_in_place_that_was_asked_for(self):
+        wrapped = in_place(lambda x: x * 2)
+        words = "copied: the function's own code makes it, and takes no `out=`"
+        assert how(wrapped, SMALL) == [words]
+        np.testing.assert_array_equal(wrapped(SMALL), SMALL * 2)
+
+
+class TestGraphCalls:
     @pytest.mark.parametrize(
         "function",
         [
@@ -102,7 +118,7 @@ class TestCalls:
         ],
     )
     def test_values_are_those_of_torch(self, function):
-        wrapped = in_place(function)
+        wrapped = graph_in_place(function)
         expected = function(torch.tensor(np.asarray(SMALL)))
         for call in (wrapped, jax.jit(wrapped)):
             np.testing.assert_array_equal(call(SMALL), expected)
@@ -125,7 +141,7 @@ class TestCalls:
         ],
     )
     def test_results_that_share_memory(self, function):
-        spec = contract("in_place")
+        spec = contract("in_place", backend="aot")
         expected = function(torch.tensor(np.asarray(SMALL)))
         spec["outputs"] = {
             f"y{i}": f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
@@ -143,156 +159,24 @@ class TestCalls:
         wrapped = jax_callable(
             lambda x: x + x,
             spec={
-                **contract("in_place", f"{dtype}[a, b]"),
+                **contract("in_place", f"{dtype}[a, b]", "aot"),
                 "inputs": {"x": f"{dtype}[a, b]"},
             },
         )
         assert how(wrapped, array) == ["in place, by aten.add.out"]
         np.testing.assert_array_equal(jax.jit(wrapped)(array), array + array)
 
-    def test_a_result_that_the_function_keeps_keeps_its_value(self):
-        kept = []
-
-        def keep(x):
-            y = x * 2
-            if type(y) is torch.Tensor:
-                kept.append(y)
-            return y
-
-        wrapped = jax.jit(in_place(keep))
-        first = wrapped(SMALL)
-        first.delete()
-        for _ in range(20):
-            wrapped(SMALL + 7)
-        np.testing.assert_array_equal(kept[0], SMALL * 2)
-        np.testing.assert_array_equal(kept[-1], (SMALL + 7) * 2)
-
-    def test_another_op_than_planned_is_copied(self):
-        turn = itertools.count()
-
-        def alternate(x):
-            return x * 2 if type(x) is not torch.Tensor or next(turn) % 2 else x + x + 0
-
-        wrapped = jax.jit(in_place(alternate))
-        for _ in range(4):
-            np.testing.assert_array_equal(wrapped(SMALL), SMALL * 2)
-
-    def test_results_in_another_order_than_planned(self):
-        turn = itertools.count()
-
-        def swap(x):
-            double, triple = x * 2, x * 3
-            if type(x) is torch.Tensor and type(double) is torch.Tensor and next(turn) % 2:
-                return triple, double
-            return double, triple
-
-        spec = contract("in_place")
-        spec["outputs"] = {"y": "float32[a, b]", "z": "float32[a, b]"}
-        wrapped = jax.jit(jax_callable(swap, spec=spec))
-        first, second = ([float(y[0, 1]) for y in wrapped(SMALL)] for _ in range(2))
-        assert {tuple(first), tuple(second)} == {(2.0, 3.0), (3.0, 2.0)}
-
-    def test_another_shape_than_planned_is_an_error_and_nothing_is_resized(self):
-        def shrink(x):
-            return (x if type(x) is not torch.Tensor else x[:2]) * 2
-
-        def grow(x):
-            return (x if type(x) is not torch.Tensor else torch.cat([x, x])) * 2
-
-        for function in (shrink, grow):
-            with pytest.raises(TorchExecutionError):
-                in_place(function)(SMALL)
-        np.testing.assert_array_equal(in_place(lambda x: x * 2)(SMALL), SMALL * 2)
-
-    @pytest.mark.parametrize(
-        ("function", "before", "after"),
-        [
-            (lambda x, n: x[:n].clone(), 2, 1),
-            (lambda x, n: x[:n] + 1, 2, 1),
-            (lambda x, dtype: x.to(dtype), torch.float16, torch.float64),
-            (lambda x, dtype: x.to(dtype) + x.to(dtype), torch.bfloat16, torch.int32),
-        ],
-    )
-    def test_what_an_out_form_would_broadcast_or_cast_is_an_error(self, function, before, after):
-        class Settings:
-            value = before
-
-        def read(x):
-            return function(x, Settings.value)
-
-        array = "float32" if type(before) is int else str(before).removeprefix("torch.")
-        wrapped = jax_callable(read, spec=contract("in_place", f"{array}[c, d]"))
-        assert how(wrapped, SMALL)[0].startswith("in place")
-        call = jax.jit(wrapped)
-        call(SMALL).block_until_ready()
-        Settings.value = after
-        with pytest.raises(Exception, match="but torch returned"):
-            call(SMALL).block_until_ready()
-
-    @pytest.mark.parametrize(
-        "function",
-        [
-            lambda x: x[:, 1:3] * 2,
-            lambda x: x * torch.ones(4) + torch.tensor([1.0, 2.0, 3.0, 4.0]),
-            lambda x: x.index_add(0, torch.tensor([1, 1]), torch.ones(2, 4)),
-            lambda x: torch.nn.functional.linear(x, torch.ones(4, 4), torch.zeros(4)),
-            lambda x: torch.where(x > 3, 1.0, x),
-            lambda x: (x * 2).detach() * x.mean().detach(),
-        ],
-    )
-    def test_what_explain_calls_in_place_is(self, function):
-        addresses = []
-
-        def record(x):
-            y = function(x)
-            addresses.append(y.data_ptr() if type(y) is torch.Tensor else None)
-            return y
-
-        wrapped = jax_callable(record, spec=contract("in_place", "float32[c, d]"))
-        assert how(wrapped, SMALL)[0].startswith("in place")
-        result = jax.jit(wrapped)(SMALL)
-        assert result.unsafe_buffer_pointer() == addresses[-1]
-        np.testing.assert_allclose(result, function(torch.tensor(np.asarray(SMALL))), rtol=1e-6)
-
     def test_what_is_resized_is_copied(self):
-        wrapped = jax_callable(
-            lambda x: (x * 2).resize_(2, 2), spec=contract("in_place", "float32[c, d]")
-        )
+        wrapped = graph_in_place(lambda x: (x * 2).resize_(2, 2), "float32[c, d]")
         np.testing.assert_array_equal(jax.jit(wrapped)(SMALL), [[0, 2], [4, 6]])
-
-    def test_what_autograd_records_is_copied(self):
-        layer = torch.nn.Linear(4, 4)
-        wrapped = in_place(lambda x: layer(x))
-        assert how(wrapped, SMALL)[0].startswith("copied: autograd records")
-        expected = layer(torch.tensor(np.asarray(SMALL))).detach()
-        np.testing.assert_allclose(wrapped(SMALL), expected, rtol=1e-6)
-        with torch.no_grad():
-            assert how(wrapped, SMALL) == ["in place, by aten.addmm.out"]
-            np.testing.assert_allclose(jax.jit(wrapped)(SMALL), expected, rtol=1e-6)
-
-    def test_what_a_compiler_runs_is_not_watched(self):
-        compiled = torch.compile(lambda x: x * 2, backend="eager")
-        wrapped = in_place(lambda x: compiled(x))
-        assert "a compiler runs the function" in how(wrapped, SMALL)[0]
-        np.testing.assert_array_equal(wrapped(SMALL), SMALL * 2)
-
-    def test_failures_and_writes_are_found_as_before(self):
-        def fail(x):
-            y = x * 2
-            if type(y) is torch.Tensor:
-                raise ValueError("no")
-            return y
-
-        with pytest.raises(TorchExecutionError, match="ValueError: no"):
-            in_place(fail)(SMALL)
 
     def test_donated_and_carried_arrays_are_read_before_they_are_written(self):
         # The first result is there before the second op reads the argument once more.
-        wrapped = in_place(lambda x: (x * 2) + x.flip(0))
+        wrapped = graph_in_place(lambda x: (x * 2) + x.flip(0))
         x = np.asarray(SMALL)
         donated = jax.jit(wrapped, donate_argnums=0)(jnp.array(x))
         np.testing.assert_array_equal(donated, x * 2 + x[::-1])
-        spec = contract("in_place")
+        spec = contract("in_place", backend="aot")
         spec["outputs"] = {"y": "float32[a, b]", "z": "float32[a, b]"}
         pair = jax_callable(lambda x: ((y := x * 2), y + x.flip(0)), spec=spec)
 
@@ -308,32 +192,8 @@ class TestCalls:
             x = x * 2 + x[::-1]
         np.testing.assert_allclose(last, x, rtol=1e-6)
 
-    def test_gradients_inside(self):
-        def force(x):
-            x = x.detach().requires_grad_()
-            with torch.enable_grad():
-                (gradient,) = torch.autograd.grad((x**3).sum(), x)
-            return gradient
-
-        np.testing.assert_allclose(in_place(force)(SMALL), 3 * SMALL**2, rtol=1e-6)
-
     def test_threads(self):
-        wrapped = jax.jit(in_place(lambda x: x * 2 + 1))
-        wrapped(SMALL)
-        wrong = []
-
-        def work(number):
-            for i in range(100):
-                result = wrapped(SMALL + number * 100 + i)
-                if not np.array_equal(result, (SMALL + number * 100 + i) * 2 + 1):
-                    wrong.append((number, i))
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not wrong
+        _compare_on_threads(graph_in_place(lambda x: x * 2 + 1), 2, 1)
 
 
 class TestOut:
@@ -376,6 +236,58 @@ class TestOut:
     def test_a_function_that_ignores_it_is_copied(self):
         wrapped = in_place(lambda x, out=None: x * 3)
         np.testing.assert_array_equal(jax.jit(wrapped)(SMALL), SMALL * 3)
+
+    def test_a_result_that_the_function_keeps_keeps_its_value(self):
+        kept = []
+
+        def keep(x, out=None):
+            y = torch.mul(x, 2, out=out)
+            if type(y) is torch.Tensor:
+                kept.append(y)
+            return y
+
+        wrapped = jax.jit(in_place(keep))
+        first = wrapped(SMALL)
+        first.delete()
+        for _ in range(20):
+            wrapped(SMALL + 7)
+        np.testing.assert_array_equal(kept[0], SMALL * 2)
+        np.testing.assert_array_equal(kept[-1], (SMALL + 7) * 2)
+
+    def test_results_in_another_order_than_given(self):
+        def swap(x, out=None):
+            first, second = out or (None, None)
+            double, triple = torch.mul(x, 2, out=first), torch.mul(x, 3, out=second)
+            return triple, double
+
+        spec = contract("in_place")
+        spec["outputs"] = {"y": "float32[a, b]", "z": "float32[a, b]"}
+        triple, double = jax.jit(jax_callable(swap, spec=spec))(SMALL)
+        np.testing.assert_array_equal(triple, SMALL * 3)
+        np.testing.assert_array_equal(double, SMALL * 2)
+
+    def test_what_autograd_records_is_copied(self):
+        weight = torch.ones(4, 4, requires_grad=True)
+
+        def product(x, out=None):
+            return torch.mm(x, weight, out=out)
+
+        wrapped = in_place(product)
+        expected = torch.tensor(np.asarray(SMALL)) @ weight.detach()
+        assert how(wrapped, SMALL) == ["copied: autograd records what makes it"]
+        np.testing.assert_allclose(wrapped(SMALL), expected, rtol=1e-6)
+        with torch.no_grad():
+            assert how(wrapped, SMALL) == ["in place, by the function's own `out=`"]
+            np.testing.assert_allclose(jax.jit(wrapped)(SMALL), expected, rtol=1e-6)
+
+    def test_a_compiled_function(self):
+        compiled = torch.compile(lambda x, out: torch.mul(x, 2, out=out), backend="eager")
+        wrapped = in_place(lambda x, out=None: x * 2 if out is None else compiled(x, out))
+        assert how(wrapped, SMALL) == ["in place, by the function's own `out=`"]
+        np.testing.assert_array_equal(wrapped(SMALL), SMALL * 2)
+
+    def test_threads(self):
+        _compare_on_threads(in_place(lambda x, out=None: torch.mul(x, 2, out=out)), 2, 0)
 
     def test_what_it_resizes_is_an_error(self):
         def wrong(x, out=None):
@@ -440,7 +352,7 @@ class TestGraphs:
             sigs * 2,
             plain_attention=False,
         )
-        found = written(graph, sigs * 2, "cpu", "auto")
+        found = write_in_place(graph, sigs * 2, "cpu", "auto")
         assert found.into == (0,)
         assert found.words[1] == "copied: it is not row-major"
         buffers = [torch.full((3, 3), torch.nan) for _ in found.into]

@@ -17,9 +17,10 @@ _CONCURRENCY = {
     "locked": "calls on several devices take turns",
 }
 _OUTPUTS = {
-    "in_place": "written straight into XLA's buffers where torch can, copied otherwise",
+    "in_place": "written straight into XLA's buffers by graphs that can and by the function's own "
+    "`out=`, copied otherwise",
     "copy": "copied to XLA's buffers",
-    "auto": "in place where it costs less, copied otherwise",
+    "auto": "written in place by graphs where it costs less, copied otherwise",
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch_internals import is_compiled, is_fake, is_scripted
+from ..._compat.torch_internals import is_fake, is_scripted
 from ..._compat.torch_trees import tree_leaves
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
 from .locks import Locks, locks_of
@@ -70,7 +70,6 @@ class ClosureState:
         self._scripted = False
         # Whether functions with the same code and constants may still differ; see `identity`.
         self.stateful = True
-        self._compiled = False
         self._locks: tuple[int, Locks] | None = None
         self._secluded = function if isinstance(function, Secluded) else None
         self.watch(function)
@@ -176,11 +175,6 @@ class ClosureState:
         """Whether any of it is run by TorchScript."""
         return self._scripted or any(is_scripted(module) for module in self.modules)
 
-    @property
-    def compiled(self) -> bool:
-        """Whether ``torch.compile`` runs any of it, as far as can be seen."""
-        return self._compiled or any(is_compiled(part) for part in self.parts())
-
     def buffers(self) -> list[torch.Tensor]:
         """The modules' buffers."""
         return [buffer for module in self.modules for buffer in module.buffers()]
@@ -197,7 +191,6 @@ class ClosureState:
         if id(function) in self._seen:
             return
         self._seen.add(id(function))
-        self._compiled |= is_compiled(function)
         self._scripted |= not isinstance(function, torch.nn.Module) and is_scripted(function)
         if isinstance(function, functools.partial):
             for value in (function.func, *function.args, *function.keywords.values()):

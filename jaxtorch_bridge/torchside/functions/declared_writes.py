@@ -19,7 +19,7 @@ from ..._compat import torch_internals as compat
 from ...errors import DifferentiationError
 from ...planner.array_signature import ArraySig
 from ..observe.abstract_evaluation import fake_inputs
-from ..observe.recorded_writes import MemoryWatch, Recording, single_views
+from ..observe.autograd_recording import MemoryWatch, Recording, single_views
 from .functionalized_writes import functional
 from .graph_capture import NotCapturedError, abstractly
 from .source import Core, Source

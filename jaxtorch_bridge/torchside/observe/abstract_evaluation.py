@@ -140,13 +140,11 @@ def _evaluate(
             stack.enter_context(compat.uncompiled())
             stack.enter_context(CallWatch(observed, swaps))
             stack.enter_context(mode)
-            with OpWatch(observed, mode, fakes, swaps, draws) as watch:
+            with OpWatch(observed, mode, fakes, swaps, draws):
                 leaves, structure = function(*fakes)
         swaps.finish()
         observed.modules = list(swaps.used)
         observed.everywhere = swaps.everywhere
-        observed.makers = watch.makers.of(leaves)
-        observed.op_count = watch.makers.count
     finally:
         # Before attributes are put back: Python's generators keep a part of their state in one.
         draws.finish()

@@ -15,7 +15,6 @@ from ..._compat import torch_trees
 from ..randomness.generator_states import NO_GENERATORS, Generators
 from ..randomness.random_draws import DrawWatch
 from .attribute_swaps import SwapWatch
-from .result_makers import Maker, Makers
 
 
 @dataclass
@@ -35,8 +34,6 @@ class Observed:
     read: dict[int, torch.Tensor] = field(default_factory=dict)
     modules: list[torch.nn.Module] = field(default_factory=list)
     everywhere: list[str] = field(default_factory=list)
-    makers: tuple[Maker | None, ...] = ()
-    op_count: int = 0
     records: bool = False
     untraced: bool = False
 
@@ -57,7 +54,6 @@ class OpWatch(compat.TorchDispatchMode):
         self._swaps = swaps
         self._draws = draws
         self._mode = mode
-        self.makers = Makers()
         self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
 
     def __torch_dispatch__(
@@ -85,7 +81,6 @@ class OpWatch(compat.TorchDispatchMode):
         result = func(*args, **kwargs)
         if compat.draws_random_numbers(func, args, kwargs):
             self._draws.look(compat.own_generator(args, kwargs), args, kwargs, result)
-        self.makers.note(func, args, kwargs, result)
         for value in torch_trees.tree_leaves(result):
             if isinstance(value, torch.Tensor) and compat.is_fake(value):
                 observed.made.append(weakref.ref(value))

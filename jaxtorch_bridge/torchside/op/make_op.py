@@ -14,7 +14,7 @@ from ..handler.native_module import native
 from ..handler.torch_context import InContext, TorchContext
 from .compiled_graph import compiled
 from .program import Program
-from .results_in_place import copied, written
+from .results_in_place import copied, write_in_place
 from .torch_op import Family, Role, TorchOp
 
 
@@ -45,7 +45,7 @@ def op_of_program(
         how = copied(program.outputs, "torch.compile makes it")
         run = functools.partial(program.run_into, compiled(program.core))
     else:
-        how = written(program.core, program.outputs, program.device, home.terms.outputs)
+        how = write_in_place(program.core, program.outputs, program.device, home.terms.outputs)
         run = program.run if how.core is None else functools.partial(program.run_into, how.core)
     # Generator states that are taken or given must not be changed by others meanwhile.
     states = bool(program.seeds) or program.gives_states

@@ -18,7 +18,7 @@ from torch import fx
 from ..._compat import torch_graphs
 from ...choices import OutputsMode
 from ...planner.array_signature import ArraySig
-from ..observe.memory_layout import fills_its_memory
+from .memory_layout import fills_its_memory
 
 # Below this, a copy costs less than a tensor over the buffer. On a GPU it is one more kernel.
 _WORTHWHILE_BYTES = {"cpu": 32 << 10, "cuda": 0}
@@ -59,7 +59,7 @@ class GraphCore(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
+class ResultsInPlace:
     """How a core's results get into XLA's buffers.
 
     Attributes:
@@ -74,7 +74,9 @@ class Written:
     words: tuple[str, ...]
 
 
-def written(core: Any, outputs: Sequence[ArraySig], device: str, mode: OutputsMode) -> Written:
+def write_in_place(
+    core: Any, outputs: Sequence[ArraySig], device: str, mode: OutputsMode
+) -> ResultsInPlace:
     """Rewrite a core's graph so that it writes what it can in place.
 
     Args:
@@ -101,13 +103,15 @@ def written(core: Any, outputs: Sequence[ArraySig], device: str, mode: OutputsMo
     words |= rewritten.words
     texts = tuple(words[index] for index in range(len(outputs)))
     if not rewritten.into:
-        return Written(None, (), texts)
-    return Written(Around(core, rewritten.module(), len(rewritten.into)), rewritten.into, texts)
+        return ResultsInPlace(None, (), texts)
+    return ResultsInPlace(
+        Around(core, rewritten.module(), len(rewritten.into)), rewritten.into, texts
+    )
 
 
-def copied(outputs: Sequence[ArraySig], reason: str) -> Written:
+def copied(outputs: Sequence[ArraySig], reason: str) -> ResultsInPlace:
     """Nothing is written in place."""
-    return Written(None, (), (f"copied: {reason}",) * len(outputs))
+    return ResultsInPlace(None, (), (f"copied: {reason}",) * len(outputs))
 
 
 def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int) -> str:

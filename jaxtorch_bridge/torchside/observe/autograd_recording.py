@@ -11,7 +11,6 @@ from torch.overrides import TorchFunctionMode
 from ..._compat import torch_autograd as autograd
 from ..._compat import torch_internals as compat
 from ..._compat.torch_tensors import base_of
-from .result_makers import counts
 
 
 class Recording(compat.TorchDispatchMode):
@@ -51,7 +50,7 @@ class Recording(compat.TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not counts(func):  # these come from within others, where no error can pass
+        if _from_within(func):
             return func(*args, **kwargs)
         # Its results are marked when gradients are on again.
         watched = self._pending or not torch.is_grad_enabled()
@@ -105,6 +104,11 @@ class Recording(compat.TorchDispatchMode):
         for slot, tensor in self._tensors.items():
             if compat.storage_key(tensor) != keys[slot]:
                 self._refuse(slot, "by giving it other memory (`.data = `, `set_`)")
+
+
+def _from_within(op: Any) -> bool:
+    """Whether it comes from within another op, where no error can pass."""
+    return op is torch.ops.aten.detach.default or op.namespace == "prim"
 
 
 class MemoryWatch:
