@@ -12,7 +12,7 @@ BUILD_INPUTS := pyproject.toml $(CONSTRAINTS) $(wildcard native_src/*)
 MATRIX_PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3; do \
   $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo browser test lint typecheck bench docs golden gpu-check matrix matrix-python clean
+.PHONY: setup demo browser test test-processors lint typecheck bench docs golden gpu-check matrix matrix-python clean
 
 setup: $(VENV)/.installed
 
@@ -40,6 +40,16 @@ browser:
 
 test: setup
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
+
+# What these processors would run: other kernels, which round otherwise. XLA needs AVX.
+AS_AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
+  OPENBLAS_CORETYPE=Haswell XLA_FLAGS=--xla_cpu_max_isa=AVX2
+AS_AVX := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 \
+  OPENBLAS_CORETYPE=Prescott XLA_FLAGS=--xla_cpu_max_isa=AVX OMP_NUM_THREADS=1
+
+test-processors:
+	$(AS_AVX2) $(MAKE) test
+	$(AS_AVX) $(MAKE) test
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,21 +13,40 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+with contextlib.suppress(ImportError):  # a machine with a GPU may not have it, nor need it
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes is the machine's affair.
+    settings.register_profile(
+        "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("any machine")
+
 
 @pytest.fixture
 def run_python() -> Callable[..., str]:
-    """Run a script in a fresh interpreter: for what JAX or torch read once at import."""
+    """Run a script in a fresh interpreter: for what JAX or torch read once at import.
+
+    It can import what the tests can.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
 
     def run(script: str, *, env: dict[str, str] | None = None, check: bool = True) -> str:
-        import os
-
+        own = env or {}
         done = subprocess.run(
             [sys.executable, "-W", "error::DeprecationWarning:jaxtorch_bridge", "-c", script],
             capture_output=True,
             text=True,
-            env={**os.environ, **(env or {})},
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                **own,
+                # With those of `make test-processors`.
+                "XLA_FLAGS": f"{flags} {own.get('XLA_FLAGS', '')}",
+            },
             cwd=ROOT,
-            timeout=300,
+            timeout=900,
         )
         assert not check or done.returncode == 0, done.stderr
         return done.stdout if check else done.stdout + done.stderr

@@ -13,6 +13,7 @@ import pytest
 import torch
 from jaxtyping import BFloat16, Float, Float32, Int, Int64, Shaped
 
+from comparing import assert_equal
 from jaxtorch_bridge import SpecError, SpecMismatchError, jax_callable
 from jaxtorch_bridge.spec.annotations.read_function import read_annotations
 
@@ -54,7 +55,7 @@ def test_they_are_enforced(jit):
     f = jax_callable(dense)
     call = jax.jit(f, static_argnames="act") if jit else f
     x, w = jnp.ones((2, 3)), jnp.ones((3, 4))
-    np.testing.assert_array_equal(call(x, w), np.full((2, 4), 3.0))
+    assert_equal(call(x, w), np.full((2, 4), 3.0))
     with pytest.raises(
         SpecMismatchError,
         match=r"dense, input `w`: expected dimension `n` \(axis 0\) to be 3.*test_annotations\.py",
@@ -86,7 +87,7 @@ def test_they_give_the_outputs_where_values_decide():
         return x[: int((x > 0).sum())]
 
     assert front.plan(jax.ShapeDtypeStruct((3,), "float32")).inference.how == "contract"
-    np.testing.assert_array_equal(jax.jit(front)(jnp.ones(3)), [1, 1, 1])
+    assert_equal(jax.jit(front)(jnp.ones(3)), [1, 1, 1])
     with pytest.raises(Exception, match=r"output `out`: planned float32\[3\], but torch returned"):
         jax.block_until_ready(front(jnp.array([1.0, -1.0, 1.0])))
 
@@ -98,7 +99,7 @@ def test_integers_become_what_the_annotation_says():
 
     i = jnp.array([1, 0])
     assert pick.plan(jnp.ones(2), i).inputs[1].torch_dtype == "int64"
-    np.testing.assert_array_equal(pick(jnp.arange(2.0), i), [1, 0])
+    assert_equal(pick(jnp.arange(2.0), i), [1, 0])
 
 
 def test_what_they_do_not_speak_of_is_free():
@@ -108,7 +109,7 @@ def test_what_they_do_not_speak_of_is_free():
 
     assert list(f.spec.inputs) == ["x"]
     assert dict(f.spec.unread).keys() == {"y", "z", "args", "flag", "kwargs", "return"}
-    np.testing.assert_array_equal(
+    assert_equal(
         f(jnp.ones(2), jnp.ones((3, 2)), jnp.ones(()), jnp.ones(1), flag=True, other="a"),
         np.full((3, 2), 3.0),
     )
@@ -163,8 +164,8 @@ def test_trees():
     params = {"weight": jnp.ones((3, 4)), "bias": jnp.ones(4)}
     both = Two(one, (jnp.ones(()), jnp.arange(2)))
     result = f(params, State(one, 2 * one), both)
-    np.testing.assert_array_equal(result.h, [2, 2])
-    np.testing.assert_array_equal(result.c, [2, 2])
+    assert_equal(result.h, [2, 2])
+    assert_equal(result.c, [2, 2])
     with pytest.raises(SpecMismatchError, match=r"input `state\.c`: expected dimension `b`"):
         f(params, State(one, jnp.ones(3)), both)
 
@@ -228,7 +229,7 @@ def test_methods_partials_and_modules():
         with pytest.raises(SpecMismatchError, match=r"input `x`: expected axis 1 to have size 2"):
             f(jnp.ones((3, 4)))
     partial = jax_callable(functools.partial(dense, scale=2.0))
-    np.testing.assert_array_equal(partial(jnp.ones((1, 2)), jnp.ones((2, 1))), [[4.0]])
+    assert_equal(partial(jnp.ones((1, 2)), jnp.ones((2, 1))), [[4.0]])
     with pytest.raises(SpecMismatchError, match="dimension `n`"):
         partial(jnp.ones((1, 2)), jnp.ones((3, 1)))
 
@@ -251,7 +252,7 @@ def declared(**changes):
 def test_a_contract_that_agrees():
     f = jax_callable(dense, spec=declared())
     assert f.spec.label == "f@1.0.0"
-    np.testing.assert_array_equal(f(jnp.ones((1, 2)), jnp.ones((2, 1))), [[2.0]])
+    assert_equal(f(jnp.ones((1, 2)), jnp.ones((2, 1))), [[2.0]])
 
 
 @pytest.mark.parametrize(
@@ -342,5 +343,5 @@ def test_a_square_is_more_than_the_contract_asks_for():
 def test_gradients_and_batches_of_an_annotated_function():
     f = jax_callable(dense)
     x, w = jnp.ones((2, 3)), jnp.ones((3, 4))
-    np.testing.assert_array_equal(jax.grad(lambda x: f(x, w).sum())(x), np.full((2, 3), 4.0))
+    assert_equal(jax.grad(lambda x: f(x, w).sum())(x), np.full((2, 3), 4.0))
     assert jax.vmap(f, in_axes=(0, None))(jnp.ones((5, 2, 3)), w).shape == (5, 2, 4)

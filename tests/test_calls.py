@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import ArgumentError, jax_callable
 
 
@@ -33,8 +34,8 @@ def test_decorator_without_arguments(x):
         """Twice."""
         return x * 2
 
-    np.testing.assert_array_equal(double(x), x * 2)
-    np.testing.assert_array_equal(jax.jit(double)(x), x * 2)
+    assert_equal(double(x), x * 2)
+    assert_equal(jax.jit(double)(x), x * 2)
     assert double.__name__ == "double"
     assert double.__doc__ == "Twice."
 
@@ -44,7 +45,7 @@ def test_decorator_with_arguments(x):
     def double(x):
         return x * 2
 
-    np.testing.assert_array_equal(double(x), x * 2)
+    assert_equal(double(x), x * 2)
     assert double.plan(x).name == "twice"
 
 
@@ -89,9 +90,9 @@ def test_a_compiled_torch_program_traces_through(x):
     tensor = torch.ones(3, requires_grad=True)
     value = program(tensor)
     value.backward()
-    torch.testing.assert_close(tensor.grad, 2 * torch.cos(torch.full((3,), 2.0)))
+    assert_close(tensor.grad, 2 * torch.cos(torch.full((3,), 2.0)))
     assert len(graphs) == 1
-    np.testing.assert_allclose(jax.jit(shared)(x[0]), 2 * jnp.sin(x[0]), rtol=1e-6)
+    assert_close(jax.jit(shared)(x[0]), 2 * jnp.sin(x[0]))
 
 
 def test_mixed_arrays_and_tensors_name_which_is_which(x):
@@ -118,10 +119,10 @@ def test_pytrees_in_and_out(x, jit):
 
     call = jax.jit(function) if jit else function
     result = call({"a": x, "b": (x * 2, None)}, Pair(x, x + 1))
-    np.testing.assert_array_equal(result["sum"], x * 3)
+    assert_equal(result["sum"], x * 3)
     assert result["none"] is None
-    np.testing.assert_array_equal(result["pair"].first, x + 1)
-    np.testing.assert_array_equal(result["pair"].second[0], x)
+    assert_equal(result["pair"].first, x + 1)
+    assert_equal(result["pair"].second[0], x)
 
 
 @dataclasses.dataclass
@@ -146,8 +147,8 @@ def test_open_dataclasses_in_and_out(x):
     ):
         result = call(Pack(x, x + 1))
         inner = result.extra["inner"].values if isinstance(result, Pack) else result
-        np.testing.assert_array_equal(inner, x + 1)
-    np.testing.assert_array_equal(function(Pack(x, x)).values, x * 2)
+        assert_equal(inner, x + 1)
+    assert_equal(function(Pack(x, x)).values, x * 2)
 
 
 def test_keyword_and_static_arguments(x):
@@ -158,9 +159,9 @@ def test_keyword_and_static_arguments(x):
         seen.append((dim, mode, scale, flags))
         return getattr(x, mode)(dim) * scale
 
-    np.testing.assert_allclose(reduce(x, dim=0, mode="mean", scale=2.0), x.mean(0) * 2)
-    np.testing.assert_allclose(reduce(x, dim=1), x.sum(1))
-    np.testing.assert_allclose(jax.jit(lambda x: reduce(x=x, dim=0, flags=("a", 1)))(x), x.sum(0))
+    assert_close(reduce(x, dim=0, mode="mean", scale=2.0), x.mean(0) * 2)
+    assert_close(reduce(x, dim=1), x.sum(1))
+    assert_close(jax.jit(lambda x: reduce(x=x, dim=0, flags=("a", 1)))(x), x.sum(0))
     assert seen[0][1:3] == ("mean", 2.0)
     assert type(seen[0][0]) is int
 
@@ -173,8 +174,8 @@ def test_static_values_that_are_equal_but_not_the_same_are_told_apart(x):
     assert function(x, True).dtype == jnp.bool_
     assert function(x, 1).dtype == jnp.int32
     signs = jax_callable(lambda x, zero: torch.copysign(x, torch.tensor(zero)))
-    np.testing.assert_array_equal(np.signbit(signs(x + 1, 0.0)), np.zeros((2, 3), bool))
-    np.testing.assert_array_equal(np.signbit(signs(x + 1, -0.0)), np.ones((2, 3), bool))
+    assert_equal(np.signbit(signs(x + 1, 0.0)), np.zeros((2, 3), bool))
+    assert_equal(np.signbit(signs(x + 1, -0.0)), np.ones((2, 3), bool))
 
 
 def test_unhashable_static_argument_is_named(x):
@@ -201,33 +202,33 @@ def test_module_lambda_partial_and_bound_method(x):
             return x * self.scale
 
     for result in both_ways(module, x):
-        np.testing.assert_allclose(result, expected, rtol=1e-6)
+        assert_close(result, expected)
     for result in both_ways(lambda x: x + 1, x):
-        np.testing.assert_array_equal(result, x + 1)
+        assert_equal(result, x + 1)
     for result in both_ways(functools.partial(torch.sum, dim=0), x):
-        np.testing.assert_array_equal(result, x.sum(0))
+        assert_equal(result, x.sum(0))
     for result in both_ways(Holder().method, x):
-        np.testing.assert_array_equal(result, x * 3)
+        assert_equal(result, x * 3)
     holder = Holder()
-    np.testing.assert_array_equal(holder.decorated(x), x * 3)
+    assert_equal(holder.decorated(x), x * 3)
     assert holder.decorated is holder.decorated
 
 
 def test_builtin_torch_functions(x):
     for result in both_ways(torch.exp, x):
-        np.testing.assert_allclose(result, jnp.exp(x), rtol=1e-6)
+        assert_close(result, jnp.exp(x))
 
 
 def test_numpy_arguments_are_arrays(x):
     function = jax_callable(lambda a, b: a + b)
-    np.testing.assert_array_equal(function(np.ones((2, 3), np.float32), x), x + 1)
+    assert_equal(function(np.ones((2, 3), np.float32), x), x + 1)
     assert function(np.float64(2.0), x).dtype == jnp.float32
 
 
 def test_no_arguments_at_all():
     function = jax_callable(lambda: torch.arange(3))
-    np.testing.assert_array_equal(function(), [0, 1, 2])
-    np.testing.assert_array_equal(jax.jit(function)(), [0, 1, 2])
+    assert_equal(function(), [0, 1, 2])
+    assert_equal(jax.jit(function)(), [0, 1, 2])
 
 
 def test_new_shapes_are_planned_as_they_come_and_known_ones_do_nothing_more(x, recwarn):
@@ -259,18 +260,17 @@ def test_new_shapes_are_planned_as_they_come_and_known_ones_do_nothing_more(x, r
 def test_inside_scan_cond_and_while(x):
     step = jax_callable(lambda x: x * 2)
     carry, _ = jax.lax.scan(lambda carry, _: (step(carry), None), x, length=3)
-    np.testing.assert_array_equal(carry, x * 8)
-    np.testing.assert_array_equal(jax.lax.cond(True, step, lambda x: x, x), x * 2)
+    assert_equal(carry, x * 8)
+    assert_equal(jax.lax.cond(True, step, lambda x: x, x), x * 2)
     looped = jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, step(s[1])), (0, x))
-    np.testing.assert_array_equal(looped[1], x * 8)
+    assert_equal(looped[1], x * 8)
 
 
 def test_vmap_calls_one_by_one(x):
     softmax = jax_callable(lambda x, y: torch.softmax(x, 0) + y)
-    np.testing.assert_allclose(
+    assert_close(
         jax.vmap(softmax, in_axes=(1, None), out_axes=1)(x, jnp.ones(2)),
         jax.nn.softmax(x, axis=0) + 1,
-        rtol=1e-6,
     )
 
 
@@ -280,15 +280,15 @@ def test_donation_and_aliasing_outputs_give_right_values():
     expected = [np.array(v) for v in (y, x.T, x[0], x)]
     results = jax.jit(function, donate_argnums=(0, 1))(x, y)
     for result, wanted in zip(results, expected, strict=True):
-        np.testing.assert_array_equal(result, wanted)
+        assert_equal(result, wanted)
 
 
 def test_results_with_lazy_conjugation_and_negation():
     z = jnp.asarray([1 + 2j, 3 - 4j])
     for result in both_ways(lambda z: (z.conj(), z.conj().imag, z.real), z):
-        np.testing.assert_array_equal(result[0], jnp.conj(z))
-        np.testing.assert_array_equal(result[1], -z.imag)
-        np.testing.assert_array_equal(result[2], z.real)
+        assert_equal(result[0], jnp.conj(z))
+        assert_equal(result[1], -z.imag)
+        assert_equal(result[2], z.real)
 
 
 @pytest.mark.filterwarnings("ignore:.*draws random numbers")
@@ -325,8 +325,8 @@ def test_mode_of_the_calling_thread_is_kept(x):
 def test_under_disable_jit(x):
     wrapped = jax_callable(lambda x: x.sin())
     with jax.disable_jit():
-        np.testing.assert_allclose(wrapped(x), jnp.sin(x), rtol=1e-6)
-        np.testing.assert_allclose(jax.grad(lambda x: wrapped(x).sum())(x), jnp.cos(x), rtol=1e-6)
+        assert_close(wrapped(x), jnp.sin(x))
+        assert_close(jax.grad(lambda x: wrapped(x).sum())(x), jnp.cos(x))
 
 
 @jax_callable(name="tripled")
@@ -341,10 +341,10 @@ def test_pickle_and_copy(x):
     assert pickle.loads(pickle.dumps(tripled)) is tripled
     made = jax_callable(torch.exp)
     again = pickle.loads(pickle.dumps(made))
-    np.testing.assert_array_equal(again(x), made(x))
+    assert_equal(again(x), made(x))
     local = jax_callable(lambda x: x + 1)
-    np.testing.assert_array_equal(copy.deepcopy(local)(x), x + 1)
-    np.testing.assert_array_equal(copy.copy(local)(x), x + 1)
+    assert_equal(copy.deepcopy(local)(x), x + 1)
+    assert_equal(copy.copy(local)(x), x + 1)
 
 
 def test_abstract_evaluation_by_jax(x):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_equal
 from jaxtorch_bridge import SpecError, SpecMismatchError, jax_callable
 
 HEAD = {"schema": "jaxtorch/1", "name": "f", "version": "1.0.0"}
@@ -27,10 +28,10 @@ def test_a_function_of_two_dtypes(dtype, jit):
     x, w = jnp.arange(3, dtype=dtype), jnp.full(3, 2, dtype)
     y = (jax.jit(f) if jit else f)(x, w)
     assert y.dtype == dtype
-    np.testing.assert_array_equal(np.asarray(y, "float32"), [0, 2, 4])
+    assert_equal(np.asarray(y, "float32"), [0, 2, 4])
     gradient = jax.grad(lambda x: f(x, w).astype("float32").sum())(x)
     assert gradient.dtype == dtype
-    np.testing.assert_array_equal(np.asarray(gradient, "float32"), [2, 2, 2])
+    assert_equal(np.asarray(gradient, "float32"), [2, 2, 2])
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -47,7 +48,7 @@ def test_dtypes_that_do_not_agree(jit):
 def test_an_output_that_does_not_follow_is_found_when_tracing():
     f = wrapped(lambda x, w: (x * w).float(), *SCALED)
     x = jnp.ones(3)
-    np.testing.assert_array_equal(f(x, x), [1, 1, 1])
+    assert_equal(f(x, x), [1, 1, 1])
     with pytest.raises(
         SpecMismatchError,
         match=r"output `y`: expected dtype bfloat16, that of `x`; torch returned float32.*tracing",
@@ -76,7 +77,7 @@ def test_integers_are_widened_to_the_choice_that_they_stand_for():
     )
     (j, _) = f(jnp.arange(3, dtype="int32"))
     assert f.plan(jnp.arange(3, dtype="int32")).inputs[0].torch_dtype == "int64"
-    np.testing.assert_array_equal(j, [1, 2, 3])
+    assert_equal(j, [1, 2, 3])
     assert f.plan(jnp.ones(3, "float16")).inputs[0].torch_dtype == "float16"
 
 
@@ -94,8 +95,8 @@ TYPED = {
 def test_static_arguments_of_the_right_type():
     f = wrapped(typed, {"x": "float32[n]"}, {"y": "float32[n]"}, static=TYPED)
     x = jnp.ones(2)
-    np.testing.assert_array_equal(f(x, causal=True, mode="sum", dims=(0, 1)), [2, 2])
-    np.testing.assert_array_equal(f(x, dims=[]), [1, 1])
+    assert_equal(f(x, causal=True, mode="sum", dims=(0, 1)), [2, 2])
+    assert_equal(f(x, dims=[]), [1, 1])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_a_static_argument_that_must_be_passed():
         {"y": "float32[n]"},
         static={"k": {"type": "int"}},
     )
-    np.testing.assert_array_equal(f(jnp.ones(2), k=3), [3, 3])
+    assert_equal(f(jnp.ones(2), k=3), [3, 3])
     with pytest.raises(
         SpecMismatchError, match="argument `k`: expected a value of type `int`; got n"
     ):
@@ -145,8 +146,8 @@ def test_positional_static_arguments_and_optional_inputs_as_none():
 
     inputs = {"x": "float32[n]", "mask": {"dtype": "like x", "shape": "[n]", "optional": True}}
     g = wrapped(f, inputs, {"y": "like x[n]"}, static={"scale": {"type": "float"}})
-    np.testing.assert_array_equal(g(jnp.ones(2), None, 2.0), [2, 2])
-    np.testing.assert_array_equal(g(jnp.ones(2), jnp.zeros(2), 2), [0, 0])
+    assert_equal(g(jnp.ones(2), None, 2.0), [2, 2])
+    assert_equal(g(jnp.ones(2), jnp.zeros(2), 2), [0, 0])
 
 
 STATE = {
@@ -173,13 +174,13 @@ def test_groups_in_results_go_by_name(result):
     flags = {sig.path: sig.differentiable for sig in f.plan(x).outputs}
     assert flags == {"out": True, "state['h']": True, "state['c']": False}
     state = f(x)["state"] if isinstance(f(x), dict) else f(x)[1]
-    np.testing.assert_array_equal(state["h"], [2, 2])
+    assert_equal(state["h"], [2, 2])
 
     def part(name):
         return lambda x: (f(x)["state"] if isinstance(f(x), dict) else f(x)[1])[name].sum()
 
-    np.testing.assert_array_equal(jax.grad(part("h"))(x), [2, 2])
-    np.testing.assert_array_equal(jax.grad(part("c"))(x), [0, 0])
+    assert_equal(jax.grad(part("h"))(x), [2, 2])
+    assert_equal(jax.grad(part("c"))(x), [0, 0])
 
 
 def test_one_group_may_be_the_result_itself():
@@ -210,8 +211,8 @@ def test_nested_lists_in_arguments_and_results():
     )
     one = jnp.ones(2)
     first, rest = g([{"w": one}, {"w": 2 * one}], (one, jnp.float32(3)))
-    np.testing.assert_array_equal(first, [2, 2])
-    np.testing.assert_array_equal(rest[0], [6, 6])
+    assert_equal(first, [2, 2])
+    assert_equal(rest[0], [6, 6])
     with pytest.raises(SpecMismatchError, match=r"input `layers\.1\.w`: expected dimension `n`"):
         g([{"w": one}, {"w": jnp.ones(3)}], (one, jnp.float32(3)))
     with pytest.raises(SpecMismatchError, match=r"`layers\.2\.w`: expected one of the inputs"):

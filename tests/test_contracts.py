@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import OutputError, SpecError, SpecMismatchError, jax_callable, load_spec
 
 YAML = """\
@@ -119,7 +120,7 @@ def test_what_torch_really_returned_is_checked_when_running():
         return x[: int((x > 0).sum())]
 
     wrapped = jax_callable(liar, spec=simple({"y": "float32[n]"}))
-    np.testing.assert_array_equal(jax.jit(wrapped)(ones(3)), np.ones(3))
+    assert_equal(jax.jit(wrapped)(ones(3)), np.ones(3))
     words = r"simple@1\.0\.0, output `y`: planned float32\[3\], but torch returned float32\[2\]"
     x = jnp.asarray([1.0, -1.0, 1.0])
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=words):
@@ -163,8 +164,8 @@ def test_torch_sees_int64_labels_where_the_contract_says_so(jit, x64):
     tensor = torch.from_numpy(np.array(logits)).requires_grad_()
     wanted = torch.nn.functional.cross_entropy(tensor, torch.tensor([0, 2, 1, 1]))
     wanted.backward()
-    np.testing.assert_allclose(value, wanted.detach(), rtol=1e-6)
-    np.testing.assert_allclose(gradient, tensor.grad, rtol=1e-5, atol=1e-7)
+    assert_close(value, wanted.detach())
+    assert_close(gradient, tensor.grad)
 
 
 def test_outputs_in_a_dict_go_by_name():
@@ -174,7 +175,7 @@ def test_outputs_in_a_dict_go_by_name():
     )
     result = wrapped(ones(3))
     assert float(result["total"]) == 3.0
-    np.testing.assert_array_equal(result["each"], 2 * np.ones(3))
+    assert_equal(result["each"], 2 * np.ones(3))
 
 
 def test_nested_inputs():
@@ -190,7 +191,7 @@ def test_nested_inputs():
     }
     wrapped = jax_callable(lambda x, params: x @ params["weight"] + params["bias"], spec=spec)
     params = {"weight": ones(3, 2), "bias": ones(2)}
-    np.testing.assert_array_equal(wrapped(ones(4, 3), params), 4 * np.ones((4, 2)))
+    assert_equal(wrapped(ones(4, 3), params), 4 * np.ones((4, 2)))
     with pytest.raises(SpecMismatchError, match=r"input `params.*bias.*`: .*`m`.*2.*got 3"):
         wrapped(ones(4, 3), params | {"bias": ones(3)})
 
@@ -212,9 +213,7 @@ def test_static_defaults_must_be_the_functions_own():
     spec = simple({"y": "float32[n]"}, static={"scale": 2.0})
     with pytest.raises(SpecError, match=r"static\.scale.*own default 1\.0.*got 2\.0"):
         jax_callable(lambda x, scale=1.0: x * scale, spec=spec)
-    np.testing.assert_array_equal(
-        jax_callable(lambda x, scale=2.0: x * scale, spec=spec)(ones(2)), [2, 2]
-    )
+    assert_equal(jax_callable(lambda x, scale=2.0: x * scale, spec=spec)(ones(2)), [2, 2])
 
 
 def test_a_modules_inputs_go_by_the_names_of_forward():

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
+from comparing import assert_equal, is_close
 from jaxtorch_bridge import jax_callable
 from jaxtorch_bridge.torchside.handler.native_module import op_keys
 
@@ -40,7 +41,7 @@ def test_an_executable_keeps_its_op():
     compiled = jax.jit(function).lower(x).compile()
     del function
     assert len(keys_of("compiled")) == 1
-    np.testing.assert_array_equal(compiled(x), x * 3)
+    assert_equal(compiled(x), x * 3)
     del compiled
     jax.clear_caches()
     assert keys_of("compiled") == []
@@ -52,7 +53,7 @@ def test_a_lowered_program_keeps_its_op_until_it_is_compiled():
     lowered = jax.jit(function).lower(x)
     del function
     gc.collect()
-    np.testing.assert_array_equal(lowered.compile()(x), x * 4)
+    assert_equal(lowered.compile()(x), x * 4)
 
 
 def test_the_same_plan_is_one_op():
@@ -143,7 +144,7 @@ def test_threads(how):
                 size = 3 + (number + step) % 4
                 x = jnp.full(size, float(number))
                 y = np.full(size, 0.001 * step, np.float32)
-                if not np.allclose(call(x, y), reference(x, y), atol=1e-5):
+                if not is_close(call(x, y), reference(x, y)):
                     wrong.append((number, step))
         except Exception as error:
             wrong.append(error)

@@ -11,6 +11,7 @@ import optax
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import (
     ArgumentError,
     BridgeWarning,
@@ -58,8 +59,8 @@ class TestCalls:
         kept = fresh(P)
         for call in (wrapped, jax.jit(wrapped)):
             for _ in range(2):
-                np.testing.assert_allclose(call(kept, G), expected, rtol=1e-6)
-                np.testing.assert_array_equal(kept, P)
+                assert_close(call(kept, G), expected)
+                assert_equal(kept, P)
 
     def test_donated_it_is_the_same_memory(self):
         call = jax.jit(jax_callable(descend, mutates=("p",)), donate_argnums=0)
@@ -68,7 +69,7 @@ class TestCalls:
         for step in range(1, 4):
             array = call(array, G)
             assert array.unsafe_buffer_pointer() == address
-            np.testing.assert_allclose(array, P - 0.5 * step * G, rtol=1e-5, atol=1e-6)
+            assert_close(array, P - 0.5 * step * G)
 
     def test_it_is_aliased_in_the_program(self):
         lowered = jax.jit(jax_callable(descend, mutates=("p",))).lower(P, G).as_text()
@@ -90,9 +91,9 @@ class TestCalls:
         wrapped = jax.jit(jax_callable(norm_and_scale, mutates=("y", "x")))
         result, y, x = wrapped(P, G)
         norm = np.linalg.norm(P)
-        np.testing.assert_allclose(result["norm"], norm, rtol=1e-6)
-        np.testing.assert_allclose(x, P / norm, rtol=1e-6)
-        np.testing.assert_allclose(y, G * norm, rtol=1e-6)
+        assert_close(result["norm"], norm)
+        assert_close(x, P / norm)
+        assert_close(y, G * norm)
 
     @pytest.mark.parametrize(
         "function",
@@ -111,7 +112,7 @@ class TestCalls:
             return result if isinstance(result, torch.Tensor) else None
 
         for call in (wrapped := jax_callable(write, mutates=("p",)), jax.jit(wrapped)):
-            np.testing.assert_allclose(call(P, G), P - G, rtol=1e-6)
+            assert_close(call(P, G), P - G)
 
     def test_results_that_are_views_of_what_was_written(self):
         def shift(p):
@@ -121,11 +122,11 @@ class TestCalls:
 
         wrapped = jax.jit(jax_callable(shift, mutates=("p",)), donate_argnums=0)
         (before, row, transposed, same), new = wrapped(fresh(P))
-        np.testing.assert_array_equal(before, P)
-        np.testing.assert_array_equal(row, P[1] + 1)
-        np.testing.assert_array_equal(transposed, (P + 1).T)
-        np.testing.assert_array_equal(same, P + 1)
-        np.testing.assert_array_equal(new, P + 1)
+        assert_equal(before, P)
+        assert_equal(row, P[1] + 1)
+        assert_equal(transposed, (P + 1).T)
+        assert_equal(same, P + 1)
+        assert_equal(new, P + 1)
 
     def test_exchanged_memory(self):
         def exchange(x, y):
@@ -134,12 +135,12 @@ class TestCalls:
         wrapped = jax_callable(exchange, mutates=("x", "y"))
         for donate in ((), (0, 1)):
             x, y = jax.jit(wrapped, donate_argnums=donate)(fresh(P), fresh(G))
-            np.testing.assert_array_equal(x, G)
-            np.testing.assert_array_equal(y, P)
+            assert_equal(x, G)
+            assert_equal(y, P)
 
     def test_one_array_as_two_arguments(self):
         wrapped = jax_callable(lambda p, g: p.add_(1).mul_(g), mutates=("p",))
-        np.testing.assert_array_equal(wrapped(P, P), (P + 1) * P)
+        assert_equal(wrapped(P, P), (P + 1) * P)
 
         @jax.jit
         def program(p):
@@ -147,29 +148,29 @@ class TestCalls:
             return wrapped(middle, middle), middle
 
         new, middle = program(P)
-        np.testing.assert_array_equal(middle, P * 2)
-        np.testing.assert_array_equal(new, (P * 2 + 1) * (P * 2))
+        assert_equal(middle, P * 2)
+        assert_equal(new, (P * 2 + 1) * (P * 2))
 
     def test_two_calls_on_one_array(self):
         wrapped = jax_callable(descend, mutates=("p",))
         first, second = jax.jit(lambda p: (wrapped(p, G), wrapped(p, 2 * G)))(P)
-        np.testing.assert_allclose(first, P - 0.5 * G, rtol=1e-6, atol=1e-6)
-        np.testing.assert_allclose(second, P - G, rtol=1e-6, atol=1e-6)
+        assert_close(first, P - 0.5 * G)
+        assert_close(second, P - G)
 
     def test_in_a_scan(self):
         wrapped = jax_callable(descend, mutates=("p",))
         last, all_of_them = jax.jit(
             lambda p: jax.lax.scan(lambda p, _: ((q := wrapped(p, G)), q), p, None, length=4)
         )(P)
-        np.testing.assert_allclose(last, P - 2 * G, rtol=1e-5, atol=1e-6)
+        assert_close(last, P - 2 * G)
         for step, one in enumerate(all_of_them, 1):
-            np.testing.assert_allclose(one, P - 0.5 * step * G, rtol=1e-5, atol=1e-6)
+            assert_close(one, P - 0.5 * step * G)
 
     def test_new_shapes_and_dtypes(self):
         wrapped = jax.jit(jax_callable(descend, mutates=("p",)))
         for dtype in ("float32", "bfloat16", "float16"):
             p, g = jnp.arange(4).astype(dtype), jnp.ones(4, dtype)
-            np.testing.assert_array_equal(wrapped(p, g), p - g / 2)
+            assert_equal(wrapped(p, g), p - g / 2)
 
     def test_what_torch_sees_in_another_dtype_is_copied(self):
         spec = contract(
@@ -177,7 +178,7 @@ class TestCalls:
         )
         wrapped = jax_callable(lambda p, g: p.add_((g > 0).long()), spec=spec)
         new = jax.jit(wrapped)(jnp.arange(3), jnp.array([1.0, -1.0, 2.0]))
-        np.testing.assert_array_equal(new, [1, 1, 3])
+        assert_equal(new, [1, 1, 3])
 
     def test_functions_that_look_at_values(self):
         def clip(p, g):
@@ -189,9 +190,9 @@ class TestCalls:
         expected = P - G / jnp.linalg.norm(G)
         for _ in range(3):
             kept = fresh(P)
-            np.testing.assert_allclose(wrapped(kept, G), expected, rtol=1e-5, atol=1e-6)
-            np.testing.assert_array_equal(kept, P)
-        np.testing.assert_allclose(jax.jit(wrapped)(P, G), expected, rtol=1e-5, atol=1e-6)
+            assert_close(wrapped(kept, G), expected)
+            assert_equal(kept, P)
+        assert_close(jax.jit(wrapped)(P, G), expected)
 
     def test_what_is_put_in_place_of_an_argument_would_be_lost(self):
         def rebind(state, g):
@@ -228,7 +229,7 @@ class TestCalls:
 
         wrapped = jax_callable(step, mutates=("values",))
         new = wrapped({"w": P}, G, State(P, 0.5))
-        np.testing.assert_allclose(new["w"], P - G * 0.5, rtol=1e-6)
+        assert_close(new["w"], P - G * 0.5)
 
     def test_tensors_pass_straight_through(self):
         p = torch.zeros(2, 3)
@@ -244,22 +245,22 @@ class TestBatches:
         g = G if axes[1] is None else jnp.stack([G, G + 1, G * 2], axes[1])
         found = jax.jit(jax.vmap(wrapped, axes))(p, g)
         expected = jax.vmap(lambda p, g: p - 0.5 * g, axes)(p, g)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert_close(found, expected)
 
     def test_results_beside_the_new_values(self):
         wrapped = jax_callable(lambda p, g: (p.add_(g).sum(), g * 2), mutates=("p",))
         p, g = jnp.stack([P, P + 1]), jnp.stack([G, G + 1])
         (total, double), new = jax.vmap(wrapped)(p, g)
-        np.testing.assert_allclose(new, p + g, rtol=1e-6)
-        np.testing.assert_allclose(total, (p + g).sum((1, 2)), rtol=1e-5)
-        np.testing.assert_allclose(double, g * 2, rtol=1e-6)
+        assert_close(new, p + g)
+        assert_close(total, (p + g).sum((1, 2)))
+        assert_close(double, g * 2)
 
     def test_one_by_one_says_so(self):
         # Of these operations torch.vmap knows nothing.
         wrapped = jax_callable(lambda p, g: torch._foreach_sub_([p], [g]), mutates=("p",))
         with pytest.warns(BridgeWarning, match="once for each element"):
             found = jax.vmap(wrapped, (None, 0))(P, jnp.stack([G, G]))
-        np.testing.assert_array_equal(found, jnp.stack([P - G, P - G]))
+        assert_equal(found, jnp.stack([P - G, P - G]))
 
 
 class TestOptimisers:
@@ -273,7 +274,7 @@ class TestOptimisers:
         wrapped = jax.jit(jax_callable(sgd, mutates=("params",)), static_argnames="lr")
         found = wrapped(self.params, self.grads, lr=0.1)
         expected = jax.tree.map(lambda p, g: p - 0.1 * g, self.params, self.grads)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+        assert_close(found, expected)
 
     def test_adam_as_torch_has_it(self):
         def adam(params, grads, state):
@@ -313,9 +314,7 @@ class TestOptimisers:
             assert addresses == jax.tree.map(lambda p: p.unsafe_buffer_pointer(), params)
             updates, memory = optimiser.update(self.grads, memory)
             expected = optax.apply_updates(expected, updates)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), params, expected
-        )
+        assert_close(params, expected)
         assert float(state["step"]["w"]) == 3
 
     def test_a_part_of_an_argument(self):
@@ -326,7 +325,7 @@ class TestOptimisers:
         wrapped = jax.jit(jax_callable(count, mutates=("state.calls",)))
         state = {"calls": jnp.zeros(()), "scale": jnp.full((), 3.0)}
         result, calls = wrapped(state, P)
-        np.testing.assert_array_equal(result, P * 3)
+        assert_equal(result, P * 3)
         assert float(calls) == 1
 
     def test_writing_to_another_part_is_an_error(self):
@@ -343,7 +342,7 @@ class TestRefused:
         wrapped = jax_callable(lambda p, g: g.add_(p), mutates=("p",))
         with pytest.raises(MutationError, match="input `g`"):
             wrapped(P, G)
-        np.testing.assert_array_equal(G, jnp.linspace(-1, 1, 6).reshape(2, 3))
+        assert_equal(G, jnp.linspace(-1, 1, 6).reshape(2, 3))
 
     def test_names_that_do_not_fit(self):
         with pytest.raises(ArgumentError, match=r"expected the argument `q`.*among `p`, `g`"):
@@ -366,7 +365,7 @@ class TestRefused:
         kept = fresh(P)
         with pytest.raises(MutationError, match=words):
             jax_callable(reshape, mutates=("p",))(kept)
-        np.testing.assert_array_equal(kept, P)
+        assert_equal(kept, P)
 
     def test_a_contract_whose_outputs_do_not_have_the_new_value(self):
         spec = contract(outputs={"p": "float32[b, a]"})
@@ -393,4 +392,4 @@ class TestRefused:
         kept = fresh(P)
         with pytest.raises(Exception, match="ValueError: no"):
             jax_callable(fail, mutates=("p",))(kept, G)
-        np.testing.assert_array_equal(kept, P)
+        assert_equal(kept, P)

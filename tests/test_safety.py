@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import EscapeError, MutationError, jax_callable
 
 pytestmark = pytest.mark.filterwarnings("ignore::jaxtorch_bridge.BridgeWarning")
@@ -63,11 +64,11 @@ def test_mutation_is_an_error_and_the_array_keeps_its_value(function, x):
     wrapped = jax_callable(function)
     with pytest.raises(MutationError, match=rf"{function.__name__}, input `x`: .*clone\(\)"):
         wrapped(x)
-    np.testing.assert_array_equal(x, before)
+    assert_equal(x, before)
     with pytest.raises((MutationError, jax.errors.JaxRuntimeError), match="input `x`"):
         jax.jit(lambda x: wrapped(x) * 1)(x)
-    np.testing.assert_array_equal(x, before)
-    np.testing.assert_array_equal(jax_callable(lambda x: x + 1)(x), before + 1)
+    assert_equal(x, before)
+    assert_equal(jax_callable(lambda x: x + 1)(x), before + 1)
 
 
 def test_mutation_that_only_the_contract_vouched_for(x):
@@ -88,7 +89,7 @@ def test_mutation_that_only_the_contract_vouched_for(x):
         (jax.errors.JaxRuntimeError, ValueError), match=r"sneaky@1\.0\.0, input `x`"
     ):
         jax.jit(jax_callable(sneaky, spec=spec))(x)
-    np.testing.assert_array_equal(x, before)
+    assert_equal(x, before)
 
 
 def test_mutation_in_a_later_run_is_seen_by_the_version_counter(x):
@@ -105,7 +106,7 @@ def test_mutation_in_a_later_run_is_seen_by_the_version_counter(x):
     third_time(x), third_time(x)
     with pytest.raises(MutationError, match="input `x`"):
         third_time(x)
-    np.testing.assert_array_equal(third_time(x), x + 1)
+    assert_equal(third_time(x), x + 1)
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
@@ -136,7 +137,7 @@ def test_escape_is_an_error_and_the_tensor_gets_memory_of_its_own(keep, jit, x):
     tensor = kept[0][0]["deep"] if isinstance(kept[0], list) else kept[0]
     wanted = expected[0]["deep"] if isinstance(expected, list) else expected
     assert not start <= tensor.data_ptr() < start + x.nbytes
-    torch.testing.assert_close(tensor, wanted)
+    assert_close(tensor, wanted)
     kept.clear()
     with pytest.raises((EscapeError, jax.errors.JaxRuntimeError)):
         (jax.jit(wrapped) if jit else wrapped)(x)
@@ -177,7 +178,7 @@ def test_escape_into_an_autograd_graph_is_found(x):
     gc.collect()
     jnp.ones((2, 3)).block_until_ready()
     kept[0].sum().backward()
-    np.testing.assert_array_equal(weight.grad, want)
+    assert_equal(weight.grad, want)
 
 
 def test_a_reference_cycle_is_no_escape(x):
@@ -187,7 +188,7 @@ def test_a_reference_cycle_is_no_escape(x):
         cycle.append(cycle)
         return x + 1
 
-    np.testing.assert_array_equal(function(x), x + 1)
+    assert_equal(function(x), x + 1)
 
 
 def test_an_exception_that_holds_tensors_in_its_frames_is_no_escape(x):
@@ -223,9 +224,9 @@ def test_abstract_evaluation_leaves_closed_over_state_alone(x):
     function = jax_callable(norm)
     function.plan(x)
     assert int(norm.num_batches_tracked) == 0
-    np.testing.assert_allclose(function(x), twin(torch.from_numpy(np.array(x))).detach(), rtol=1e-6)
+    assert_close(function(x), twin(torch.from_numpy(np.array(x))).detach())
     assert int(norm.num_batches_tracked) == 1
-    torch.testing.assert_close(norm.running_mean, twin.running_mean)
+    assert_close(norm.running_mean, twin.running_mean)
 
 
 @pytest.mark.filterwarnings("ignore:.*draws random numbers")
@@ -235,7 +236,7 @@ def test_abstract_evaluation_draws_no_random_numbers(x):
     function.plan(x)
     after = torch.rand(2)
     torch.manual_seed(3)
-    torch.testing.assert_close(after, torch.rand(2))
+    assert_close(after, torch.rand(2))
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
@@ -256,6 +257,6 @@ def test_a_failed_call_within_keeps_nothing_of_the_call_around_it(jit):
     inner = jax_callable(fails)
     if jit:
         inner = jax.jit(inner)
-    np.testing.assert_array_equal(jax_callable(outer)(jnp.arange(3.0)), [0, 2, 4])
+    assert_equal(jax_callable(outer)(jnp.arange(3.0)), [0, 2, 4])
     with pytest.raises(Exception, match="inside"):
         inner(jnp.ones(2))

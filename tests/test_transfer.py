@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_equal
 from jaxtorch_bridge.dtypes import DTYPES, WITHOUT_PARTNER, canonical_name
 from jaxtorch_bridge.errors import DtypeError, TransferError
 from jaxtorch_bridge.transfer import dtype_j2t, dtype_t2j, j2t, t2j, tree_j2t, tree_t2j
@@ -137,7 +138,7 @@ def test_narrowing_wraps_and_rounds_as_jax_does() -> None:
     with jax.enable_x64(False):
         assert bits(t2j(torch.from_numpy(integers))) == bits(jnp.asarray(integers))
         got = t2j(torch.from_numpy(floats))
-        np.testing.assert_array_equal(got, [np.inf, -np.inf, np.nan, np.float32(1 / 3)])
+        assert_equal(got, [np.inf, -np.inf, np.nan, np.float32(1 / 3)])
         assert t2j(torch.from_numpy(integers.view("u8"))).tolist() == [7, 2**32 - 1, 2**32 - 1]
 
 
@@ -163,11 +164,11 @@ def strided_views() -> dict[str, torch.Tensor]:
 def test_views_are_copied_and_right(view: str) -> None:
     tensor = strided_views()[view]
     array = t2j(tensor)
-    np.testing.assert_array_equal(array, tensor.resolve_conj().resolve_neg().numpy())
+    assert_equal(array, tensor.resolve_conj().resolve_neg().numpy())
     assert not shares(tensor, array)
     # Row-major, so that functions compiled ahead of time take it.
     compiled = jax.jit(lambda x: x + 1).lower(jnp.zeros(array.shape, array.dtype)).compile()
-    np.testing.assert_array_equal(compiled(array), np.asarray(array) + 1)
+    assert_equal(compiled(array), np.asarray(array) + 1)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +384,7 @@ def test_array_still_being_computed_is_waited_for() -> None:
 
     x = jnp.eye(500)
     slow(x).block_until_ready()
-    np.testing.assert_array_equal(j2t(slow(x)).numpy(), np.eye(500) + 1)
+    assert_equal(j2t(slow(x)).numpy(), np.eye(500) + 1)
 
 
 def test_donating_the_source_leaves_the_tensor_alone() -> None:
@@ -540,7 +541,7 @@ def test_byte_swapped_numpy_arrays_are_copied_and_right(code: str) -> None:
     array = np.arange(6).astype(np.dtype(code).newbyteorder()).reshape(2, 3)
     for view in (array, array[::-1], array[0, 1]):
         view = np.asarray(view)
-        np.testing.assert_array_equal(j2t(view).numpy(), view)
+        assert_equal(j2t(view).numpy(), view)
         assert j2t(view).dtype is dtype_j2t(code)
     with pytest.raises(TransferError, match="copy=False, but the numpy array is byte-swapped"):
         j2t(array, copy=False)
@@ -551,7 +552,7 @@ def test_numpy_views_with_forward_strides_are_shared() -> None:
     for view in (base.T, base[:, ::2], base[1:, 1]):
         tensor = j2t(view, copy=False)
         assert tensor.data_ptr() == view.ctypes.data
-        np.testing.assert_array_equal(tensor.numpy(), view)
+        assert_equal(tensor.numpy(), view)
 
 
 def test_numpy_copy_true_has_memory_of_its_own() -> None:
@@ -613,7 +614,7 @@ def test_array_outlives_its_tensor() -> None:
     array = t2j(tensor, copy=False)
     del tensor
     overwrite_freed_memory()
-    np.testing.assert_array_equal(array, np.arange(4096))
+    assert_equal(array, np.arange(4096))
 
 
 def test_tensor_outlives_its_array() -> None:
@@ -624,7 +625,7 @@ def test_tensor_outlives_its_array() -> None:
             array.delete()
         del array
         overwrite_freed_memory()
-        np.testing.assert_array_equal(tensor.numpy(), np.arange(4096))
+        assert_equal(tensor.numpy(), np.arange(4096))
 
 
 def test_tensor_outlives_its_numpy_array() -> None:
@@ -632,7 +633,7 @@ def test_tensor_outlives_its_numpy_array() -> None:
     tensor = j2t(array, copy=False)
     del array
     overwrite_freed_memory()
-    np.testing.assert_array_equal(tensor.numpy(), np.arange(4096))
+    assert_equal(tensor.numpy(), np.arange(4096))
 
 
 def test_numpy_memory_is_let_go_with_the_tensor() -> None:

@@ -176,7 +176,8 @@ TEXTS = st.text(max_size=30) | st.sampled_from(
 
 
 @settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(texts=st.lists(TEXTS.filter(str.strip), min_size=4, max_size=4))
 def test_any_text_is_shown_as_it_is(golden, texts):

@@ -257,17 +257,11 @@ def test_needs_neither_jax_nor_torch(here, run_python, tmp_path):
     write("old.yaml", "1.0.0", 2)
     old = tmp_path / "old.yaml"
     script = f"""
-import sys, time
+import sys
 sys.argv = ["jaxtorch", "diff", {str(old)!r}, {str(old)!r}]
 from jaxtorch_bridge.tools.cli import main
-start = time.process_time()
 try: main()
 except SystemExit as stop: print(stop.code)
 print(sorted({{"jax", "torch", "numpy"}} & set(sys.modules)))
-print(time.process_time() - start)
 """
-    code, loaded, seconds = run_python(script).splitlines()[-3:]
-    assert (code, loaded) == ("0", "[]")
-    # 0.4 s on two busy cores, of which importing typer, pydantic and yaml takes 0.15. The limit
-    # only catches what loads a framework.
-    assert float(seconds) < 1.0
+    assert run_python(script).splitlines()[-2:] == ["0", "[]"]

@@ -17,6 +17,7 @@ from jax import shard_map
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from comparing import assert_close
 from jaxtorch_bridge import OutputError, ShardingError
 from jaxtorch_bridge.compat import Size, torch2jax, torch2jax_without_vjp, tree_t2j
 
@@ -29,10 +30,6 @@ def mesh_of(kind, *sizes, names=("x", "y")):
 
 def random(*shape):
     return rng.standard_normal(shape).astype(np.float32)
-
-
-def same(mine, theirs, rtol=1e-4, atol=1e-5):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), mine, theirs)
 
 
 def message(kind, call):
@@ -84,7 +81,7 @@ def forward_over_shards_with_wrapping_inside():
 
     y = forward(x, params)
     assert y.sharding.spec == P("x", None)
-    same(np.asarray(y), 3 * whole(torch.from_numpy(np.array(x))).numpy())
+    assert_close(np.asarray(y), 3 * whole(torch.from_numpy(np.array(x))).numpy())
 
 
 def data_parallel_training():
@@ -120,9 +117,9 @@ def data_parallel_training():
         value.backward()
         optimizer.step()
         expected.append(float(value))
-    same(losses, expected)
+    assert_close(losses, expected)
     assert losses[-1] < losses[0]
-    same(arrays, {name: p.detach().numpy() for name, p in whole.named_parameters()})
+    assert_close(arrays, {name: p.detach().numpy() for name, p in whole.named_parameters()})
 
 
 class Probe:
@@ -161,7 +158,7 @@ def locks_over_devices():
         mapped = shard_map(
             lambda x, f=first, g=second: f(x) + g(x), mesh=mesh, in_specs=P("x"), out_specs=P("x")
         )
-        same(np.asarray(jax.jit(mapped)(x)), 4 * x)
+        assert_close(np.asarray(jax.jit(mapped)(x)), 4 * x)
         assert (probe.calls, probe.most) == (16, 1), (probe.calls, probe.most)
 
 
@@ -200,10 +197,10 @@ def out_specs_call_once_a_shard():
                 y = call(sharded, whole)
                 assert y.sharding.spec[0] == "x", y.sharding
                 assert set(rows) == {2}, rows
-                same(np.asarray(y), twin(x, w))
+                assert_close(np.asarray(y), twin(x, w))
             mine = jax.jit(gradient_of(f))(sharded, whole)
             theirs = gradient_of(twin)(x, w)
-            same(tuple(map(np.asarray, mine)), tuple(map(np.asarray, theirs)))
+            assert_close(tuple(map(np.asarray, mine)), tuple(map(np.asarray, theirs)))
             # Declared outputs hold for the examples alone, in parts too.
             longer = jax.device_put(random(16, 3), NamedSharding(mesh, P("x", None)))
             with warnings.catch_warnings(record=True) as told:
@@ -234,8 +231,8 @@ def out_specs_of_trees():
             out_specs=P("x"),
         )
         twice, rest = g({"x": sharded})
-        same(np.asarray(twice), 2 * x)
-        same(np.asarray(rest["total"]), x.sum(1))
+        assert_close(np.asarray(twice), 2 * x)
+        assert_close(np.asarray(rest["total"]), x.sum(1))
 
 
 def refusals():
@@ -260,7 +257,7 @@ def refusals():
         )
         assert "expected axes of AxisType.Explicit; got x" in text, text
     # Without a mesh there is nothing to cut.
-    same(np.asarray(torch2jax(double, x, out_specs=P("x"))(jnp.asarray(x))), 2 * x)
+    assert_close(np.asarray(torch2jax(double, x, out_specs=P("x"))(jnp.asarray(x))), 2 * x)
 
 
 for name in sys.argv[1:]:

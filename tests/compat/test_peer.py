@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close
 from jaxtorch_bridge import BridgeError, compat
 
 pytest.importorskip("wrap_torch2jax")
@@ -145,7 +146,7 @@ def test_results_are_the_peers(case):
     for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
         if isinstance(one, (jax.Array, np.ndarray)):
             assert (one.shape, one.dtype) == (other.shape, other.dtype)
-            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+            assert_close(one, other)
         else:
             assert one == other
 

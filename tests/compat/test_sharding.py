@@ -3,9 +3,6 @@ of host devices once."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,14 +16,8 @@ GROUPS = [
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=["shard_map", "out_specs"])
-def test_over_eight_devices(group):
-    flags = "--xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:jaxtorch_bridge", str(SCRIPT), *group],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": flags},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{name} right" for name in group]
+def test_over_eight_devices(group, run_python):
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    call = f"import runpy, sys; sys.argv = ['', *{group}]; "
+    call += f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    assert run_python(call, env=flags).splitlines() == [f"{name} right" for name in group]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import torch
 
+from comparing import assert_equal
 from jaxtorch_bridge import ArgumentError, DtypeError, TransferError
 from jaxtorch_bridge.compat import (
     dtype_j2t,
@@ -24,8 +24,8 @@ from jaxtorch_bridge.compat import (
 def test_via_decides_whether_memory_is_shared(via):
     array, tensor = jnp.arange(4.0), torch.arange(64.0)
     there, back = j2t(array, via=via), t2j(tensor, via=via)
-    np.testing.assert_array_equal(there, array)
-    np.testing.assert_array_equal(back, tensor)
+    assert_equal(there, array)
+    assert_equal(back, tensor)
     shared = via == "dlpack"
     assert (there.data_ptr() == array.unsafe_buffer_pointer()) is shared
     assert (back.unsafe_buffer_pointer() == tensor.data_ptr()) is shared
@@ -37,7 +37,7 @@ def test_trees_keep_their_other_leaves():
     assert isinstance(arrays["w"], jax.Array)
     assert arrays["n"] == tree["n"]
     tensors = tree_j2t(arrays)
-    assert torch.equal(tensors["w"], tree["w"])
+    assert_equal(tensors["w"], tree["w"])
     with pytest.raises(TransferError, match=r"leaf `\['w'\]`: t2j"):
         tree_t2j({"w": torch.ones(2, device="meta")})
 
@@ -63,7 +63,7 @@ def test_another_via_is_an_error(move):
 def test_the_first_call_gives_the_examples_by_name_too():
     wrapped = torch2jax_auto(lambda a, *, scale: a * scale, depth=1)
     x = jnp.arange(3.0)
-    np.testing.assert_array_equal(wrapped(x, scale=2.0), 2 * x)
-    np.testing.assert_array_equal(jax.grad(lambda a: wrapped(a, scale=x).sum())(x), x)
+    assert_equal(wrapped(x, scale=2.0), 2 * x)
+    assert_equal(jax.grad(lambda a: wrapped(a, scale=x).sum())(x), x)
     with pytest.raises(ArgumentError, match="structure"):
         wrapped(x)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import (
     ArgumentError,
     BridgeWarning,
@@ -52,8 +53,8 @@ def test_a_nondiff_argument_has_a_zero_gradient_and_the_others_their_own(options
     y = x.at[0].set(jnp.inf)
     for transform in (lambda f: f, jax.jit):
         left, right = transform(jax.grad(wrapped, (0, 1)))(x, y)
-        np.testing.assert_array_equal(left, y)
-        np.testing.assert_array_equal(right, np.zeros(3))
+        assert_equal(left, y)
+        assert_equal(right, np.zeros(3))
         assert right.dtype == x.dtype
     primal, tangent = jax.jvp(wrapped, (x, x), (jnp.ones(3), jnp.ones(3)))
     assert (primal, tangent) == (14, 6)
@@ -62,7 +63,7 @@ def test_a_nondiff_argument_has_a_zero_gradient_and_the_others_their_own(options
 def test_integer_arguments_have_float0_gradients():
     wrapped = torch2jax(product, ones, numbers)
     left, right = jax.grad(wrapped, (0, 1), allow_int=True)(x, i)
-    np.testing.assert_array_equal(left, i)
+    assert_equal(left, i.astype("float32"))
     assert right.dtype == jax.dtypes.float0
 
 
@@ -75,17 +76,17 @@ def test_a_mask_over_a_tree_freezes_just_its_leaves():
     arrays = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
     frozen, _ = jax.grad(wrapped, (0, 1))(arrays, x)
     whole = jax.grad(lambda p: ((x @ p["w"] + p["b"]) ** 2).sum())(arrays)
-    np.testing.assert_allclose(frozen["w"], whole["w"], rtol=1e-6)
-    np.testing.assert_array_equal(frozen["b"], np.zeros(2))
+    assert_close(frozen["w"], whole["w"])
+    assert_equal(frozen["b"], np.zeros(2))
 
 
 def test_masks_reach_keyword_arguments():
     wrapped = torch2jax(product, ones, example_kw={"b": ones}, nondiff_mask=((False,), {"b": True}))
     gradient = jax.grad(lambda a, b: wrapped(a, b=b), (0, 1))(x, x + 1)
-    np.testing.assert_array_equal(gradient, (x + 1, np.zeros(3)))
+    assert_equal(gradient, (x + 1, np.zeros(3)))
     plain = torch2jax(product, ones, example_kw={"b": ones}, nondiff_mask=(True,))
     gradient = jax.grad(lambda a, b: plain(a, b=b), (0, 1))(x, x + 1)
-    np.testing.assert_array_equal(gradient, (np.zeros(3), x))
+    assert_equal(gradient, (np.zeros(3), x))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_a_function_that_cannot_be_traced_is_not_run_for_declared_outputs(functi
     assert "taken as declared; the function was not run" in wrapped.explain(x)
     assert runs == []
     (result,) = jax.jit(wrapped)(x)
-    np.testing.assert_array_equal(result, 2 * x)
+    assert_equal(result, 2 * x)
 
 
 def test_results_come_in_the_declared_structure():
@@ -165,10 +166,10 @@ def test_results_come_in_the_declared_structure():
 
     # Leaves are taken in JAX's order, in which names are sorted.
     first, second = torch2jax(function, ones, output_shapes=(Size((3,)), Size((3,))))(x)
-    np.testing.assert_array_equal(first, x + 1)
-    np.testing.assert_array_equal(second, x)
+    assert_equal(first, x + 1)
+    assert_equal(second, x)
     named = torch2jax(lambda a: [a, (a + 1,)], ones, output_shapes={"p": ones, "q": {"r": ones}})(x)
-    np.testing.assert_array_equal(named["q"]["r"], x + 1)
+    assert_equal(named["q"]["r"], x + 1)
 
 
 def test_integer_results_are_narrowed_where_jax_would():
@@ -188,8 +189,8 @@ def test_integer_results_are_narrowed_where_jax_would():
 def test_floats_after_an_integer_example_stay_floats_and_have_gradients():
     wrapped = torch2jax(product, ones, numbers)
     half = x + 0.5
-    np.testing.assert_allclose(wrapped(x, half), (x * half).sum())
-    np.testing.assert_array_equal(jax.grad(wrapped, 1)(x, half), x)
+    assert_close(wrapped(x, half), (x * half).sum())
+    assert_equal(jax.grad(wrapped, 1)(x, half), x)
     assert float(wrapped(x, i)) == 8
 
 
@@ -210,12 +211,12 @@ def test_a_tensor_example_gives_torch_its_dtype_back():
     assert value.dtype == gradient.dtype == jnp.float32
     single = logits.float().requires_grad_()
     torch.nn.functional.cross_entropy(single, labels).backward()
-    np.testing.assert_allclose(gradient, single.grad, rtol=1e-5, atol=1e-6)
+    assert_close(gradient, single.grad)
     hessian = jax.hessian(wrapped)(*arrays)
     expected = torch.autograd.functional.hessian(
         lambda a: torch.nn.functional.cross_entropy(a, labels), single.detach()
     )
-    np.testing.assert_allclose(hessian, expected, rtol=1e-4, atol=1e-6)
+    assert_close(hessian, expected)
 
 
 def test_shapes_as_examples_leave_torch_what_jax_holds():
@@ -234,7 +235,7 @@ def test_with_x64_wide_and_narrow_calls_are_kept_apart():
     with jax.enable_x64(True):
         wide = jnp.asarray([0.1, 0.2, 0.3], jnp.float64)
         assert wrapped(wide).dtype == jnp.float64
-        np.testing.assert_array_equal(wrapped(wide), 2 * wide)
+        assert_equal(wrapped(wide), 2 * wide)
         assert wrapped(wide.astype(jnp.float32)).dtype == jnp.float32
     assert wrapped(x).dtype == jnp.float32
     declared = torch2jax(lambda a: a * 2, ones, output_shapes=Size((3,)))
@@ -247,10 +248,10 @@ def test_python_numbers_are_arrays_as_their_examples_were():
         return a * scale + scale.numel()
 
     wrapped = torch2jax(function, ones, torch.tensor(1.0))
-    np.testing.assert_array_equal(wrapped(x, 2.5), 2.5 * x + 1)
-    np.testing.assert_allclose(jax.grad(lambda s: wrapped(x, s).sum())(2.5), 6)
+    assert_equal(wrapped(x, 2.5), 2.5 * x + 1)
+    assert_close(jax.grad(lambda s: wrapped(x, s).sum())(2.5), 6)
     # Another number must not be another plan with the old number in it.
-    np.testing.assert_array_equal(wrapped(x, 3.5), 3.5 * x + 1)
+    assert_equal(wrapped(x, 3.5), 3.5 * x + 1)
 
 
 # ---- Other structures than the examples' ---------------------------------------------------------
@@ -269,7 +270,7 @@ def test_another_structure_is_an_error(arguments):
 
 def test_another_structure_than_the_first_call_had_is_an_error():
     wrapped = torch2jax_auto(lambda tree: tree["a"] + tree["b"])
-    np.testing.assert_array_equal(wrapped({"a": x, "b": x}), 2 * x)
+    assert_equal(wrapped({"a": x, "b": x}), 2 * x)
     assert wrapped({"a": jnp.ones(2), "b": 1.0}).shape == (2,)
     with pytest.raises(ArgumentError, match="of the examples' structure"):
         wrapped({"a": x, "b": x, "c": x})
@@ -316,10 +317,8 @@ def test_without_torch_vjp_only_autograd_differentiates():
     wrapped = torch2jax(function, ones, use_torch_vjp=False)
     tensor = torch.from_numpy(np.array(x))
     expected = torch.autograd.functional.jacobian(function, tensor)
-    np.testing.assert_allclose(jax.grad(wrapped)(x), expected, rtol=1e-6)
-    np.testing.assert_allclose(
-        jax.hessian(wrapped)(x), torch.autograd.functional.hessian(function, tensor), atol=1e-5
-    )
+    assert_close(jax.grad(wrapped)(x), expected)
+    assert_close(jax.hessian(wrapped)(x), torch.autograd.functional.hessian(function, tensor))
     words = wrapped.explain(x)
     assert "recompute with torch.autograd.grad" in words
     assert "torch.autograd.grad alone was asked for" in words
@@ -339,9 +338,9 @@ def test_keyword_arguments_have_gradients():
     wrapped = torch2jax(function, ones, example_kw={"scale": ones, "shift": ones})
     gradient = jax.grad(lambda a, kw: wrapped(a, **kw), (0, 1))
     left, right = jax.jit(gradient)(x, {"scale": 2 * x, "shift": x})
-    np.testing.assert_array_equal(left, 2 * x)
-    np.testing.assert_array_equal(right["scale"], x)
-    np.testing.assert_array_equal(right["shift"], np.ones(3))
+    assert_equal(left, 2 * x)
+    assert_equal(right["scale"], x)
+    assert_equal(right["shift"], np.ones(3))
     with pytest.raises(ArgumentError, match="structure"):
         wrapped(x, scale=x)
 
@@ -353,7 +352,7 @@ def test_example_values_decide_where_shapes_do_not():
     wrapped = torch2jax(positive, torch.tensor([1.0, -1.0, 2.0]))
     with pytest.warns(BridgeWarning, match="run once more, on the example arguments"):
         result = jax.jit(wrapped)(jnp.asarray([-1.0, 5.0, 6.0]))
-    np.testing.assert_array_equal(result, [5, 6])
+    assert_equal(result, [5, 6])
 
 
 # ---- Locks ---------------------------------------------------------------------------------------
@@ -387,14 +386,14 @@ def test_a_lock_is_held_forwards_and_backwards_and_given_back():
         return (a**2).sum()
 
     wrapped = torch2jax(function, ones, output_shapes=Size([]), lock=lock)
-    np.testing.assert_array_equal(jax.grad(wrapped)(x), 2 * x)
+    assert_equal(jax.grad(wrapped)(x), 2 * x)
     assert (lock.taken, lock.held) == (2, False)
     with pytest.raises(Exception, match="negative"):
         wrapped(-x)
     assert not lock.held
     graph = Watched()
     gradient = jax.jit(jax.grad(torch2jax(lambda a: (a**2).sum(), ones, lock=graph)))
-    np.testing.assert_array_equal(gradient(x), 2 * x)
+    assert_equal(gradient(x), 2 * x)
     assert (graph.taken > 0, graph.held) == (True, False)
 
 
@@ -402,7 +401,7 @@ def test_a_lock_is_held_forwards_and_backwards_and_given_back():
 def test_a_lock_is_held_by_batches(method, calls):
     lock = Watched()
     wrapped = torch2jax(lambda a: a * 2, ones, vmap_method=method, lock=lock)
-    np.testing.assert_array_equal(jax.vmap(wrapped)(jnp.ones((4, 3))), np.full((4, 3), 2))
+    assert_equal(jax.vmap(wrapped)(jnp.ones((4, 3))), np.full((4, 3), 2))
     assert (lock.taken, lock.held) == (calls, False)
 
 
@@ -426,10 +425,10 @@ def test_modules_are_kept_apart_whether_outputs_are_declared_or_not(declared):
 def test_a_module_that_is_switched_is_seen():
     dropout = torch.nn.Dropout(1.0)
     wrapped = torch2jax(dropout, ones, output_shapes=Size((3,)))
-    np.testing.assert_array_equal(wrapped(x), np.zeros(3))
+    assert_equal(wrapped(x), np.zeros(3))
     dropout.eval()
-    np.testing.assert_array_equal(wrapped(x), x)
-    np.testing.assert_array_equal(jax.grad(lambda a: wrapped(a).sum())(x), np.ones(3))
+    assert_equal(wrapped(x), x)
+    assert_equal(jax.grad(lambda a: wrapped(a).sum())(x), np.ones(3))
 
 
 def test_the_process_lock_lets_calls_nest():
@@ -439,7 +438,7 @@ def test_the_process_lock_lets_calls_nest():
         return torch.from_numpy(np.array(inner(np.array(a.numpy()))))
 
     wrapped = torch2jax(outer, ones, output_shapes=Size((3,)), lock=True)
-    np.testing.assert_array_equal(wrapped(x), 2 * x)
+    assert_equal(wrapped(x), 2 * x)
 
 
 # ---- The rest ------------------------------------------------------------------------------------
@@ -448,11 +447,9 @@ def test_the_process_lock_lets_calls_nest():
 def test_flat_functions_take_arrays_and_give_what_was_declared():
     wrapped = torch2jax_flat(lambda a, b: (a + b, a.sum()), [ones, torch.tensor(1.0)])
     total, first = wrapped(x, x)
-    np.testing.assert_array_equal(total, 2 * x)
+    assert_equal(total, 2 * x)
     assert float(first) == 6
-    np.testing.assert_array_equal(
-        jax.vmap(wrapped)(jnp.stack([x, x]), jnp.stack([x, x]))[1], [6, 6]
-    )
+    assert_equal(jax.vmap(wrapped)(jnp.stack([x, x]), jnp.stack([x, x]))[1], [6, 6])
     with pytest.raises(OutputError, match=r"float32\[3\], as declared; torch returns float32\[4\]"):
         wrapped(jnp.ones(4), jnp.ones(4))
     with pytest.raises(ArgumentError, match="expected arrays as positional arguments"):

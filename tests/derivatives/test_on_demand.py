@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close
 from jaxtorch_bridge import jax_callable
 
 X = jnp.array([0.5, -1.0, 2.0])
@@ -50,15 +51,15 @@ def test_the_default_device_of_planning_holds_wherever_it_runs():
     run, slope = jax.jit(f), jax.jit(jax.grad(lambda x: f(x).sum()))
     again, slope_again = jax.jit(f), jax.jit(jax.grad(lambda x: f(x).sum()))
     wanted = np.asarray(X) ** 2 + 1
-    np.testing.assert_allclose(run(X), wanted)
-    np.testing.assert_allclose(slope(X), 2 * X)
+    assert_close(run(X), wanted)
+    assert_close(slope(X), 2 * X)
     with torch.device("meta"):
         # A compiled program keeps what it was planned under, and leaves the caller's alone.
-        np.testing.assert_allclose(run(X), wanted)
-        np.testing.assert_allclose(slope(X), 2 * X)
+        assert_close(run(X), wanted)
+        assert_close(slope(X), 2 * X)
         assert torch.ones(1).device.type == "meta"
-    np.testing.assert_allclose(again(X), wanted)
-    np.testing.assert_allclose(slope_again(X), 2 * X)
+    assert_close(again(X), wanted)
+    assert_close(slope_again(X), 2 * X)
 
 
 def test_the_default_device_is_a_part_of_the_key():

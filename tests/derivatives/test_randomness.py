@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import jax_callable
 
 F = torch.nn.functional
@@ -109,7 +110,7 @@ def test_value_and_gradient_see_one_mask(linear, jit):
     for _ in range(3):
         gradient, y = run(x, W)
         masks.append(mask_of(y, x))
-        np.testing.assert_allclose(gradient, masks[-1] * W, rtol=1e-5, atol=1e-6)
+        assert_close(gradient, masks[-1] * W)
     assert (masks[0] != masks[1]).any()
     assert (masks[1] != masks[2]).any()
 
@@ -123,7 +124,7 @@ def test_tangents_see_the_mask_of_the_value(linear, jit):
 
     for _ in range(2):
         y, moved = (jax.jit(run) if jit else run)(x, v)
-        np.testing.assert_allclose(moved, mask_of(y, x) * v, rtol=1e-5, atol=1e-6)
+        assert_close(moved, mask_of(y, x) * v)
 
 
 def test_linearize_sees_one_mask_however_often_it_is_applied(linear):
@@ -131,11 +132,11 @@ def test_linearize_sees_one_mask_however_often_it_is_applied(linear):
     y, push = jax.linearize(linear, x)
     for factor in (1, 2):
         moved = push(factor * v)
-        np.testing.assert_allclose(moved, mask_of(y, x) * v * factor, rtol=1e-5, atol=1e-6)
+        assert_close(moved, mask_of(y, x) * v * factor)
     y, pull = jax.vjp(linear, x)
     for factor in (1, 2):
         (moved,) = pull(factor * v)
-        np.testing.assert_allclose(moved, mask_of(y, x) * v * factor, rtol=1e-5, atol=1e-6)
+        assert_close(moved, mask_of(y, x) * v * factor)
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
@@ -144,7 +145,7 @@ def test_each_element_of_a_batch_has_a_mask_of_its_own(linear, jit):
     run = jax.vmap(value_and_slopes(linear))
     gradient, y = (jax.jit(run) if jit else run)(x, w)
     mask = mask_of(y, x)
-    np.testing.assert_allclose(gradient, mask * w, rtol=1e-5, atol=1e-6)
+    assert_close(gradient, mask * w)
     assert (mask[0] != mask[1]).any()
 
 
@@ -157,7 +158,7 @@ def test_the_jacobian_is_the_mask(linear):
 
     for jacobian in (jax.jacfwd, jax.jacrev):
         found, y = jacobian(twice, has_aux=True)(x)
-        np.testing.assert_allclose(found, np.diag(mask_of(y, x)), rtol=1e-5, atol=1e-6)
+        assert_close(found, np.diag(mask_of(y, x)))
 
 
 def test_inside_scan_each_step_has_a_mask_of_its_own(linear):
@@ -175,7 +176,7 @@ def test_inside_scan_each_step_has_a_mask_of_its_own(linear):
 
     gradient, ys = jax.jit(jax.grad(loss, has_aux=True))(x)
     masks = np.stack([mask_of(y, x * scale) for y, scale in zip(ys, scales, strict=True)])
-    np.testing.assert_allclose(gradient, scales @ masks * w, rtol=1e-4)
+    assert_close(gradient, scales @ masks * w)
     assert (masks[0] != masks[1]).any()
 
 
@@ -185,7 +186,7 @@ def test_under_checkpoint_value_and_gradient_see_one_mask(linear):
     run = value_and_slopes(jax.checkpoint(linear))
     for call in (run, jax.jit(run)):
         gradient, y = call(x, W)
-        np.testing.assert_allclose(gradient, mask_of(y, x) * W, rtol=1e-5, atol=1e-6)
+        assert_close(gradient, mask_of(y, x) * W)
 
 
 # --- second order --------------------------------------------------------------------------------
@@ -231,8 +232,8 @@ def test_second_order_sees_one_mask(linear, mode, jit):
     mask = mask_of(y, x)
     wanted = 6 * mask**3 * x * v
     if slope is not None:
-        np.testing.assert_allclose(slope, 3 * mask**3 * x**2, rtol=1e-4)
-    np.testing.assert_allclose(bent, wanted if bent.ndim else (wanted * v).sum(), rtol=1e-4)
+        assert_close(slope, 3 * mask**3 * x**2)
+    assert_close(bent, wanted if bent.ndim else (wanted * v).sum())
 
 
 def penalised(x):
@@ -276,10 +277,10 @@ def test_a_gradient_penalty_sees_one_mask(name, jit):
     for _ in range(2):
         (total, (value, y, slope)), bent = (jax.jit(call) if jit else call)(x)
         mask = mask_of(y, x)
-        np.testing.assert_allclose(value, (mask**3 * x**3).sum(), rtol=1e-4)
-        np.testing.assert_allclose(slope, 3 * mask**3 * x**2, rtol=1e-4)
-        np.testing.assert_allclose(total, value + (slope**2).sum(), rtol=1e-4)
-        np.testing.assert_allclose(bent, 3 * mask**3 * x**2 + 36 * mask**6 * x**3, rtol=1e-4)
+        assert_close(value, (mask**3 * x**3).sum())
+        assert_close(slope, 3 * mask**3 * x**2)
+        assert_close(total, value + (slope**2).sum())
+        assert_close(bent, 3 * mask**3 * x**2 + 36 * mask**6 * x**3)
 
 
 @pytest.mark.parametrize("name", ["saved", "func"])
@@ -294,7 +295,7 @@ def test_the_hessian_of_one_mask_is_diagonal(name):
     torch.manual_seed(2)
     hessian, y = jax.hessian(wrapped, has_aux=True)(x)
     mask = mask_of(y, x) if y.ndim == 1 else mask_of(y[0], x)
-    np.testing.assert_allclose(hessian, np.diag(6 * mask**3 * x), rtol=1e-4, atol=1e-6)
+    assert_close(hessian, np.diag(6 * mask**3 * x))
 
 
 # --- modules and torch's generator ---------------------------------------------------------------
@@ -322,8 +323,8 @@ def test_an_mlp_with_dropout_agrees_with_torch_for_the_same_seed(residuals, jit)
     t = torch.from_numpy(np.array(x)).requires_grad_()
     wanted = (net(t) ** 2).sum()
     wanted.backward()
-    np.testing.assert_allclose(value, wanted.detach(), rtol=1e-4)
-    np.testing.assert_allclose(gradient, t.grad, rtol=1e-3, atol=1e-5)
+    assert_close(value, wanted.detach())
+    assert_close(gradient, t.grad)
 
 
 def test_a_gradient_advances_torchs_generator_as_the_value_does(linear):
@@ -336,12 +337,12 @@ def test_a_gradient_advances_torchs_generator_as_the_value_does(linear):
     after_gradient = torch.get_rng_state()
     torch.manual_seed(7)
     jax.block_until_ready(linear(x))
-    assert torch.equal(torch.get_rng_state(), after_gradient)
+    assert_equal(torch.get_rng_state(), after_gradient)
 
 
 def test_random_code_that_is_switched_off_has_plain_derivatives():
     layer = torch.nn.Dropout(0.5).eval()
     wrapped = jax_callable(lambda x: layer(x) ** 2)
     x = jnp.arange(3.0)
-    np.testing.assert_allclose(jax.grad(lambda x: wrapped(x).sum())(x), 2 * x)
-    np.testing.assert_allclose(jax.hessian(lambda x: wrapped(x).sum())(x), 2 * np.eye(3))
+    assert_close(jax.grad(lambda x: wrapped(x).sum())(x), 2 * x)
+    assert_close(jax.hessian(lambda x: wrapped(x).sum())(x), 2 * np.eye(3))

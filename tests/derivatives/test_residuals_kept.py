@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close
 from jaxtorch_bridge import DifferentiationError, jax_callable, settings
 
 SPEC = {
@@ -40,7 +40,7 @@ def limit():
 
 def test_auto_saves_what_is_small(limit):
     wrapped = jax_callable(wave, spec=SPEC)
-    np.testing.assert_allclose(gradient(wrapped), WANTED, rtol=1e-5)
+    assert_close(gradient(wrapped), WANTED)
     assert "saved residuals, " in wrapped.explain(X)
     assert "recomputing would keep 0" in wrapped.explain(X)
 
@@ -48,7 +48,7 @@ def test_auto_saves_what_is_small(limit):
 def test_auto_recomputes_what_is_large_and_says_how_large(limit):
     limit.residual_limit_bytes = 16
     wrapped = jax_callable(wave, spec=SPEC)
-    np.testing.assert_allclose(gradient(wrapped), WANTED, rtol=1e-5)
+    assert_close(gradient(wrapped), WANTED)
     text = wrapped.explain(X)
     assert "recompute with torch.func.vjp, 0 bytes kept; saving would keep " in text
     assert "are more than the limit of 16 (jaxtorch_bridge.settings.residual_limit_bytes)" in text
@@ -57,7 +57,7 @@ def test_auto_recomputes_what_is_large_and_says_how_large(limit):
 def test_save_does_not_look_at_the_limit(limit):
     limit.residual_limit_bytes = 0
     wrapped = jax_callable(wave, spec={**SPEC, "residuals": "save"})
-    np.testing.assert_allclose(gradient(wrapped), WANTED, rtol=1e-5)
+    assert_close(gradient(wrapped), WANTED)
     assert "saved residuals, " in wrapped.explain(X)
 
 
@@ -77,7 +77,7 @@ def test_save_that_cannot_be_is_an_error_that_says_why():
 def test_recompute_keeps_nothing():
     wrapped = jax_callable(wave, spec={**SPEC, "residuals": "recompute"})
     text = jax.jit(jax.grad(lambda x: wrapped(x).sum())).lower(X).as_text()
-    np.testing.assert_allclose(gradient(wrapped), WANTED, rtol=1e-5)
+    assert_close(gradient(wrapped), WANTED)
     assert "/forward/" not in text
     assert "recompute with torch.func.vjp, 0 bytes kept" in wrapped.explain(X)
 

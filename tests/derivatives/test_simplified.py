@@ -12,6 +12,7 @@ import torch
 from jax.test_util import check_grads
 from torch.nn import functional as F
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import from_module, jax_callable
 from jaxtorch_bridge._compat import torch_graphs
 
@@ -33,7 +34,7 @@ def check_gradient(function, *args) -> None:
     tensors = [torch.tensor(np.asarray(arg), requires_grad=True) for arg in args]
     wanted = torch.autograd.grad(function(*tensors).sum(), tensors)
     for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_array_equal(one, other.numpy())
+        assert_equal(one, other.numpy())
 
 
 def test_dropout_that_drops_nothing_saves_nothing_of_its_own():
@@ -62,7 +63,7 @@ def test_parts_of_one_tensor_travel_as_the_tensor():
     rows = jax.random.normal(jax.random.key(2), (3, 6, 8))
     batched = jax.vmap(jax.grad(lambda x: wrapped(x, w).sum()))(rows)
     for row, one in zip(rows, batched, strict=True):
-        np.testing.assert_allclose(one, jax.grad(lambda x: wrapped(x, w).sum())(row), atol=1e-5)
+        assert_close(one, jax.grad(lambda x: wrapped(x, w).sum())(row))
     check_grads(lambda x: wrapped(x, w).sum(), (X,), order=2, rtol=1e-2, atol=1e-2)
 
 
@@ -148,9 +149,9 @@ class TestWrites:
     def test_of_what_is_returned(self):
         wrapped = jax_callable(lambda x: (x.clone(), x.sin().clone(), x.sin()))
         (first, *_), pull = jax.vjp(wrapped, X)
-        np.testing.assert_array_equal(first, X)
+        assert_equal(first, X)
         (gradient,) = pull((jnp.ones_like(X), jnp.ones_like(X), jnp.ones_like(X)))
-        np.testing.assert_allclose(gradient, 1 + 2 * jnp.cos(X), rtol=1e-6)
+        assert_close(gradient, 1 + 2 * jnp.cos(X))
 
     def test_running_statistics_of_the_caller_stay(self):
         """Batch norm writes to its statistics, which its schema does not say."""
@@ -164,12 +165,12 @@ class TestWrites:
         mean, var = jnp.zeros(8) + 0.5, jnp.ones(8) * 2
         wrapped = jax_callable(function)
         jax.jit(jax.value_and_grad(wrapped))(X, mean, var)
-        np.testing.assert_array_equal(mean, 0.5)
-        np.testing.assert_array_equal(var, 2)
+        assert_equal(mean, 0.5)
+        assert_equal(var, 2)
         tensors = [torch.tensor(np.asarray(a)) for a in (X, mean, var)]
         tensors[0].requires_grad_()
         (wanted,) = torch.autograd.grad(function(*tensors), tensors[0])
-        np.testing.assert_allclose(jax.grad(wrapped)(X, mean, var), wanted, atol=1e-6)
+        assert_close(jax.grad(wrapped)(X, mean, var), wanted)
 
 
 class TestPlacesInMemory:

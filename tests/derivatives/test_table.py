@@ -15,6 +15,7 @@ import pytest
 import torch
 from jax.test_util import check_grads
 
+from comparing import assert_close
 from jaxtorch_bridge import jax_callable
 
 F = torch.nn.functional
@@ -549,24 +550,6 @@ def inside_custom_jvp(f):
 
 # --- the comparison -----------------------------------------------------------------------------
 
-TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
-
-
-def assert_same(mine, twins):
-    """Structure, dtypes, shapes and values, relative to each array's largest number."""
-    assert jax.tree.structure(mine) == jax.tree.structure(twins)
-    for left, right in zip(jax.tree.leaves(mine), jax.tree.leaves(twins), strict=True):
-        assert (left.dtype, left.shape) == (right.dtype, right.shape)
-        if right.dtype == jax.dtypes.float0:
-            continue
-        left, right = np.asarray(left), np.asarray(right)
-        if not is_inexact(right):
-            np.testing.assert_array_equal(left, right)
-            continue
-        tolerance = TOLERANCE[str(right.dtype)]
-        scale = np.abs(right).max(initial=0)
-        np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance * max(scale, 1e-3))
-
 
 def run(name, transformation, dtype, jit):
     case = CASES[name]
@@ -575,7 +558,7 @@ def run(name, transformation, dtype, jit):
         mine = TRANSFORMS[transformation](wrapped(name))
         # Compiled once as a whole, the twin is cheaper than op by op.
         twins = jax.jit(TRANSFORMS[transformation](case.twin))(*arrays)
-        assert_same((jax.jit(mine) if jit else mine)(*arrays), twins)
+        assert_close((jax.jit(mine) if jit else mine)(*arrays), twins)
 
 
 # The whole product takes some ten minutes: `FULL_TABLE=1` in the environment. Otherwise one case

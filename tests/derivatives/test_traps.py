@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import DifferentiationError, jax_callable
 
 # Torch cannot batch some of the functions here, which is said once a callable.
@@ -31,7 +32,7 @@ def test_the_wrong_hessian_of_a_differentiated_backward_graph(jit):
         lambda f: jax.jacrev(jax.jacfwd(f)),
         lambda f: jax.jacfwd(jax.jacfwd(f)),
     ):
-        np.testing.assert_allclose(jit(order(wrapped))(x), twin, atol=1e-5)
+        assert_close(jit(order(wrapped))(x), twin)
 
 
 def test_a_batched_backward_stays_differentiable_by_the_inputs():
@@ -41,11 +42,12 @@ def test_a_batched_backward_stays_differentiable_by_the_inputs():
     twin = lambda x: jnp.sin(x) * x[0]  # noqa: E731
     x = random(4)
     third = lambda f: jax.jacfwd(jax.jacrev(jax.jacrev(f)))  # noqa: E731
-    np.testing.assert_allclose(third(wrapped)(x), third(twin)(x), atol=1e-5)
+    assert_close(third(wrapped)(x), third(twin)(x))
 
 
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np, torch
+from comparing import assert_close
 from jax.sharding import AxisType, PartitionSpec as P
 from jaxtorch_bridge import jax_callable
 
@@ -62,18 +64,16 @@ def total(f):
 
 sharded = total(layer)
 twin = lambda x, w: (jnp.tanh(x @ w) ** 2).sum()
-close = lambda a, b: jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), a, b)
 hvp = lambda f: lambda x, w: jax.jvp(jax.grad(f, (0, 1)), (x, w), (dx, dw))[1]
 rev = lambda f: lambda x, w: jax.grad(
     lambda x, w: sum((g * t).sum() for g, t in zip(jax.grad(f, (0, 1))(x, w), (dx, dw))),
     (0, 1))(x, w)
 for jit in (lambda f: f, jax.jit):
-    close(jit(jax.grad(sharded, (0, 1)))(x, w), jax.grad(twin, (0, 1))(x, w))
-    close(jit(lambda x, w: jax.jvp(sharded, (x, w), (dx, dw)))(x, w),
-          jax.jvp(twin, (x, w), (dx, dw)))
-    close(jit(hvp(sharded))(x, w), hvp(twin)(x, w))
-    close(jit(rev(sharded))(x, w), rev(twin)(x, w))
+    assert_close(jit(jax.grad(sharded, (0, 1)))(x, w), jax.grad(twin, (0, 1))(x, w))
+    assert_close(jit(lambda x, w: jax.jvp(sharded, (x, w), (dx, dw)))(x, w),
+                 jax.jvp(twin, (x, w), (dx, dw)))
+    assert_close(jit(hvp(sharded))(x, w), hvp(twin)(x, w))
+    assert_close(jit(rev(sharded))(x, w), rev(twin)(x, w))
 print("right")
 """
 
@@ -89,7 +89,7 @@ def test_the_missing_psum_of_a_replicated_input(check_vma, run_python):
 def test_complex_gradients_are_not_silently_zero():
     wrapped = jax_callable(lambda z: (z * z.conj()).real.sum())
     z = random(3) + 1j * random(3, seed=1)
-    np.testing.assert_allclose(jax.grad(wrapped)(z), 2 * z.conj(), rtol=1e-5)
+    assert_close(jax.grad(wrapped)(z), 2 * z.conj())
 
 
 def test_a_backward_that_leaves_torch_has_no_second_derivative():
@@ -108,7 +108,7 @@ def test_a_backward_that_leaves_torch_has_no_second_derivative():
 
     wrapped = jax_callable(lambda x: Cube.apply(x).sum())
     x = random(3)
-    np.testing.assert_allclose(jax.grad(wrapped)(x), 3 * x**2, rtol=1e-5)
+    assert_close(jax.grad(wrapped)(x), 3 * x**2)
     for second in (jax.hessian, lambda f: jax.jacrev(jax.jacrev(f)), jax.jacfwd):
         with pytest.raises(
             Exception, match=r"not differentiable|recorded no way|no way to differentiate"
@@ -130,12 +130,8 @@ def test_a_zero_cotangent_is_not_materialised():
     ops = {str(node.target) for node in kernel.op.program.core.graph.graph.nodes}
     assert any("tanh_backward" in name for name in ops)
     assert not any("mm" in name or "mv" in name for name in ops)
-    np.testing.assert_allclose(
-        jax.grad(lambda x: wrapped(x, w)[0].sum())(x), 1 - jnp.tanh(x) ** 2, rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        jax.grad(lambda x: wrapped(x, w)[1].sum())(x), jnp.linalg.inv(w).sum(0), rtol=1e-3
-    )
+    assert_close(jax.grad(lambda x: wrapped(x, w)[0].sum())(x), 1 - jnp.tanh(x) ** 2)
+    assert_close(jax.grad(lambda x: wrapped(x, w)[1].sum())(x), jnp.linalg.inv(w).sum(0))
 
 
 def cholesky(x):
@@ -195,7 +191,7 @@ def test_a_check_in_the_backward_fails_there():
     wrapped = jax_callable(CheckedBackwards.apply)
     _, pullback = jax.vjp(wrapped, jnp.eye(2))
     assert "saved residuals" in wrapped.explain(jnp.eye(2))
-    np.testing.assert_array_equal(pullback(jnp.float32(2))[0], -2 * np.ones((2, 2)))
+    assert_equal(pullback(jnp.float32(2))[0], -2 * np.ones((2, 2)))
     with pytest.raises(Exception, match="not positive-definite"):
         jax.block_until_ready(pullback(jnp.float32(-1)))
 
@@ -233,13 +229,11 @@ def test_last_states_of_traced_lstms_keep_their_shape(options):
     expected = loss(tensor)
     expected.backward()
     value, gradient = jax.value_and_grad(wrapped)(x)
-    np.testing.assert_allclose(value, expected.detach(), rtol=1e-5)
-    np.testing.assert_allclose(gradient, tensor.grad, rtol=1e-4, atol=1e-6)
+    assert_close(value, expected.detach())
+    assert_close(gradient, tensor.grad)
     assert "saved residuals" in wrapped.explain(x)
-    np.testing.assert_allclose(
-        jax.jvp(wrapped, (x,), (dx,))[1], (np.array(dx) * tensor.grad.numpy()).sum(), rtol=1e-4
-    )
-    np.testing.assert_allclose(jax.vmap(wrapped)(x[None]), [float(expected.detach())], rtol=1e-5)
+    assert_close(jax.jvp(wrapped, (x,), (dx,))[1], (np.array(dx) * tensor.grad.numpy()).sum())
+    assert_close(jax.vmap(wrapped)(x[None]), [float(expected.detach())])
 
 
 def test_once_differentiable_backwards_of_the_new_style_are_no_constants():
@@ -261,9 +255,7 @@ def test_once_differentiable_backwards_of_the_new_style_are_no_constants():
 
     wrapped = jax_callable(lambda x: Cube.apply(x).sin().sum())
     x = random(3)
-    np.testing.assert_allclose(
-        jax.grad(wrapped)(x), jax.grad(lambda x: jnp.sin(x**3).sum())(x), rtol=1e-4
-    )
+    assert_close(jax.grad(wrapped)(x), jax.grad(lambda x: jnp.sin(x**3).sum())(x))
     for second in (
         lambda x: jax.jvp(wrapped, (x,), (x,)),
         jax.hessian(wrapped),
@@ -284,7 +276,7 @@ def test_trying_fused_attention_twice_warns_of_nothing(capfd):
     second = jax.grad(jax.grad(lambda s: (attend(q * s, mask) ** 2).sum()))(1.0)
     weights = lambda q: jax.nn.softmax(q @ q.swapaxes(-1, -2) / 2.0)  # noqa: E731
     twin = jax.grad(jax.grad(lambda s: ((weights(q * s) @ (q * s)) ** 2).sum()))(1.0)
-    np.testing.assert_allclose(second, twin, rtol=1e-4)
+    assert_close(second, twin)
     assert "UserWarning" not in capfd.readouterr().err
 
 
@@ -306,7 +298,7 @@ def test_the_gradient_of_a_batched_select_scatter(dim, index):
         for f in (wrapped, twin)
     )
     for mine, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+        assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 4])
@@ -321,7 +313,7 @@ def test_fused_attention_of_a_batch_along_any_axis(axis):
     batch = jnp.moveaxis(rows, 0, axis)
     for wrap in (lambda f: f, lambda f: jax.grad(lambda q: f(q).sum())):
         found = jax.vmap(wrap(attend), in_axes=axis)(batch)
-        np.testing.assert_allclose(found, jax.vmap(wrap(twin))(rows), atol=1e-5)
+        assert_close(found, jax.vmap(wrap(twin))(rows))
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +343,7 @@ def twice():
 def test_an_operation_without_a_derivative_is_no_constant(twice, beside, transform, jit):
     """Torch warns, if at all, and leaves out this part of the gradient."""
     wrapped = jax_callable(lambda x: twice(x) + beside(x))
-    np.testing.assert_allclose(wrapped(jnp.zeros(3)), 0)
+    assert_close(wrapped(jnp.zeros(3)), 0)
     with pytest.raises(DifferentiationError, match="an operation inside has no derivative in"):
         jit(transform(wrapped))(random(3))
 
@@ -359,5 +351,5 @@ def test_an_operation_without_a_derivative_is_no_constant(twice, beside, transfo
 def test_an_operation_without_a_derivative_may_be_left_out(twice):
     wrapped = jax_callable(lambda x: twice(x.detach()) + torch.sin(x))
     x = random(3)
-    np.testing.assert_allclose(jax.grad(lambda x: wrapped(x).sum())(x), jnp.cos(x), rtol=1e-6)
-    np.testing.assert_allclose(jax.jvp(wrapped, (x,), (x,))[1], x * jnp.cos(x), rtol=1e-6)
+    assert_close(jax.grad(lambda x: wrapped(x).sum())(x), jnp.cos(x))
+    assert_close(jax.jvp(wrapped, (x,), (x,))[1], x * jnp.cos(x))

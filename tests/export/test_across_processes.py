@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from comparing import assert_close
+
 # Two versions of one module: the numbers in braces are all that differs.
 OPS = """
 import functools
@@ -180,8 +182,8 @@ def test_the_cache_never_gives_another_functions_result(runs, name):
             "object": [1.0] * 3,
         }.get(name, [by] * 3)
     for found in (eager, jitted, batch):
-        assert found == pytest.approx(wanted, rel=1e-5)
-    assert gradient == pytest.approx(slopes, rel=1e-5, abs=1e-5)
+        assert_close(found, wanted)
+    assert_close(gradient, slopes)
 
 
 @pytest.mark.parametrize("name", NAMES)

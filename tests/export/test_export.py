@@ -6,11 +6,11 @@ import gc
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import torch
 from jax import export
 
+from comparing import assert_equal
 from jaxtorch_bridge import BridgeError, ExportError, ffi_target_names, jax_callable
 
 
@@ -62,7 +62,7 @@ def test_round_trip(transform):
     f = jax_callable(lambda x: (x * x).sin(), name="round_trip")
     program = transform(f)
     x = jnp.arange(3.0) + 1
-    jax.tree.map(np.testing.assert_array_equal, round_trip(program, x)(x), jax.jit(program)(x))
+    assert_equal(round_trip(program, x)(x), jax.jit(program)(x))
 
 
 def test_shapes_may_be_of_any_rank_and_type():
@@ -70,7 +70,7 @@ def test_shapes_may_be_of_any_rank_and_type():
     x, i = jnp.ones((4, 2), "bfloat16"), jnp.array([1, 3])
     result = round_trip(lambda x, i: f(x, i), x, i)(x, i)
     assert result["a"].dtype == "bfloat16"
-    np.testing.assert_array_equal(result["n"], [2, 4])
+    assert_equal(result["n"], [2, 4])
 
 
 def test_functions_that_differ_in_their_weights_alone_need_names():
@@ -81,7 +81,7 @@ def test_functions_that_differ_in_their_weights_alone_need_names():
     f, g = scaled(one), scaled((2 * one).detach().requires_grad_())
     x = jnp.ones(3)
     program = round_trip(f, x)  # nothing looks like it yet
-    np.testing.assert_array_equal(g(x), [2, 2, 2])
+    assert_equal(g(x), [2, 2, 2])
     for alike in (lambda x: f(x), g):
         with pytest.raises(ExportError, match=r"has the same code and constants.* name=") as caught:
             exported(alike, x)
@@ -89,7 +89,7 @@ def test_functions_that_differ_in_their_weights_alone_need_names():
     with pytest.raises(Exception, match=r"ExportError: .*holds several that look alike"):
         program(x)
     named = scaled((3 * one).detach().requires_grad_(), name="thrice")
-    np.testing.assert_array_equal(round_trip(named, x)(x), [3, 3, 3])
+    assert_equal(round_trip(named, x)(x), [3, 3, 3])
 
 
 def test_functions_without_weights_may_be_defined_again():
@@ -98,16 +98,16 @@ def test_functions_without_weights_may_be_defined_again():
 
     first, second = define(), define()
     x = jnp.ones(2)
-    np.testing.assert_array_equal(first(x), second(x))
-    np.testing.assert_array_equal(round_trip(second, x)(x), [5, 5])
+    assert_equal(first(x), second(x))
+    assert_equal(round_trip(second, x)(x), [5, 5])
 
 
 def test_one_callable_planned_in_two_ways_is_no_double():
     f = jax_callable(lambda x: x + 1, name="two_ways")
     x = jnp.ones(2)
-    np.testing.assert_array_equal(f(x), f(x=x))
-    np.testing.assert_array_equal(round_trip(lambda x: f(x=x), x)(x), [2, 2])
-    np.testing.assert_array_equal(round_trip(jax.grad(lambda x: f(x=x).sum()), x)(x), [1, 1])
+    assert_equal(f(x), f(x=x))
+    assert_equal(round_trip(lambda x: f(x=x), x)(x), [2, 2])
+    assert_equal(round_trip(jax.grad(lambda x: f(x=x).sum()), x)(x), [1, 1])
 
 
 def test_nothing_is_imported_because_a_program_says_so(run_python, tmp_path):

@@ -16,13 +16,3 @@ def normal(*shape: int, seed: int = 0, dtype: str = "float32") -> jax.Array:
 def tensor_of(array: jax.Array) -> torch.Tensor:
     """The same numbers, in memory of torch's own."""
     return torch.from_numpy(np.array(array)).cuda()
-
-
-def same(found: object, expected: object, **tolerance: float) -> None:
-    """Compare trees of arrays and of tensors leaf by leaf."""
-    ours, theirs = jax.tree.leaves(found), jax.tree.leaves(expected)
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        if isinstance(other, torch.Tensor):
-            other = other.detach().cpu().numpy()
-        np.testing.assert_allclose(one, other, **{"rtol": 1e-5, "atol": 1e-6, **tolerance})

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from gpu_arrays import normal, same, tensor_of
 
+from comparing import assert_close, assert_equal
+from gpu_arrays import normal, tensor_of
 from jaxtorch_bridge import from_module, j2t, jax_callable
 
 pytestmark = pytest.mark.gpu
@@ -64,9 +65,9 @@ def test_training_a_module(gpu, module):
         expected = (twin(tensor_of(x)) ** 2).mean()
         expected.backward()
         optimizer.step()
-        same(value, expected, rtol=1e-4)
+        assert_close(value, expected, factor=20)  # as the next: other kernels, several steps
     y, _ = net.apply(params, x, buffers=buffers, train=False)
-    same(y, twin.eval()(tensor_of(x)), atol=1e-4)
+    assert_close(y, twin.eval()(tensor_of(x)), factor=20)
 
 
 def test_a_module_and_arrays_on_different_devices_are_told_apart(gpu):
@@ -76,7 +77,7 @@ def test_a_module_and_arrays_on_different_devices_are_told_apart(gpu):
     x = jax.device_put(np.ones((2, 3), np.float32), jax.devices("cpu")[0])
     with pytest.raises(Exception, match="cuda"):
         jax_callable(module)(x)
-    same(jax_callable(module)(normal(2, 3)), module(tensor_of(normal(2, 3))), rtol=1e-4)
+    assert_close(jax_callable(module)(normal(2, 3)), module(tensor_of(normal(2, 3))), factor=10)
 
 
 def test_randomness_follows_the_key(gpu):
@@ -87,15 +88,15 @@ def test_randomness_follows_the_key(gpu):
     one, other = jax.random.key(0), jax.random.key(1)
     y = dropout(x, rng=one)
     assert set(np.unique((np.asarray(y) / np.asarray(x)).round(3))) == {0.0, 2.0}
-    np.testing.assert_array_equal(jax.jit(lambda x, k: dropout(x, rng=k))(x, one), y)
+    assert_equal(jax.jit(lambda x, k: dropout(x, rng=k))(x, one), y)
     assert (dropout(x, rng=other) != y).any()
     slope = jax.jit(jax.grad(lambda x: dropout(x, rng=one).sum()))(x)
-    np.testing.assert_allclose(slope * x, y, rtol=1e-6)
+    assert_close(slope * x, y)
     keys = jax.random.split(one, 3)
     rows = jax.vmap(lambda k: dropout(x, rng=k))(keys)
     for row, key in zip(rows, keys, strict=True):
-        np.testing.assert_array_equal(row, dropout(x, rng=key))
-    assert torch.equal(before, torch.cuda.get_rng_state())
+        assert_equal(row, dropout(x, rng=key))
+    assert_equal(before, torch.cuda.get_rng_state())
 
 
 def test_declared_writes_go_to_the_donated_buffer(gpu):
@@ -115,8 +116,8 @@ def test_declared_writes_go_to_the_donated_buffer(gpu):
     x, at = normal(2, 64), jax.device_put(jnp.array([3, 5], jnp.int32), gpu)
     total, cache = step(cache, x, at)
     assert cache.unsafe_buffer_pointer() == address
-    np.testing.assert_array_equal(cache[jnp.array([3, 5])], x)
-    np.testing.assert_allclose(total, np.asarray(x).sum(), rtol=1e-3, atol=1e-4)
+    assert_equal(cache[jnp.array([3, 5])], x)
+    assert_close(total, np.asarray(x).sum(), factor=20, scale=1)  # of four million elements
 
 
 def test_threads(gpu):
@@ -129,7 +130,8 @@ def test_threads(gpu):
         call = jax.jit(lambda x, y: wrapped(x, y))
         try:
             for _ in range(200):
-                np.testing.assert_allclose(call(x, y), wanted, atol=1e-2)
+                # Products may be taken in TF32, which has the digits of float16.
+                assert_close(call(x, y), wanted, computed_in="float16", factor=2)
         except Exception as error:
             failures.append(error)
 
@@ -184,10 +186,10 @@ def test_programs_on_both_devices_of_one_process(gpu):
     for x in (on_cpu, on_gpu, on_cpu, on_gpu):
         result = call(x)
         assert result.devices() == x.devices()
-        np.testing.assert_array_equal(result, [0, 2, 4])
+        assert_equal(result, [0, 2, 4])
     gradient = jax.jit(jax.grad(lambda x: wrapped(x).sum()))
     for x in (on_gpu, on_cpu):
-        np.testing.assert_array_equal(gradient(x), [2, 2, 2])
+        assert_equal(gradient(x), [2, 2, 2])
     assert seen == {"cpu", "cuda"}
 
 
@@ -200,7 +202,7 @@ def test_results_last_while_torch_reuses_its_memory(gpu):
         torch.full((2000,), -7.0, device="cuda")
     for x, result in zip(xs, results, strict=True):
         values = np.asarray(x)
-        np.testing.assert_array_equal(result, np.concatenate([values, values * 2])[1:])
+        assert_equal(result, np.concatenate([values, values * 2])[1:])
 
 
 def test_a_side_stream_of_the_caller_is_waited_for(gpu):
@@ -231,4 +233,4 @@ def test_a_shared_tensor_changes_after_the_call(gpu):
         weight.fill_(7.0)
         assert float(result[0, 1]) == 1
         weight.fill_(1.0)
-    same(j2t(result)[0, :2].cpu().numpy(), np.array([2.0, 1.0]))
+    assert_close(j2t(result)[0, :2].cpu().numpy(), np.array([2.0, 1.0]))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_equal
 from jaxtorch_bridge.dtypes import DTYPES, canonical_name
 from jaxtorch_bridge.errors import TransferError
 from jaxtorch_bridge.transfer import dtype_t2j, j2t, t2j
@@ -96,7 +97,7 @@ def test_j2t_waits_for_jax(copy: bool | None) -> None:
 def test_views_are_copied_and_right() -> None:
     base = torch.arange(24.0, device="cuda").reshape(4, 6)
     for view in (base.t(), base[:, ::2], base.reshape(-1)[1:]):
-        np.testing.assert_array_equal(t2j(view), view.cpu().numpy())
+        assert_equal(t2j(view), view.cpu().numpy())
         with pytest.raises(TransferError, match="copy=False, but"):
             t2j(view, copy=False)
 
@@ -113,4 +114,4 @@ def test_array_outlives_its_tensor() -> None:
     array = t2j(tensor, copy=False)
     del tensor
     torch.full((4096,), -7.0, device="cuda")
-    np.testing.assert_array_equal(array, np.arange(4096))
+    assert_equal(array, np.arange(4096))

@@ -12,6 +12,7 @@ import torch
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from comparing import assert_close
 from jaxtorch_bridge import ShardingError, SpecMismatchError, ffi_target_names, jax_callable
 from jaxtorch_bridge.testing import check_sharding
 
@@ -47,11 +48,6 @@ def put(array, *spec, mesh=EXPLICIT):
     return jax.device_put(array, NamedSharding(mesh, P(*spec)))
 
 
-def close(mine, theirs, **tolerance):
-    tolerance = {"rtol": 1e-4, "atol": 1e-5, **tolerance}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), mine, theirs)
-
-
 def collectives(function, *arguments):
     return set(COLLECTIVE.findall(jax.jit(function).lower(*arguments).compile().as_text()))
 
@@ -81,10 +77,10 @@ def explicit_axes():
                 y = jax.block_until_ready(jit(layer)(x, w))
                 assert result in str(jax.typeof(y)), jax.typeof(y)
                 assert part in shapes_seen
-                close(y, twin(X, W))
+                assert_close(y, twin(X, W))
                 for form in derivatives():
                     mine = jit(form(layer))(x, w)
-                    close(mine, form(twin)(X, W), rtol=1e-3, atol=1e-4)
+                    assert_close(mine, form(twin)(X, W))
                     for gradient, array in zip(mine, (x, w), strict=True):
                         assert jax.typeof(gradient).sharding == jax.typeof(array).sharding
             assert collectives(layer, x, w) == set()
@@ -195,7 +191,7 @@ def what_is_refused():
             },
         )
         row = square[0]
-        close(outer(put(row, "data"), put(row)), square)
+        assert_close(outer(put(row, "data"), put(row)), square)
         words = "output `y`: expected one dimension along mesh axis data; got `n` and `m`"
         refused(ShardingError, words, outer, put(row, "data"), put(row, "data"))
         # An axis that this mesh has not is no advice.
@@ -229,8 +225,8 @@ def batches():
         for jit in BOTH:
             y = jit(jax.vmap(layer, (0, None)))(sharded, w)
             assert "4@data" in str(jax.typeof(y))
-            close(y, jax.vmap(twin, (0, None))(xs, W))
-            close(jit(jax.vmap(looks, (0, None)))(sharded, w), xs @ W)
+            assert_close(y, jax.vmap(twin, (0, None))(xs, W))
+            assert_close(jit(jax.vmap(looks, (0, None)))(sharded, w), xs @ W)
 
             def total(f):
                 def loss(xs, w):
@@ -238,12 +234,12 @@ def batches():
 
                 return jax.grad(loss, (0, 1))
 
-            close(jit(total(layer))(sharded, w), total(twin)(xs, W), rtol=1e-3, atol=1e-4)
+            assert_close(jit(total(layer))(sharded, w), total(twin)(xs, W))
 
             def inside(f):
                 return jax.vmap(jax.grad(lambda x, w: (f(x, w) ** 2).sum(), (0, 1)), (0, None))
 
-            close(jit(inside(layer))(sharded, w), inside(twin)(xs, W), rtol=1e-3, atol=1e-4)
+            assert_close(jit(inside(layer))(sharded, w), inside(twin)(xs, W))
         assert collectives(jax.vmap(layer, (0, None)), sharded, w) == set()
 
 
@@ -273,15 +269,15 @@ def batches_of_batches():
                     # What the message says to write.
                     spec = P("data", "model")
                     whole = jax.shard_map(whole, in_specs=(spec, P()), out_specs=spec)
-                close(jax.jit(whole)(arrays, w), twice(twin)(xss, W))
+                assert_close(jax.jit(whole)(arrays, w), twice(twin)(xss, W))
                 mine = jax.jit(gradient(whole))(arrays, w)
-                close(mine, gradient(twice(twin))(xss, W), rtol=1e-3, atol=1e-4)
+                assert_close(mine, gradient(twice(twin))(xss, W))
                 assert collectives(whole, arrays, w) == set(), axes
             rows = over_rows(cut)
             arrays = put(xs, None, "data"), put(W, None, "model")
-            close(jax.jit(rows)(*arrays), over_rows(twin)(xs, W))
+            assert_close(jax.jit(rows)(*arrays), over_rows(twin)(xs, W))
             mine = jax.jit(gradient(rows))(*arrays)
-            close(mine, gradient(over_rows(twin))(xs, W), rtol=1e-3, atol=1e-4)
+            assert_close(mine, gradient(over_rows(twin))(xs, W))
             assert collectives(rows, *arrays) == set()
             words = "layer@1.0.0.*along mesh axis data; got some that are sharded along model"
             refused(ShardingError, words, jax.jit(rows), put(xs, "model", "data"), w)
@@ -307,13 +303,13 @@ def auto_axes():
     refused(jax.errors.JaxRuntimeError, "expected the whole of", jax.jit(jax.vmap(plain)), x)
     gradient = jax.jit(jax.grad(lambda x: squared(x * 3).sum()))
     refused(jax.errors.JaxRuntimeError, "expected the whole of", gradient, x)
-    close(plain(put(X, mesh=AUTO)), 2 * X)
-    close(jax.jit(plain)(put(X, mesh=AUTO)), 2 * X)
+    assert_close(plain(put(X, mesh=AUTO)), 2 * X)
+    assert_close(jax.jit(plain)(put(X, mesh=AUTO)), 2 * X)
     # After the refusals the same calls work on what is whole.
     asked = jax.jit(lambda x: plain(jax.lax.with_sharding_constraint(x, whole)))
-    close(asked(x), 2 * X)
+    assert_close(asked(x), 2 * X)
     per_device = jax.shard_map(plain, mesh=AUTO, in_specs=P("data"), out_specs=P("data"))
-    close(jax.jit(per_device)(x), 2 * X)
+    assert_close(jax.jit(per_device)(x), 2 * X)
     assert collectives(per_device, x) == set()
     # The check cannot travel with an exported program.
     checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in ffi_target_names()]
@@ -324,7 +320,7 @@ def auto_axes():
     partly = jax.shard_map(
         plain, mesh=AUTO, in_specs=P("data"), out_specs=P("data"), axis_names={"data"}
     )
-    close(jax.jit(partly)(x), 2 * X)
+    assert_close(jax.jit(partly)(x), 2 * X)
 
 
 def checks():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import EscapeError, TorchExecutionError, jax_callable
 from jaxtorch_bridge.jaxside import eager_calls as eager
 
@@ -71,12 +72,12 @@ def test_calls_and_their_failures():
         with pytest.raises(TorchExecutionError, match="why") as raised:
             wrapped(x)
         assert isinstance(raised.value.__cause__, KeyError)
-        np.testing.assert_array_equal(jax_callable(lambda x: x + 1)(x), x + 1)
+        assert_equal(jax_callable(lambda x: x + 1)(x), x + 1)
     kept = []
     with pytest.raises(EscapeError):
         jax_callable(lambda x: kept.append(x) or x + 1 if unless_fake(x) else x + 1)(x)
     gradient = jax.grad(lambda x: jax_callable(torch.sin)(x).sum())(x)
-    np.testing.assert_allclose(gradient, np.cos(x), rtol=1e-6)
+    assert_close(gradient, np.cos(x))
 
 
 def test_a_failure_within_that_torch_code_handles_is_none():
@@ -93,7 +94,7 @@ def test_a_failure_within_that_torch_code_handles_is_none():
                 inner(jnp.ones(2))
         return x * 2
 
-    np.testing.assert_array_equal(jax_callable(outer)(jnp.arange(3.0)), [0, 2, 4])
+    assert_equal(jax_callable(outer)(jnp.arange(3.0)), [0, 2, 4])
 
 
 def test_threads_see_their_own_failures():

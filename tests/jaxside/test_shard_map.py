@@ -7,6 +7,7 @@ import pytest
 
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np, torch
+from comparing import assert_close
 from jax.sharding import AxisType, PartitionSpec as P
 from jaxtorch_bridge import jax_callable
 
@@ -20,11 +21,11 @@ for jit in (lambda f: f, jax.jit):
     sharded = jax.shard_map(
         lambda x, w: layer(x, w), mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"),
         check_vma=CHECK)
-    np.testing.assert_allclose(jit(sharded)(x, w), twin(x, w), rtol=1e-5)
+    assert_close(jit(sharded)(x, w), twin(x, w))
     for i in (0, 1):
         mine = jit(jax.grad(lambda *a: (sharded(*a) ** 2).sum(), argnums=i))(x, w)
         theirs = jax.grad(lambda *a: (twin(*a) ** 2).sum(), argnums=i)(x, w)
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+        assert_close(mine, theirs)
 print("right")
 """
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import (
     ArgumentError,
     BatchingError,
@@ -66,11 +67,7 @@ def test_values_and_gradients(method, axes, jit):
         return lambda x, w: jax.jvp(mapped(g), (x, w), (w.sum() * x, w))
 
     for form in (mapped, inside, outside, forwards):
-        jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5),
-            jit(form(f))(*arguments),
-            form(twin)(*arguments),
-        )
+        assert_close(jit(form(f))(*arguments), form(twin)(*arguments))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -88,15 +85,15 @@ def test_nested(method):
         return jax.vmap(jax.vmap(g, (0, 0)), (0, None))
 
     for form, arguments in ((cross, (X, W)), (rows, (stacked, W[0])), (twice, (stacked, W))):
-        np.testing.assert_allclose(form(f)(*arguments), form(twin)(*arguments), rtol=1e-4)
+        assert_close(form(f)(*arguments), form(twin)(*arguments))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_axis_size_only_and_spmd_axis_name(method):
     f = jax_callable(layer, vmap_method=method)
     found = jax.vmap(lambda: f(X[0], W[0]), axis_size=3)()
-    np.testing.assert_allclose(found, jnp.stack([twin(X[0], W[0])] * 3), rtol=1e-5)
-    np.testing.assert_allclose(jax.vmap(f, spmd_axis_name="data")(X, W), twin(X, W), rtol=1e-4)
+    assert_close(found, jnp.stack([twin(X[0], W[0])] * 3))
+    assert_close(jax.vmap(f, spmd_axis_name="data")(X, W), twin(X, W))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +141,7 @@ def test_empty_batches(method, jit):
     for x in (X[:0], X[:, :0]):  # no elements, and elements of nothing
         for form in (lambda g: jax.vmap(g, (0, None)), inside, outside):
             found, wanted = jit(form(f))(x, W[0]), form(twin)(x, W[0])
-            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found, wanted)
+            assert_close(found, wanted)
 
 
 DTYPES = ("bool", "uint8", "int32", "float16", "bfloat16", "complex64")
@@ -165,7 +162,7 @@ def test_other_dtypes(method, dtype):
         jax.jit(mapped(f))(x, x[0]), jax.jit(mapped(both))(x, x[0]), strict=True
     ):
         assert found.dtype == wanted.dtype
-        np.testing.assert_array_equal(found, wanted)
+        assert_equal(found, wanted)
 
 
 PAIRS = list(zip(METHODS, METHODS[2:] + METHODS[:2], strict=True))
@@ -188,7 +185,7 @@ def test_functions_of_different_methods_in_one_nest(outer, inner):
     stacked = jnp.stack([X, X + 1])
     for form in (jax.vmap, gradient):
         found, wanted = jax.jit(form(ours))(stacked), form(theirs)(stacked)
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -203,7 +200,7 @@ def test_trees_static_leaves_and_axes_of_each_leaf(method):
         jax.vmap, in_axes=({"x": 2, "w": None},), out_axes={"hidden": -1, "sums": 1}
     )
     found, wanted = (mapped(lambda params, g=g: g(params, scale=2.0))(params) for g in (f, network))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4), found, wanted)
+    assert_close(found, wanted)
 
 
 @BOTH
@@ -216,7 +213,7 @@ def test_a_false_claim_is_found_in_the_first_run(method, jit):
     # Without the comparison the wrong values pass, as with jax.pure_callback.
     trusting = jax_callable(lambda x: torch.softmax(x, 0), vmap_method=method)
     found = jit(jax.vmap(trusting))(X[0])
-    np.testing.assert_allclose(found, jax.nn.softmax(X[0], 0), rtol=1e-5)
+    assert_close(found, jax.nn.softmax(X[0], 0))
 
 
 def test_a_verified_claim_is_compared_once():
@@ -255,7 +252,7 @@ def test_a_claim_about_a_function_that_looks_at_values(method):
 
     f = jax_callable(clipped, vmap_method=method, example=(X[0],))
     with pytest.warns(BridgeWarning, match="run once more"):
-        np.testing.assert_allclose(jax.vmap(f)(X), 2 * X)
+        assert_close(jax.vmap(f)(X), 2 * X)
     # The shape that comes back is compared in every run.
     with pytest.raises(Exception, match="planned float32"):
         jax.vmap(f)(1000 * X)
@@ -271,7 +268,7 @@ def test_a_claim_about_a_function_that_looks_at_values(method):
         warnings.simplefilter("ignore")
         with pytest.raises(Exception, match="writes to"):
             jax.vmap(g)(X)
-    np.testing.assert_array_equal(X, before)
+    assert_equal(X, before)
 
 
 @pytest.mark.filterwarnings("ignore:.*draws random numbers")
@@ -290,9 +287,7 @@ def test_what_torch_cannot_batch_goes_one_by_one_with_one_warning():
     f = jax_callable(branching, example=(X[0],))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        np.testing.assert_allclose(
-            jax.vmap(f)(X), jnp.where(X.sum((1, 2), keepdims=True) > 0, 2 * X, -X)
-        )
+        assert_close(jax.vmap(f)(X), jnp.where(X.sum((1, 2), keepdims=True) > 0, 2 * X, -X))
         jax.vmap(f)(X[:3])
         jax.jit(jax.vmap(f))(X[:2])
     told = [str(w.message) for w in caught if "for each element" in str(w.message)]
@@ -314,9 +309,9 @@ def test_writing_to_what_is_not_batched_goes_one_by_one_with_one_warning():
         warnings.simplefilter("always")
         found = jax.vmap(f, (0, None))(X, X[0])
         by_x, by_y = jax.vmap(gradient, (0, None))(X, X[0])
-    np.testing.assert_allclose(found, (X[0] + X) * X, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(by_x, X[0] + 2 * X, rtol=1e-5)
-    np.testing.assert_allclose(by_y, X, rtol=1e-5)
+    assert_close(found, (X[0] + X) * X)
+    assert_close(by_x, X[0] + 2 * X)
+    assert_close(by_y, X)
     assert len([w for w in caught if "for each element" in str(w.message)]) == 1
     assert "batch of 4: one call an element: RuntimeError" in f.explain(X[0], X[0])
 
@@ -334,11 +329,11 @@ def test_results_that_do_not_lie_in_rows_are_batched_like_others():
     def powers_twin(x):
         return (x * x * x).T, jnp.broadcast_to(x * 2, (3, *x.shape))
 
-    np.testing.assert_allclose(gradient(f)(X), gradient(powers_twin)(X), rtol=1e-4)
+    assert_close(gradient(f)(X), gradient(powers_twin)(X))
     sine = jax_callable(torch.sin)
     nested = jax.vmap(jax.grad(lambda x: jax.vmap(jax.vmap(sine, 1, 1))(x).sum()))
     stacked = jnp.stack([X, X + 1])
-    np.testing.assert_allclose(jax.jit(nested)(stacked), jnp.cos(stacked), rtol=1e-4, atol=1e-6)
+    assert_close(jax.jit(nested)(stacked), jnp.cos(stacked))
 
 
 def test_asked_for_loops_are_not_warned_about():
@@ -374,7 +369,7 @@ CONTRACT = {
 
 def test_the_contract_says_it():
     f = jax_callable(layer, spec={**CONTRACT, "vmap_method": "broadcast_all", "verify": True})
-    np.testing.assert_allclose(jax.vmap(f)(X, W), twin(X, W), rtol=1e-4)
+    assert_close(jax.vmap(f)(X, W), twin(X, W))
     text = f.explain(X[0], W[0])
     assert "first compared with single calls" in text
     assert "no effect" not in text

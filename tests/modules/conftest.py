@@ -6,10 +6,10 @@ import copy
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close
 from jaxtorch_bridge import from_module, j2t
 
 
@@ -30,7 +30,7 @@ def _in_torch(net, module, params, buffers=None):
     return made
 
 
-def _compare(module, *args, first=lambda result: result, net=None, tolerance=1e-5):
+def _compare(module, *args, first=lambda result: result, net=None):
     """Values, and gradients of a sum of squares by parameters that are not the module's own."""
     net = net or from_module(module)
     params = _moved(net.params)
@@ -41,15 +41,14 @@ def _compare(module, *args, first=lambda result: result, net=None, tolerance=1e-
     def call(params, *args):
         return first(net.apply(params, *args))
 
-    near = {"rtol": tolerance, "atol": tolerance}
     for transformed in (call, jax.jit(call)):
-        np.testing.assert_allclose(transformed(params, *args), expected.detach(), **near)
+        assert_close(transformed(params, *args), expected.detach())
     found = jax.jit(jax.grad(lambda *given: (call(*given) ** 2).sum()))(params, *args)
     named = net.dump(found)
     for name, parameter in theirs.named_parameters():
         if parameter.grad is None:
             continue  # integers
-        np.testing.assert_allclose(named[name], parameter.grad, err_msg=name, **near)
+        assert_close(named[name], parameter.grad, label=name)
     return net
 
 

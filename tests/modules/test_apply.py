@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import ArgumentError, BridgeWarning, ModuleError, from_module, j2t
 
 
@@ -64,8 +65,8 @@ def test_parameters_come_nested_or_flat():
     x = numbers(5, 3)
     expected = nested.apply(nested.params, x, train=False)
     # Either takes the other's form.
-    np.testing.assert_array_equal(nested.apply(flat.params, x, train=False), expected)
-    np.testing.assert_array_equal(flat.apply(nested.params, x, train=False), expected)
+    assert_equal(nested.apply(flat.params, x, train=False), expected)
+    assert_equal(flat.apply(nested.params, x, train=False), expected)
 
 
 def test_parameters_share_the_modules_memory_or_do_not():
@@ -81,7 +82,7 @@ def test_a_shared_parameter_is_one_leaf_and_gets_both_gradients(compare):
     assert len(jax.tree.leaves(net.params)) == 3
     state = net.dump(net.params)
     assert state.keys() == Tied().state_dict().keys()
-    assert torch.equal(state["encode.weight"], state["decode.weight"])
+    assert_equal(state["encode.weight"], state["decode.weight"])
 
 
 def test_tensors_that_share_memory_and_are_two_are_told():
@@ -141,13 +142,13 @@ def test_buffers_that_training_changes_come_back_and_the_module_stays():
     buffers = net.buffers
     for run in (net.apply, jax.jit(net.apply, static_argnames="train")):
         result, buffers = run(net.params, x, buffers=buffers, train=True)
-        np.testing.assert_allclose(result, theirs(j2t(x)).detach(), rtol=1e-6)
+        assert_close(result, theirs(j2t(x)).detach())
     found = net.dump(net.params, buffers)
     for name, value in theirs.state_dict().items():
-        torch.testing.assert_close(found[name], value)
+        assert_close(found[name], value)
     assert int(found["norm.num_batches_tracked"]) == 2
     for name, value in module.state_dict().items():
-        assert torch.equal(value, before[name]), name
+        assert_equal(value, before[name], label=name)
     assert module.training
 
 
@@ -164,7 +165,7 @@ def test_buffers_are_a_carry_of_a_scan():
     theirs.load_state_dict(net.dump(net.params))
     for batch in batches:
         theirs(j2t(batch))
-    torch.testing.assert_close(dict(theirs.state_dict()), net.dump(net.params, buffers))
+    assert_close(dict(net.dump(net.params, buffers)), dict(theirs.state_dict()))
 
 
 def test_buffers_with_gradients(in_torch):
@@ -181,8 +182,8 @@ def test_buffers_with_gradients(in_torch):
     (theirs(j2t(x)) ** 2).sum().backward()
     for name, parameter in theirs.named_parameters():
         layer, kind = name.split(".")
-        np.testing.assert_allclose(found[layer][kind], parameter.grad, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(buffers["norm"]["running_mean"], theirs.norm.running_mean, rtol=1e-6)
+        assert_close(found[layer][kind], parameter.grad)
+    assert_close(buffers["norm"]["running_mean"], theirs.norm.running_mean)
 
 
 def test_changed_buffers_that_nobody_takes_back_are_an_error():
@@ -211,9 +212,9 @@ def test_the_mode_is_the_modules_unless_told():
     net = from_module(module)
     x = numbers(5, 3)
     frozen = net.apply(net.params, x)
-    np.testing.assert_allclose(frozen, net.apply(net.params, x, train=False))
+    assert_close(frozen, net.apply(net.params, x, train=False))
     module.norm.train()  # what is done to the module later does not show
-    np.testing.assert_allclose(frozen, net.apply(net.params, x))
+    assert_close(frozen, net.apply(net.params, x))
     _, buffers = net.apply(net.params, x, buffers=net.buffers, train=True)
     assert int(buffers["norm"]["num_batches_tracked"]) == 1
 
@@ -226,9 +227,9 @@ def test_vmap_over_parameters_and_over_inputs(transform, moved):
     found = transform(jax.vmap(net.apply, in_axes=(0, None)))(stack, x)
     for index in range(2):
         params = jax.tree.map(lambda leaf, index=index: leaf[index], stack)
-        np.testing.assert_allclose(found[index], net.apply(params, x), rtol=1e-5, atol=1e-6)
+        assert_close(found[index], net.apply(params, x))
     single = transform(jax.vmap(net.apply, in_axes=(None, 0)))(net.params, x[:, None])
-    np.testing.assert_allclose(single[:, 0], net.apply(net.params, x), rtol=1e-5, atol=1e-6)
+    assert_close(single[:, 0], net.apply(net.params, x))
 
 
 def test_batch_norm_in_training_under_vmap():
@@ -242,14 +243,8 @@ def test_batch_norm_in_training_under_vmap():
     results, buffers = jax.vmap(call)(stack, x)
     for index in range(2):
         result, own = call(net.buffers, x[index])
-        np.testing.assert_allclose(results[index], result, rtol=1e-5, atol=1e-6)
-        jax.tree.map(
-            lambda found, wanted, index=index: np.testing.assert_allclose(
-                found[index], wanted, rtol=1e-5, atol=1e-7
-            ),
-            buffers,
-            own,
-        )
+        assert_close(results[index], result)
+        assert_close(jax.tree.map(lambda leaf, index=index: leaf[index], buffers), own)
 
 
 def test_hessians(moved):
@@ -262,16 +257,16 @@ def test_hessians(moved):
     params = moved(net.params)
     found = jax.hessian(lambda p: (net.apply(p, x) ** 2).sum())(params)
     wanted = jax.hessian(lambda p: (twin(p, x) ** 2).sum())(params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
+    assert_close(found, wanted)
 
 
 def test_keyword_and_optional_arguments():
     net = from_module(Normed().eval())
     x = numbers(5, 3)
     plain = net.apply(net.params, x, scale=None)
-    np.testing.assert_allclose(net.apply(net.params, x, scale=2.0), 2 * plain, rtol=1e-6)
+    assert_close(net.apply(net.params, x, scale=2.0), 2 * plain)
     scaled = jax.grad(lambda scale: net.apply(net.params, x, scale=scale).sum())(jnp.float32(3))
-    np.testing.assert_allclose(scaled, plain.sum(), rtol=1e-5)
+    assert_close(scaled, plain.sum())
 
 
 def test_another_method_or_a_function_of_the_module():
@@ -284,9 +279,9 @@ def test_another_method_or_a_function_of_the_module():
     x = numbers(5, 3)
     expected = net.apply(net.params, x) ** 2
     by_name = from_module(module, method="squared")
-    np.testing.assert_allclose(by_name.apply(net.params, x), expected, rtol=1e-6)
+    assert_close(by_name.apply(net.params, x), expected)
     by_function = from_module(module, method=lambda module, x: module(x).square())
-    np.testing.assert_allclose(by_function.apply(net.params, x), expected, rtol=1e-6)
+    assert_close(by_function.apply(net.params, x), expected)
 
 
 def test_integer_inputs_and_dtypes_follow_the_arrays():
@@ -294,11 +289,11 @@ def test_integer_inputs_and_dtypes_follow_the_arrays():
     net = from_module(module)
     tokens = jnp.asarray([[1, 2], [3, 6]], jnp.int32)
     expected = module(j2t(tokens)).detach()
-    np.testing.assert_allclose(net.apply(net.params, tokens), expected, rtol=1e-6)
+    assert_close(net.apply(net.params, tokens), expected)
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), net.params)
     result = net.apply(half, tokens)
     assert result.dtype == jnp.bfloat16
-    np.testing.assert_allclose(result.astype(np.float32), expected, rtol=0.05, atol=0.05)
+    assert_close(result.astype(np.float32), expected, computed_in="bfloat16")
     assert module[1].weight.dtype == torch.float32
 
 
@@ -350,7 +345,7 @@ def test_torch_tensors_pass_through():
     x = torch.randn(5, 3)
     weights = dict(module.named_parameters())
     result = net.apply(weights, x, buffers=dict(module.named_buffers()))[0]
-    assert torch.equal(result, module(x))
+    assert_equal(result, module(x))
     result.sum().backward()
     assert module.first.weight.grad is not None
 
@@ -392,7 +387,7 @@ def test_load_and_dump():
     assert jax.tree.structure(params) == jax.tree.structure(net.params)
     dumped = net.dump(params, buffers)
     assert list(dumped) == list(other.state_dict())
-    torch.testing.assert_close(dumped, dict(other.state_dict()))
+    assert_close(dict(dumped), dict(other.state_dict()))
     dumped["first.weight"].zero_()  # memory of its own
     assert float(jnp.abs(params["first"]["weight"]).sum()) > 0
     fresh = Normed()
@@ -416,7 +411,7 @@ def test_buffers_that_are_not_persistent_are_arguments_but_not_in_the_state_dict
     assert net.buffers.keys() == {"mask"}
     assert net.dump(net.params).keys() == {"weight"}
     _, buffers = net.load({"weight": torch.zeros(3)})
-    np.testing.assert_array_equal(buffers["mask"], [1, 0, 1])
+    assert_equal(buffers["mask"], [1, 0, 1])
 
 
 def test_a_dropped_net_goes_with_its_plans():

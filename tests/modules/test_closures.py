@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close
 from jaxtorch_bridge import from_module, j2t, jax_callable
 
 SCALE = 1.0
@@ -79,7 +80,7 @@ def test_a_number_that_changes_changes_values_and_gradients_alike(scaled):
     for scale in (2.0, 3.0, 1.0):
         change(scale)
         for now, then in zip(found(), before, strict=True):
-            np.testing.assert_allclose(now, scale * then, rtol=1e-5)
+            assert_close(now, scale * then)
 
 
 def test_a_function_of_the_module_closes_over_what_may_change():
@@ -93,7 +94,7 @@ def test_a_function_of_the_module_closes_over_what_may_change():
             target = teacher(j2t(x))
         (((mine(j2t(x)) - target) * weight) ** 2).sum().backward()
         found = jax.grad(lambda params: (net.apply(params, x) ** 2).sum())(net.params)
-        np.testing.assert_allclose(found["weight"], mine.weight.grad, rtol=1e-4, atol=1e-5)
+        assert_close(found["weight"], mine.weight.grad)
 
     compare()
     with torch.no_grad():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, is_close
 from jaxtorch_bridge import BridgeWarning, ModuleError, from_module, j2t
 
 
@@ -67,12 +68,12 @@ def test_what_a_call_changes_inside_of_objects_is_put_back():
     assert len(told) == 1
     expected = 7 * module.linear(j2t(x)).detach()
     for result in results:
-        np.testing.assert_allclose(result, expected, rtol=1e-5)
+        assert_close(result, expected)
     assert module.picture() == before
     # Nor does a call see what the module's owner does with it.
     module(torch.ones(4, 3))
     jax.clear_caches()
-    np.testing.assert_allclose(net.apply(net.params, x[:2]), expected[:2], rtol=1e-5)
+    assert_close(net.apply(net.params, x[:2]), expected[:2])
 
 
 def test_calls_on_threads_have_objects_of_their_own():
@@ -85,7 +86,7 @@ def test_calls_on_threads_have_objects_of_their_own():
 
     def work():
         for _ in range(30):
-            if np.abs(call(net.params, x) - expected).max() > 1e-5:
+            if not is_close(call(net.params, x), expected):
                 wrong.append(1)
 
     call(net.params, x)
@@ -113,7 +114,7 @@ def test_a_value_kept_in_an_object_is_not_another_calls():
     with pytest.warns(BridgeWarning, match="`stats.last`"):
         first = net.apply(net.params, x)
     tripled = jax.tree.map(lambda leaf: 3 * leaf, net.params)
-    np.testing.assert_allclose(net.apply(tripled, x), 3 * first, rtol=1e-5)
+    assert_close(net.apply(tripled, x), 3 * first)
     assert module.stats.last is None
 
 
@@ -190,10 +191,8 @@ def test_results_that_methods_cache_are_not_another_calls():
         params = jax.tree.map(lambda leaf, scale=scale: scale * leaf, net.params)
         expected = 2 * x @ params["weight"].T + jnp.arange(2.0)
         for call in (net.apply, jax.jit(net.apply)):
-            np.testing.assert_allclose(call(params, x), expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        module(j2t(x)).detach(), net.apply(net.params, x), rtol=1e-5, atol=1e-6
-    )
+            assert_close(call(params, x), expected)
+    assert_close(module(j2t(x)).detach(), net.apply(net.params, x))
 
 
 def test_layers_in_named_tuples(compare):

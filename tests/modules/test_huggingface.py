@@ -6,7 +6,6 @@ import inspect
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -18,6 +17,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import from_module, j2t
 
 SMALL = {
@@ -43,9 +43,7 @@ def test_a_model_output_comes_out_with_its_none_leaves(moved, in_torch):
         assert type(found) is type(expected)
         assert found.hidden_states is None
         for name in ("last_hidden_state", "pooler_output"):
-            np.testing.assert_allclose(
-                found[name], expected[name].detach(), rtol=1e-4, atol=1e-5, err_msg=name
-            )
+            assert_close(found[name], expected[name].detach(), label=name)
     for _ in range(3):  # the model installs hooks for this
         states = net.apply(params, TOKENS, output_hidden_states=True).hidden_states
         assert len(states) == 3
@@ -66,7 +64,7 @@ def test_gradients_under_jit_and_batches(moved, in_torch):
     hidden = theirs(j2t(TOKENS), attention_mask=j2t(MASK)).last_hidden_state
     ((hidden * j2t(MASK)[..., None]).sum(1) ** 2).sum().backward()
     for name, parameter in theirs.named_parameters():
-        np.testing.assert_allclose(grads[name], parameter.grad, rtol=1e-3, atol=1e-4, err_msg=name)
+        assert_close(grads[name], parameter.grad, label=name)
 
 
 def test_tied_weights_and_losses(moved, in_torch):
@@ -81,18 +79,18 @@ def test_tied_weights_and_losses(moved, in_torch):
     theirs = in_torch(net, model, params)
     expected = theirs(j2t(TOKENS), labels=j2t(TOKENS).long()).loss
     expected.backward()
-    np.testing.assert_allclose(loss, expected.detach(), rtol=1e-5)
+    assert_close(loss, expected.detach())
     name = "bert.embeddings.word_embeddings.weight"
     tied = theirs.bert.embeddings.word_embeddings.weight
     assert theirs.cls.predictions.decoder.weight is tied
-    np.testing.assert_allclose(grads[name], tied.grad, rtol=1e-3, atol=1e-5)
+    assert_close(grads[name], tied.grad)
 
 
 def test_a_decoder(compare):
     config = GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2, n_positions=12)
     model = GPT2LMHeadModel(config).eval()
     model.config.use_cache = False
-    compare(model, TOKENS, first=lambda result: result.logits, tolerance=1e-3)
+    compare(model, TOKENS, first=lambda result: result.logits)
 
 
 def test_a_cache_is_refused_with_words():
@@ -118,7 +116,7 @@ def test_a_function_of_the_model_hands_a_cache_in_and_out():
     expected = model(j2t(TOKENS)).logits.detach()
     first, states = net.apply(net.params, TOKENS[:, :2], None)
     second, states = jax.jit(net.apply)(net.params, TOKENS[:, 2:], states)
-    np.testing.assert_allclose(jnp.concatenate([first, second], 1), expected, rtol=1e-4, atol=1e-5)
+    assert_close(jnp.concatenate([first, second], 1), expected)
     assert states[0][0].shape == (2, 2, 4, 4)
 
 
@@ -130,6 +128,6 @@ def test_the_model_stays_as_it_was():
     net = from_module(model)
     jax.jit(lambda p: net.apply(p, TOKENS, train=False).last_hidden_state)(net.params)
     for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]), name
+        assert_equal(value, before[name], label=name)
     assert {name: set(vars(part)) for name, part in model.named_modules()} == attributes
     assert model.training

@@ -14,6 +14,7 @@ import torch
 from flax import nnx
 from flax.core import freeze
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import ModuleError, from_module, j2t
 from jaxtorch_bridge.bridges import equinox as equinox_bridge
 from jaxtorch_bridge.bridges import linen as linen_bridge
@@ -48,10 +49,10 @@ def trained_in_torch(steps=3, rate=0.1):
 
 def check(net, losses, params, buffers):
     expected, module = trained_in_torch()
-    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert_close(losses, expected)
     found = net.dump(params, buffers)
     for name, value in module.state_dict().items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+        assert_close(found[name], value)
 
 
 def test_optax():
@@ -127,7 +128,7 @@ def test_linen():
         model.apply(variables, x, train=True)
     found = model.apply(variables, x, train=False)
     expected, _ = net.apply(inner["params"], x, buffers=inner["buffers"], train=False)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert_close(found, expected)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -152,14 +153,14 @@ def test_linen_scans_over_a_module_without_buffers(shared):
     expected = x
     for _ in range(3):
         expected = jnp.tanh(net.apply(net.params, expected))
-    np.testing.assert_allclose(Model().apply(variables, x), expected, rtol=1e-5, atol=1e-6)
+    assert_close(Model().apply(variables, x), expected)
 
 
 def test_frozen_dicts_are_understood():
     net = from_module(make())
     x, _ = data()
     found = net.apply(freeze(net.params), x, train=False)
-    np.testing.assert_array_equal(found, net.apply(net.params, x, train=False))
+    assert_equal(found, net.apply(net.params, x, train=False))
 
 
 def test_nnx():
@@ -180,7 +181,7 @@ def test_nnx():
     check(net, losses, params, buffers)
     model.eval()
     expected, _ = net.apply(params, x, buffers=buffers, train=False)
-    np.testing.assert_allclose(model(x), expected, rtol=1e-6)
+    assert_close(model(x), expected)
     assert len(jax.tree.leaves(nnx.state(model, nnx.Param))) == 6
 
 
@@ -208,7 +209,7 @@ def test_equinox():
         model(x)
     found, _ = eqx.nn.inference_mode(model)(x, state=state)
     expected, _ = net.apply(model.params, x, buffers=buffers, train=False)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert_close(found, expected)
 
 
 def frozen_training(kind):
@@ -250,8 +251,8 @@ def test_frozen_parameters_are_not_trained(kind):
     torch.optim.SGD([p for p in theirs.parameters() if p.requires_grad], 0.1).step()
     found = net.dump(params)
     for name, value in theirs.named_parameters():
-        torch.testing.assert_close(found[name], value.detach(), rtol=1e-5, atol=1e-6, msg=name)
-    jax.tree.map(np.testing.assert_array_equal, params["0"], net.params["0"])
+        assert_close(found[name], value.detach(), label=name)
+    assert_equal(params["0"], net.params["0"])
 
 
 def test_orbax_round_trip(tmp_path):
@@ -264,7 +265,7 @@ def test_orbax_round_trip(tmp_path):
         checkpointer.wait_until_finished()
         like = jax.tree.map(jnp.zeros_like, saved)
         back = checkpointer.restore(tmp_path / "state", like)
-    jax.tree.map(np.testing.assert_array_equal, back, saved)
+    assert_equal(back, saved)
     found, _ = net.apply(back["params"], x, buffers=back["buffers"], train=False)
     expected, _ = net.apply(net.params, x, buffers=buffers, train=False)
-    np.testing.assert_array_equal(found, expected)
+    assert_equal(found, expected)

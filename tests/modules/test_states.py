@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import DifferentiationError, ModuleError, from_module, j2t
 
 
@@ -31,9 +32,9 @@ def test_load_works_after_the_parameters_were_donated():
     params = step(net.params)
     found, _ = net.load(before)
     for name, value in before.items():
-        np.testing.assert_array_equal(found[name], value)
-        np.testing.assert_allclose(params[name], value + 1, rtol=1e-6)
-        assert torch.equal(module.state_dict()[name], value)
+        assert_equal(found[name], value)
+        assert_close(params[name], value + 1)
+        assert_equal(module.state_dict()[name], value)
     with pytest.raises(ModuleError, match=r"expected the state dict to have `bias`.*donated"):
         net.load({"weight": before["weight"]}, strict=False)
 
@@ -57,7 +58,7 @@ def test_load_refuses_state_that_calls_would_not_see():
     module, other = Scaled(3, 2), Scaled(3, 2)
     net, x = from_module(module), numbers(4, 3)
     params, _ = net.load(other.state_dict())
-    np.testing.assert_allclose(net.apply(params, x), other(j2t(x)).detach(), rtol=1e-5)
+    assert_close(net.apply(params, x), other(j2t(x)).detach())
     other.scale = 3.0
     with pytest.raises(ModuleError, match="`_extra_state` differ too"):
         net.load(other.state_dict())
@@ -82,7 +83,7 @@ def test_dynamically_quantised_layers():
     net = from_module(module)
     expected = module(j2t(x))
     for call in (net.apply, jax.jit(net.apply)):
-        np.testing.assert_allclose(call(net.params, x), expected, rtol=1e-6)
+        assert_close(call(net.params, x), expected)
     state = net.dump(net.params)
     assert list(state) == list(module.state_dict())
     with pytest.raises(DifferentiationError, match=r"has no derivative in torch.*quantised"):

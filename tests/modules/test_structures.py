@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal, is_close
 from jaxtorch_bridge import BridgeWarning, ModuleError, from_module, j2t, jax_callable
 
 DROP = None
@@ -28,7 +29,7 @@ def test_layers_that_keep_their_weights_in_a_list_too(compare, train):
 
 def test_attention(compare):
     layer = torch.nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
-    compare(layer.eval(), numbers(2, 3, 4), tolerance=1e-4)
+    compare(layer.eval(), numbers(2, 3, 4))
 
 
 def test_parametrizations(compare):
@@ -59,7 +60,7 @@ def test_hooks_get_the_layer_of_the_call(moved, in_torch):
     net = from_module(module)
     params, x = moved(net.params), numbers(4, 3)
     expected = in_torch(net, module, params)(j2t(x)).detach()
-    np.testing.assert_allclose(net.apply(params, x), expected, rtol=1e-5)
+    assert_close(net.apply(params, x), expected)
 
 
 def _tuple(layer):
@@ -98,12 +99,10 @@ def test_functions_that_close_over_the_module_get_the_copy_of_the_call(moved):
     module = Holds()
     net, x = from_module(module), numbers(4, 3)
     params = moved(net.params)
-    np.testing.assert_array_equal(
-        net.apply(params, x, train=True, rng=jax.random.key(0)), np.zeros((4, 2))
-    )
+    assert_equal(net.apply(params, x, train=True, rng=jax.random.key(0)), np.zeros((4, 2)))
     found = net.apply(params, x, train=False)
     module.load_state_dict(net.dump(params))
-    np.testing.assert_allclose(found, module.eval()(j2t(x)).detach(), rtol=1e-5)
+    assert_close(found, module.eval()(j2t(x)).detach())
 
 
 def _helper(x):
@@ -152,12 +151,12 @@ def test_weights_that_a_hook_computes_in_every_call(norm, moved):
     module.load_state_dict(net.dump(params))
     expected = module(j2t(x))
     expected.sum().backward()
-    np.testing.assert_allclose(found, expected.detach(), rtol=1e-5)
+    assert_close(found, expected.detach())
     for name, parameter in module.named_parameters():
-        np.testing.assert_allclose(grads[name], parameter.grad, rtol=1e-4, atol=1e-5)
+        assert_close(grads[name], parameter.grad)
     after = net.dump(params, buffers)
     for name, buffer in module.named_buffers():
-        np.testing.assert_allclose(after[name], buffer, rtol=1e-4)
+        assert_close(after[name], buffer)
 
 
 def test_a_parameter_that_cannot_be_exchanged_is_found_where_values_are_looked_at():
@@ -186,8 +185,8 @@ def test_a_module_that_looks_at_values(moved):
         theirs = Looks(3)
         expected = theirs(j2t(x)).detach()
         result, buffers = net.apply(net.params, x, buffers=net.buffers)
-        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(buffers["running_mean"], theirs.running_mean, rtol=1e-5)
+        assert_close(result, expected)
+        assert_close(buffers["running_mean"], theirs.running_mean)
 
 
 def test_attributes_that_a_call_sets_are_put_back_and_told_once():
@@ -209,7 +208,7 @@ def test_attributes_that_a_call_sets_are_put_back_and_told_once():
         results = [net.apply(net.params, x) for _ in range(3)]
     assert len(told) == 1
     for result in results:
-        np.testing.assert_array_equal(result, results[0])
+        assert_equal(result, results[0])
     assert module.calls == 0
     assert not hasattr(module, "last")
 
@@ -228,7 +227,7 @@ def test_a_tensor_that_is_no_buffer_is_not_written_to():
     net = from_module(module)
     with pytest.raises(ModuleError, match=r"writes to `total`.*register_buffer"):
         net.apply(net.params, numbers(4, 3))
-    assert torch.equal(module.total, torch.zeros(3))
+    assert_equal(module.total, torch.zeros(3))
 
 
 def test_buffers_that_are_replaced_come_back():
@@ -248,8 +247,8 @@ def test_buffers_that_are_replaced_come_back():
     buffers = net.buffers
     for _ in range(2):
         result, buffers = jax.jit(net.apply)(net.params, x, buffers=buffers)
-    np.testing.assert_allclose(buffers["mean"], 1.5 * x.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(result, x - buffers["mean"], rtol=1e-5, atol=1e-6)
+    assert_close(buffers["mean"], 1.5 * x.mean(0))
+    assert_close(result, x - buffers["mean"])
 
 
 def test_parameters_that_a_call_writes_to_are_an_error():
@@ -299,10 +298,10 @@ def test_compiled_modules_run_compiled_on_the_parameters_of_the_call(way, moved)
     assert jax.tree.structure(net.params) == jax.tree.structure(params)
     for given in (params, net.params):
         found = jax.jit(net.apply)(given, x)
-        np.testing.assert_allclose(found, expected.apply(given, x), rtol=1e-6)
+        assert_close(found, expected.apply(given, x))
     assert len(compiled) == 1
     grads = [jax.grad(lambda p, one=one: one.apply(p, x).sum())(params) for one in (net, expected)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *grads)
+    assert_close(*grads)
     torch.compiler.reset()
 
 
@@ -321,7 +320,7 @@ def test_calls_on_threads_keep_their_parameters_apart():
 
     def work(index):
         for _ in range(50):
-            if np.abs(call(scaled[index], x) - expected[index]).max() > 1e-5:
+            if not is_close(call(scaled[index], x), expected[index]):
                 wrong.append(index)
             swaps(x)
 
@@ -335,6 +334,7 @@ def test_calls_on_threads_keep_their_parameters_apart():
 
 DEVICES = """
 import jax, jax.numpy as jnp, numpy as np, torch
+from comparing import is_close
 from jaxtorch_bridge import from_module
 
 net = from_module(torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh()))
@@ -349,7 +349,7 @@ P = jax.sharding.PartitionSpec
 over = dict(mesh=mesh, in_specs=P("d"), out_specs=P("d"))
 call = jax.jit(jax.shard_map(lambda scale: one(scale[0])[None], **over))
 wanted = np.stack([one(scale) for scale in scales])
-print(max(float(np.abs(call(scales) - wanted).max()) for _ in range(20)) < 1e-5)
+print(all(is_close(call(scales), wanted) for _ in range(20)))
 """
 
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -25,7 +24,7 @@ from jaxtorch_bridge import ffi_target_names, jax_callable, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE, STEPS = 16, 4
-STUCK_SECONDS = 100
+STUCK_SECONDS = 500
 
 
 # ---- Training: the same code for one process and for many ----------------------------------------
@@ -104,13 +103,12 @@ def digest(text):
 
 
 def words_of(call, *arguments):
-    """The failure of a call, and after how many seconds it came."""
-    began = time.monotonic()
+    """The failure of a call."""
     try:
         jax.block_until_ready(call(*arguments))
     except Exception as error:
-        return {"error": str(error), "seconds": time.monotonic() - began}
-    return {"error": None, "seconds": time.monotonic() - began}
+        return {"error": str(error)}
+    return {"error": None}
 
 
 def on_shards(mesh, function):
@@ -171,9 +169,7 @@ def alone(folder, rank, last):
     if rank == last:
         return {}
     own = jax_callable(lambda x: x * 3, name="own")
-    began = time.monotonic()
-    value = float(jax.jit(own)(jnp.ones(())))
-    return {"value": value, "seconds": time.monotonic() - began}
+    return {"value": float(jax.jit(own)(jnp.ones(())))}
 
 
 def numbered(folder, rank, last):

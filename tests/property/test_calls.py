@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from comparing import assert_equal
 from jaxtorch_bridge import jax_callable
 
 arrays = st.sampled_from([(), (3,), (0, 2), (2, 3)]).map(lambda shape: jnp.full(shape, 2.0))
@@ -26,7 +26,7 @@ def trees(leaves):
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(tree=trees(arrays), options=trees(static), jit=st.booleans())
 def test_trees(tree, options, jit):
     seen = []
@@ -40,5 +40,5 @@ def test_trees(tree, options, jit):
     result = call(tree) if call else wrapped(tree, options=options)
     assert jax.tree.structure(result) == jax.tree.structure(tree)
     for mine, theirs in zip(jax.tree.leaves(result), jax.tree.leaves(tree), strict=True):
-        np.testing.assert_array_equal(mine, theirs * 3)
+        assert_equal(mine, theirs * 3)
     assert all(value == options for value in seen)

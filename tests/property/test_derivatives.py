@@ -18,6 +18,7 @@ import torch
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 
+from comparing import assert_close
 from jaxtorch_bridge import jax_callable
 
 # Torch cannot batch some of the functions here, which is said once a callable.
@@ -415,8 +416,8 @@ def check(program: Program, name: str, axes: tuple[int | None, ...], seed: int, 
     for mine, tensor in zip(ours, theirs, strict=True):
         reference = tensor.detach().numpy(force=True)
         assert (mine.shape, mine.dtype) == (reference.shape, reference.dtype)
-        size = max(1, np.abs(np.where(np.isfinite(reference), reference, 0)).max(initial=0))
-        np.testing.assert_allclose(mine, reference, rtol=1e-7, atol=1e-9 * size, err_msg=name)
+        # What is drawn may be badly conditioned.
+        assert_close(mine, reference, factor=1000, scale=1, label=name)
 
 
 @st.composite
@@ -429,7 +430,7 @@ def cases(draw: Any) -> tuple[Program, list[str], tuple[int | None, ...], str | 
     return program, asked, axes, draw(st.sampled_from(asked)), draw(st.integers(0, 999))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(case=cases())
 def test_random_programs(case):
     program, names, axes, jitted, seed = case
@@ -450,8 +451,8 @@ def test_forward_mode_of_a_function_that_torch_cannot_batch(jit):
     jacobian = jax.jacfwd(wrapped)
     hessian = jax.hessian(lambda x: wrapped(x).sum())
     jacobian, hessian = (jax.jit(jacobian), jax.jit(hessian)) if jit else (jacobian, hessian)
-    np.testing.assert_allclose(jacobian(x), np.diag(np.cos(x)), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(hessian(x), -np.diag(np.sin(x)), rtol=1e-6, atol=1e-6)
+    assert_close(jacobian(x), np.diag(np.cos(x)))
+    assert_close(hessian(x), -np.diag(np.sin(x)))
 
 
 def test_warnings_as_errors_change_nothing(run_python):

@@ -22,9 +22,7 @@ from jaxtorch_bridge.tools.stubs.render import render
 
 # More by hand: JAXTORCH_FUZZ=20000 pytest tests/property/test_loader.py
 EXAMPLES = int(os.environ.get("JAXTORCH_FUZZ", "60"))
-SETTINGS = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+SETTINGS = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), database=None)
 VALID = """\
 schema: jaxtorch/1
 name: mylib.attention

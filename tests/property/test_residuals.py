@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from comparing import assert_equal
 from jaxtorch_bridge import jax_callable
 from jaxtorch_bridge.torchside.derive.saved.residual_layout import ResidualLayout
 
@@ -42,7 +42,7 @@ def laid_out(draw):
     return tensor
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(tensor=laid_out(), x64=st.booleans())
 def test_round_trip(tensor, x64):
     layout = ResidualLayout.of("saved", tensor, x64=x64)
@@ -53,16 +53,16 @@ def test_round_trip(tensor, x64):
     back = layout.decode(carried)
     assert tuple(back.stride()) == tuple(tensor.stride()) or tensor.numel() <= 1
     assert back.dtype == tensor.dtype
-    assert torch.equal(back, tensor.resolve_neg())
+    assert_equal(back, tensor.resolve_neg())
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(tensor=laid_out())
 def test_a_tensor_laid_out_otherwise_than_planned_is_brought_into_line(tensor):
     planned = ResidualLayout.of("saved", tensor, x64=True)
     other = tensor.contiguous()
     back = planned.decode(planned.encode(other).clone())
-    assert torch.equal(back, other)
+    assert_equal(back, other)
 
 
 def test_large_gaps_are_not_carried():
@@ -78,7 +78,7 @@ def test_a_column_is_packed_before_it_is_carried(x64):
     layout = ResidualLayout.of("saved", column, x64=x64)
     flat = layout.encode(column)
     assert flat.stride() == (1,)
-    assert torch.equal(layout.decode(flat.clone()), column)
+    assert_equal(layout.decode(flat.clone()), column)
 
 
 @pytest.mark.parametrize("count", [4, 1])
@@ -92,7 +92,7 @@ def test_narrow_residuals_of_batches_are_seen_as_bytes(axis, count):
 
     moved = numbers.movedim(0, axis)
     batched = torch.vmap(torch.vmap(there_and_back), axis, axis)
-    assert torch.equal(batched(moved), moved)
+    assert_equal(batched(moved), moved)
 
 
 @pytest.mark.parametrize("op", [torch.sort, torch.max, torch.cummax], ids=lambda op: op.__name__)
@@ -100,5 +100,5 @@ def test_one_index_of_a_batch_along_the_last_axis(op):
     wrapped = jax_callable(lambda x: op(x, -1)[0] ** 2)
     x = jnp.arange(1.0, 4.0).reshape(1, 3)
     slope = jax.vmap(jax.grad(lambda x: wrapped(x).sum()), in_axes=-1, out_axes=-1)
-    np.testing.assert_array_equal(slope(x), 2 * x)
-    np.testing.assert_array_equal(jax.jit(slope)(x), 2 * x)
+    assert_equal(slope(x), 2 * x)
+    assert_equal(jax.jit(slope)(x), 2 * x)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxtorch_bridge.dtypes import DTYPES
@@ -543,7 +543,6 @@ def _contracts(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
-@settings(deadline=None)
 @given(data=_contracts())
 def test_contracts_survive_the_way_to_text_and_back(data, tmp_path_factory):
     spec = load_spec(data)

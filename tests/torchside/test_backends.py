@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
+from comparing import assert_close
 from jaxtorch_bridge import PlanningError, SpecError, TorchExecutionError, jax_callable
 from jaxtorch_bridge.torchside.handler.native_module import op_keys
 
@@ -64,18 +65,18 @@ class TestGraphs:
     def test_values_gradients_and_batches(self, backend):
         wrapped = jax_callable(lambda x, w: torch.tanh(x @ w) * 2, spec=contract(backend))
         for call in (wrapped, jax.jit(wrapped)):
-            np.testing.assert_allclose(call(X, W), jax_layer(X, W), rtol=1e-5, atol=1e-6)
+            assert_close(call(X, W), jax_layer(X, W))
         found = jax.jit(jax.grad(lambda x, w: wrapped(x, w).sum(), (0, 1)))(X, W)
         expected = jax.grad(lambda x, w: jax_layer(x, w).sum(), (0, 1))(X, W)
         for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+            assert_close(one, other)
         stacked = jnp.stack([X, X * 2])
         batched = jax.jit(jax.vmap(wrapped, (0, None)))(stacked, W)
         expected = jax.vmap(jax_layer, (0, None))(stacked, W)
-        np.testing.assert_allclose(batched, expected, rtol=1e-5, atol=1e-6)
+        assert_close(batched, expected)
         hessian = jax.jit(jax.hessian(lambda x: wrapped(x, W).sum()))(X)
         expected = jax.hessian(lambda x: jax_layer(x, W).sum())(X)
-        np.testing.assert_allclose(hessian, expected, rtol=1e-4, atol=1e-4)
+        assert_close(hessian, expected)
 
     @BOTH
     def test_explain_says_what_runs(self, backend):
@@ -94,7 +95,7 @@ class TestGraphs:
         wrapped(X, W)
         planned = len(runs)
         for _ in range(3):
-            np.testing.assert_allclose(wrapped(X, W), X @ W, rtol=1e-5, atol=1e-6)
+            assert_close(wrapped(X, W), X @ W)
         assert len(runs) == planned
         assert torch.Tensor not in runs
 
@@ -104,7 +105,7 @@ class TestGraphs:
         wrapped = jax_callable(lambda x, w: module(x) + x @ w, spec=contract(backend))
         for _ in range(2):
             expected = module(torch.tensor(np.asarray(X))).detach().numpy() + np.asarray(X @ W)
-            np.testing.assert_allclose(wrapped(X, W), expected, rtol=1e-5, atol=1e-6)
+            assert_close(wrapped(X, W), expected)
             with torch.no_grad():
                 module.weight.mul_(3)
 
@@ -119,7 +120,7 @@ class TestGraphs:
             with pytest.raises(PlanningError, match="checks, which compiled code would leave out"):
                 wrapped(jnp.eye(2))
             return
-        np.testing.assert_allclose(wrapped(jnp.eye(2)), jnp.eye(2))
+        assert_close(wrapped(jnp.eye(2)), jnp.eye(2))
         with pytest.raises(TorchExecutionError, match=r"not positive-definite|nonzero value"):
             wrapped(-jnp.eye(2))
 
@@ -130,7 +131,7 @@ class TestGraphs:
         wrapped(X, W)
         module[0] = torch.nn.Linear(4, 5)
         expected = module(torch.tensor(np.asarray(X))).detach().numpy() + np.asarray(X @ W)
-        np.testing.assert_allclose(wrapped(X, W), expected, rtol=1e-5, atol=1e-6)
+        assert_close(wrapped(X, W), expected)
 
     @GRAPH
     @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ class TestGraphs:
         x, w = (torch.tensor(np.asarray(array)) for array in (X, W))
         expected = (module(x) - x @ w).detach()
         for call in (wrapped, jax.jit(lambda x, w: wrapped(x, w))):
-            np.testing.assert_allclose(call(X, W), expected, rtol=1e-5, atol=1e-6)
+            assert_close(call(X, W), expected)
         with pytest.raises(Exception, match="has changed since this graph was captured"):
             program(X, W).block_until_ready()
 
@@ -196,10 +197,10 @@ class TestGraphs:
 def test_compile_differentiates():
     wrapped = jax_callable(lambda x, w: torch.tanh(x @ w) * 2, spec=contract("compile"))
     value, found = jax.jit(jax.value_and_grad(lambda x, w: wrapped(x, w).sum(), (0, 1)))(X, W)
-    assert value == pytest.approx(float(jax_layer(X, W).sum()), abs=1e-5)
+    assert_close(value, jax_layer(X, W).sum())
     expected = jax.grad(lambda x, w: jax_layer(x, w).sum(), (0, 1))(X, W)
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert_close(one, other)
 
 
 def test_a_graph_that_is_out_of_date_does_not_run():
@@ -219,7 +220,7 @@ def test_aot_draws_random_numbers_as_the_function_does():
     found = jax.jit(wrapped)(X, W)
     torch.manual_seed(3)
     x, w = torch.tensor(np.asarray(X)), torch.tensor(np.asarray(W))
-    np.testing.assert_allclose(found, torch.nn.functional.dropout(x @ w, 0.5), rtol=1e-5)
+    assert_close(found, torch.nn.functional.dropout(x @ w, 0.5))
 
 
 @pytest.mark.filterwarnings("ignore:.*draws random numbers, and nothing declares them")
@@ -235,7 +236,7 @@ def test_aot_writes_in_place():
     spec["execution"] = {"backend": "graph", "outputs": "in_place"}
     wrapped = jax_callable(lambda x, w: torch.tanh(x @ w), spec=spec)
     assert "in place, by aten.tanh.out" in wrapped.explain(X, W)
-    np.testing.assert_allclose(jax.jit(wrapped)(X, W), jnp.tanh(X @ W), rtol=1e-5, atol=1e-6)
+    assert_close(jax.jit(wrapped)(X, W), jnp.tanh(X @ W))
 
 
 def test_an_unknown_backend_is_refused():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from comparing import assert_close, assert_equal, is_close
 from jaxtorch_bridge import TorchExecutionError, jax_callable
 from jaxtorch_bridge.planner.array_signature import ArraySig
 from jaxtorch_bridge.torchside.functions.graph_capture import capture
@@ -40,7 +41,7 @@ def in_place(function):
 
 def graph_in_place(function, result: str = "float32[a, b]"):
     """Calls of a captured graph, with results in place whatever they cost."""
-    return jax_callable(function, spec=contract("in_place", result, "aot"))
+    return jax_callable(function, spec=contract("in_place", result, "graph"))
 
 
 def how(wrapped, *args) -> list[str]:
@@ -59,7 +60,7 @@ def _compare_on_threads(function, factor: float, summand: float) -> None:
     def work(number):
         for i in range(100):
             x = SMALL + number * 100 + i
-            if not np.array_equal(wrapped(x), x * factor + summand):
+            if not is_close(wrapped(x), x * factor + summand):
                 wrong.append((number, i))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -76,21 +77,21 @@ class TestCalls:
         wrapped = jax_callable(lambda x: x + 1, spec=contract(outputs))
         reason = {"auto": "the function's own code makes it", "copy": "execution.outputs is copy"}
         assert how(wrapped, LARGE) == [f"copied: {reason[outputs]}"]
-        np.testing.assert_array_equal(wrapped(LARGE), LARGE + 1)
+        assert_equal(wrapped(LARGE), LARGE + 1)
 
-    @pytest.mark.parametrize("backend", ["eager", "aot"])
+    @pytest.mark.parametrize("backend", ["eager", "graph"])
     @pytest.mark.parametrize("size_mib", [1, 33, 64])
     def test_large_results_are_whole(self, size_mib, backend):
         spec = contract("auto", "int32[n]", backend) | {"inputs": {"x": "int32[n]"}}
         x = jnp.arange((size_mib << 18) + 3, dtype=jnp.int32)  # no whole number of pages
         found = jax_callable(lambda x: x * 3, spec=spec)(x)
-        np.testing.assert_array_equal(found, np.asarray(x) * 3)
+        assert_equal(found, np.asarray(x) * 3)
 
     def test_explain_says_why_nothing_is_in_place_that_was_asked_for(self):
         wrapped = in_place(lambda x: x * 2)
         words = "copied: the function's own code makes it, and takes no `out=`"
         assert how(wrapped, SMALL) == [words]
-        np.testing.assert_array_equal(wrapped(SMALL), SMALL * 2)
+        assert_equal(wrapped(SMALL), SMALL * 2)
 
 
 class TestGraphCalls:
@@ -121,7 +122,7 @@ class TestGraphCalls:
         wrapped = graph_in_place(function)
         expected = function(torch.tensor(np.asarray(SMALL)))
         for call in (wrapped, jax.jit(wrapped)):
-            np.testing.assert_array_equal(call(SMALL), expected)
+            assert_equal(call(SMALL), expected)
 
     @pytest.mark.parametrize(
         "function",
@@ -141,7 +142,7 @@ class TestGraphCalls:
         ],
     )
     def test_results_that_share_memory(self, function):
-        spec = contract("in_place", backend="aot")
+        spec = contract("in_place", backend="graph")
         expected = function(torch.tensor(np.asarray(SMALL)))
         spec["outputs"] = {
             f"y{i}": f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
@@ -151,7 +152,7 @@ class TestGraphCalls:
             wrapped = jax_callable(function, spec=spec)
             for call in (wrapped, jax.jit(wrapped)):
                 for one, other in zip(call(SMALL), expected, strict=True):
-                    np.testing.assert_array_equal(one, other.resolve_conj())
+                    assert_equal(one, other.resolve_conj())
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int32", "uint8", "complex64"])
     def test_dtypes(self, dtype):
@@ -159,24 +160,24 @@ class TestGraphCalls:
         wrapped = jax_callable(
             lambda x: x + x,
             spec={
-                **contract("in_place", f"{dtype}[a, b]", "aot"),
+                **contract("in_place", f"{dtype}[a, b]", "graph"),
                 "inputs": {"x": f"{dtype}[a, b]"},
             },
         )
         assert how(wrapped, array) == ["in place, by aten.add.out"]
-        np.testing.assert_array_equal(jax.jit(wrapped)(array), array + array)
+        assert_equal(jax.jit(wrapped)(array), array + array)
 
     def test_what_is_resized_is_copied(self):
         wrapped = graph_in_place(lambda x: (x * 2).resize_(2, 2), "float32[c, d]")
-        np.testing.assert_array_equal(jax.jit(wrapped)(SMALL), [[0, 2], [4, 6]])
+        assert_equal(jax.jit(wrapped)(SMALL), [[0, 2], [4, 6]])
 
     def test_donated_and_carried_arrays_are_read_before_they_are_written(self):
         # The first result is there before the second op reads the argument once more.
         wrapped = graph_in_place(lambda x: (x * 2) + x.flip(0))
         x = np.asarray(SMALL)
         donated = jax.jit(wrapped, donate_argnums=0)(jnp.array(x))
-        np.testing.assert_array_equal(donated, x * 2 + x[::-1])
-        spec = contract("in_place", backend="aot")
+        assert_equal(donated, x * 2 + x[::-1])
+        spec = contract("in_place", backend="graph")
         spec["outputs"] = {"y": "float32[a, b]", "z": "float32[a, b]"}
         pair = jax_callable(lambda x: ((y := x * 2), y + x.flip(0)), spec=spec)
 
@@ -188,9 +189,9 @@ class TestGraphCalls:
             jnp.array(x)
         )
         for first in firsts:
-            np.testing.assert_allclose(first, x * 2, rtol=1e-6)
+            assert_close(first, x * 2)
             x = x * 2 + x[::-1]
-        np.testing.assert_allclose(last, x, rtol=1e-6)
+        assert_close(last, x)
 
     def test_threads(self):
         _compare_on_threads(graph_in_place(lambda x: x * 2 + 1), 2, 1)
@@ -207,10 +208,10 @@ class TestOut:
 
         wrapped = in_place(blend)
         result = jax.jit(wrapped)(SMALL)
-        np.testing.assert_array_equal(result, SMALL / 2)
+        assert_equal(result, SMALL / 2)
         assert result.unsafe_buffer_pointer() == seen[-1]
         assert how(wrapped, SMALL) == ["in place, by the function's own `out=`"]
-        np.testing.assert_allclose(jax.grad(lambda x: wrapped(x).sum())(SMALL), 0.5 + 0 * SMALL)
+        assert_close(jax.grad(lambda x: wrapped(x).sum())(SMALL), 0.5 + 0 * SMALL)
 
     def test_several_results(self):
         def ordered(x, out=None):
@@ -220,22 +221,22 @@ class TestOut:
         spec["outputs"] = {"values": "float32[a, b]", "order": "int64[a, b]"}
         with jax.enable_x64(True):
             values, order = jax.jit(jax_callable(ordered, spec=spec))(SMALL)
-            np.testing.assert_array_equal(values, SMALL[:, ::-1])
-            np.testing.assert_array_equal(order, [[3, 2, 1, 0]] * 3)
+            assert_equal(values, SMALL[:, ::-1])
+            assert_equal(order, [[3, 2, 1, 0]] * 3)
         # The order becomes int32, which torch cannot write.
         values, order = jax.jit(jax_callable(ordered, spec=spec))(SMALL)
-        np.testing.assert_array_equal(order, [[3, 2, 1, 0]] * 3)
+        assert_equal(order, [[3, 2, 1, 0]] * 3)
 
     def test_without_a_contract_that_asks_for_it_out_stays_none(self):
         def double(x, out=None):
             assert out is None
             return torch.mul(x, 2, out=out)
 
-        np.testing.assert_array_equal(jax.jit(jax_callable(double))(LARGE), LARGE * 2)
+        assert_equal(jax.jit(jax_callable(double))(LARGE), LARGE * 2)
 
     def test_a_function_that_ignores_it_is_copied(self):
         wrapped = in_place(lambda x, out=None: x * 3)
-        np.testing.assert_array_equal(jax.jit(wrapped)(SMALL), SMALL * 3)
+        assert_equal(jax.jit(wrapped)(SMALL), SMALL * 3)
 
     def test_a_result_that_the_function_keeps_keeps_its_value(self):
         kept = []
@@ -251,8 +252,8 @@ class TestOut:
         first.delete()
         for _ in range(20):
             wrapped(SMALL + 7)
-        np.testing.assert_array_equal(kept[0], SMALL * 2)
-        np.testing.assert_array_equal(kept[-1], (SMALL + 7) * 2)
+        assert_equal(kept[0], SMALL * 2)
+        assert_equal(kept[-1], (SMALL + 7) * 2)
 
     def test_results_in_another_order_than_given(self):
         def swap(x, out=None):
@@ -263,8 +264,8 @@ class TestOut:
         spec = contract("in_place")
         spec["outputs"] = {"y": "float32[a, b]", "z": "float32[a, b]"}
         triple, double = jax.jit(jax_callable(swap, spec=spec))(SMALL)
-        np.testing.assert_array_equal(triple, SMALL * 3)
-        np.testing.assert_array_equal(double, SMALL * 2)
+        assert_equal(triple, SMALL * 3)
+        assert_equal(double, SMALL * 2)
 
     def test_what_autograd_records_is_copied(self):
         weight = torch.ones(4, 4, requires_grad=True)
@@ -275,16 +276,16 @@ class TestOut:
         wrapped = in_place(product)
         expected = torch.tensor(np.asarray(SMALL)) @ weight.detach()
         assert how(wrapped, SMALL) == ["copied: autograd records what makes it"]
-        np.testing.assert_allclose(wrapped(SMALL), expected, rtol=1e-6)
+        assert_close(wrapped(SMALL), expected)
         with torch.no_grad():
             assert how(wrapped, SMALL) == ["in place, by the function's own `out=`"]
-            np.testing.assert_allclose(jax.jit(wrapped)(SMALL), expected, rtol=1e-6)
+            assert_close(jax.jit(wrapped)(SMALL), expected)
 
     def test_a_compiled_function(self):
         compiled = torch.compile(lambda x, out: torch.mul(x, 2, out=out), backend="eager")
         wrapped = in_place(lambda x, out=None: x * 2 if out is None else compiled(x, out))
         assert how(wrapped, SMALL) == ["in place, by the function's own `out=`"]
-        np.testing.assert_array_equal(wrapped(SMALL), SMALL * 2)
+        assert_equal(wrapped(SMALL), SMALL * 2)
 
     def test_threads(self):
         _compare_on_threads(in_place(lambda x, out=None: torch.mul(x, 2, out=out)), 2, 0)
@@ -321,7 +322,7 @@ class TestGraphs:
         found, linearized = derivative(lambda x, w: torch.tanh(x @ w), SMALL, w)
         expected = jax.grad(lambda x, w: jnp.tanh(x @ w).sum(), (0, 1))(SMALL, w)
         for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
+            assert_close(one, other)
         assert linearized.forward.results == (
             "in place, by aten.tanh.out",
             "copied: it shares memory with another result",
@@ -338,7 +339,7 @@ class TestGraphs:
         (found,), linearized = derivative(pooled, x)
         leaf = torch.tensor(np.asarray(x), requires_grad=True)
         pooled(leaf).sum().backward()
-        np.testing.assert_allclose(found, leaf.grad, rtol=1e-5, atol=1e-6)
+        assert_close(found, leaf.grad)
         assert any("max_pool2d" in words for words in linearized.forward.results)
 
     def test_the_addresses_are_those_of_the_buffers(self):
@@ -363,7 +364,7 @@ class TestGraphs:
         for index, buffer in zip(found.into, buffers, strict=True):
             result = results[index]
             assert result.data_ptr() == buffer.data_ptr()
-            assert torch.equal(buffer, expected[index])
+            assert_equal(buffer, expected[index])
 
     @pytest.mark.parametrize("transform", [jax.jacrev, jax.jacfwd, jax.hessian])
     def test_batched_and_higher_derivatives(self, transform):
@@ -375,16 +376,16 @@ class TestGraphs:
 
         x = SMALL / 10
         found = jax.jit(transform(jax_callable(torch_side)))(x)
-        np.testing.assert_allclose(found, transform(jax_side)(x), rtol=1e-4, atol=1e-5)
+        assert_close(found, transform(jax_side)(x))
 
     def test_a_residual_that_is_a_result_as_well(self):
         (found,), _ = derivative(
             lambda x: (torch.exp(x), torch.exp(x) * 2, torch.exp(x).t()), SMALL
         )
-        np.testing.assert_allclose(found, 4 * jnp.exp(SMALL), rtol=1e-5)
+        assert_close(found, 4 * jnp.exp(SMALL))
 
     def test_complex_gradients_are_conjugated_not_in_place(self):
         z = (SMALL + 1j * SMALL[::-1]).astype(jnp.complex64)
         wrapped = jax_callable(lambda z: (z * z).real.sum())
         found = jax.jit(jax.grad(wrapped))(z)
-        np.testing.assert_allclose(found, jax.grad(lambda z: (z * z).real.sum())(z), rtol=1e-5)
+        assert_close(found, jax.grad(lambda z: (z * z).real.sum())(z))

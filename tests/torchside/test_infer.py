@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from comparing import assert_close
 from jaxtorch_bridge import BridgeWarning, PlanningError, TorchExecutionError, jax_callable
 
 
@@ -55,13 +56,13 @@ def test_eager_functions_that_look_at_values_run_once_and_quietly(function, x):
         warnings.simplefilter("error")
         first = wrapped(x)
     assert runs == [10.0]  # the run that planned is the call itself
-    np.testing.assert_allclose(first, function(torch.from_numpy(np.array(x))), rtol=1e-6)
-    np.testing.assert_allclose(wrapped(x + 1), function(torch.from_numpy(np.array(x + 1))))
+    assert_close(first, function(torch.from_numpy(np.array(x))))
+    assert_close(wrapped(x + 1), function(torch.from_numpy(np.array(x + 1))))
     assert runs == [10.0, 14.0]
     assert "taken from the first eager call, whose result was used" in wrapped.explain(x)
     assert "extra runs   0" in wrapped.explain(x)
     # An earlier eager call of the same plan decides under jit.
-    np.testing.assert_allclose(jax.jit(wrapped)(x), first, rtol=1e-6)
+    assert_close(jax.jit(wrapped)(x), first)
     assert runs == [10.0, 14.0, 10.0]
 
 
@@ -69,7 +70,7 @@ def test_the_function_itself_fails_with_its_own_words(x):
     wrapped = jax_callable(positive_log)
     with pytest.raises(TorchExecutionError, match="AssertionError: sigma must be positive"):
         wrapped(-x)
-    np.testing.assert_allclose(wrapped(x), jnp.log(x), rtol=1e-6)
+    assert_close(wrapped(x), jnp.log(x))
 
 
 def test_under_jit_the_contract_decides_without_any_run(x):
@@ -84,7 +85,7 @@ def test_under_jit_the_contract_decides_without_any_run(x):
     wrapped = jax_callable(times, spec=spec)
     traced = jax.jit(wrapped).trace(x)
     assert runs == []
-    np.testing.assert_allclose(traced.lower().compile()(x), jnp.log(x), rtol=1e-6)
+    assert_close(traced.lower().compile()(x), jnp.log(x))
     assert runs == [10.0]
 
 
@@ -95,7 +96,7 @@ def test_under_jit_the_example_decides_with_one_run_and_a_warning(kind, x):
     wrapped = jax_callable(times, example=(example,))
     with pytest.warns(BridgeWarning, match="run once more, on the example arguments"):
         result = jax.jit(wrapped)(x + 1)
-    np.testing.assert_allclose(result, jnp.log(x + 1), rtol=1e-6)
+    assert_close(result, jnp.log(x + 1))
     assert runs == [10.0, 14.0]
     assert "extra runs   1" in wrapped.explain(x)
     assert "one extra run on the example arguments" in wrapped.explain(x)
@@ -127,7 +128,7 @@ def test_when_nothing_works_every_way_is_listed(x):
 def test_gradients_outside_of_jit_have_values_to_run_on(x):
     times, runs = counted(positive_log)
     wrapped = jax_callable(times)
-    np.testing.assert_allclose(jax.grad(lambda x: wrapped(x).sum())(x), 1 / x, rtol=1e-6)
+    assert_close(jax.grad(lambda x: wrapped(x).sum())(x), 1 / x)
     assert 0.0 not in runs
 
 
@@ -144,7 +145,7 @@ def test_transformer_layers_are_found_abstractly(training, grad):
         wanted = layer(torch.from_numpy(np.array(x)))
         assert wrapped.plan(x).inference.traced
         assert wrapped.plan(x).inference.extra_runs == 0
-    np.testing.assert_allclose(result, wanted.detach(), atol=1e-5)
+    assert_close(result, wanted.detach())
 
 
 def test_a_second_abstract_way_is_tried_before_any_run(x):
@@ -218,4 +219,4 @@ def test_a_call_on_constants_inside_somebodys_jit():
     wrapped = jax_callable(positive_log)
     constant = np.asarray([1.0, 2.0], np.float32)
     result = jax.jit(lambda y: wrapped(constant) + y)(jnp.ones(2))
-    np.testing.assert_allclose(result, np.log(constant) + 1, rtol=1e-6)
+    assert_close(result, np.log(constant) + 1)

@@ -12,6 +12,7 @@ from jaxtorch_bridge import ConcurrencyError
 from jaxtorch_bridge.torchside.closure import locks
 from jaxtorch_bridge.torchside.closure.closure_state import ClosureState
 from jaxtorch_bridge.torchside.closure.locks import Lock, Locks, locks_of
+from waiting import PATIENCE_SECONDS, until
 
 
 def in_thread(work):
@@ -27,14 +28,6 @@ def in_thread(work):
     thread = threading.Thread(target=run)
     thread.start()
     return thread, errors
-
-
-def until(condition):
-    for _ in range(10_000):
-        if condition():
-            return
-        time.sleep(0.001)
-    raise AssertionError("it did not happen within ten seconds")
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +47,7 @@ def alone(*held):
 
 def test_readers_hold_a_lock_together_and_who_changes_things_holds_it_alone():
     lock = Lock()
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=PATIENCE_SECONDS)
     inside = []
 
     def read():
@@ -139,7 +132,7 @@ def _two_modules_in_turn(one, other):
 
 @pytest.mark.parametrize("nesting", [_two_that_read_and_then_write, _two_modules_in_turn])
 def test_two_threads_that_wait_for_each_other_are_told(nesting):
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=PATIENCE_SECONDS)
     one, other = Lock(), Lock()
     if nesting is _two_that_read_and_then_write:
         other = one

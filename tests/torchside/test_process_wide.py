@@ -23,6 +23,7 @@ from torch._functorch import config as functorch_config
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import jax_callable
 from jaxtorch_bridge._compat.torch_internals import PlainAttention, PlainRnns, warns_of_fallbacks
 
@@ -230,7 +231,7 @@ def test_plain_attention_is_that_of_torch(mask, autocast):
             wanted = attend(q, k, v, **_MASKS[mask])
         with PlainAttention():
             found = attend(q, k, v, **_MASKS[mask])
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    assert_equal(found, wanted)
 
 
 @pytest.mark.parametrize("beneath", [None, "cpu"], ids=["alone", "above another mode"])
@@ -244,7 +245,7 @@ def test_plain_attention_inside_of_torchs_own_layer(beneath):
             found, _ = layer(x, x, x, need_weights=False)
     finally:
         torch.set_default_device(None)
-    torch.testing.assert_close(found, wanted)
+    assert_close(found, wanted)
     names = {event.key for event in profile.key_averages()}
     assert "aten::_scaled_dot_product_attention_math" in names
     assert not {name for name in names if "flash" in name or "native_multi_head" in name}
@@ -267,7 +268,7 @@ def test_plain_recurrent_layers_are_those_of_torch(name, cudnn):
     wanted = layer(x)
     with PlainRnns(cudnn=cudnn), torch.profiler.profile() as profile:
         found = layer(x)
-    torch.testing.assert_close(found, wanted)
+    assert_close(found, wanted)
     names = {event.key for event in profile.key_averages()}
     assert "aten::mkldnn_rnn_layer" not in names
     assert not (cudnn and names & {"aten::gru", "aten::rnn_tanh", "aten::rnn_relu"})
