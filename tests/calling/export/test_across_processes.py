@@ -129,7 +129,7 @@ def runs(tmp_path_factory):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM.format(**paths, write=write)],
             env={**os.environ, "PYTHONHASHSEED": str(seed)},
-            cwd=Path(__file__).resolve().parents[2],
+            cwd=Path(__file__).resolve().parents[3],
             capture_output=True,
             text=True,
             timeout=300,

@@ -21,7 +21,7 @@ from jaxtorch_bridge.tools.stubs.collect import collect
 from jaxtorch_bridge.tools.stubs.files import stubs_in
 from jaxtorch_bridge.tools.stubs.names import Names
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 IN_DICTS = {"scale"}
 
 

@@ -17,7 +17,7 @@ from jaxtorch_bridge.spec.files.load import load_spec
 from jaxtorch_bridge.spec.files.yaml_document import read_document
 from jaxtorch_bridge.spec.model import CallableSpec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
 SCHEMA = contract_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

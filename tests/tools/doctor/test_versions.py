@@ -8,7 +8,7 @@ import pytest
 from jaxtorch_bridge.supported_versions import TESTED
 from jaxtorch_bridge.tools.doctor.versions import examine_versions, floors, installed
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOOD = {
     "python": "3.11.7",
     "jax": "0.10.2",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 GOOD = "schema: jaxtorch/1\nname: f\nversion: 1.0.0\ninputs: {}\noutputs:\n  y: float32[n]\n"
 BAD = GOOD.replace("1.0.0", "1.0").replace("float32", "float33")

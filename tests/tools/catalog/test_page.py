@@ -20,7 +20,7 @@ from jaxtorch_bridge.tools.catalog.collect import collect
 from jaxtorch_bridge.tools.catalog.page import render
 from jaxtorch_bridge.tools.catalog.view import views_of
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "specs"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "specs"
 HOSTILE = (
     "</style></script><script>alert(1)</script>\" onload='x' "
     "<img src=x onerror=y> &amp; {{ 7 * 7 }}"

@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "command.md").read_text(encoding="utf-8")
 FILES = re.findall(r"^```\w+ title=\"([^\"]+)\"\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 SESSIONS = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
