@@ -11,7 +11,7 @@ from ..._compat import torch_internals as compat
 from ...errors import DifferentiationError
 from ..functions.graph_capture import is_once_differentiable
 from ..functions.unrecorded_backward import not_differentiable
-from .engines import RECOMPUTING
+from .engine_order import RECOMPUTING
 from .engines.engine import DerivedFunction, Goal, NoWayError
 
 

@@ -6,7 +6,7 @@ from ...errors import DifferentiationError
 from ..functions.graph_capture import NotCapturedError, dependent_outputs
 from ..op.torch_op import TorchOp
 from .derived_function import derive
-from .engines import KEEPING
+from .engine_order import KEEPING
 from .engines.engine import Goal, LimitError
 from .linear_part import Linearized
 from .refusals import differentiable_source
