@@ -34,7 +34,7 @@ from ..torchside.build_op import build_op
 from ..torchside.closure.closure_state import ClosureState
 from ..torchside.closure.function_identity import code_digest
 from ..torchside.derive.linear_part import BatchedLinearized, Linearized
-from ..torchside.functions.call_locks import access_to
+from ..torchside.functions.call_locks import call_locks_of
 from ..torchside.functions.terms import Terms
 from ..torchside.handler.native_module import native
 from ..torchside.handler.thread_counts import share_threads
@@ -234,7 +234,7 @@ class Planner:
         paths = _output_paths(inference)
         terms = terms_of(self._spec, self.options)
         concurrency = choose_concurrency(self._concurrency, inference, self.closure.words())
-        access = access_to(
+        call_locks = call_locks_of(
             self.closure,
             observed,
             exclusive=concurrency.mode == "locked",
@@ -259,7 +259,7 @@ class Planner:
             keeper=keeper,
             terms=terms,
             notices=self._notices,
-            access=access,
+            call_locks=call_locks,
             generators=observed.generators,
             mutated=call.function.mutated,
             writing=call.function.writing if call.function.mutated else None,

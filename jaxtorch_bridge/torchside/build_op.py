@@ -10,7 +10,7 @@ import torch
 from ..errors import MutationError
 from ..planner.plan import CallPlan
 from .closure.closure_state import ClosureState
-from .functions.call_locks import NO_ACCESS, Access
+from .functions.call_locks import NO_CALL_LOCKS, CallLocks
 from .functions.declared_writes import with_writes
 from .functions.source import Source
 from .functions.terms import NO_TERMS, Terms
@@ -42,7 +42,7 @@ def build_op(
     keeper: Keeper,
     terms: Terms = NO_TERMS,
     notices: set[str],
-    access: Access = NO_ACCESS,
+    call_locks: CallLocks = NO_CALL_LOCKS,
     generators: Generators = NO_GENERATORS,
     mutated: Sequence[int] = (),
     writing: FlatCall | None = None,
@@ -62,7 +62,7 @@ def build_op(
         keeper: Where the JAX side keeps compiled forms; the caller holds it.
         terms: What the contract says of derivatives and batches.
         notices: What the caller of this callable has been warned of.
-        access: What its calls hold while they run.
+        call_locks: What its calls hold while they run.
         generators: What it draws from, besides torch's global generators.
         run_out: ``run`` with tensors to write the results to behind the inputs (``out=``).
         mutated: Inputs that ``run`` writes to, as declared; their new values are its last results.
@@ -84,7 +84,7 @@ def build_op(
         terms,
         plain_attention=plan.inference.how == "fake-plain-attention",
         notices=notices,
-        access=access,
+        call_locks=call_locks,
         generators=generators,
         seeds=seeds,
     )
@@ -129,7 +129,7 @@ def build_op(
         family,
         inputs=source.operands,
         outputs=plan.outputs,
-        run=access.around(body, seeded=bool(seeds)),
+        run=call_locks.around(body, seeded=bool(seeds)),
         context=context,
         into=how.into,
         results=_with_aliases(how.words, plan, aliases),

@@ -16,7 +16,7 @@ from ..observe.watched_run import Observed
 
 
 @dataclass(frozen=True, eq=False)
-class Access:
+class CallLocks:
     """What calls hold while they run the function's Python code.
 
     Captured graphs run none of it and hold nothing but ``lock``.
@@ -24,13 +24,13 @@ class Access:
     Attributes:
         locks: Of all that the function closes over, in the way that its calls take them.
         draws: It may draw random numbers.
-        written: Memory that calls write to, as `memory_of` has it.
+        memory_written: Memory that calls write to, as `memory_of` has it.
         lock: The caller's own, held by graphs too, and inside of all others.
     """
 
     locks: Locks
     draws: bool = False
-    written: frozenset[Any] = frozenset()
+    memory_written: frozenset[Any] = frozenset()
     lock: AbstractContextManager[Any] | None = None
 
     def around(self, run: Callable[..., Any], *, seeded: bool = False) -> Callable[..., Any]:
@@ -40,8 +40,8 @@ class Access:
             run: What runs.
             seeded: It seeds the generators, which others must not draw from meanwhile.
         """
-        if self.written:
-            run = _with_own_results(run, self.written)
+        if self.memory_written:
+            run = _with_own_results(run, self.memory_written)
         run = _under(self.lock, run)
         locks = self.locks
         if self.draws or seeded:
@@ -71,10 +71,10 @@ def _generators(alone: bool) -> Locks:
     return found.alone() if alone else found
 
 
-NO_ACCESS = Access(Locks())
+NO_CALL_LOCKS = CallLocks(Locks())
 
 
-def access_to(
+def call_locks_of(
     closure: ClosureState,
     observed: Observed,
     *,
@@ -82,7 +82,7 @@ def access_to(
     draws: bool,
     owner: object,
     lock: AbstractContextManager[Any] | None,
-) -> Access:
+) -> CallLocks:
     """What calls of a function have to hold.
 
     Args:
@@ -98,7 +98,7 @@ def access_to(
     if exclusive:
         locks = (locks | locks_of([id(owner)])).alone()
     written = _written(closure, observed) if exclusive else frozenset()
-    return Access(locks, draws, written, lock)
+    return CallLocks(locks, draws, written, lock)
 
 
 def _written(closure: ClosureState, observed: Observed) -> frozenset[Any]:

@@ -13,7 +13,7 @@ from ...planner.output_inference import Inference
 from ..closure.closure_state import ClosureState
 from ..handler.torch_context import TorchContext
 from ..randomness.generator_states import NO_GENERATORS, Generators
-from .call_locks import NO_ACCESS, Access
+from .call_locks import NO_CALL_LOCKS, CallLocks
 from .terms import NO_TERMS, Terms
 
 # Flat tensors, in the dtypes that torch is to see, to flat tensors.
@@ -49,7 +49,7 @@ class Source:
         once_differentiable: A backward inside is marked so.
         primals: For a derivative: how many of its first inputs are those of the function that it
             comes from in the end.
-        access: What its calls hold while they run.
+        call_locks: What its calls hold while they run.
         refuse_writes: Of a function that writes to its arguments: objects to a derivative by
             some of its inputs where torch does not record every write; see `declared_writes`.
             ``function`` writes to copies.
@@ -82,7 +82,7 @@ class Source:
     primals: int | None = None
     opaque: bool = False
     notices: set[str] = field(default_factory=set)
-    access: Access = NO_ACCESS
+    call_locks: CallLocks = NO_CALL_LOCKS
     refuse_writes: Callable[[Source, Sequence[int]], None] | None = None
     forms: tuple[Core, ...] = ()
     generators: Generators = NO_GENERATORS

@@ -57,7 +57,7 @@ def op_of_program(
         family,
         inputs=program.operands,
         outputs=program.results,
-        run=home.access.around_program(run, eager=program.eager, states=states),
+        run=home.call_locks.around_program(run, eager=program.eager, states=states),
         context=program.context,
         into=how.into,
         results=how.words,
