@@ -70,8 +70,8 @@ def _wait_for_programs() -> None:
     """
     for platform in _platforms():
         devices = jax.local_devices(backend=platform)
-        _run_on(devices[:1])
-        _run_on(devices)
+        for count in {1, len(devices)}:
+            _run_on(devices[:count])
 
 
 def _run_on(devices: list[jax.Device]) -> None:

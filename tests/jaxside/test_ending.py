@@ -90,6 +90,20 @@ def test_meshes_and_switches_that_still_hold_when_python_ends(run_python):
     assert lines.strip() == "calls 60 completed 60"
 
 
+# What waits for this is under way when Python lets no more in: a program is cut off there.
+CUT_OFF = """
+shut_out = threading.Event()
+half = function_that_waits_for(shut_out)
+native_shut_out = native().shut_out_xlas_threads
+
+def shut_out_xlas_threads():
+    within = native_shut_out()
+    shut_out.set()
+    return within
+
+native().shut_out_xlas_threads = shut_out_xlas_threads
+"""
+
 FINALIZER = """
 dropped, closing = threading.Event(), threading.Event()
 
@@ -97,8 +111,8 @@ class Handle:
     two = 2.0
     def __del__(self):
         closing.set()
-        leaving.wait()
-        time.sleep(0.01)
+        shut_out.wait()
+        time.sleep(0.1)
         print("closed", threading.current_thread() is threading.main_thread())
 
 def main():
@@ -119,7 +133,7 @@ closing.wait()
 
 def test_what_a_function_closed_over(run_python):
     """The last to let the function go is a thread of XLA's, which runs its finalizers."""
-    lines = run_python(START + FINALIZER, env=FLAGS).splitlines()
+    lines = run_python(START + CUT_OFF + FINALIZER, env=FLAGS).splitlines()
     assert lines == ["closed False", "calls 0 completed 0"]
 
 
@@ -155,20 +169,6 @@ def test_a_program_that_fails_when_python_ends(run_python):
     assert run_python(START + FAILS, env=FLAGS).strip() == "calls 0 completed 0"
 
 
-# The first call ends once no more are let in, so the program is cut off.
-CUT_OFF = """
-shut_out = threading.Event()
-half = function_that_waits_for(shut_out)
-native_shut_out = native().shut_out_xlas_threads
-
-def shut_out_xlas_threads():
-    within = native_shut_out()
-    shut_out.set()
-    return within
-
-native().shut_out_xlas_threads = shut_out_xlas_threads
-"""
-
 OTHER_THREAD = """
 thread = threading.Thread(target=one, args=[x])
 thread.start()
@@ -185,6 +185,8 @@ def test_a_program_on_one_device_that_another_thread_dispatched(run_python):
 
 # The device that has failed is one that the other waits for.
 INTERRUPTED = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+
 def interrupted(devices):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
