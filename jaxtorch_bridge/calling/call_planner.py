@@ -35,7 +35,7 @@ from ..torchside.closure.closure_state import ClosureState
 from ..torchside.closure.function_identity import code_digest
 from ..torchside.derive.linear_part import BatchedLinearized, Linearized
 from ..torchside.functions.call_locks import call_locks_of
-from ..torchside.functions.terms import Terms
+from ..torchside.functions.contract_terms import Terms
 from ..torchside.handler.native_module import native
 from ..torchside.handler.thread_counts import share_threads
 from ..torchside.handler.torch_context import TorchContext
@@ -223,7 +223,7 @@ class Planner:
         if options.outputs is not None:
             check_declared(self.label, options.outputs, inference.outputs, x64=facts.x64)
         with self.closure.locks:  # modules keep their own attributes meanwhile
-            code, self.closure.stateful = code_digest(
+            code, stateful = code_digest(
                 self.function, *call.leaves.template, state=observed.updated
             )
         facts = replace(facts, code=code)
@@ -257,6 +257,7 @@ class Planner:
             device,
             facts.x64,
             keeper=keeper,
+            stateful=stateful,
             terms=terms,
             notices=self._notices,
             call_locks=call_locks,

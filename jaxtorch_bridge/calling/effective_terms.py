@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..planner.options import Options
-from ..torchside.functions.terms import Terms
+from ..torchside.functions.contract_terms import Terms
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec

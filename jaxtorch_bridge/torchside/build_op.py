@@ -11,9 +11,9 @@ from ..errors import MutationError
 from ..planner.plan import CallPlan
 from .closure.closure_state import ClosureState
 from .functions.call_locks import NO_CALL_LOCKS, CallLocks
+from .functions.contract_terms import NO_TERMS, Terms
 from .functions.declared_writes import with_writes
 from .functions.source import Source
-from .functions.terms import NO_TERMS, Terms
 from .handler.torch_context import TorchContext
 from .observe.abstract_evaluation import FlatCall
 from .observe.guarded_run import Guarded
@@ -40,6 +40,7 @@ def build_op(
     x64: bool,
     *,
     keeper: Keeper,
+    stateful: bool,
     terms: Terms = NO_TERMS,
     notices: set[str],
     call_locks: CallLocks = NO_CALL_LOCKS,
@@ -60,6 +61,7 @@ def build_op(
         device: ``cpu`` or ``cuda``: where to evaluate abstractly.
         x64: Whether JAX holds 64-bit dtypes.
         keeper: Where the JAX side keeps compiled forms; the caller holds it.
+        stateful: Functions with the same code and constants may still differ.
         terms: What the contract says of derivatives and batches.
         notices: What the caller of this callable has been warned of.
         call_locks: What its calls hold while they run.
@@ -82,6 +84,7 @@ def build_op(
         device,
         x64,
         terms,
+        stateful=stateful,
         plain_attention=plan.inference.how == "fake-plain-attention",
         notices=notices,
         call_locks=call_locks,

@@ -68,8 +68,6 @@ class ClosureState:
         self._seen: set[int] = set()
         self.modules: list[torch.nn.Module] = []
         self._scripted = False
-        # Whether functions with the same code and constants may still differ; see `identity`.
-        self.stateful = True
         self._locks: tuple[int, Locks] | None = None
         self._secluded = function if isinstance(function, Secluded) else None
         self.watch(function)

@@ -14,7 +14,7 @@ from ..closure.closure_state import ClosureState
 from ..handler.torch_context import TorchContext
 from ..randomness.generator_states import NO_GENERATORS, Generators
 from .call_locks import NO_CALL_LOCKS, CallLocks
-from .terms import NO_TERMS, Terms
+from .contract_terms import NO_TERMS, Terms
 
 # Flat tensors, in the dtypes that torch is to see, to flat tensors.
 Core = Callable[..., Sequence[torch.Tensor]]
@@ -39,6 +39,7 @@ class Source:
         inference: What planning found out about the original function.
         updated: Closed-over tensors that it writes to.
         generators: What it draws from, besides torch's global generators.
+        stateful: Functions with the same code and constants may still differ; see `code_digest`.
         order: Derivatives taken so far.
         transform: With what the latest was taken; None for the function itself.
         way: The same in words, for `explain`.
@@ -72,6 +73,7 @@ class Source:
     device: str
     x64: bool
     terms: Terms = NO_TERMS
+    stateful: bool = True
     order: int = 0
     transform: Transform | None = None
     way: str = ""

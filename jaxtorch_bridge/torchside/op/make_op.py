@@ -111,6 +111,7 @@ def register_op(
     found, handle = _entered(
         key,
         program.home.closure,
+        program.home.stateful,
         run,
         InContext(run, context),
         Faults(label, inputs, outputs, static, contract),
@@ -126,7 +127,7 @@ def register_op(
     )
 
 
-def _entered(key: str, closure: ClosureState, *rest: Any) -> tuple[str, Any]:
+def _entered(key: str, closure: ClosureState, stateful: bool, *rest: Any) -> tuple[str, Any]:
     """Enter into the native table; live ops that look alike are told apart by a number.
 
     It follows ``~`` where either will do for a program from elsewhere, as they belong to one
@@ -141,6 +142,6 @@ def _entered(key: str, closure: ClosureState, *rest: Any) -> tuple[str, Any]:
         handle, closure_there = native().register_op(name, closure, *rest)
         if handle is not None:
             return name, handle
-        if number == 1 and (closure_there is closure or not closure.stateful):
+        if number == 1 and (closure_there is closure or not stateful):
             mark = "~"
         number += 1
