@@ -292,7 +292,7 @@ class CallableSpec(BaseModel):
             field: _plain(value)
             for field in type(self).model_fields
             if field not in ("schema_id", "name", "version")
-            and ((value := getattr(self, field)) != _DEFAULTS.get(field) or field == "inputs")
+            and (value := getattr(self, field)) != _DEFAULTS.get(field)
         }
 
     def located(self, positions: Positions) -> CallableSpec:

@@ -27,12 +27,6 @@ _MADE_UP = {"int": 1, "float": 0.5, "list[int]": (0,), "list[float]": (0.5,), "l
 
 # No size divides another, so none is taken for a multiple of another.
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83)
-_ROWS: tuple[tuple[int, ...], ...] = (
-    _PRIMES,
-    tuple(range(8, 400, 8)),
-    tuple(2**power for power in range(1, 12)),
-    tuple(range(64, 4096, 64)),
-)
 
 
 @dataclass(frozen=True)

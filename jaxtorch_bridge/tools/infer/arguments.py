@@ -13,7 +13,6 @@ from .examples import Example, Path
 from .lists import gap_in
 from .probe import parameters_of
 
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _TYPES = {bool: "bool", int: "int", float: "float", str: "str"}
 
