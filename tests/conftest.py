@@ -43,7 +43,7 @@ def run_python() -> Callable[..., str]:
                 "PYTHONPATH": path,
                 **own,
                 # With those of `make test-processors`.
-                "XLA_FLAGS": f"{flags} {own.get('XLA_FLAGS', '')}",
+                "XLA_FLAGS": " ".join(filter(None, [flags, own.get("XLA_FLAGS")])),
             },
             cwd=ROOT,
             timeout=900,

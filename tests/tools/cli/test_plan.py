@@ -185,7 +185,7 @@ def test_without_a_function(here, jaxtorch):
     [
         ("outputs: copy", False, "copied: execution.outputs is copy"),
         ("outputs: in_place", False, "copied: the function's own code makes it, and takes no"),
-        ("outputs: in_place, backend: aot", True, "in place, by aten.bmm.out"),
+        ("outputs: in_place, backend: graph", True, "in place, by aten.bmm.out"),
     ],
 )
 def test_which_outputs_are_copied_and_why(here, jaxtorch, asked, in_place, words):
