@@ -108,7 +108,7 @@ class PlanningError(BridgeError, RuntimeError):
 
 
 class DifferentiationError(BridgeError, TypeError):
-    """A derivative that cannot be taken; names what failed at each rung of the ladder."""
+    """A derivative that cannot be taken; names what failed with each engine."""
 
 
 class LackingDerivativeError(DifferentiationError):

@@ -26,7 +26,7 @@ class CallPlan:
         inference: How the outputs were found.
         sizes: The contract's dimension names with their sizes.
         context: Torch's thread-local settings at plan time, as (name, text) pairs.
-        derivative: Which rung of the ladder reverse mode will try first, in words.
+        derivative: Which engine reverse mode will try first, in words.
         vmap_method: What ``jax.vmap`` does.
         contract: Digest of the contract, or the empty string.
         source: Where the contract stands, or the empty string.
