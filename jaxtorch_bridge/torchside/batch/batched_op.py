@@ -306,7 +306,7 @@ def _batched_role(op: TorchOp, size: int, dims: Dims) -> Role:
         None if index >= first_extra else 0
         for index in range(len(function.outputs), len(op.outputs))
     )
-    return SavingForward(batched_linearized(linear, size, (*dims, *residual_dims)))
+    return SavingForward(batched_linearized(linear, size, (*dims, *residual_dims), base))
 
 
 def _dims_text(dims: Sequence[int | None]) -> str:

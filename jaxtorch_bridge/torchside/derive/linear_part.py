@@ -40,8 +40,8 @@ class Linearized:
         op: The function.
         source: What it computes.
         wrt: Inputs that carry a tangent.
-        engine: What finds its first pullback: ``saved``, the name of an engine that runs the
-            function again, or ``zero``.
+        engine: How its first pullback is found: ``saved``, what differentiates the function that
+            runs again (``func`` or ``autograd``), or ``zero``.
         forward: The op that computes outputs and residuals: the function's own if there are
             none.
         residuals: What ``forward`` returns behind the function's outputs.
@@ -56,6 +56,7 @@ class Linearized:
         op: TorchOp,
         source: Source,
         wrt: tuple[int, ...],
+        guard: ClosureGuard,
         *,
         kept: Kept | None = None,
         again: DerivedFunction | None = None,
@@ -69,6 +70,7 @@ class Linearized:
             op: The function.
             source: What it computes.
             wrt: Inputs that carry a tangent.
+            guard: Tells when the function's surroundings have changed since it was looked at.
             kept: Forward and linear part, where an engine keeps residuals.
             again: Otherwise the pullback of ``diff_outputs``; None if there are none.
             diff_outputs: Outputs that depend on ``wrt``.
@@ -92,9 +94,10 @@ class Linearized:
             self.diff_outputs, self.grad_inputs = kept.diff_outputs, kept.grad_inputs
             self.guard = kept.guard
         else:
-            self.engine = "zero" if again is None else again.engine
+            self.engine = "zero" if again is None else again.source.transform or "autograd"
             self.diff_outputs, self.grad_inputs = diff_outputs, wrt if diff_outputs else ()
-            self.guard = ClosureGuard(source.closure)
+            # From before anything was captured: a change meanwhile makes this out of date.
+            self.guard = guard
         self._again = again
         self.forward = self._forward()
         self.residuals: tuple[ArraySig, ...] = self.forward.outputs[len(op.outputs) :]
@@ -244,9 +247,18 @@ class BatchedLinearized:
         base: Of one element.
         size: Of the batch.
         dims: For every input and residual.
+        op: The batched function, where a forward of it saves the residuals. It stays what it was
+            then: programs that hold the forward must not get another.
     """
 
-    def __init__(self, base: Linearized | BatchedLinearized, size: int, dims: Dims) -> None:
+    def __init__(
+        self,
+        base: Linearized | BatchedLinearized,
+        size: int,
+        dims: Dims,
+        op: TorchOp | None = None,
+    ) -> None:
+        self.op = op
         self.base = base
         self.size = size
         self.dims = dims
@@ -257,17 +269,6 @@ class BatchedLinearized:
         self.grad_inputs: tuple[int, ...] = base.grad_inputs
         self.residuals: tuple[ArraySig, ...] = base.residuals
         self.batched_forms: dict[Any, BatchedLinearized] = {}
-
-    @property
-    def op(self) -> TorchOp | None:
-        """The batched function; None where it cannot be batched."""
-        function = self.base.op
-        if function is None:
-            return None
-        # Without those of the residuals.
-        dims = self.dims[: len(function.inputs)]
-        found: TorchOp | None = function.family.batched(function, self.size, dims).op
-        return found
 
     @property
     def unrolled(self) -> bool:
@@ -324,12 +325,12 @@ class BatchedLinearized:
 
 
 def batched_linearized(
-    base: Linearized | BatchedLinearized, size: int, dims: Dims
+    base: Linearized | BatchedLinearized, size: int, dims: Dims, op: TorchOp | None = None
 ) -> BatchedLinearized:
-    """The batched form, always the same object for the same batch."""
+    """The batched form, always the same object for the same batch and function."""
     found = base.batched_forms.get((size, dims))
-    if found is None:
-        found = base.batched_forms[size, dims] = BatchedLinearized(base, size, dims)
+    if found is None or op not in (None, found.op):
+        found = base.batched_forms[size, dims] = BatchedLinearized(base, size, dims, op)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...errors import DifferentiationError
+from ..closure.closure_state import ClosureGuard
 from ..functions.graph_capture import NotCapturedError, dependent_outputs
 from ..op.torch_op import TorchOp
 from .derived_function import derive
@@ -20,6 +21,7 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
             it, or no engine works.
     """
     source = differentiable_source(op, wrt)
+    guard = ClosureGuard(source.closure)
     goal = Goal(source, "pull", wrt, seeds=source.seeds_of_repeats)
     failures: list[str] = []
     saved_bytes = None
@@ -36,9 +38,15 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
             else:
                 # No output depends on these inputs: the derivative is zero.
                 if kept is None:
-                    return Linearized(op, source, wrt)
+                    return Linearized(op, source, wrt, guard)
                 return Linearized(
-                    op, source, wrt, kept=kept, failures=failures, saved_bytes=kept.size_bytes
+                    op,
+                    source,
+                    wrt,
+                    guard,
+                    kept=kept,
+                    failures=failures,
+                    saved_bytes=kept.size_bytes,
                 )
         if source.terms.residuals == "save":
             raise DifferentiationError(
@@ -49,12 +57,13 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
     # Only now: an engine that keeps residuals finds out by itself.
     outs = dependent_outputs(source, wrt)
     if not outs:
-        return Linearized(op, source, wrt)
+        return Linearized(op, source, wrt, guard)
     again = derive(Goal(source, "pull", wrt, outs, source.seeds_of_repeats))
     return Linearized(
         op,
         source,
         wrt,
+        guard,
         again=again,
         diff_outputs=outs,
         failures=(*failures, *again.failures),

@@ -154,13 +154,11 @@ class DerivedFunction:
     Attributes:
         source: To be differentiated again.
         program: To be run.
-        engine: The name of what found it.
         failures: Words on what did not work.
     """
 
     source: Source
     program: Program
-    engine: str
     failures: tuple[str, ...] = ()
 
 

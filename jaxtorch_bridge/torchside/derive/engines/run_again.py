@@ -114,7 +114,7 @@ class RunAgain(abc.ABC):
                 how = " (attention by plain products)" if way.plain_attention else ""
                 failures.append(f"{candidate.way}{how}{way.remark}: {error}")
                 continue
-            return DerivedFunction(candidate, program, self.name, tuple(failures))
+            return DerivedFunction(candidate, program, tuple(failures))
         raise NoWayError(failures)
 
 
