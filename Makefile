@@ -41,10 +41,12 @@ browser:
 test: setup
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
 
-# What these processors would run: other kernels, which round otherwise. XLA needs AVX.
-AS_AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
+# What these processors would run: other kernels, which round otherwise. XLA needs AVX. Inductor keeps
+# kernels without regard to ATEN_CPU_CAPABILITY: one made for wider registers writes a part of its
+# result here (torch 2.13), so that each setting has a cache of its own.
+AS_AVX2 := TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/build/inductor-avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
   OPENBLAS_CORETYPE=Haswell XLA_FLAGS=--xla_cpu_max_isa=AVX2
-AS_AVX := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 \
+AS_AVX := TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/build/inductor-avx ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 \
   OPENBLAS_CORETYPE=Prescott XLA_FLAGS=--xla_cpu_max_isa=AVX OMP_NUM_THREADS=1
 
 test-processors:

@@ -29,7 +29,7 @@ def measure() -> list[Table]:
     for name in (subjects.BRIDGE, FIRST, subjects.PEER, subjects.CALLBACK, subjects.XLA):
         growth = run_child(__file__, name)["growth_mib"]
         if growth is not None:
-            targets = [less_than(growth, 64, "MiB")] if name == subjects.BRIDGE else []
+            targets = [less_than(growth, 64, "MiB")] if name in (subjects.BRIDGE, FIRST) else []
             rows.append(Row(name, growth, targets=targets))
     title = "Memory: peak growth of a jitted sum of 1 GiB, planning and compiling included"
     return [Table(title, "MiB", rows, subjects.peer_notes())]

@@ -121,7 +121,7 @@ def test_the_message_says_where_and_how_far():
 
 
 def test_scripts_in_strings_compare_in_this_way_too():
-    """Ruff, which tells of everything else (TID251 in pyproject.toml), sees no code in strings."""
+    """Ruff, which tells of everything else (TID251 in tests/ruff.toml), sees no code in strings."""
     other = re.compile(r"allclose|isclose|array_equal|(np|numpy|torch)\.testing|pytest\.approx")
     here = Path(__file__)
     for file in here.parent.rglob("*.py"):

@@ -77,6 +77,7 @@ def test_a_module_and_arrays_on_different_devices_are_told_apart(gpu):
     x = jax.device_put(np.ones((2, 3), np.float32), jax.devices("cpu")[0])
     with pytest.raises(Exception, match="cuda"):
         jax_callable(module)(x)
+    # Another kernel may take a product with so few rows.
     assert_close(jax_callable(module)(normal(2, 3)), module(tensor_of(normal(2, 3))), factor=10)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from comparing import assert_close, assert_equal, is_close
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import TorchExecutionError, jax_callable
 from jaxtorch_bridge.planner.array_signature import ArraySig
 from jaxtorch_bridge.torchside.functions.graph_capture import capture
@@ -60,8 +60,10 @@ def _compare_on_threads(function, factor: float, summand: float) -> None:
     def work(number):
         for i in range(100):
             x = SMALL + number * 100 + i
-            if not is_close(wrapped(x), x * factor + summand):
-                wrong.append((number, i))
+            try:
+                assert_equal(wrapped(x), x * factor + summand)
+            except AssertionError as error:  # which the thread would keep to itself
+                wrong.append((number, i, error))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
