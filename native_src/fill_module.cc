@@ -23,9 +23,11 @@ PyObject* FillModule(PyObject*, PyObject* const* args, Py_ssize_t count) {
         PyErr_SetString(PyExc_IndexError, "fill_module: no value of that index");
       return nullptr;
     }
+    // Held: what is replaced may end here, and its end may run code that changes these lists.
     PyRef container = PyRef::Borrow(PyList_GET_ITEM(containers, i));
     PyRef key = PyRef::Borrow(PyList_GET_ITEM(keys, i));
     PyRef value = PyRef::Borrow(PyList_GET_ITEM(values, index));
+    // An OrderedDict keeps its order in a list of its own, which PyDict_SetItem passes by.
     const int failed = PyDict_CheckExact(container.get())
                            ? PyDict_SetItem(container.get(), key.get(), value.get())
                            : PyObject_SetItem(container.get(), key.get(), value.get());

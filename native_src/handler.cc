@@ -84,6 +84,7 @@ ffi::Error CallTorchOnStream(const Op& op, ffi::RemainingArgs& args, ffi::Remain
   Views inputs(args.size());
   Views outputs(op.into.size());
   ffi::Error called = CallTorch(op, args, rets, device, inputs, outputs);
+  // Both, also after a failure: XLA takes its memory back either way.
   ffi::Error released = ReleaseInputs(op, args, inputs);
   ffi::Error given_back = ReleaseOutputs(op, rets, outputs);
   if (called.failure()) return called;
@@ -103,6 +104,7 @@ ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::Remaini
   CallsHere().xlas = gil.xlas_thread();
   if (gil.xlas_thread()) EnterThread();
   ffi::Error error = CallTorchOnStream(*op, args, rets, device, stream);
+  // Only now: a failure on the way was noted under the number from before (failure_messages.py).
   CallsOfThread& calls = CallsHere();
   ++calls.count;
   calls.failed = error.failure();
@@ -130,6 +132,7 @@ ffi::ErrorOr<std::shared_ptr<Op>> OpOf(ffi::Dictionary attributes) {
   const std::string text(*key);
   const ffi::ErrorOr<int64_t> devices = attributes.get<int64_t>("devices");
   const bool exported = attributes.get<int64_t>("exported").has_value();
+  // Other programs hold the very key of their op, number included.
   if (exported && OpTable::HasDouble(text)) {
     return ffi::Unexpected(ffi::Error(
         ffi::ErrorCode::kFailedPrecondition,
@@ -138,6 +141,7 @@ ffi::ErrorOr<std::shared_ptr<Op>> OpOf(ffi::Dictionary attributes) {
             "). Give each a name of its own, jax_callable(..., name=...), and export again."));
   }
   std::shared_ptr<Op> op = exported ? OpTable::FindAlike(text) : OpTable::Find(text);
+  // Also where the op is missing: the other processes wait for the word of this one.
   const std::string disagreement =
       AskProcesses(text, op != nullptr, devices.has_value() ? *devices : 1);
   if (op == nullptr) {

@@ -112,6 +112,8 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
     std::shared_ptr<Op> there = OpTable::Find(key);
     return Py_BuildValue("OO", Py_None, there == nullptr ? Py_None : there->closure.get());
   }
+  // It is in the table already. Who finds it now reads nothing but its key without the GIL, which
+  // is held here until it is whole.
   op->closure = PyRef::Borrow(closure);
   op->run = PyRef::Borrow(run);
   op->run_in_context = PyRef::Borrow(run_in_context);

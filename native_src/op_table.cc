@@ -52,6 +52,7 @@ Op::~Op() {
 }
 
 std::shared_ptr<Op> OpTable::Insert(const std::string& key) {
+  // Made before the lock is taken, so that it ends after: its end takes the lock as well.
   auto op = std::make_shared<Op>();
   Table& table = TheTable();
   std::lock_guard<std::mutex> lock(table.mutex);
@@ -74,6 +75,7 @@ std::vector<std::string> OpTable::Keys() {
   Table& table = TheTable();
   std::lock_guard<std::mutex> lock(table.mutex);
   for (const auto& [key, op] : table.ops) {
+    // No `lock()` here: the last reference could end in this loop, and its end takes the mutex.
     if (!op.expired()) keys.push_back(key);
   }
   std::sort(keys.begin(), keys.end());

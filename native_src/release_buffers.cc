@@ -58,6 +58,8 @@ ffi::Error ReleaseInputs(const Op& op, ffi::RemainingArgs& args, Views& inputs) 
       if (!storages[i]) PyErr_Clear();
     }
   }
+  // Only after the storages were asked for: from here on nobody has these tensors but who kept
+  // them.
   for (BufferView& view : inputs) view.DropTensor();
   auto kept = [&](size_t i) {
     if (!op.hold_storages || !storages[i]) return !inputs[i].released();

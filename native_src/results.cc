@@ -66,6 +66,7 @@ ffi::Error StoreOutput(const Op& op, size_t index, PyObject* output, ffi::AnyBuf
     PyErr_Clear();  // sparse, quantised, meta and the like
     return Fault(op, "output_layout", index, output);
   }
+  // Torch would broadcast and cast when it copies: what was planned is compared first.
   if (!SameShape(tensor, buffer.dimensions())) return Fault(op, "output_shape", index, output);
   if (tensor.dtype != op.output_dtypes[index]) return Fault(op, "output_dtype", index, output);
   const bool same_device =

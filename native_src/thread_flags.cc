@@ -7,6 +7,7 @@ bool Flag::Of(PyObject* function, Flag* flag) {
     PyErr_Format(PyExc_TypeError, "%R is no function in C without arguments", function);
     return false;
   }
+  // Kept for the life of the process, as is all that `configure` hands over.
   flag->function_ = Py_NewRef(function);
   flag->call_ = PyCFunction_GET_FUNCTION(function);
   return true;
@@ -26,6 +27,7 @@ bool ThreadFlags::Of(PyObject* grad_enabled, PyObject* autocast_enabled, PyObjec
       !Flag::Of(function_modes, &flags->function_modes_)) {
     return false;
   }
+  // In the order of `direct_flags` in _compat/torch_flags.py.
   flags->direct_ = DirectFlags{};
   if (direct == Py_None) return true;
   unsigned long long grad, autocast, modes;

@@ -85,6 +85,7 @@ def build_op(
         x64,
         terms,
         stateful=stateful,
+        # Where fused kernels could not be evaluated as fakes, graphs do without them as well.
         plain_attention=plan.inference.how == "fake-plain-attention",
         notices=notices,
         call_locks=call_locks,
@@ -94,6 +95,7 @@ def build_op(
     if writing is not None:
         source = with_writes(source, plan.mutates, mutated, lambda *tensors: writing(*tensors)[0])
     family, role = OpFamily(keeper), Function(source)
+    # Before any alias: a graph sees declared writes on copies.
     if terms.backend in ("graph", "compile"):
         return op_of_program(
             graph_program(source),
@@ -114,7 +116,9 @@ def build_op(
         how = ResultsInPlace(run_out, tuple(range(count)), (words,) * count)
     body = _runner(plan, how.core or run, notices, mutated)
     if seeds:
+        # The words of the key come behind the inputs.
         body = with_key(body, len(plan.inputs))
+    # Not what runs here: derivatives and batches are made of it.
     program = Program(
         source.function,
         source.inputs,
@@ -132,12 +136,14 @@ def build_op(
         family,
         inputs=source.operands,
         outputs=plan.outputs,
+        # Around the seeding: until the generators are put back, nobody else may draw.
         run=call_locks.around(body, seeded=bool(seeds)),
         context=context,
         into=how.into,
         results=_with_aliases(how.words, plan, aliases),
         aliases=aliases,
         static=plan.static,
+        # Only what autograd records can keep an input in C++ alone.
         hold_storages=context.grad and plan.inference.closes_over_grad,
         may_be_lazy=plan.inference.may_be_lazy,
         contract=_contract_words(plan),
@@ -152,6 +158,7 @@ def _aliases(plan: CallPlan, mutated: Sequence[int]) -> tuple[tuple[int, int], .
     Raises:
         MutationError: The function gives one another shape or dtype.
     """
+    # New values come behind the function's own results.
     first = len(plan.outputs) - len(mutated)
     pairs = [(slot, first + number) for number, slot in enumerate(mutated)]
     for slot, result in pairs:
@@ -219,17 +226,20 @@ def _runner(
         if sig.torch_dtype != sig.dtype
     ]
     if casts:
+        # Innermost: what is looked at below are the inputs that XLA owns, not casts of them.
         run = _with_casts(run, casts)
     # An abstract evaluation has shown that the inputs are left alone. Nothing else has: what a
     # function does that looks at values may change from call to call.
     if plan.inference.traced:
         return run
+    # Planned without a run, so that whether it draws shows in its first call.
     if plan.inference.how in ("contract", "declared") and plan.random_key is None:
         run = Noticed(run, plan.label, notices)
     return Guarded(
         run,
         plan.label,
         plan.inputs,
+        # A call that was planned by running it has had its run on copies.
         first_on_copies=plan.inference.how != "call",
         declared=mutated,
     )

@@ -87,6 +87,7 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
     kernel = isinstance(role, LinearKernel)
     guard = op.program.guard if kernel else ClosureGuard(home.closure)
     method = home.terms.vmap_method
+    # Keys, states and versions of weights stand behind the inputs of the core.
     own_seeds = any(dim is not None for dim in dims[len(op.program.inputs) :])
     # Nobody who asks for other numbers in each element has to be told.
     own_keys = own_seeds and home.keyed
@@ -106,6 +107,7 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
             else:
                 unbatched = _unbatched_results(op, dims)
                 made = _batched_source(op, role.source, size, dims, unbatched)
+        # Said in words, and not raised: JAX then calls one element after the other.
         except NotCapturedError as error:
             failure = str(error)
             if loop and isinstance(role, Function):
@@ -117,6 +119,7 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
             _warn_once(home, op.label, failure)
         unbatched = _unbatched_results(op, dims)
         return Batched(size, None, unbatched, failure, guard)
+    # Generator states and versions are of the one call, whatever the batch.
     extras = len(made.program.extra_results)
     count = len(made.outputs)
     return Batched(
@@ -162,6 +165,7 @@ def _claimed(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
         inputs=with_batch(source.inputs, dims, size),
         outputs=with_batch(source.outputs, whole, size),
     )
+    # A claim that is wrong is told while tracing, where it can be.
     refuse_wrong_shapes(made, passed(source.inputs, dims, size, method), method)
     core = function
     refuse_shared_draws(source, method)
@@ -235,6 +239,7 @@ def _unbatched_results(op: TorchOp, dims: Dims) -> tuple[int, ...]:
         return ()
     function = op.role.op
     places = function.family.pushforward(function, op.role.wrt).operands
+    # The function's own inputs; the other operands are tangents.
     moving = [dims[i] for i, index in enumerate(places) if index < len(function.inputs)]
     return () if any(dim is not None for dim in moving) else tuple(range(len(function.outputs)))
 
@@ -283,6 +288,7 @@ def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         plain_attention=source.plain_attention,
     )
     return op_of_program(
+        # With the guard of the program: this graph is made of its graph.
         replace(program, core=core, inputs=inputs, outputs=outputs),
         f"{op.label} (vmap)",
         f"{op.key}/vmap{size}:{_dims_text(core_dims)}",

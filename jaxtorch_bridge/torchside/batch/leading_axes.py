@@ -146,6 +146,7 @@ class Verified:
                 expected = self._one_by_one(*tensors)
             for path, result, wanted in zip(self._paths, results, expected, strict=True):
                 self._compare(path, result.detach(), wanted)
+            # Not after a difference: the next call is compared, and refused, again.
             self._done = True
         return results
 

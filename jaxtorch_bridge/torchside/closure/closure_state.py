@@ -59,8 +59,10 @@ class ClosureState:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        # What code only reads, and what the key is made of.
         self._cells: list[types.CellType] = []
         self._globals: list[tuple[dict[str, Any], str]] = []
+        # What code writes to: no part of the key, but put back after a trial run.
         self._counters: list[types.CellType] = []
         self._counted: list[tuple[dict[str, Any], str]] = []
         self._caches: list[Any] = []
@@ -96,6 +98,7 @@ class ClosureState:
         with self.locks:
             found: list[Hashable] = []
             for module in self.modules:
+                # A graph holds the tensors that it uses, so that no later one takes their numbers.
                 found += [id(tensor) for tensor in module.parameters()]
                 found += [id(tensor) for tensor in module.buffers()]
                 for part in module.modules():

@@ -41,9 +41,12 @@ class CallLocks:
             seeded: It seeds the generators, which others must not draw from meanwhile.
         """
         if self.memory_written:
+            # Innermost: the copies are made before the next call may write.
             run = _with_own_results(run, self.memory_written)
+        # Within the other locks: who waits for those must hold nothing that their holders may want.
         run = _under(self.lock, run)
         locks = self.locks
+        # Those who only draw may do so side by side; who seeds must be alone.
         if self.draws or seeded:
             locks = locks | _generators(seeded)
         return locks.around(run)
@@ -96,6 +99,7 @@ def call_locks_of(
     seen = keys_of(observed.modules, tensors=[*observed.updated, *observed.read.values()])
     locks = closure.locks | locks_of([*seen, *observed.everywhere])
     if exclusive:
+        # Else there might be no lock at all that its calls could take.
         locks = (locks | locks_of([id(owner)])).alone()
     written = _written(closure, observed) if exclusive else frozenset()
     return CallLocks(locks, draws, written, lock)
@@ -104,7 +108,9 @@ def call_locks_of(
 def _written(closure: ClosureState, observed: Observed) -> frozenset[Any]:
     tensors: Iterable[torch.Tensor] = observed.updated
     if observed.untraced:
+        # Nobody has seen what it writes to: it may be any of its modules' tensors.
         tensors = [tensor for part in closure.parts() for tensor in part.state_dict().values()]
+    # None stands for layouts that have no memory of their own.
     return frozenset(memory_of(tensor) for tensor in tensors) - {None}
 
 

@@ -70,6 +70,7 @@ class Writes:
                 watch = self._evaluate(source, strict=True)
             self._statistics |= watch.statistics
             self._checked = True
+        # Harmless unless the derivative goes by them: torch takes them for constants.
         for slot in sorted(self._statistics & set(wrt)):
             self.refuse(slot, _AS_STATISTICS)
 
@@ -169,6 +170,7 @@ def _saving_values(copies: Sequence[torch.Tensor]) -> Iterator[None]:
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.clone() if compat.storage_key(tensor) in keys else tensor
 
+    # Autograd itself refuses to go back through a value that was written to after it was saved.
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
         yield
 

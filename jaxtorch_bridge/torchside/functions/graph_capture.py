@@ -31,6 +31,7 @@ def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
 
 
 def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
+    # The function's own Python code runs, and may leave fakes in what it closes over.
     snapshot = source.closure.snapshot()
     surroundings = compat.PlainAttention if plain_attention else contextlib.nullcontext
     mode = compat.fake_tensor_mode()
@@ -40,6 +41,7 @@ def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
             stack.enter_context(compat.abstract_surroundings())
             stack.enter_context(compat.uncompiled())
             stack.enter_context(compat.unwarned_fallbacks())
+            # A fused LSTM, traced below autograd, does not save what its backward needs.
             stack.enter_context(compat.PlainRnns())
             stack.enter_context(mode)
             # The innermost, so that it sees ops before fakes are made.
@@ -101,6 +103,7 @@ def draws_of_batch(source: Source, moving: bool) -> Literal["different", "same"]
     """
     if not moving:
         return "same"
+    # Without a key there is no single draw that a batch would have to repeat.
     if not source.keyed:
         return "different"
     if source.inference.random:
@@ -127,6 +130,7 @@ def refuse_other_draws(source: Source, graph: Any) -> None:
     if not (source.keyed and source.inference.random):
         return
     drawn = torch_graphs.drawn_shapes(graph)
+    # Parts of a derivative may draw nothing.
     if drawn and drawn != source.inference.drawn:
         raise NotCapturedError(
             f"it draws random numbers of shapes {[list(shape) for shape in drawn]} in place of "

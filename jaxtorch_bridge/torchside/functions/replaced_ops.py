@@ -58,6 +58,7 @@ class _Replacing(TorchFunctionMode):
         if plain is None or is_any_autocast_enabled():
             return func(*args, **(kwargs or {}))
         found = plain(*args, **_renamed(kwargs or {}))
+        # None: a case that the plain operations leave to torch.
         return func(*args, **(kwargs or {})) if found is None else found
 
 
@@ -98,6 +99,7 @@ def _batch_norm(
     if running_mean is not None and running_var is not None:
         count = x.numel() // x.shape[1]
         with torch.no_grad():
+            # In place, as torch does: these are the module's own buffers.
             running_mean.lerp_(mean.flatten().to(running_mean.dtype), momentum)
             # Torch divides by n where it normalises, and by n - 1 for what it keeps.
             unbiased = variance.flatten() * (count / max(count - 1, 1))

@@ -140,6 +140,7 @@ def _moving(
     """A function of ``ins`` alone, which gives ``outs`` and, besides, all results; its point."""
 
     def moving(*values: torch.Tensor) -> tuple[Any, Any]:
+        # All results, with and without a tangent, come out of the one run as `aux`.
         leaves = tuple(function(*_replaced(inputs, ins, values)))
         return tuple(leaves[index] for index in outs), leaves
 
@@ -209,6 +210,7 @@ def _pulled(
             allow_unused=True,
         )
     return [
+        # JAX wants a gradient for every input that it asks about.
         torch.zeros_like(tensor) if gradient is None else gradient
         for gradient, tensor in zip(found, inputs, strict=True)
     ]

@@ -67,7 +67,8 @@ def refuse_missing(
     pairs = [*zip(cotangents, moved, strict=True)]
     others = [*zip(gradients, tangents, strict=True)]
     with torch.no_grad():
-        # In double precision: the sums of many terms are compared.
+        # In double precision: the sums of many terms are compared. Real parts: more need not agree
+        # where a function is not holomorphic.
         forth = [(a.detach().conj() * b.detach()).real.double().ravel() for a, b in pairs]
         back = [(a.detach().conj() * b.detach()).real.double().ravel() for a, b in others]
         scale = sum(float(part.abs().sum()) for part in (*forth, *back))

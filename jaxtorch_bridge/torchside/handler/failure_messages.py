@@ -82,6 +82,7 @@ class Watch:
     def failure(self) -> BaseException | None:
         """What an eager call raises of the last call, if it failed here and its words are known."""
         count, failed, _ = native().calls_here()
+        # The words were noted before the call had ended, so under a number less by one.
         if count == self._count or not failed or _here.calls != count - 1:
             return None
         # As XLA would have it, for `_label_in`.
@@ -266,6 +267,7 @@ def _cut_off(address: int, size_bytes: int, storage: torch.UntypedStorage | None
     Returns:
         Whether there was one that Python can find, and it could be done.
     """
+    # The handler kept a handle, as autograd may hold the tensor in C++, where no search finds it.
     if storage is not None:
         return give_own_memory(storage)
     is_cut_off = False

@@ -82,6 +82,7 @@ def caches_of(parts: Iterable[tuple[str, torch.nn.Module]]) -> list[Any]:
     classes = {
         base for _, part in parts for base in type(part).__mro__ if not is_of_framework(base)
     }
+    # A static or class method holds the function that has the cache.
     found = [
         getattr(value, "__func__", value) for base in classes for value in list(vars(base).values())
     ]
@@ -115,6 +116,7 @@ def _held(
     if type(value) is tuple:
         entries = [(f"{path}[{key!r}]", item) for key, item in enumerate(value)]
     elif isinstance(value, _CONTAINERS) or _is_users_object(value):
+        # Before its entries, which may lead back to it.
         seen.add(id(value))
         plain = plain and type(value) in _BUILTIN
         held = Held(part, path, value, plain)
@@ -134,5 +136,6 @@ def _is_users_object(value: Any) -> bool:
     if isinstance(value, (torch.nn.Module, torch.Tensor, type, types.ModuleType, enum.Enum)):
         return False
     root = kind.__module__.partition(".")[0]
+    # A SimpleNamespace is Python's, but holds what its user puts in.
     standard = root in sys.stdlib_module_names and kind is not types.SimpleNamespace
     return not (standard or is_of_framework(kind))

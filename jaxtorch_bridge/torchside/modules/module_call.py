@@ -62,6 +62,7 @@ class ModuleCall(Secluded):
     closes over nothing that anybody else could reach; that is why it has no ``__dict__``.
     """
 
+    # `ClosureState` follows what has a `__dict__`, and would find the skeletons there.
     __slots__ = (
         "__name__",
         "__signature__",
@@ -86,6 +87,7 @@ class ModuleCall(Secluded):
         self._template = template
         self._method = method
         self._mode = mode
+        # Those that no call holds. Two calls at the same time need two.
         self._free: list[Skeleton] = []
         self._parts: set[int] = set()
         self._traced = False
@@ -197,9 +199,12 @@ class ModuleCall(Secluded):
     ) -> Any:
         """An abstract run, or a real one of a function that cannot run abstractly."""
         self._refuse_shapes(state)
+        # Whatever ends this run early, the next one is watched as well.
         self._traced = False
         pictures = skeleton.picture()
         caches = [(cache, cache.cache_info().misses) for cache in self._template.caches]
+        # Both what came in and what was made of it: a tensor that was cast or cloned is other
+        # memory.
         watch = _Watch(self._template, (*enumerate(state), *enumerate(tensors)))
         try:
             with watch:

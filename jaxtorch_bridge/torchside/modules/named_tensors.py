@@ -67,6 +67,7 @@ def named_tensors(module: torch.nn.Module) -> list[tuple[NamedTensor, torch.Tens
                         "not made yet. Call the module once in torch first."
                     )
                 shape, trains = tuple(tensor.shape), tensor.requires_grad
+                # JAX would refuse to differentiate by a tree of parameters with integers in it.
                 goes_with_buffers = is_buffer or is_discrete(tensor.dtype)
                 named = NamedTensor(name, shape, tensor.dtype, trains, goes_with_buffers)
                 found[id(tensor)] = named, tensor

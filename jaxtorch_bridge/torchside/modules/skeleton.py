@@ -194,6 +194,7 @@ class Template:
         self.caches = caches_of(module.named_modules())
         self.constants: dict[Any, str] = {}
         self.computed: dict[Any, str] = {}
+        # By identity, so that a tensor which several layers share has one slot.
         indices = {id(tensor): index for index, tensor in enumerate(self.tensors)}
 
         def slot_of(value: Any) -> Slot | None:
@@ -247,6 +248,7 @@ class Template:
                     f"one of them also works on tensors ({type(error).__name__}: {error}). Call "
                     f"`module.{words}()` before from_module, and leave `train=` out."
                 ) from error
+        # With what held when it was copied, and not what may hold by now.
         return Skeleton(copy, apart)
 
     def hold_apart(self, keys: Set[tuple[str, str]]) -> None:

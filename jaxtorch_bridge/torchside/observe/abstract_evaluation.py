@@ -84,8 +84,10 @@ def infer_abstractly(
         ("fake-plain-attention", compat.PlainAttention),
     )
     if device == "cuda":
+        # cuDNN asks where the weights of recurrent layers lie, and fakes lie nowhere.
         ways = (*ways, ("fake-without-cudnn", functools.partial(compat.PlainRnns, cudnn=True)))
     for how, surroundings in ways:
+        # For each way anew: what a failed one saw is not what will run.
         observed = Observed()
         try:
             # No call on another thread may see what the evaluation changes for its length.
@@ -101,11 +103,14 @@ def infer_abstractly(
                     observed,
                     DrawWatch(generators),
                 )
+        # What is wrong with the function itself is so in every way.
         except BridgeError:
             raise
         except Exception as error:
             attempts.append(Attempt(how, error))
             continue
+        # A fake in a reference cycle is kept by nobody. One that is kept would meet real calls, and
+        # has no memory.
         if any(made() is not None for made in observed.made):
             gc.collect()
         if any(made() is not None for made in observed.made):
@@ -140,8 +145,10 @@ def _evaluate(
             stack.enter_context(compat.uncompiled())
             stack.enter_context(CallWatch(observed, swaps))
             stack.enter_context(mode)
+            # The innermost, so that it sees real tensors before the mode makes fakes of them.
             with OpWatch(observed, mode, fakes, swaps, draws):
                 leaves, structure = function(*fakes)
+        # Before anything is put back: what the function left changed counts.
         swaps.finish()
         observed.modules = list(swaps.used)
         observed.everywhere = swaps.everywhere
@@ -200,6 +207,7 @@ def infer_by_running(
         OutputError: It returned something that is no tensor.
         Exception: Whatever the function raises.
     """
+    # Numpy can write to what it shares with torch, and no version tells: contents are compared.
     copies = [tensor.clone() for tensor in tensors]
     observed = Observed()
     before = torch.get_rng_state()

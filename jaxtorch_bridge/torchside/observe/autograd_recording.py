@@ -44,6 +44,7 @@ class Recording(compat.TorchDispatchMode):
         self._refuse = refuse
         self._strict = strict
         self._slots = {compat.storage_key(tensor): slot for slot, tensor in tensors.items()}
+        # For each slot written to, the `grad_fn` from before: after the write it must be another.
         self._pending: dict[int, Any] = {}
 
     def __torch_dispatch__(
@@ -54,6 +55,7 @@ class Recording(compat.TorchDispatchMode):
             return func(*args, **kwargs)
         # Its results are marked when gradients are on again.
         watched = self._pending or not torch.is_grad_enabled()
+        # Asked only where it matters, since it walks the stack.
         inside = bool(watched) and autograd.in_custom_function()
         if not inside:
             self._look()
@@ -68,11 +70,13 @@ class Recording(compat.TorchDispatchMode):
             self._note(func, slot, tensor, inside)
         result = func(*args, **kwargs)
         if self.memory is not None and written:
+            # What torch itself has written is no surprise at the next look.
             self.memory.take(slot for slot, _ in written)
         return result
 
     def _note(self, func: Any, slot: int, tensor: torch.Tensor, inside: bool) -> None:
         whole = self._tensors[slot]
+        # Others carry no derivative that could be lost.
         if not (whole.is_floating_point() or whole.is_complex()):
             return
         if compat.updates_statistics(func):
@@ -85,8 +89,10 @@ class Recording(compat.TorchDispatchMode):
                 self._refuse(slot, "through `detach()` or `.data`")
             if autograd.made_without_grad(tensor):
                 self._refuse(slot, "through a view made under `torch.no_grad()`")
+        # What a custom function, or an op from elsewhere, records is up to its own code.
         self.opaque |= inside or func.namespace != "aten"
         if self._strict:
+            # The first of several writes counts: within a custom function nobody looks in between.
             self._pending.setdefault(slot, whole.grad_fn)
 
     def _look(self) -> None:
@@ -115,6 +121,7 @@ class MemoryWatch:
     """Looks for writes past torch (numpy, through shared memory), by comparing contents."""
 
     def __init__(self, tensors: Mapping[int, torch.Tensor]) -> None:
+        # The same memory, and no part of what autograd records.
         self._tensors = {slot: tensor.detach() for slot, tensor in tensors.items()}
         self._before: dict[int, torch.Tensor] = {}
         self.take(tensors)

@@ -43,6 +43,7 @@ class Guarded:
             MutationError: The function writes to an input that it does not declare, which keeps
                 its value.
         """
+        # From the second run on, XLA's own memory: a write must be stopped before it happens.
         if not self._first:
             with WriteGuard(tensors, self._refuse):
                 return self._run(*tensors)
@@ -51,10 +52,12 @@ class Guarded:
             result = self._run(*copies)
         for index in sorted(written_copies(tensors, copies)):
             self._refuse(index)
+        # Not after a failure: the next run is the first that shows anything.
         self._first = False
         return result
 
     def _refuse(self, index: int) -> None:
+        # New values are results as well, so that copies will do in the first run.
         if index in self._declared:
             return
         raise MutationError(

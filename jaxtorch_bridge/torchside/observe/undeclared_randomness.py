@@ -23,6 +23,7 @@ def refuse_other_generators(label: str, observed: Observed) -> None:
         RandomnessError: As said.
     """
     found = observed.generators
+    # Of a function that nobody could watch, these are all that it can reach, drawn from or not.
     if not observed.untraced and (found.own or found.foreign):
         words = words_on(found.foreign) if found.foreign else "a `torch.Generator` of its own"
         raise RandomnessError(
@@ -34,6 +35,7 @@ def refuse_other_generators(label: str, observed: Observed) -> None:
 
 def warn_undeclared(label: str, notices: set[str], *, of_module: bool = False) -> None:
     """Say once a callable that JAX takes it for a pure function, and what to write instead."""
+    # The set is the callable's, and all its plans share it.
     if "random" in notices:
         return
     notices.add("random")
@@ -67,6 +69,7 @@ class Noticed:
             return self._run(*tensors)
         before = torch.get_rng_state()
         result = self._run(*tensors)
+        # Not after a failure, which may have come before anything was drawn.
         self._seen = True
         if not torch.equal(before, torch.get_rng_state()):
             warn_undeclared(self._label, self._notices)

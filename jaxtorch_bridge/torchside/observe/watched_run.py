@@ -54,6 +54,7 @@ class OpWatch(compat.TorchDispatchMode):
         self._swaps = swaps
         self._draws = draws
         self._mode = mode
+        # By memory, which an input shares with its views and with what `detach()` makes of it.
         self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
 
     def __torch_dispatch__(
@@ -61,11 +62,13 @@ class OpWatch(compat.TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         observed = self._observed
+        # At each op, since what is swapped may be put back before the end.
         self._swaps.look()
         for tensor in list(compat.written_arguments(func, args, kwargs)):
             index = self._inputs.get(compat.storage_key(tensor))
             if index is not None:
                 observed.written_inputs.add(index)
+            # A real tensor here is one that the function closes over. `in` would compare values.
             elif not compat.is_fake(tensor) and all(tensor is not o for o in observed.updated):
                 observed.updated.append(tensor)
         for value in torch_trees.arg_tree_leaves(*args, **kwargs):
@@ -73,6 +76,7 @@ class OpWatch(compat.TorchDispatchMode):
                 observed.complex_numbers |= value.is_complex()
                 observed.records |= value.requires_grad and torch.is_grad_enabled()
                 if not compat.is_fake(value):
+                    # Kept alive, so that its id stays its own.
                     observed.read[id(value)] = value
                     observed.closes_over_grad |= value.requires_grad
         if not compat.lifts_constants(func):
@@ -83,6 +87,7 @@ class OpWatch(compat.TorchDispatchMode):
             self._draws.look(compat.own_generator(args, kwargs), args, kwargs, result)
         for value in torch_trees.tree_leaves(result):
             if isinstance(value, torch.Tensor) and compat.is_fake(value):
+                # Weakly: one that is alive after the call is kept by the function.
                 observed.made.append(weakref.ref(value))
         return result
 
@@ -141,6 +146,7 @@ class CallWatch(TorchFunctionMode):
         self._observed.switches_grad |= func is compat.set_grad_enabled
         if self._swaps is not None:
             self._swaps.look_at_modules()
+            # As a constant in a graph, such a value would stay what it was when this was traced.
             if compat.reads_values(func, args):
                 raise compat.ValuesReadError(
                     "the function reads values of a tensor that it closes over"

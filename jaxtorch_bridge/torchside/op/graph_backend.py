@@ -41,6 +41,7 @@ def graph_program(source: Source) -> Program:
                 seeds=source.seeds,
                 guard=ClosureGuard(source.closure),
             )
+        # No way round: whoever names the backend is told rather than given another.
         except NotCapturedError as error:
             reason = str(error)
     raise PlanningError(

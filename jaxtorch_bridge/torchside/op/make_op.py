@@ -43,6 +43,8 @@ def op_of_program(
     run: Callable[..., Any]
     if home.terms.backend == "compile":
         how = copied(program.outputs, "torch.compile makes it")
+        # Another core than the program's own; no buffers come behind the operands, as `into` is
+        # empty.
         run = functools.partial(program.run_into, compiled(program.core))
     else:
         how = write_in_place(program.core, program.outputs, program.device, home.terms.outputs)
@@ -63,6 +65,7 @@ def op_of_program(
         results=how.words,
         static=static,
         contract=contract,
+        # A graph computes below autograd, which then keeps no input.
         hold_storages=program.eager,
     )
 
@@ -107,7 +110,9 @@ def register_op(
         hold_storages: Autograd may keep an input in C++ alone; see `native_src/op_table.h`.
         may_be_lazy: A result may carry a pending conjugation or negation.
     """
+    # Tuples: the native module takes nothing else for the last two.
     inputs, outputs, into, aliases = tuple(inputs), tuple(outputs), tuple(into), tuple(aliases)
+    # By position, in the order of `RegisterOp` in native_src/module.cc.
     found, handle = _entered(
         key,
         program.home.closure,
@@ -115,9 +120,11 @@ def register_op(
         run,
         InContext(run, context),
         Faults(label, inputs, outputs, static, contract),
+        # What torch returns, which the handler compares before it converts to JAX's dtypes.
         tuple(DTYPES[sig.torch_dtype].dlpack for sig in outputs),
         into,
         aliases,
+        # The handler calls `run` itself only where this and the thread's own context are plain.
         context.plain,
         hold_storages,
         may_be_lazy,
@@ -142,6 +149,7 @@ def _entered(key: str, closure: ClosureState, stateful: bool, *rest: Any) -> tup
         handle, closure_there = native().register_op(name, closure, *rest)
         if handle is not None:
             return name, handle
+        # Who has the plain key settles the mark; from then on only the number counts up.
         if number == 1 and (closure_there is closure or not stateful):
             mark = "~"
         number += 1

@@ -16,6 +16,7 @@ def fills_its_memory(value: torch.Tensor) -> bool:
     for size, stride in sorted(
         zip(value.shape, value.stride(), strict=True), key=operator.itemgetter(1)
     ):
+        # An axis of length 1 may have any stride.
         if size != 1:
             if stride != step:
                 return False

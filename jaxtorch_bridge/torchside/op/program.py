@@ -16,6 +16,7 @@ from ..functions.source import Core, Source
 from ..handler.torch_context import TorchContext
 from ..randomness.generator_seeding import drawing_from_key
 
+# int32, which JAX holds with x64 on and off.
 _VERSIONS = ArraySig("versions of weights", (1,), "int32", "int32", differentiable=False)
 
 
@@ -29,17 +30,20 @@ class Undo:
     @classmethod
     def of(cls, source: Source) -> Undo:
         """For runs of a source's function."""
+        # Nobody has seen what a function writes to that could not be traced: any buffer, then.
         updated = source.updated if source.inference.traced else tuple(source.closure.buffers())
         return cls(updated, source.closure)
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """As the class says."""
+        # Values too: the snapshot knows which objects there are, and not what was written to them.
         before = [tensor.detach().clone() for tensor in self.updated]
         surroundings = self.closure.snapshot()
         try:
             yield
         finally:
+            # Into the same tensors, which others refer to; autograd must not record it.
             with torch.no_grad():
                 for tensor, value in zip(self.updated, before, strict=True):
                     tensor.copy_(value)
@@ -127,13 +131,16 @@ class Program:
             StaleClosureError: The graph is out of date.
             RuntimeError: A weight was written to between forward and backward.
         """
+        # Before anything runs: what a graph out of date would compute is wrong without an error.
         if self.guard is not None:
             self.guard.check()
         count = len(self.inputs)
         extras = tensors[count:]
         if self.checks_versions:
+            # The versions stand last among the operands.
             _refuse_changed_weights(self.weights, extras[-1])
             extras = extras[:-1]
+        # As they are before the core draws: a repeated run begins with these.
         before = self.home.generators.states(self.device) if self.gives_states else []
         inputs = [
             tensor if sig.dtype == sig.torch_dtype else tensor.to(getattr(torch, sig.torch_dtype))
@@ -170,6 +177,7 @@ def program_of(source: Source, core: Core | None = None) -> Program:
         source.inputs,
         source.outputs,
         source,
+        # The caller's grad mode may be off, and a derivative is made by what autograd records.
         source.context.with_grad(),
         seeds=source.seeds,
         undo=undo,
@@ -188,6 +196,7 @@ def program_of(source: Source, core: Core | None = None) -> Program:
         program,
         core=graph,
         context=source.context.without_grad(),
+        # Only what writes to nothing is captured, so there is nothing to undo.
         undo=None,
         guard=ClosureGuard(source.closure),
         eager=False,
@@ -196,12 +205,14 @@ def program_of(source: Source, core: Core | None = None) -> Program:
 
 def _weight_versions(weights: Sequence[torch.Tensor], device: str) -> torch.Tensor:
     """How often the weights have been written to, as int32[1]."""
+    # Versions only grow, so a write to any of them changes the sum.
     count = sum(map(version_of, weights))
     return torch.tensor([count], dtype=torch.int32, device=device)
 
 
 def _refuse_changed_weights(weights: Sequence[torch.Tensor], then: torch.Tensor) -> None:
     """Raise if a weight was written to between a forward and its backward, as torch does."""
+    # On a GPU this waits for the forward's versions.
     if int(then[0]) != sum(map(version_of, weights)):
         raise RuntimeError(
             "a parameter that the backward pass needs was changed in place after the forward "

@@ -87,6 +87,7 @@ def write_in_place(
     """
     if mode == "copy":
         return copied(outputs, "execution.outputs is copy")
+    # Other graphs come with something around them; see `GraphCore`.
     if isinstance(core, fx.GraphModule):
         core = Plain(core, len(outputs))
     if not isinstance(core, GraphCore):
@@ -116,6 +117,7 @@ def copied(outputs: Sequence[ArraySig], reason: str) -> ResultsInPlace:
 
 def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int) -> str:
     """Why a result is not to be written in place whatever makes it, or the empty string."""
+    # The buffer is of JAX's dtype, and what torch computes has to be cast into it.
     if sig.dtype != sig.torch_dtype:
         return f"torch's {sig.torch_dtype} becomes {sig.dtype}"
     if sig.size_bytes == 0:
@@ -170,6 +172,7 @@ class Around:
 
     def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
         """Run."""
+        # From the end: how many inputs the core takes is its own business.
         split = len(tensors) - self.buffers
         arguments = self.core.arguments(tensors[:split])
         found: list[torch.Tensor] = self.core.finish(
@@ -195,6 +198,7 @@ class _Rewriting:
     words: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # A copy: the program keeps its own graph, which is what gets batched and differentiated.
         self._graph = fx.Graph()
         names: dict[fx.Node, fx.Node] = {}
         output: Any = self._graph.graph_copy(self.original.graph, names)
@@ -206,6 +210,7 @@ class _Rewriting:
         taken: set[fx.Node] = set()
         for index, place in self.wanted.items():
             base, reason = _maker(output[place.position], place.flat)
+            # One memory cannot be two of XLA's buffers.
             if base in taken:
                 reason = "it shares memory with another result"
             if base is None or reason:
@@ -216,11 +221,13 @@ class _Rewriting:
             makers.setdefault(op, []).append((index, base))
         for op, results in makers.items():
             self._write(op, results)
+        # The native table wants them ascending, and hands over buffers in this order.
         self.into = tuple(sorted(self.into))
         self._place_arguments()
 
     def module(self) -> Any:
         """The rewritten graph."""
+        # Writes stay: an op whose schema says that it writes is never dead to torch.fx.
         torch_graphs.remove_dead_code(self._graph)
         self._graph.lint()
         return fx.GraphModule(self.original, self._graph)
@@ -228,6 +235,8 @@ class _Rewriting:
     def _write(self, op: fx.Node, results: Sequence[tuple[int, fx.Node]]) -> None:
         """Have one op write the results that it makes."""
         form = torch_graphs.out_form(op.target, self.device)
+        # Of an op with several results each is a node of its own that takes it out of the tuple;
+        # the result of any other op is its own node.
         if form is None or (len(form.names) > 1) != (results[0][1] is not op):
             for index, _ in results:
                 self.words[index] = f"copied: {op.target} has no form that writes in place"
@@ -241,14 +250,19 @@ class _Rewriting:
             for index, base in results:
                 slot = _slot(base, op)
                 targets[slot] = self._shaped(index, buffers[index], base.meta["val"])
+            # An ``out=`` form wants a tensor for each result, also for those that nobody asked for
+            # in place.
             for slot, target in enumerate(targets):
                 if target is None:
                     targets[slot] = self._scratch(op, slot)
             call = form.call(self._graph, op, targets)
         for _, base in results:
             slot = _slot(base, op)
+            # Who used the result now reads the buffer. From here on the order of the nodes alone
+            # says that the write comes first.
             targets[slot].meta["val"] = base.meta["val"]
             base.replace_all_uses_with(targets[slot], delete_user_cb=lambda user: user is not call)
+        # The results that were not wanted are read from their scratch memory.
         if results[0][1] is not op:
             for user in list(op.users):
                 user.replace_all_uses_with(targets[_slot(user, op)])
@@ -276,6 +290,7 @@ class _Rewriting:
 
     def _place_arguments(self) -> None:
         """New arguments come behind the old ones, ascending."""
+        # They were made at the end of the graph, and it takes its arguments in the order of nodes.
         found = {n.target: n for n in self._graph.nodes if n.op == "placeholder"}
         first = next(node for node in self._graph.nodes if node.op != "placeholder")
         for index in self.into:
@@ -301,6 +316,7 @@ def _maker(result: Any, flat: bool) -> tuple[fx.Node | None, str]:
     if not (flat or value.is_contiguous()):
         return None, "it is not row-major"
     node = result
+    # Such an op views its first argument.
     while node.op == "call_function" and torch_graphs.is_strided_view_op(node.target):
         node = node.all_input_nodes[0]
     if node.op != "call_function":

@@ -201,6 +201,7 @@ class TorchOp:
         """Where compiled forms of this op are kept."""
         return self.family.keeper
 
+    # The JAX side does not import these: it finds them by the op.
     @staticmethod
     def refused(error: Exception) -> Exception:
         """The error itself; an eager call whose compilation it fails raises it."""

@@ -109,6 +109,7 @@ class Generators:
         try:
             yield
         finally:
+            # Own copies already, unlike those that were passed in.
             self._put([state.cpu() for state in before], device)
 
     def _put(self, states: Sequence[torch.Tensor], device: str) -> None:

@@ -61,6 +61,7 @@ class DrawWatch:
         if generator is None or generator_key(generator) == generator_key(torch.default_generator):
             # Operations on fakes leave it as it is.
             self._seeds |= self._before.reseeded
+            # What follows a seed that the function sets is the same in every call.
             self.impure |= not self._seeds
         elif self._generators.holds(generator):
             self._keys.add(generator_key(generator))
