@@ -25,5 +25,6 @@ RENAMED: dict[tuple[str, str], tuple[str, str]] = {
 
 def renamed(field: str, word: object) -> str:
     """What to say of a word that is gone, after it; nothing for other words."""
+    # Anything may stand in a contract, also what cannot be a key of the table.
     new, advice = RENAMED.get((field, word), ("", "")) if isinstance(word, str) else ("", "")
     return f", which is `{new}` now{advice and f' ({advice})'}" if new else ""

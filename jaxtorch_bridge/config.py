@@ -42,6 +42,7 @@ class Settings:
 
 
 def _is_count(value: object, *, at_least: int) -> bool:
+    # True is an int in Python, but no number of anything.
     return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 

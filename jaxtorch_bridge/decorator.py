@@ -217,6 +217,7 @@ class JaxCallable(Generic[P, R]):
         remember(self, plain, version_of(spec))
         self._state_key = self._planner.state_key
         self._key_use = key_use(function, spec, options, self._label)
+        # By all that tells ways of calling apart; then the everyday ones, by cheaper keys.
         self._entries: dict[Any, Entry] = {}
         self._known: dict[Any, Entry] = {}
         # Makes one entry of one way of calling, whichever thread comes first.
@@ -232,6 +233,7 @@ class JaxCallable(Generic[P, R]):
         """
         if torch.compiler.is_dynamo_compiling():  # never, but in the code that Dynamo makes of this
             return self.torch(*args, **kwargs)
+        # A random key is an array, but no argument of the torch function: it is taken out first.
         if KEYWORD in kwargs and self._key_use != "no":
             return self._keyed_call(args, kwargs)  # type: ignore[no-any-return]
         # Both are part of the context, which the quick keys below leave out.
@@ -245,6 +247,7 @@ class JaxCallable(Generic[P, R]):
                 if type(argument) is not ArrayImpl:
                     break
             else:
+                # Of arrays alone the number tells the structure; jit itself looks at shapes.
                 key = (len(args), surroundings)
                 entry = self._known.get(key)
                 if entry is None:
@@ -293,6 +296,7 @@ class JaxCallable(Generic[P, R]):
         if instance is None:
             return self
         # Kept on the instance, so that plans live as long as it does, but not copied with it.
+        # An instance without a dict has nowhere to keep it, and gets another callable each time.
         attributes = getattr(instance, "__dict__", {})
         bound = attributes.get("_jax_callables")
         # A shallow copy of an instance has its dict, with functions bound to the original.
@@ -337,6 +341,7 @@ class JaxCallable(Generic[P, R]):
         if quick is None:
             return self._sorted_call(args, kwargs, None, rng)
         surroundings = (torch.is_grad_enabled(), torch.get_default_dtype(), self._state_key())
+        # That there is a key, and not which: its words are an operand, like the arrays.
         known = (KEYED, quick[0], surroundings)
         entry = self._known.get(known)
         if entry is None:

@@ -98,6 +98,7 @@ def t2j(tensor: torch.Tensor, *, copy: bool | None = None) -> jax.Array:
     if copy is False and reason is not None:
         raise TransferError(f"t2j: copy=False, but {reason}; pass copy=None to allow a copy")
     if copy or reason is not None:
+        # Memory of torch's own is row-major and aligned, and the copy works out a lazy conjugate.
         plain = torch.empty(plain.shape, dtype=dtype, device=plain.device).copy_(plain)
     return _import_tensor(plain)
 
@@ -232,6 +233,7 @@ def _import_tensor(tensor: torch.Tensor) -> jax.Array:
 
 def _from_jax(array: jax.Array, copy: bool | None) -> torch.Tensor:
     _check_array(array)
+    # For its error alone, which says what to use instead.
     dtype_j2t(array.dtype)
     if not _on_cuda_memory(array):
         # No stream orders host memory, so its values must be there before torch looks.
@@ -292,6 +294,7 @@ def _check_has_numbers(dtype: Any) -> None:
 def _on_cuda_memory(array: jax.Array) -> bool:
     if next(iter(array.devices())).platform == "cpu":
         return False
+    # An array of a GPU's may lie in the host's memory.
     return array.sharding.memory_kind in (None, "device")
 
 

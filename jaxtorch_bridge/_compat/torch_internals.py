@@ -207,6 +207,7 @@ def written_arguments(
         return
     if schema.name in UPDATES_STATISTICS:
         named = _named(schema, arguments, keywords)
+        # In evaluation they are only read.
         if named.get("training") or named.get("train"):
             yield from (named[name] for name in _STATISTICS if named.get(name) is not None)
     if not schema.is_mutable:

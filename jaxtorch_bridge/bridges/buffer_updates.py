@@ -34,7 +34,9 @@ def call_keeping(
     Raises:
         ModuleError: The call changes buffers, and the caller cannot keep them.
     """
+    # An optimizer of the other library knows no `requires_grad`, and would train them.
     params = net.freeze(params)
+    # Nothing can change, so that the plan need not return any.
     if not jax.tree.leaves(buffers):
         return net.apply(params, *args, **kwargs), buffers
     result, after = net.apply(params, *args, buffers=buffers, **kwargs)

@@ -108,6 +108,7 @@ def sort_leaves(label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Le
             template.append(None)
             traced = traced or (kind is not ArrayImpl and isinstance(leaf, jax.core.Tracer))
         elif isinstance(leaf, torch.Tensor):
+            # Only counted: a call on tensors is handed to the function as it came.
             tensors += 1
         else:
             key.append(_static_key(label, leaf, index, args, kwargs))
@@ -144,6 +145,7 @@ def describe_arrays(
 def static_values(function: Callable[..., Any], leaves: Leaves) -> dict[str, Any]:
     """The arguments that have static leaves or none at all (None, say), by their parameters."""
     array_numbers = set(leaves.positions)
+    # Numbers in place of the leaves tell which of them each argument has.
     numbered = named_arguments(function, leaves, list(range(len(leaves.template))))
     values = named_arguments(function, leaves, leaves.template)
     found = {}
@@ -204,6 +206,7 @@ def _static_key(
     if isinstance(leaf, (float, complex)):
         return (type(leaf), repr(leaf))
     if isinstance(leaf, frozenset):
+        # Its items likewise. The set as well: items that are not equal may have one text.
         return (type(leaf), frozenset((type(item), repr(item)) for item in leaf), leaf)
     return (type(leaf), leaf)
 

@@ -128,6 +128,7 @@ class Planner:
         self.name = name
         self.options = options
         self.label = label
+        # Shared by all plans and ops of the callable, so that each notice comes once.
         self._notices: set[str] = set()
         self._concurrency = options.concurrency or (spec.concurrency if spec else None)
 
@@ -175,7 +176,9 @@ class Planner:
         """Plan an eager call by running it; also returns its flat results as JAX arrays."""
         planned, leaves = self._plan(call, shapes, values, False, "call")
         if leaves is None:
+            # The outputs were found without a run, so that none has happened yet.
             return planned, planned.call([jnp.asarray(value) for value in values])
+        # Clones, since `t2j` shares memory: torch may still write to what it returned.
         results = [
             t2j(leaf.detach().clone()).astype(sig.dtype)
             for leaf, sig in zip(leaves, planned.plan.outputs, strict=True)
@@ -187,9 +190,11 @@ class Planner:
     def _plan(
         self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool, whose: How
     ) -> tuple[Planned, list[torch.Tensor] | None]:
+        # Programs that were exported call the function by this name, here too from now on.
         register_label(native(), f"{self.name}@{version_of(self._spec)}")
         share_threads(cpu_devices())
         facts = self._facts(call, shapes)
+        # What torch is to see of each array: by the contract, then by what the caller declared.
         inputs, sizes = plan_inputs(self._spec, facts)
         inputs = mark_nondiff(self.label, inputs, self.options.nondiff)
         options = self.options.declared
@@ -202,6 +207,7 @@ class Planner:
             )
         leaves = None
         if inference is None:
+            # From the cheapest on: declared, a run on the call's values, a run nobody asked for.
             by_contract = contract_outputs(self._spec, sizes)
             if by_contract is not None:
                 inference = self._as_declared(by_contract, "contract", attempts)
@@ -234,6 +240,7 @@ class Planner:
         paths = _output_paths(inference)
         terms = terms_of(self._spec, self.options)
         concurrency = choose_concurrency(self._concurrency, inference, self.closure.words())
+        # What was not seen to run may draw.
         call_locks = call_locks_of(
             self.closure,
             observed,
@@ -329,6 +336,7 @@ class Planner:
         declared: tuple[OutputMeta, ...], how: How, attempts: Sequence[Attempt]
     ) -> Inference:
         count = len(declared)
+        # Only arrays are declared, no containers: one result stands alone, several in a tuple.
         shape_of_result = 0 if count == 1 else tuple(range(count))
         _, structure = trees.flatten(shape_of_result)
         failures = tuple(attempt.words for attempt in attempts)

@@ -31,12 +31,14 @@ class Entry:
         # Only the form of the call is kept, not the arrays of whoever came first.
         form = replace(leaves, arrays=[], tensors=0, traced=False, mutated=planner.mutated(leaves))
         self._planner = planner
+        # Whoever came first, its context is that of every call: entries are looked up by it.
         self._call = Call(FlatFunction(planner.function, form), form, current_context())
         self._plans: dict[Any, Planned] = {}
         # Held while planning, so that a function is planned once. Reentrant, since a torch function
         # may call this function again.
         self._lock = threading.RLock()
         self._jitted = jax.jit(self._results)
+        # On a GPU JAX runs a call on the caller's own thread anyway, and the stream orders it.
         self._waits = jax.default_backend() == "cpu"
 
     def run(self, arrays: Sequence[Any]) -> Any:
@@ -135,6 +137,7 @@ class Entry:
     ) -> tuple[Planned, Sequence[Any]]:
         planned = self.planned_for_shard(arrays, placement)
         outputs = self._planner.place_outputs(placement, planned.plan)
+        # A random key stands behind the arrays, and every shard has the whole of it.
         inputs = [*placement.inputs, *([(None,)] if self._call.leaves.keyed else [])]
         return planned, call_per_shard(
             placement.label,
@@ -154,7 +157,9 @@ class Entry:
         return self._planned_for(_shapes(arrays), arrays if concrete else None)
 
     def _planned_for(self, shapes: Shapes, arrays: Sequence[Any] | None) -> Planned:
+        # Equal shapes are not enough: what JAX holds of the results depends on x64 as well.
         key = (shapes, x64_enabled())
+        # First without the lock: who has a plan must not wait while another one is made.
         found = self._plans.get(key)
         if found is None:
             with self._lock:
@@ -176,12 +181,14 @@ class Entry:
         with self._lock:
             planned = self._plans.get(key)
             if planned is None:
+                # No values under jit: where planning needs some it raises, and `run` has them.
                 planned = self._planner.plan(self._call, shapes, None, eager=True)
                 self._plans[key] = planned
         return self._boxed(planned, planned.call(arrays))
 
     @staticmethod
     def _boxed(planned: Planned, results: Sequence[Any]) -> Any:
+        # The results of a jit must be a pytree that JAX knows.
         structure = planned.plan.inference.structure
         if structure.inner:
             return Boxed(tuple(results), structure)
@@ -224,6 +231,7 @@ def _shapes(arrays: Sequence[Any]) -> Shapes:
 def _dtype_name(array: Any) -> str:
     dtype = array.dtype
     if jnp.issubdtype(dtype, jax.dtypes.extended):
+        # Of a typed key; `canonicalize_dtype` refuses such dtypes.
         return str(dtype)
     return str(jax.dtypes.canonicalize_dtype(dtype))
 

@@ -39,6 +39,7 @@ class FlatFunction:
             return
         self._bind = _binder(leaves)
         args, kwargs = _numbered(leaves.structure, len(leaves.template))
+        # Arrays alone, by position and in order: `runner` can be the function itself.
         self._direct = not kwargs and args == tuple(range(len(leaves.positions)))
         self._direct = self._direct and leaves.mutated is None
 
@@ -106,6 +107,7 @@ class FlatFunction:
         count = trees.leaf_count(structure)
 
         def run(*tensors: torch.Tensor) -> Any:
+            # The handler hands over the results' buffers behind the inputs.
             args, kwargs = bind(tensors[:-count])
             result = function(*args, **kwargs, out=trees.unflatten(structure, tensors[-count:]))
             leaves = unpack(result)
@@ -133,6 +135,7 @@ def _binder(leaves: Leaves) -> Bind:
     kwarg_slots = [(name, slots[number]) for name, number in kwargs.items() if number in slots]
 
     def bind(tensors: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+        # Copies, since calls on other threads put their arguments together at the same time.
         positional, named = arg_template.copy(), kwarg_template.copy()
         for index, slot in arg_slots:
             positional[index] = tensors[slot]
@@ -147,6 +150,7 @@ def _state_binder(leaves: Leaves, function: ModuleCall) -> Bind:
     """The binder of a module's call: the state as one argument, then the others."""
     count = function.state_count
     args, kwargs = _numbered(leaves.structure, len(leaves.template))
+    # Behind parameters and buffers, whose tensors are the first ones of the call.
     numbers, structure = trees.flatten((tuple(args[2:]), kwargs))
     arrays = set(leaves.positions)
     others = replace(
@@ -171,6 +175,7 @@ def _nested_binder(leaves: Leaves) -> Bind:
     )
 
     def bind(tensors: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+        # A copy, for the same reason as in `_binder`.
         flat = template.copy()
         for position, tensor in zip(positions, tensors, strict=True):
             flat[position] = tensor
@@ -187,6 +192,7 @@ def _builder(numbered: Any) -> Callable[[Sequence[Any]], Any] | None:
         return operator.itemgetter(numbered)
     if numbered is None:
         return lambda flat: None
+    # JAX's own `unflatten` has to do it then, which knows all of its nodes.
     if kind not in (dict, list, tuple):
         return None
     parts = [_builder(part) for part in (numbered.values() if kind is dict else numbered)]

@@ -68,6 +68,7 @@ class Mutated:
         Raises:
             MutationError: It puts something else into a list, dict or object that it is given.
         """
+        # A write in place leaves every leaf the object that it was.
         before = trees.flatten((tuple(args), kwargs))
         result = function(*args, **kwargs)
         after = trees.flatten((tuple(args), kwargs))

@@ -72,6 +72,7 @@ def check_key(label: str, key: Any) -> None:
     if key.dtype != np.uint32:
         raise ArgumentError(f"{expected}{key.dtype}{list(shape)}.")
     if shape not in _RAW_SHAPES:
+        # A batch of raw keys has their words along its last axis.
         many = f" {_ONE_OF_MANY}" if shape[-1:] in _RAW_SHAPES else ""
         raise ArgumentError(f"{expected}uint32{list(shape)}.{many}")
 

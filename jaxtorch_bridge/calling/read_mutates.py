@@ -28,6 +28,7 @@ def mutated_arguments(
     slots = {position: slot for slot, position in enumerate(leaves.positions)}
     groups = []
     for name in names:
+        # Down the path through numbers in place of the leaves, which tell the tensors.
         value: Any = numbered
         for part in name.split("."):
             try:

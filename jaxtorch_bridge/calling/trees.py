@@ -76,6 +76,7 @@ def leaf_count(structure: Structure) -> int:
 
 def is_open_dataclass(leaf: Any) -> bool:
     """Whether a leaf is an instance of a dataclass that JAX does not know."""
+    # Asked of the type: a class that is passed as a static value has the attribute itself.
     return hasattr(type(leaf), "__dataclass_fields__") and not isinstance(leaf, jax.Array)
 
 

@@ -111,6 +111,7 @@ class Trials:
         try:
             inference, _ = self.run(function, inputs, values, how, attempts, key)
         except BridgeError as error:
+            # With a cause the function itself failed: one more way that led nowhere.
             cause = error.__cause__
             if isinstance(cause, Exception):
                 attempts.append(Attempt(how, cause))
@@ -134,6 +135,7 @@ class Trials:
         leaves = [leaf for leaf in trees.flatten(self._example)[0] if _is_any_array(leaf)]
         found = [(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) for leaf in leaves]
         wanted = [(sig.shape, sig.dtype) for sig in inputs]
+        # Dtypes need not agree, since `run` casts.
         if [shape for shape, _ in found] == [shape for shape, _ in wanted]:
             return leaves
         attempts.append(

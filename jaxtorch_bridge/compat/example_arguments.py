@@ -73,6 +73,7 @@ def read_examples(label: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Ex
         ArgumentError: A leaf has no shape and dtype.
         DtypeError: A tensor has a dtype that JAX does not have.
     """
+    # As calls are flattened: their structure is compared with this one.
     leaves, structure = trees.flatten((tuple(args), kwargs))
     named = [
         trees.path_text(path, root)

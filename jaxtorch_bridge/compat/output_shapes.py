@@ -70,11 +70,13 @@ def read_output_shapes(label: str, output_shapes: Any, examples: Examples | None
     Raises:
         ArgumentError: A leaf is none of these, or a dtype is missing and the examples do not tell.
     """
+    # Asked only where a shape has no dtype: otherwise examples may have several.
     default = _Default(label, output_shapes, examples)
 
     def one(leaf: Any) -> Any:
         if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
             return jax.ShapeDtypeStruct(tuple(leaf.shape), dtype_t2j(leaf.dtype))
+        # JAX takes it for one leaf; what is declared are its fields.
         if trees.is_open_dataclass(leaf):
             fields = {
                 field.name: resolved(getattr(leaf, field.name))

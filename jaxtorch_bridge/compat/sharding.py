@@ -73,6 +73,7 @@ def shapes_of_shards(label: str, shapes: Any, out_specs: Any, mesh: Any) -> Any:
     """
 
     def one(shape: Any, spec: Any) -> Any:
+        # In how many parts each dimension is cut; a spec may be shorter than the shape.
         counts = [math.prod(mesh.shape[axis] for axis in _axes(entry)) for entry in spec]
         counts += [1] * (len(shape.shape) - len(counts))
         # The second part is only reached with equal lengths, so that it need not be strict.

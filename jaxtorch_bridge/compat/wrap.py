@@ -77,6 +77,7 @@ def torch2jax(
     outputs = None
     if output_shapes is not None:
         outputs = read_output_shapes(label, output_shapes, examples)
+    # Nothing where no example is a tensor: torch then sees what JAX holds.
     declared = Declared(
         torch_dtypes=examples.torch_dtypes if any(examples.torch_dtypes) else (),
         depth=_depth(label, depth),

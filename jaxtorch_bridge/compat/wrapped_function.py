@@ -84,6 +84,7 @@ class Torch2Jax:
             else:
                 return self._plain_call(args)
         leaves, structure = trees.flatten((args, kwargs))
+        # A call without any array is one of JAX: nothing in it speaks for torch.
         if leaves and all(isinstance(leaf, torch.Tensor) for leaf in leaves):
             return self.torch(*args, **kwargs)
         self._check_structure(structure, args, kwargs)
@@ -154,6 +155,7 @@ class Torch2Jax:
         return self._rebuilt(made(*args))
 
     def _rebuilt(self, result: Any) -> Any:
+        # One array and nothing around it: there is nothing to rebuild.
         if self._outputs is None or (self._whole and type(result) is ArrayImpl):
             return result
         return self._outputs.rebuild(result)
@@ -164,6 +166,7 @@ class Torch2Jax:
         declared = self._declared_for(leaves)
         if declared is not None:
             shapes = declared.shape_tree()
+            # What was declared is of whole arrays, and torch gets shards.
             parts = shapes_of_shards(self._label, shapes, self._out_specs, mesh)
             declared = declared.with_shapes(parts)
         return lambda shards: self._call(declared, shards, structure)

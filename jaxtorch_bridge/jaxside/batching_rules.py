@@ -50,6 +50,8 @@ def _batch_tangents(
 ) -> tuple[list[Any], list[Any]]:
     """Of a call with tangents of which only the tangents are batched: the function runs once."""
     pushed = function.family.pushforward(function, wrt)
+    # Operands are numbered as the inputs, then the tangents in the order of `wrt`; the joint call
+    # has them in an order of its own.
     places = {index: i for i, index in enumerate(pushed.operands)}
     count = len(function.inputs)
     primals = [operands[places[index]] for index in range(count)]

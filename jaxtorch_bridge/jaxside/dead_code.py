@@ -17,6 +17,7 @@ def forward_rule(used: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
     linearized = saved_for(eqn.params["op"])
     if linearized is not None:
         count = len(linearized.op.outputs)
+        # All of them or none: one forward saves all that the derivative needs.
         if not any(used[count:]):
             plain = {"op": linearized.op}
             eqn = equation_with(eqn, torch_call_p, eqn.invars, eqn.outvars[:count], plain)
@@ -34,6 +35,7 @@ def jvp_rule(used: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
     if any(used[count:]):
         return [True] * len(eqn.invars), eqn
     pushed = function.family.pushforward(function, wrt)
+    # The joint call has operands in an order of its own; those of the function are picked.
     order = {index: place for place, index in enumerate(pushed.operands)}
     places = [order[index] for index in range(len(function.inputs))]
     primals = [eqn.invars[place] for place in places]
@@ -47,6 +49,7 @@ def linear_rule(used: Sequence[bool], eqn: Any) -> tuple[list[bool], Any]:
     if not any(used):
         return [False] * len(eqn.invars), None
     params = dict(eqn.params)
+    # Transposed, its results are cotangents of `ins`, and otherwise tangents of `outs`.
     word = "ins" if params["transposed"] else "outs"
     params[word] = tuple(index for index, flag in zip(params[word], used, strict=True) if flag)
     if all(used):

@@ -36,6 +36,7 @@ def call_jvp(
     if linearized is not None:
         return _forward_jvp(primals, tangents, op, linearized, wrt)
     push = op.family.pushforward(op, wrt) if wrt else None
+    # No result depends on what moves: the function alone, and zeros.
     if push is None or push.op is None:
         outputs = call(op, *primals)
         return outputs, _with_zeros(outputs, {})
@@ -65,6 +66,7 @@ def _forward_jvp(
         linear = [by_input[index] for index in ins]
         moved = linear_call(linearized, False, ins, outs, [*primals, *residuals], linear)
         return results, _with_zeros(results, dict(zip(outs, moved, strict=True)))
+    # By other inputs than the residuals are for: the function runs once more, for its tangents.
     _, moved = call_jvp(primals, tangents, op=linearized.op)
     moving = {index: tangent for index, tangent in enumerate(moved) if not is_zero(tangent)}
     return results, _with_zeros(results, moving)
@@ -177,6 +179,7 @@ def linear_linearize(
         return run(residuals, [ad.instantiate_zeros(tangent) for tangent in tangents[count:]])
 
     outputs = run(primals[:count], primals[count:])
+    # What is linear has one derivative everywhere, so that no linear operand has to be kept.
     return outputs, [True] * len(outputs), primals[:count], moved
 
 
@@ -213,6 +216,7 @@ def linear_transpose(
                 strict=True,
             )
         )
+    # None for all that JAX does not transpose by: inputs and residuals count as constants here.
     return [None] * count + [
         found.get(index, ad.Zero(aval_of(operand))) if ad.is_undefined_primal(operand) else None
         for index, operand in zip(arguments, linear, strict=True)

@@ -24,6 +24,7 @@ def finished(
         BaseException: What torch raised in this thread, as an eager call does.
         jax.errors.JaxRuntimeError: With its text, if it was in another.
     """
+    # Before the call: what failed in this thread earlier is not this call's.
     seen = watch()
     results = call(*arrays)
     if not seen.succeeded:
@@ -31,5 +32,6 @@ def finished(
         if failure is not None:
             # From its own cause: JAX's error about the same call is not shown beside it.
             raise failure from failure.__cause__
+        # It ran in another thread, or its words are gone: only JAX can tell how it ended.
         jax.block_until_ready(results)
     return results

@@ -54,6 +54,7 @@ def _end() -> None:
         raise
     finally:
         while native.shut_out_xlas_threads():
+            # Lets go of Python's lock, which the threads that are within need to get out.
             time.sleep(_STEP_SECONDS)
 
 

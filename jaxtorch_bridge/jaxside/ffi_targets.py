@@ -39,9 +39,12 @@ def register_targets(native: ModuleType) -> None:
     before types) that XLA refuses.
     """
     platforms = _platforms()
+    # Before XLA knows the handler: the first executable that is made may ask for it.
     native.set_agreement(agreement_of_this_run())
     wait_at_the_end(native)
     for platform in platforms:
+        # A type for each platform: JAX's CPU client and its CUDA plugin number theirs apart, and an
+        # id of one names another type of the other.
         jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(platform), platform=platform)
         _register_target(native, CALL_TARGET, platform)
 

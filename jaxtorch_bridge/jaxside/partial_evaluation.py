@@ -60,6 +60,7 @@ def split_equation(
     op = eqn.params["op"]
     split = _primal_half(op)
     count = len(eqn.outvars)
+    # Operands that the staged half does not have by itself: JAX hands them over.
     kept = [
         variable
         for variable, there in zip(eqn.invars, instantiated, strict=True)
@@ -72,6 +73,7 @@ def split_equation(
             return eqn, None, [False] * count, [False] * count, []
         # Computed now for the value, and again in the backward pass rather than kept.
         return eqn, eqn, [False] * count, [True] * count, kept
+    # Without all primals nothing of it can be computed now.
     if split is None or any(unknown[place] for place in split.primals):
         return None, eqn, [True] * count, [True] * count, kept
     primals = [eqn.invars[place] for place in split.primals]
@@ -115,6 +117,7 @@ class _PrimalHalf:
         self.tangents = tuple(
             place for place, index in enumerate(push.operands) if index >= len(op.inputs)
         )
+        # Inputs are numbered first, then the tangents of `wrt`; states of generators are inputs.
         order = {index: place for place, index in enumerate(push.operands)}
         self.primals = tuple(order[index] for index in range(len(op.inputs)))
 

@@ -74,6 +74,8 @@ def linear_call(
 
 
 def _call_impl(*arrays: Any, op: OpLike) -> Any:
+    # By the key, since all ops of a function share one keeper. A joint call comes here as well:
+    # once it runs, JAX takes nothing apart any more.
     compiled = lowering.jitted(op, op.key, lambda *xs: torch_call_p.bind(*xs, op=op))
     try:
         return finished(compiled, arrays, op.watch)
@@ -124,6 +126,7 @@ def _lower_linear(
 ) -> Sequence[Any]:
     # Operands that the kernel does not read are left out, so that XLA can free them.
     kernel = linearized.kernel(transposed, ins, outs)
+    # The lowering takes the operands' layouts from the context, which has to lose the same ones.
     narrowed = context.replace(avals_in=[context.avals_in[index] for index in kernel.operands])
     read = [operands[index] for index in kernel.operands]
     return lowering.lower_call(narrowed, *read, op=kernel.op)

@@ -67,11 +67,13 @@ class Agreement:
         if devices != jax.device_count():
             return ""
         key = _without_number(key)
+        # One that lacks the op goes on all the same: the others wait for its word.
         if held and (key in self._agreed or not settings.process_timeout_seconds):
             return ""
         # A failed try fails in all, so the next one is the next one everywhere.
         self._tries[key] = number = self._tries.get(key, 0) + 1
         folder = f"ops/{_escaped(key)}/{number}"
+        # Nothing where the op is missing: such a process waits for nobody.
         self._put(f"asked/{self._process}", key if held else "")
         self._put(f"{folder}/{self._process}", "held" if held else "missing")
         if not held:
@@ -103,6 +105,7 @@ class Agreement:
             other = {n: asked[n] for n in late if asked.get(n, "") not in ("", key)}
             # The store keeps what a process asked for last; what all have agreed on blocks nobody.
             other = {n: found for n, found in other.items() if found not in self._agreed}
+            # Only what stays the same is a standoff; each change starts the clock anew.
             if other != elsewhere:
                 elsewhere, since = other, now
             if elsewhere and now - since > _STANDOFF_SECONDS:

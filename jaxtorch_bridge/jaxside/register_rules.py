@@ -22,6 +22,8 @@ register_linearization(torch_linear_call_p, derivative_rules.linear_linearize)
 ad.primitive_transposes[torch_linear_call_p] = derivative_rules.linear_transpose
 batching.primitive_batchers[torch_linear_call_p] = batching_rules.batch_linear_call
 
+# Only the joint call can be half known; of the others JAX's default is right, which takes them as
+# known or unknown as a whole.
 partial_eval.custom_partial_eval_rules[torch_jvp_call_p] = partial_evaluation.split_unknown
 for _primitive in (torch_call_p, torch_jvp_call_p):
     partial_eval.partial_eval_jaxpr_custom_rules[_primitive] = partial_evaluation.split_equation

@@ -88,6 +88,7 @@ def batch_per_shard(
     spec_of: Any = jax.P
 
     def spec(dim: Any) -> Any:
+        # Other dimensions stay as they are: the map is manual over the batch's axes alone.
         return spec_of() if dim is not_mapped else spec_of(*([None] * dim), entry)
 
     mapped: Any = jax.shard_map(

@@ -94,6 +94,7 @@ class JaxModule:
         self._params = NamedTree("parameters", [f.name for f in params], names, label)
         self._buffers = NamedTree("buffers", [f.name for f in buffers], names, label)
         arrays = _arrays(template, copy)
+        # The parameters are the first of `Template.named`.
         self.params = self._params.build(arrays[: len(params)])
         self.buffers = self._buffers.build(arrays[len(params) :])
         self.trainable = self._params.build([named.trainable for named in params])
@@ -101,6 +102,7 @@ class JaxModule:
         self._own_buffers = self._buffers.named(self.buffers)
         # From here on only the arrays hold the weights, so that a caller can donate them.
         template.forget()
+        # One for each way of calling; which buffers change is a part of it.
         self._calls: dict[Mode, JaxCallable[..., Any]] = {}
         # By train mode: buffers that were seen to change.
         self._changed: dict[bool | None, frozenset[str]] = {}
@@ -154,9 +156,11 @@ class JaxModule:
             except BuffersChange as found:
                 with self._lock:
                     known = self._changed.get(train, frozenset())
+                    # Added, not replaced: a call on another thread may have found others meanwhile.
                     self._changed[train] = known | frozenset(found.names)
         if buffers is None:
             return result
+        # By names, and only the buffers that the plan knew to change.
         result, changed = result
         return result, self._buffers.replaced(buffers, changed)
 
@@ -255,6 +259,7 @@ class JaxModule:
                 function = ModuleCall(self._template, self._method, mode, self.label)
                 options = Options(random="key") if mode.keyed else NO_OPTIONS
                 made = JaxCallable(function, name=self.label, options=options)
+                # Another thread may have made one meanwhile: that stays, with its plans.
                 found = self._calls.setdefault(mode, made)
         return found
 

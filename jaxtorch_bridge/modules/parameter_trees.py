@@ -39,6 +39,7 @@ class NamedTree:
             return dict(zip(self.names, values, strict=True))
         tree: dict[str, Any] = {}
         for name, value in zip(self.names, values, strict=True):
+            # Torch takes no names with dots for layers, parameters or buffers.
             *layers, last = name.split(".")
             inner = tree
             for layer in layers:
@@ -73,6 +74,7 @@ class NamedTree:
     def replaced(self, tree: Any, changed: Mapping[str, Any]) -> Any:
         """The same pytree with some leaves exchanged, by whole names."""
         named = {".".join(map(str, path)): leaf for path, leaf in flatten_with_paths(tree)}
+        # In the order of the caller's own tree, which may be of the other form.
         leaves = [changed.get(name, leaf) for name, leaf in named.items()]
         return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(tree), leaves)
 

@@ -47,6 +47,7 @@ def loaded(
     # A tensor's version tells whether load_state_dict has written to it.
     versions = [version_of(tensor) for tensor in own]
     skeleton.module.load_state_dict(state_dict, strict=strict)
+    # Read again: a slot may hold another tensor by now than it was filled with.
     found = [skeleton.read(index) for index in range(len(own))]
     after = _besides(skeleton, [*own, *found])
     others = [name for name in before if not _same(before[name], after.get(name))]
@@ -56,6 +57,7 @@ def loaded(
             f"buffers; {listed(others)} differ too, which calls take from the module as it was. "
             "Load it into the module, and pass that to from_module."
         )
+    # Donated, and never written to: what is there is the empty memory of `_room_for`.
     lost = [
         named.name
         for named, array, tensor, now, version in zip(
@@ -92,6 +94,7 @@ def dumped(template: Template, label: str, arrays: Sequence[Any]) -> dict[str, A
 
 def _room_for(named: NamedTensor, array: jax.Array) -> torch.Tensor:
     if array.is_deleted():
+        # It was donated; `loaded` objects if the state dict does not fill this.
         return torch.empty(named.shape, dtype=dtype_j2t(array.dtype))
     return _tensor(named, array)
 

@@ -34,6 +34,7 @@ class ArraySig:
         return math.prod(self.shape) * DTYPES[self.dtype].size_bytes
 
     def __str__(self) -> str:
+        # Part of op keys (`CallPlan.digest`): with another text exported programs find no op.
         sizes = ", ".join(str(size) for size in self.shape)
         seen = "" if self.dtype == self.torch_dtype else f" (torch: {self.torch_dtype})"
         return f"{self.dtype}[{sizes}]{seen}"

@@ -84,6 +84,7 @@ def plan_inputs(
     return tuple(
         _declared_input(array, declared[array.contract_path], chosen[array.contract_path])
         if array.contract_path in declared
+        # Not listed: only a contract in annotations lets such an array pass.
         else _free_input(array)
         for array in facts.arrays
     ), sizes
@@ -140,6 +141,7 @@ def plan_call(
         # Here: a program without contracts starts without pydantic.
         from ..spec.enforce import check_outputs
 
+        # The sizes are those from here on: outputs may bind names that no input has.
         found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]
         in_order = found if order is None else [found[index] for index in order]
         sizes = check_outputs(spec, sizes, in_order, x64=facts.x64, when="when tracing")
@@ -172,6 +174,8 @@ def plan_call(
 
 def version_of(spec: CallableSpec | None) -> str:
     """The version in op keys; ``0`` without a contract that has one."""
+    # By the label: a contract in annotations has a version for its form's sake, and does not show
+    # it.
     return (spec.label.partition("@")[2] if spec else "") or "0"
 
 

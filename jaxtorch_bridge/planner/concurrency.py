@@ -39,6 +39,7 @@ def choose_concurrency(
         closes_over: Words on what could be changed unseen; empty if there is nothing.
     """
     danger = _danger(inference, closes_over)
+    # Who asks is believed; `explain` says what was seen all the same.
     if asked is not None:
         although = f", although {danger}" if danger and asked == "parallel" else ""
         return Concurrency(asked, f"as asked{although}")

@@ -65,6 +65,7 @@ def check_declared(
             callable_name=label,
         )
     for index, (wanted, got) in enumerate(zip(declared, found, strict=True)):
+        # As JAX holds both: while x64 is off int64 and int32 are one.
         same_dtype = canonical_name(wanted.torch_dtype, x64=x64) == canonical_name(
             got.torch_dtype, x64=x64
         )

@@ -104,6 +104,7 @@ def _table(title: str, rows: Iterable[tuple[str, str]]) -> list[str]:
         return []
     width = max(len(path) for path, _ in rows)
     return [
+        # 13 characters: as wide as the words before all other lines.
         f"{title if index == 0 else '':<13}{path:<{width}}  {text}"
         for index, (path, text) in enumerate(rows)
     ]

@@ -55,6 +55,7 @@ def _readings(
     places = list(dict.fromkeys(path[0] for path in paths if path))
     positions = all(path and isinstance(path[0], int) for path in paths)
     if positions and len(places) == len(outputs):
+        # Only the outer places: JAX sorts the keys of a dict in a tuple, so within it names decide.
         name_of = dict(zip(places, outputs, strict=True))
         yield [(name_of[path[0]], *map(str, path[1:])) for path in paths]
     if len(outputs) == 1:

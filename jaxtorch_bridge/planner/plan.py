@@ -68,6 +68,8 @@ class CallPlan:
     @property
     def digest(self) -> str:
         """16 hex digits over everything that decides what runs; the same in every process."""
+        # Without how the outputs were found, and what follows from that: another process may find
+        # the same ones in another way.
         facts: tuple[Any, ...] = (
             self.name,
             self.version,

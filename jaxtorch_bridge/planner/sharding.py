@@ -129,6 +129,7 @@ def place_inputs(
         return None
     declared = dict(spec.input_leaves()) if spec else {}
     sharding = dict(spec.sharding) if spec else {}
+    # Which dimensions are cut: those along which any array is, if the contract allows it.
     active: dict[str, str] = {}
     for array, layout in zip(arrays, layouts, strict=True):
         names = _names(declared.get(array.contract_path), array.shape)
@@ -143,6 +144,7 @@ def place_inputs(
                 allowed = allowed if allowed in mesh else None
                 raise _wrongly_sharded(label, spec, array, layout, dimension, name, allowed)
             active[name] = sharding[name]
+    # Some array is cut, which without a contract has been refused above.
     assert spec is not None
     inputs, shapes = [], []
     # Once more, now that all cuts are known: a dimension that is cut in one array must be in all.
@@ -188,6 +190,7 @@ def place_outputs(
         # Only the rank counts here: the sizes of the results are those of one shard.
         names = _names(leaf, (0,) * rank)
         for name, axis in active.items():
+            # Without it nothing places a shard's result; with it twice no array can be cut.
             if names.count(name) != 1:
                 raise ShardingError(
                     f"{label}, output `{text}`: expected the dimension `{name}` once, since the "
@@ -301,6 +304,7 @@ def _wrongly_sharded(
 ) -> ShardingError:
     what = f"dimension {dimension}" + (f" (`{name}`)" if name else "")
     expected = f"sharded along {allowed} or whole" if allowed else "whole"
+    # The array's own layout, but for the dimension at fault.
     spec_of_reshard = ", ".join(
         "None"
         if index == dimension and not allowed

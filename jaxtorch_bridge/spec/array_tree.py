@@ -38,6 +38,7 @@ def read_tree(value: object) -> FrozenDict[str, Node]:
         faults.append(Fault("a mapping from names to arrays", show(value)))
     else:
         tree = _read_entries(value, (), faults)
+        # Only here: further down names are keys of dicts or fields, and any text will do.
         faults.extend(_odd_names(tree))
     raise_faults(faults)
     return FrozenDict(tree)
@@ -140,6 +141,7 @@ def to_ordered_data(node: Node, *, docs: bool) -> Any:
     if isinstance(node, TensorSpec):
         return node.to_data(docs=docs)
     if isinstance(node, FrozenDict):
+        # Pairs in a list: keys of a mapping are sorted when it becomes text.
         items = [[name, to_ordered_data(child, docs=docs)] for name, child in node.items()]
         return {"group": items}
     return [to_ordered_data(child, docs=docs) for child in node]

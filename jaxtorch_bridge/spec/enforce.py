@@ -99,6 +99,7 @@ def _choose_dtypes(
         if fitting is None:
             raise _wrong_dtype(spec, path, leaf, f"{dtype} in shape {shape}", decided, x64)
         chosen[path] = fitting
+    # Back in the contract's order.
     return {path: chosen[path] for path, _ in inputs if path in chosen}
 
 
@@ -116,6 +117,7 @@ def _wrong_dtype(
 
 def _alternatives(names: Iterable[str], *, x64: bool) -> str:
     """``float32``, ``float32 or bfloat16``: what JAX calls the dtypes."""
+    # Each once: two of the contract's dtypes may be one to JAX while x64 is off.
     held = dict.fromkeys(dtypes.canonical_name(one, x64=x64) for one in names)
     *others, last = held
     return f"{', '.join(others)} or {last}" if others else last
@@ -220,6 +222,7 @@ def resolve_outputs(
             subject = _Subject(spec, "output", path)
             raise subject.error(clash.expected, clash.found, remedy, sizes) from None
         dtype = dtype_in_call(leaf, spec.input_leaves(), dict(sizes.dtypes))
+        # One open output leaves all open: a call is planned with every output or none.
         if shape is None or dtype is None:
             return None
         result.append((path, shape, dtype))

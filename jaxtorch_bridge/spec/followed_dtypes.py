@@ -49,6 +49,7 @@ def faults_of_following(leaves: Leaves, inputs: Leaves) -> Iterator[Fault]:
         elif target.dtype.like is not None:
             expected = "an input that has a dtype of its own"
             yield Fault(expected, f"{quote(like)}, which is `{target.dtype}`", (*path, "dtype"))
+        # A call that leaves it out would have no dtype to follow.
         elif target.optional:
             expected = "an input that every call passes"
             yield Fault(expected, f"{quote(like)}, which is optional", (*path, "dtype"))

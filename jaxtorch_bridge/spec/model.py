@@ -199,6 +199,7 @@ class CallableSpec(BaseModel):
         cls, constraints: tuple[Constraint, ...], info: ValidationInfo
     ) -> tuple[Constraint, ...]:
         if "inputs" in info.data:
+            # Of the inputs alone: a call is held against them before anything comes back.
             known = _dimension_names(info.data["inputs"])
             raise_faults(
                 Fault(_one_of("dimensions of the inputs", name, known), show(name), (str(index),))
@@ -227,6 +228,7 @@ class CallableSpec(BaseModel):
         cls, mutates: tuple[str, ...], info: ValidationInfo
     ) -> tuple[str, ...]:
         if "inputs" in info.data:
+            # A list, since names may hold dots: two paths can read the same.
             known = [".".join(path) for path, _ in paths_of(info.data["inputs"])]
             raise_faults(
                 Fault(_one_of("inputs", name, known), show(name), (str(index),))

@@ -52,6 +52,7 @@ def _read_listed_shape(values: list[object]) -> Shape:
         except ShapeSyntaxError as error:
             faults.append(Fault(error.expected, error.found, (str(index),)))
             continue
+        # In text the parser sees to that; here it reads one dimension at a time.
         if isinstance(dimension, Rest) and dimension in dimensions:
             faults.append(Fault("`...` at most once in a shape", "another `...`", (str(index),)))
         dimensions.append(dimension)

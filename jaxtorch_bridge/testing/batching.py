@@ -48,6 +48,7 @@ def check_batching(function: Callable[..., Any], *examples: Any, size: int = 3) 
         axes = tuple(0 if moves else None for moves in mapped)
         found = jax.vmap(call, in_axes=axes)(*batches)
         pairs = list(zip(batches, mapped, strict=True))
+        # Arrays that are not mapped are whole in every single call, as under vmap.
         wanted = [
             call(*(batch[number] if moves else batch for batch, moves in pairs))
             for number in range(size)

@@ -108,6 +108,7 @@ def _outputs(
     told = {name for _, leaf in spec.input_leaves() for name in leaf.shape.plain_names}
     for (path, leaf), gives in zip(mine, theirs, strict=True):
         promised, given = set(spec.dtypes_of(leaf)), set(gives.dtype.choices)
+        # Either side may say more exactly which dtype comes back.
         same_dtype = promised <= given or given <= promised
         if not same_dtype or not _fits(gives.shape, leaf.shape, known, told):
             yield Disagreement(("outputs", *path), str(gives), str(leaf))
@@ -150,6 +151,7 @@ def _fits(
         if isinstance(mine, Name):
             met = known.setdefault(mine.name, theirs)
         else:
+            # Arithmetic over names that nothing has told so far is not looked at.
             translated = substitute(mine, known)
             if translated is None:
                 continue

@@ -57,6 +57,7 @@ def annotated_spec(found: Annotations, name: str, function: Callable[..., Any]) 
         # Arithmetic over names that nothing binds, or no results: what is there still holds.
         spec = AnnotatedSpec.model_construct(schema_id=CURRENT_ID, **parts)
     spec._unread = tuple(found.unread.items())
+    # Annotations have no lines of their own: all parts stand where the function does.
     code = code_of(function)
     if code is not None:
         place = (code.__code__.co_firstlineno, 1)

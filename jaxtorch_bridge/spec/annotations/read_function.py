@@ -104,6 +104,7 @@ def _read_results(annotation: Any, shapes: AnnotatedShapes) -> dict[str, Node]:
     if isinstance(node, FrozenDict):
         outputs = dict(node)
     elif isinstance(node, tuple):
+        # Made-up names: the planner takes results without any by their position.
         outputs = {f"out{index}": one for index, one in enumerate(node)}
     else:
         outputs = {"out": node}
@@ -135,6 +136,7 @@ def _node(annotation: Any, shapes: AnnotatedShapes) -> Node | None:
         return _list(arguments, shapes)
     if isinstance(annotation, type):
         return _record(annotation, shapes)
+    # An argument of `Callable[[...], ...]` is a list, which is no annotation itself.
     if any(_node(one, shapes) is not None for one in arguments if not isinstance(one, list)):
         raise NotReadable("arrays in a container of any length")
     return None
@@ -157,6 +159,7 @@ def _union(arguments: tuple[Any, ...], shapes: AnnotatedShapes) -> Node | None:
     if all(node is None for node in nodes):
         return None
     arrays = [node for node in nodes if isinstance(node, TensorSpec)]
+    # Arrays that differ in their dtype alone are one array with a choice of it.
     same = len(arrays) == len(nodes) and len({str(one.shape) for one in arrays}) == 1
     node = nodes[0] if len(nodes) == 1 else None
     if same and len(arrays) > 1:
@@ -184,6 +187,7 @@ def _record(kind: type, shapes: AnnotatedShapes) -> Node | None:
     if not fields and not (issubclass(kind, tuple) and hasattr(kind, "_fields")):
         return None
     try:
+        # With extras, or `NotRequired` would be taken away.
         hints = typing.get_type_hints(kind, include_extras=True)
     except Exception as error:  # a name that is not there, or anything that its code raises
         raise NotReadable(f"`{kind.__name__}` has annotations that do not resolve") from error
@@ -241,6 +245,7 @@ def _names_around(function: Any) -> Mapping[str, Any]:
             closed[name] = cell.cell_contents
         except ValueError:  # not bound yet
             continue
+    # What is closed over hides globals of its name, as it does in the function.
     return {**function.__globals__, **closed}
 
 

@@ -47,6 +47,7 @@ class AnnotatedShapes:
             self._rest = word
             return Rest()
         if word == "_":
+            # A name of its own each time: two `_` need not be the same size.
             return Name(next(self._anonymous))
         try:
             found = parse_dimension(word)

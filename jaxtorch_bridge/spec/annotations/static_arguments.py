@@ -28,6 +28,7 @@ def read_static(annotation: Any, default: Any) -> StaticSpec:
     if choices is not None:
         data["choices"] = choices
     else:
+        # Each once: `tuple[int, ...] | list[int]` is one type to a contract.
         names = dict.fromkeys(_names(annotation))
         if default is None:
             names["null"] = None  # `x: str = None`, as people write it

@@ -55,6 +55,7 @@ def output_changes(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
 
 def empty_changes(old: Mapping[str, Node], new: Mapping[str, Node], path: Path) -> Iterator[Found]:
     """Groups and lists of nothing that came or went: no arrays, but arguments all the same."""
+    # Arrays are compared by their paths, of which these have none.
     before, after = (
         {(*path, *below) for below, node in paths_of(tree) if not leaves_of(node)}
         for tree in (old, new)

@@ -21,6 +21,7 @@ def constraint_changes(old: CallableSpec, new: CallableSpec, pair: ShapePair) ->
     """Constraints that came (breaking) and went (additive)."""
     for index, one in enumerate(new.constraints):
         path = ("constraints", str(index))
+        # In the old contract's words; None if old inputs do not tell all of its names.
         translated = _translated(one, pair.forth.known)
         if translated is None:
             yield from _on_new_inputs(one, old, path)
@@ -33,6 +34,7 @@ def constraint_changes(old: CallableSpec, new: CallableSpec, pair: ShapePair) ->
             yield "additive", path, f"calls need no longer meet `{one}`"
     before = {one: one.doc for one in old.constraints}
     for index, one in enumerate(new.constraints):
+        # Constraints are equal whatever their remarks.
         if one in before and before[one] != one.doc:
             yield "neutral", ("constraints", str(index)), "doc changed"
 
@@ -85,6 +87,7 @@ def _told_by(one: Constraint, constraint: Constraint) -> bool:
         return True
     if not same_term(one.right, constraint.right):
         return False
+    # Of the same two sides, `n > m` tells `n >= m`.
     implied = constraint.sign in _IMPLIED.get(one.sign, (one.sign,))
     if implied and same_term(one.left, constraint.left):
         return True

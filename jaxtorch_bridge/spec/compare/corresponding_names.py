@@ -65,6 +65,7 @@ def _read_shape(
     pairs, absorbed = aligned
     for axis, (dimension, other) in enumerate(pairs):
         if isinstance(dimension, Name):
+            # The first array decides what the name stands for, as in a call.
             met = reading.known.setdefault(dimension.name, other)
             if not equal(met, other):
                 reading.clashes[path, axis] = f"`{other}` must be the same size as `{met}`"
@@ -102,6 +103,7 @@ def align(
         absorbed = have[start:end]
     pairs: list[tuple[Term, Term]] = []
     for mine, theirs in (*before, *after):
+        # A `...` that does not meet the other one may stand for any number of dimensions.
         if isinstance(mine, Rest) or isinstance(theirs, Rest):
             return None
         pairs.append((mine, theirs))

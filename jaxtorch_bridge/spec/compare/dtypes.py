@@ -41,6 +41,7 @@ def output_dtype_changes(
     was, now = _root(before, old), _root(after, new)
     narrower = False
     for chosen in _assignments(old, [one for one in (was, now) if one is not None]):
+        # In one old call: what its callers knew, and what they get now.
         known = {chosen[was]} if was is not None else set(before.dtype.choices)
         given = set(after.dtype.choices)
         if now is not None:
@@ -70,6 +71,7 @@ def _refused(
             return "calls must pass exactly this dtype"
         return f"{' and '.join(missing)} may no longer be passed"
     for chosen in _assignments(writer, [path, root]):
+        # Some old call passes two dtypes where the new contract wants one.
         if chosen[path] != chosen[root]:
             return f"it must be that of `{'.'.join(root)}`"
     return None

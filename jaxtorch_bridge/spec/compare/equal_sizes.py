@@ -38,6 +38,7 @@ def _stands_for(spec: CallableSpec) -> dict[str, Term]:
         if one.sign != "==" or not one.names <= bound:
             continue
         left, right = _with(one.left, result), _with(one.right, result)
+        # `4 == n` says of `n` what `n == 4` does.
         if not isinstance(left, Name):
             left, right = right, left
         if isinstance(left, Name) and isinstance(right, (Name, Size)) and left != right:

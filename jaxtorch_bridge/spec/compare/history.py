@@ -66,6 +66,7 @@ def _of_one_name(
 ) -> Iterator[Comparison]:
     gone = [version for version in old if version not in new]
     replaced: set[Version] = set()
+    # What is there now, each against itself or against the newest before it.
     for version in sorted(new):
         if version in old:
             same = compare(old[version], new[version])
@@ -78,6 +79,7 @@ def _of_one_name(
         else:
             replaced.add(previous)
             yield compare(old[previous], new[version])
+    # What is gone, and has become nothing of the above.
     for version in sorted(gone):
         if version not in replaced and not any(_takes_over(one, version) for one in new):
             label = f"{old[version].name}@{line_of(version)}"

@@ -82,6 +82,7 @@ def _output(
     forth: dict[str, str],
     back: dict[str, str],
 ) -> Iterator[Found]:
+    # In the old contract's words, in which a dimension that was only renamed is the same.
     meant = written_as(new, pair.forth)
     if len(meant) != len(old.dimensions) or _rest_axis(meant) != old.rest_axis:
         yield "breaking", path, f"shape changed from `{old}` to `{new}`"
@@ -89,25 +90,30 @@ def _output(
     # Without what `...` stands for, new dimensions can be shown one by one.
     shown = new.dimensions if len(new.dimensions) == len(meant) else meant
     told = _told_by_inputs(pair)
+    # Four cases an axis, by whether the size was known before a call and whether it is now.
     for axis, (before, after) in enumerate(zip(old.dimensions, meant, strict=True)):
         if isinstance(before, Rest) or isinstance(after, Rest):
             continue
         was, now = f"`{before}`", f"`{shown[axis] or new.dimensions[axis]}`"
         before_told = not isinstance(before, Name) or before.name in told
         if after is not None and before_told:
+            # Known then and now: the size must be the same in every old call.
             if not pair.equal(before, after):
                 yield "breaking", path, f"shape{_at(axis)} changed from {was} to {now}"
             elif shown is new.dimensions and _may_be_left_out(pair, before, new.dimensions[axis]):
                 text = f"{now} is known only where an optional input is passed, unlike {was}"
                 yield "breaking", path, f"shape{_at(axis)}: {text}"
         elif after is not None:
+            # Known only now.
             yield "additive", path, f"shape{_at(axis)} is now known before the call: {now}"
         elif before_told:
+            # Known only then.
             if before != shown[axis] or _names_in(before) <= told:
                 # Otherwise it is arithmetic over names that only outputs have, as it was.
                 text = f"is no longer known before the call: {now} instead of {was}"
                 yield "breaking", path, f"shape{_at(axis)} {text}"
         else:
+            # Known neither then nor now.
             yield from _both_free(path, axis, before, shown[axis], forth, back)
 
 
@@ -121,6 +127,7 @@ def _both_free(
 ) -> Iterator[Found]:
     """Names that only outputs have: what counts is which of them are equal."""
     was, now = str(before), str(after)
+    # Each name stands for the first that it meets on the other side.
     if back.setdefault(was, now) != now:
         yield "breaking", path, f"shape{_at(axis)}: `{now}` need no longer equal `{back[was]}`"
     elif forth.setdefault(now, was) != was:
@@ -134,6 +141,7 @@ def renamed_dimensions(pair: ShapePair) -> Iterator[Found]:
         first.setdefault((before, after), path)
     olds, news = [old for old, _ in first], [new for _, new in first]
     for (before, after), path in first.items():
+        # One to one: otherwise it is more than another name.
         if before != after and olds.count(before) == 1 and news.count(after) == 1:
             yield "neutral", path, f"dimension `{before}` renamed to `{after}`"
 

@@ -52,6 +52,7 @@ def _default(old: StaticSpec, new: StaticSpec) -> Iterator[tuple[Level, str]]:
 def _values(old: StaticSpec, new: StaticSpec) -> Iterator[tuple[Level, str]]:
     """Which values a call may pass. Types and choices may say the same: both booleans are bool."""
     before, after = _all_values(old), _all_values(new)
+    # Neither can be listed, so types are compared as such.
     if before is None and after is None:
         yield from _type(old.type, new.type)
         return

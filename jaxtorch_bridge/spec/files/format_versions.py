@@ -87,6 +87,7 @@ def rename(data: Any, old: str, new: str) -> None:
             data.ca.items[new] = data.ca.items.pop(old)
         data.insert(place, new, value)
         return
+    # A plain dict has no `insert`: what stands behind is taken out and put back.
     later = {key: data.pop(key) for key in keys[place + 1 :]}
     data[new] = value
     data.update(later)

@@ -23,10 +23,12 @@ from ..tensor import TensorSpec
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 # Whether parentheses match is more than a regular expression can tell.
 _ATOM = rf"(?:\(\s*)*(?:{_NAME}|[0-9]{{1,18}})(?:\s*\))*"
+# As the parser refuses it: a divisor of 0, with however many digits.
 _NOT_BY_ZERO = r"(?!\s*0+(?![0-9]))"
 _TERM = rf"{_ATOM}(?:\s*(?:\+|-|\*|//{_NOT_BY_ZERO})\s*{_ATOM})*"
 _DIMENSION = rf"(?:\.\.\.|{_TERM})"
 _SHAPE = rf"\[\s*(?:{_DIMENSION}(?:\s*,\s*{_DIMENSION})*\s*)?\]\s*"
+# As `_TERM`, with the remainder that only constraints have.
 _SIDE = rf"{_ATOM}(?:\s*(?:\+|-|\*|(?://|%){_NOT_BY_ZERO})\s*{_ATOM})*"
 _KNOWN = "|".join(dtypes.DTYPES)
 _UNION = rf"(?:{_KNOWN})(?:\s*\|\s*(?:{_KNOWN}))*"
@@ -34,6 +36,7 @@ _LIKE = r"like\s[^\[]*[^\[\s]"
 _KIND = "(?:bool|int|float|str)"
 # Letters of any script, as in Python; no ASCII punctuation but the underscore.
 _LETTER = r"[^\s!-/:-@\[-^`{-~]"
+# No keyword, unless more letters follow it.
 _IDENTIFIER = rf"(?![0-9])(?!(?:{'|'.join(keyword.kwlist)})(?![^\s!-/:-@\[-^`{{-~])){_LETTER}+"
 _DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"
 
@@ -140,6 +143,7 @@ def _constraint() -> dict[str, Any]:
     return {
         "description": "A comparison of dimensions, or a mapping with rule and doc.",
         "type": ["string", "object"],
+        # By the form, not `anyOf`: complaints are then about the one that was meant.
         "if": {"type": "object"},
         "then": {
             "required": ["rule"],
@@ -153,6 +157,7 @@ def _constraint() -> dict[str, Any]:
 def _shape() -> dict[str, Any]:
     dimension = {
         "anyOf": [
+            # As in text: 18 digits at most.
             {"type": "integer", "minimum": 0, "exclusiveMaximum": 10**18},
             {"type": "string", "pattern": rf"^\s*{_DIMENSION}\s*$"},
         ]
@@ -249,6 +254,7 @@ def _node(kind: str, optional: dict[str, Any]) -> dict[str, Any]:
         "optional": optional,
         "doc": {"type": ["string", "null"]},
     }
+    # As `TensorSpec` refuses it: a dtype without tangents that claims to be differentiable.
     without = [row.name for row in dtypes.DTYPES.values() if not row.differentiable]
     array = {
         "required": ["dtype", "shape"],
@@ -285,6 +291,7 @@ def _described(
 
 
 def _attributes(model: type[BaseModel]) -> dict[str, str]:
+    # Docstrings are the one place where fields are described, as `name: text` below `Attributes`.
     section = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")[2]
     found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return {name: " ".join(text.replace("``", "`").split()) for name, text in found}

@@ -40,6 +40,7 @@ def load_spec(
     except TypeError:
         problem = SpecProblem("", "the path of a YAML file, a dict or a CallableSpec", show(source))
         raise SpecError("contract", (problem,)) from None
+    # A file may be called like a reference, and goes first.
     if isinstance(source, str) and is_reference(source) and not os.path.exists(source):
         return find_spec(source, near=near)
     return load_file(file, hint=_hint(file))

@@ -61,6 +61,7 @@ def _rewritten(text: str) -> str:
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
     yaml.width = 10_000  # lines stay as long as they are
+    # As the file has its lists, so that only what changes shows in a diff.
     yaml.indent(mapping=2, sequence=indent or 4, offset=2 if offset is None else offset)
     data = yaml.load(text)
     _update(data)

@@ -92,6 +92,7 @@ def explain_bare_name(text: str) -> str:
 def _only(reference: str, files: list[str]) -> CallableSpec:
     first, *others = files
     spec = load_file(first)
+    # Copies are fine as long as they say the same.
     for other in others:
         if load_file(other) != spec:
             expected = f"one content for {spec.label}"

@@ -46,9 +46,11 @@ def find_search_path(*near: str | None) -> SearchPath:
             list of folders that exist.
     """
     variable = os.environ.get(VARIABLE)
+    # Set but empty counts as not set.
     if variable:
         folders = tuple(part for part in variable.split(os.pathsep) if part)
         return _checked(folders, f"the variable {VARIABLE}")
+    # A function's own project before the current one: so it is found from any folder.
     for start in (*near, os.getcwd()):
         for file in _projects_above(start) if start else ():
             table = _table_in(file)
@@ -95,6 +97,7 @@ def _from_table(table: dict[str, object], file: str) -> SearchPath:
         if key != "specs":
             expected = f"only `specs` under [tool.jaxtorch]{did_you_mean(key, ['specs'])}"
             raise _wrong(file, expected, quote(key))
+    # An empty table is enough to say that there are contracts in `specs`.
     value = table.get("specs", ["specs"])
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         expected = '`specs` under [tool.jaxtorch] as a list of folders, such as ["specs"]'

@@ -39,6 +39,7 @@ class Dtype:
     @property
     def differentiable(self) -> bool:
         """Whether gradients may flow through such an array, as far as the dtype goes."""
+        # Of one that follows an input nothing is known here, so that it may be.
         return not self.choices or any(dtypes.DTYPES[one].differentiable for one in self.choices)
 
     def __str__(self) -> str:

@@ -260,6 +260,8 @@ class _Parser:
             return Rest()
         first = self.here
         term = self.term()
+        # Of numbers alone: with names it may be negative in some calls only, which are refused
+        # then.
         if not names_in(term) and (evaluate(term, {}) or 0) < 0:
             raise self._error("a size of 0 or more", first)
         return term

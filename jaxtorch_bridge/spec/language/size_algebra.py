@@ -16,6 +16,7 @@ def same_term(left: Term, right: Term) -> bool:
     """Whether both give the same size for all sizes of their names."""
     if left == right:
         return True
+    # A name or a number alone is the same as another only if it is equal.
     if not isinstance(left, Operation) and not isinstance(right, Operation):
         return False
     names = sorted(names_in(left) | names_in(right))

@@ -83,6 +83,7 @@ class Binder:
         for dimension, axis, size in aligned(shape, actual):
             if isinstance(dimension, (Name, Size)):
                 continue
+            # None where a name is unbound: only an input that was left out has it.
             expected = size_of(dimension, self.named)
             if expected is not None and expected != size:
                 raise Clash(f"dimension `{dimension}` (axis {axis}) to be {expected}", str(size))

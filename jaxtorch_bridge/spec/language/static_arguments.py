@@ -215,6 +215,7 @@ def same_value(left: object, right: object) -> bool:
     """Whether both are the same choice: 1 is 1.0, but not true; a list is a tuple."""
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         return len(left) == len(right) and all(map(same_value, left, right))
+    # By identity, since True equals 1.
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
@@ -229,6 +230,7 @@ def _is(value: object, name: str) -> bool:
         return isinstance(value, (list, tuple)) and all(_is(one, match[1]) for one in value)
     if name == "null":
         return value is None
+    # Before the numbers: to `isinstance` a bool is an int.
     if isinstance(value, bool) or name == "bool":
         return isinstance(value, bool) and name == "bool"
     kinds = {"int": int, "float": (int, float), "str": str}

@@ -84,6 +84,7 @@ def _line(path: str, says: list[_Says], steps: list[Comparison]) -> Line:
     cells = [Cell(text)]
     for one, step in zip(says[1:], steps, strict=True):
         before = text
+        # A part that is gone keeps its title.
         title, text = one.get(path, (title, ""))
         cells.append(_cell(text, before, _level(path, step.changes)))
     return Line(title, tuple(cells))

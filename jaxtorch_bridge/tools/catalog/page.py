@@ -33,6 +33,7 @@ def render(contracts: Sequence[ContractView], title: str) -> str:
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        # Runs on what a template prints, before it is escaped.
         finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -60,6 +61,7 @@ def _visible(value: Any) -> Any:
 def _ticked(text: str) -> Markup:
     """``text`` escaped, and what stands in backticks as code."""
     parts = [escape(_visible(part)) for part in text.split("`")]
+    # An odd number of backticks: they enclose nothing, and stand for themselves.
     if len(parts) % 2 == 0:
         return escape(_visible(text))
     code = Markup("<code>{}</code>")

@@ -35,6 +35,7 @@ def plans_of(contracts: Mapping[str, Versions]) -> dict[str, PlanView]:
     Imports the modules of these functions, also from the current folder, and evaluates the
     functions on fakes, as ``jaxtorch check`` does.
     """
+    # Older versions are not what the function is now.
     newest = [versions[-1] for versions in contracts.values()]
     with importing_from_here():
         return {spec.label: _plan(spec) for spec in newest if spec.function is not None}

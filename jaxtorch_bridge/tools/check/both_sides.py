@@ -56,6 +56,7 @@ class Run:
     def _with_new_values(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What JAX gets: with the arguments that the function has written to."""
         subject = self.subject
+        # With arrays of JAX's: of tensors `sort_leaves` tells no positions.
         again = arguments_of(subject, self.case, lambda path, *_: self.arrays[path])
         leaves = sort_leaves(subject.spec.label, *again)
         mutated = mutated_arguments(

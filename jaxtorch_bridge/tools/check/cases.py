@@ -96,6 +96,7 @@ def first_sizes(spec: CallableSpec, search: SizeSearch) -> Iterator[Sizes]:
         range(64, 4096, 64),
     ):
         turned = [*row]
+        # Each name begins one further on in the row, so that sizes differ.
         preferred = {name: turned[index % len(turned) :] for index, name in enumerate(search.names)}
         sizes = search.find(preferred)
         if sizes is not None and sizes not in seen:
@@ -108,6 +109,7 @@ def other_sizes(search: SizeSearch, base: Sizes) -> Iterator[tuple[str, Sizes]]:
 
     What has to change with it does.
     """
+    # Tried first, so that others change only where a constraint asks for it.
     stay = {name: (size,) for name, size in base.items()}
     for name, size in base.items():
         for choices in ((2 * size,), (size + 1,), _LARGE, (1,)):

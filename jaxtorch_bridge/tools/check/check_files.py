@@ -64,6 +64,7 @@ def check_contracts(paths: Iterable[str], *, numeric: bool = False) -> Checked:
 
 
 def _shards(spec: CallableSpec) -> int:
+    # Two along every mesh axis, as `shards` cuts.
     return 1 << len(set(spec.sharding.values()))
 
 

@@ -103,16 +103,20 @@ class _Prover:
     def run(self) -> None:
         base = self._base()
         if base is None:
+            # No call works, or none can be seen: in the second case it can still be run.
             if self._proof.unseen and not self._proof.problems:
                 self._see()
             return
+        # One dimension at a time, so that a difference tells which one.
         for name, sizes in other_sizes(self._search, dict(base.sizes)):
             self._try_size(base, name, sizes)
         if not self._proof.problems:
+            # Then all at once, for formulas that hold at some sizes only.
             for sizes in sizes_together(self._search, dict(base.sizes)):
                 self._try(base.with_sizes(sizes), "inputs")
         for path, case in self._other_calls(base):
             self._try(case, path)
+        # All other calls are as with x64; without it JAX holds narrower floats.
         if has_wide_floats(self._spec):
             for dtypes in dtype_choices(self._spec):
                 self._try(replace(base, dtypes=dtypes), "inputs", x64=False)
@@ -127,6 +131,7 @@ class _Prover:
             self._proof.remarks.append(("stubs", remark))
         whole = None
         if not self._proof.problems:
+            # Only of a function that fits: a plan of another says nothing.
             self._add(promises_of(self._subject, base))
             whole = self._try_shards(base)
         if self._numeric and not self._proof.problems:
@@ -146,6 +151,7 @@ class _Prover:
         case = self._first_case()
         failure: tuple[Case, Outcome] | None = None
         found = False
+        # Until one works: a function may ask more of its sizes than its contract says.
         for sizes in first_sizes(self._spec, self._search):
             found = True
             tried = case.with_sizes(sizes)

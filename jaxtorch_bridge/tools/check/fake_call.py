@@ -99,6 +99,8 @@ class Evaluator:
             )
         if inference is None:
             errors = [attempt.error for attempt in attempts]
+            # A function that fails is wrong at these sizes; one that cannot be a fake only has to
+            # run.
             unseen = any(looks_at_values(one) or cannot_be_fake(one) for one in errors)
             return Outcome("unseen" if unseen else "raises", reason=problems.first_line(errors[0]))
         numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))

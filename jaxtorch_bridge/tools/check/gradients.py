@@ -123,6 +123,7 @@ def _compare_differences(
     for number, (path, gradient) in enumerate(zip(paths, gradients, strict=True)):
         if run.tensors[path].dtype not in (torch.float32, torch.float64):
             continue
+        # A seed of its own: the cotangents have those from 0 on.
         direction = direction_like(gradient, 100 + number)
         slopes = _slopes(run, path, direction, outs, cotangents)
         slope = float(np.sum(np.asarray(gradient, np.float64) * direction))
@@ -198,6 +199,7 @@ def _slopes(
     sums = {}
     size = 0.0
     for steps in (-2, -1, 0, 1, 2):
+        # In double precision, and rounded once to what the function takes.
         moved = run.tensors[path].double() + steps * _STEP * torch.from_numpy(direction)
         tensors = {**run.tensors, path: moved.to(run.tensors[path].dtype)}
         with torch.no_grad():

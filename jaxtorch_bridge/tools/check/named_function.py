@@ -58,6 +58,7 @@ def subject_of(spec: CallableSpec) -> Subject:
         if isinstance(found, JaxCallable):
             function = found.torch
             _refuse_other_content(spec, found)
+            # Wrapped anew under this contract, with all else as the module has it.
             wrapped = jax_callable(function, spec=spec, **_keywords_of(found))
         else:
             function = found

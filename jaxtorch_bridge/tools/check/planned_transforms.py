@@ -130,6 +130,7 @@ def _one_order(op: TorchOp, order: int) -> tuple[Linearized, TorchOp | None]:
 
 def _refused(spec: CallableSpec, order: int, error: DifferentiationError, found: Promises) -> None:
     text = str(error).splitlines()[0]
+    # Nobody asked for this order, so that it is no problem.
     if order > 1 and spec.vjp_depth is None:
         found.remarks.append((f"order {order}", f"not available: {text}"))
         return

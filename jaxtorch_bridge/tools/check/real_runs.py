@@ -48,6 +48,7 @@ def try_transforms(subject: Subject, case: Case) -> Promises:
     with Surroundings(subject):
         run = run_of(subject, case)
         args, kwargs = run.jax_arguments()
+        # With values, so that what looks at them can be planned as well.
         planned = subject.callable._planned(args, kwargs)
         if planned.plan.inference.random:
             found.remarks.append(("numeric", "draws random numbers, so values are not compared"))
@@ -96,6 +97,7 @@ def _guarded(
 def _compare_values(run: Run, found: Promises, compared: list[bool]) -> None:
     spec = run.subject.spec
     args, kwargs = run.jax_arguments()
+    # The call first: it plans a function that looks at values by running it.
     eager = jax.tree.leaves(_flat(run.subject.callable(*args, **kwargs)))
     planned = run.subject.callable._planned(args, kwargs)
     if planned.plan.inference.random:

@@ -66,6 +66,7 @@ def placement_of(spec: CallableSpec, case: Case, mesh: Mapping[str, int]) -> Pla
 
 
 def _even_sizes(spec: CallableSpec, search: SizeSearch, base: Sizes) -> Sizes | None:
+    # A half has to meet the constraints as well, which small factors may not allow.
     for factor in (2, 4, 8, 16, 64):
         preferred = {
             name: (factor * size if name in spec.sharding else size,) for name, size in base.items()

@@ -73,6 +73,7 @@ class SizeSearch:
             return dict(sizes)
         name = self.names[len(sizes)]
         known = {*sizes, name}
+        # Those that this name completes; earlier ones have been looked at.
         conditions = [one for one in self._conditions if name in one.names and one.names <= known]
         if name in fixed:
             candidates: Iterator[int] = iter((fixed[name],))
@@ -109,8 +110,10 @@ class SizeSearch:
                 elif isinstance(side, Operation) and side.left == Name(name):
                     step = _size(side.right, sizes)
                     if step is not None and side.operator == "%":
+                        # `name % step == target`.
                         yield from (step * count + target for count in _MULTIPLES)
                     elif step is not None and side.operator == "//":
+                        # `name // step == target`.
                         yield from (step * target, step * target + 1)
                     elif step and side.operator == "*":
                         yield target // step

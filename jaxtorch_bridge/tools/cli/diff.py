@@ -123,6 +123,7 @@ def _since(ref: str, paths: list[str], unread: _Unread) -> tuple[Comparison, ...
     commit = fork_point(ref)
     now = {os.path.relpath(spec_path): spec_path for spec_path in _files(paths)}
     gone = [path for path in paths if not os.path.exists(path)]
+    # By one spelling on both sides: git and a search path write the same file in their own ways.
     raw_old = {os.path.relpath(path): (path, raw) for path, raw in files_at(commit, paths)}
     old, new = {}, []
     # A path that never was is a mistake, and not a removed contract.

@@ -33,6 +33,7 @@ def files_at(commit: str, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     if listing is None:
         stop(f"git cannot list {', '.join(f'`{one}`' for one in roots)}: not in this repository?")
     entries = [line.split("\t", 1) for line in listing.split("\0") if line]
+    # A file that was named counts whatever its suffix; below folders only contracts do.
     blobs = [
         (path, head.split()[2])
         for head, path in entries

@@ -80,6 +80,7 @@ def examine_memory(seen: Seen, environment: Mapping[str, str] = os.environ) -> I
     """Whether both memory pools fit on a GPU."""
     given = {name: environment[name] for name in (*_JAX_POOL, *_TORCH_POOL) if name in environment}
     words = ", ".join(f"{name}={value}" for name, value in given.items())
+    # Only where both sides use a GPU do they share its memory.
     if not seen.torch or seen.default == "cpu":
         yield fine(
             "memory", f"on the CPU both allocate as they need{'; ' + words if words else ''}"

@@ -100,6 +100,7 @@ def versions_told() -> dict[str, str | None]:
 
 
 def _dotted_cuda(number: int) -> str:
+    # CUDA's number is 1000 times the major version and 10 times the minor one.
     return f"{number // 1000}.{number % 1000 // 10}"
 
 

@@ -31,6 +31,7 @@ def floors() -> dict[str, str]:
         requirements = metadata.requires("jaxtorch-bridge") or []
     except metadata.PackageNotFoundError:  # run from a folder that was not installed
         return {}
+    # Those of extras have a marker behind, so that the pattern leaves them out.
     matches = (_FLOOR.match(one) for one in requirements)
     return {match["name"]: match["floor"] for match in matches if match}
 

@@ -91,6 +91,7 @@ def static_of(
                     f'(--example "{name}=float32[8]") or a value (--static {name}=1)'
                 )
             kind = _TYPES.get(type(given[name]))
+            # Tried with this value alone, so that no other may be passed.
             declared[name] = {**({"type": kind} if kind else {}), "choices": [_plain(given[name])]}
         elif one.default is not None and _is_plain(one.default):
             # Of None nobody knows whether an array or a value stands in for it.

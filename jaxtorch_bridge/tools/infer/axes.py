@@ -75,6 +75,7 @@ def group_axes(probe: Probe) -> Grouping:
             dimensions.append(Dimension(size, tuple(axes), tried=False))
             continue
         rest = list(axes)
+        # Sets that can change by themselves first, then whatever has to move with an axis.
         for together in _small_sets(probe, axes):
             dimensions.append(Dimension(size, together))
             rest = [axis for axis in rest if axis not in together]
@@ -114,6 +115,7 @@ def _small_sets(probe: Probe, axes: list[Axis]) -> Iterator[tuple[Axis, ...]]:
 def _must_move_with(probe: Probe, axis: Axis, axes: list[Axis]) -> tuple[Axis, ...] | None:
     """The fewest of ``axes`` that have to change for ``axis`` to change; None if none do."""
     size = probe.sizes[axis]
+    # Not even with all of its size: it may be a multiple, or fixed.
     if not _moves(probe, axes, size):
         return None
     together = list(axes)
@@ -137,6 +139,7 @@ def _multiples(
     Adds the dimensions that this finds.
     """
     found: list[Multiple] = []
+    # The largest first: a multiple is larger than what it is a multiple of.
     for axis in sorted(stuck, key=lambda one: -probe.sizes[one]):
         taken = {one for dimension in dimensions for one in dimension.axes}
         size = probe.sizes[axis]

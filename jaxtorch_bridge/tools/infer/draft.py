@@ -127,6 +127,7 @@ def _proven(drafted: Drafted, head: Mapping[str, str], source: str) -> Draft:
     first = f"First draft by `jaxtorch infer`, from {source}."
     heading = "\n".join([first, *drafted.notes])
     constraints = list(drafted.constraints)
+    # Each round proves the draft with the constraints that the last one asked for.
     for _ in range(_ROUNDS):
         contract: dict[str, Any] = {**head, **drafted.fields}
         if constraints:

@@ -32,6 +32,7 @@ def formula_of(samples: Sequence[Sample], names: Sequence[str]) -> str | None:
 
 def _candidates(samples: Sequence[Sample], names: Sequence[str]) -> Iterable[str | None]:
     sizes = [size for _, size in samples]
+    # From the plainest on: the first that fits is taken.
     if len(set(sizes)) == 1:
         yield str(sizes[0])
     yield from (name for name in names if all(at[name] == size for at, size in samples))
@@ -49,6 +50,7 @@ def _affine(samples: Sequence[Sample], names: Sequence[str]) -> str | None:
             return None
         if step:
             factors[name] = step
+    # The first sample tells the constant, and all the others are held against it.
     at, size = samples[0]
     constant = size - sum(factor * at[name] for name, factor in factors.items())
     for at, size in samples:

@@ -51,6 +51,7 @@ def draft_arrays(probe: Probe, given: Mapping[Axis, str], static: Mapping[str, A
         ProbeError: The function fails on the example.
     """
     results = probe.results({})
+    # One by one, then all at once: some functions take another path at other sizes.
     grouping = joined(probe, group_axes(probe))
     taken = {path[0] for path in probe.dtypes}
     names, guessed = name_dimensions(grouping.dimensions, given, results, taken)
@@ -62,6 +63,7 @@ def draft_arrays(probe: Probe, given: Mapping[Axis, str], static: Mapping[str, A
     remarks: dict[tuple[str, ...], str] = {}
     for path, dtype in probe.dtypes.items():
         shape = probe.shape_of(path, probe.sizes)
+        # An axis without a name keeps the example's size.
         dims = [terms.get((path, axis), str(size)) for axis, size in enumerate(shape)]
         _put(inputs, path, f"{dtype}[{', '.join(dims)}]")
     for path, words in _remarks(probe, grouping, names, guessed):
@@ -129,6 +131,7 @@ class _Scales:
     def divisors(self) -> Iterator[str]:
         """Constraints such as ``dim % 4 == 0``, of names whose sizes must be multiples."""
         for name, size in self.example.items():
+            # The next size works as well, so that nothing has to divide it.
             if self.works({**self.example, name: size + 1}):
                 continue
             for divisor in _DIVISORS:
@@ -195,6 +198,7 @@ def _remarks(
     probe: Probe, grouping: Grouping, names: Mapping[Axis, str], guessed: frozenset[str]
 ) -> Iterator[tuple[Path, str]]:
     """For each input: the names that were guessed, and where they came from."""
+    # A name is told of where it first stands; later inputs say whom they go with.
     first: dict[str, Axis] = {}
     untried = {axis for one in grouping.dimensions if not one.tried for axis in one.axes}
     for path in probe.dtypes:

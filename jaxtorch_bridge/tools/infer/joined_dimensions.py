@@ -35,6 +35,7 @@ def joined(probe: Probe, grouping: Grouping) -> Grouping:
     for one in dimensions:
         by_size.setdefault(one.size, []).append(one)
     sets: _Sets = [tuple(some) for some in by_size.values()]
+    # Nothing to join, nothing wrong with them apart, or no help in joining them.
     if len(sets) == len(apart) or _work(probe, grouping, apart) or not _work(probe, grouping, sets):
         return grouping
     for number, part in enumerate(_parts(sets)):

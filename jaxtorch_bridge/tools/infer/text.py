@@ -10,6 +10,7 @@ import yaml
 
 from ...spec.files.yaml_document import Dumper
 
+# Where remarks begin behind a line, in characters.
 _COLUMN = 44
 
 # Remarks on parts of a contract, by their paths.

@@ -58,6 +58,7 @@ def case_of(
         RequestError: A size is missing, or something does not fit the contract.
     """
     given = dict(_pairs(sizes, "--shape", "batch=8,seq=128"))
+    # Taken out first: `...` is none of the names below.
     rest = _rest(spec, given.pop("...", None))
     names = SizeSearch(spec).names
     unknown = [name for name in given if name not in names]
@@ -106,6 +107,7 @@ def _pairs(texts: Iterable[str], option: str, example: str) -> Iterable[tuple[st
 
 
 def _size(name: str, text: str) -> int:
+    # As many digits as a size in a contract may have.
     if not text.isdecimal() or len(text) > 18:
         raise RequestError(f"--shape: expected a size for `{name}`; got {quote(text)}")
     return int(text)
@@ -134,6 +136,7 @@ def _static(spec: CallableSpec, texts: Iterable[str]) -> tuple[tuple[str, Value]
         expected = spec.static[name].problem_with(given[name])
         if expected is not None:
             raise RequestError(f"--static {name}: expected {expected}; got {quote(value)}")
+    # Empty if one argument has no value to try; which one is found below.
     defaults = dict((static_choices(spec) or ((),))[0])
     unknown = [
         name for name in spec.static if name not in given and not values_of(spec.static[name])
@@ -153,6 +156,7 @@ def value_of(text: str) -> Value:
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    # A contract holds lists as tuples.
     if isinstance(found, list):
         return tuple(found)
     return found if isinstance(found, (bool, int, float, str, tuple, type(None))) else text

@@ -95,6 +95,7 @@ def _load_all(files: Iterable[str], problems: list[SpecProblem]) -> Iterator[Cal
 def _newest(
     candidates: _Candidates, target: str, problems: list[SpecProblem]
 ) -> tuple[CallableSpec, tuple[str, ...]]:
+    # The oldest first, so that the last is the newest; names decide between equal versions.
     specs = sorted(candidates.values(), key=lambda one: (parse_version(one.version), one.name))
     first, *others = specs
     for other in others:

@@ -32,6 +32,7 @@ class Stub(Generated):
             name if self.found is not None else "/dev/null",
             f"{name} (from the contracts)",
         )
+        # A last line without an end would run into the next one.
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
 

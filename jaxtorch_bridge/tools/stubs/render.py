@@ -38,6 +38,7 @@ def render(module: StubModule, as_dict: Collection[str] = ()) -> str:
         as_dict: Names of the contracts whose functions return several outputs in a dict.
     """
     functions = {function.qualname for function in module.functions}
+    # With the names of all contracts, so that none that is made up or imported hides one.
     names = Names(_given_names(module))
     body = _Scope()
     definitions: list[str] = []
@@ -46,7 +47,9 @@ def render(module: StubModule, as_dict: Collection[str] = ()) -> str:
         definitions += _callable_class(function, holder, names, function.spec.name in as_dict)
         body.add(function, holder)
     declarations = body.lines(names)
+    # A contract may be of a module's own `__getattr__`, which then is declared already.
     rest = [] if ("__getattr__",) in functions else [*_other_names(names), ""]
+    # Last: `imports` tells of all names that the parts above have used.
     lines = [
         *_header(module),
         "",
@@ -141,6 +144,7 @@ def _callable_class(
 
 def _call(form: Form, doc: Collection[str]) -> Iterator[str]:
     receiver = "self"
+    # An input may be called `self`.
     while any(one.name == receiver for one in form.parameters):
         receiver = f"_{receiver}"
     end = f") -> {form.result}:"

@@ -63,6 +63,7 @@ def forms_of(spec: CallableSpec, jax: Trees, torch: Trees, *path: str, as_dict: 
     own = Form((*_inputs(spec, jax, path), *key), _result(spec, jax, path, as_dict))
     forms = [own]
     if leaves_of(spec.inputs):
+        # Without the key: calls on torch tensors take none.
         tensors = Form(_inputs(spec, torch, path), _result(spec, torch, path, as_dict))
         forms += _with_an_array(tensors)
     static = tuple(_static(name, value, jax.names) for name, value in spec.static.items())
