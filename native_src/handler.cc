@@ -96,7 +96,7 @@ std::string LabelOf(const std::string& key) { return key.substr(0, key.find('/',
 
 ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::RemainingRets rets,
                    DLDevice device, void* stream) {
-  GilScope gil;
+  GilScope gil(ThreadState::kOfTheThread);
   if (!gil.held()) {
     return ffi::Error(ffi::ErrorCode::kUnavailable,
                       LabelOf(op->key) + ": not called, the Python interpreter is shutting down");

@@ -229,12 +229,30 @@ PyMethodDef kMethods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
+// What the handler knows is of the process, and XLA's threads come into the main interpreter.
+int RefuseSubInterpreters(PyObject*) {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return 0;
+  PyErr_SetString(PyExc_RuntimeError,
+                  "jaxtorch_bridge runs torch in Python's main interpreter alone, and this is a "
+                  "sub-interpreter. Call it from the main one, or start a process.");
+  return -1;
+}
+
+PyModuleDef_Slot kSlots[] = {
+    {Py_mod_exec, reinterpret_cast<void*>(&RefuseSubInterpreters)},
+#if PY_VERSION_HEX >= 0x030C0000
+    // Not so, but Python would refuse with fewer words where an interpreter has a GIL of its own.
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, nullptr},
+};
+
 PyModuleDef kModule = {PyModuleDef_HEAD_INIT,
                        "jaxtorch_bridge._native",
                        "XLA FFI handler and op table of jaxtorch_bridge.",
-                       -1,
+                       0,
                        kMethods,
-                       nullptr,
+                       kSlots,
                        nullptr,
                        nullptr,
                        nullptr};
@@ -242,4 +260,4 @@ PyModuleDef kModule = {PyModuleDef_HEAD_INIT,
 }  // namespace
 }  // namespace jaxtorch
 
-PyMODINIT_FUNC PyInit__native() { return PyModule_Create(&jaxtorch::kModule); }
+PyMODINIT_FUNC PyInit__native() { return PyModuleDef_Init(&jaxtorch::kModule); }
