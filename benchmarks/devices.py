@@ -1,4 +1,4 @@
-"""Many CPU devices in one process: torch's threads, and what a second device gains."""
+"""Many CPU devices in one process: calls on XLA's threads, torch's threads, what a second gains."""
 
 from __future__ import annotations
 
@@ -19,16 +19,29 @@ from timing import in_turn
 FLAG = "--xla_force_host_platform_device_count="
 THREADS = "threads"
 STEP = "step"
+CALLS = "calls"
 SECONDS = 12.0
 # One torch call a device: (rows, width) of what it multiplies, and how often.
 CALL = (512, 512, 4)
+# Small calls in one program, on each device: what a thread of XLA's needs to get into Python.
+SMALL_CALLS = 200
 # A transformer-sized block of dense layers: (rows in all, width, layers).
 MODEL = (1024, 512, 4)
 
 
 def measure() -> list[Table]:
-    """The thread budget, and a data-parallel training step."""
-    return [_thread_table(), _step_table()]
+    """Small calls, the thread budget, and a data-parallel training step."""
+    return [_calls_table(), _thread_table(), _step_table()]
+
+
+def _calls_table() -> Table:
+    rounds = [run_child(__file__, CALLS, env=_devices(2)) for _ in range(3)]
+    rows = []
+    for name in rounds[0]:
+        least = min(found[name] for found in rounds)
+        rows.append(Row(name, least, {"us a call": least * 1e3 / SMALL_CALLS}))
+    title = f"2 host devices, {SMALL_CALLS} calls of x + 1 on (8,) on each, one after another"
+    return Table(title, "ms", rows, ["Least of 3 processes; in each the least of all runs."])
 
 
 def _thread_table() -> Table:
@@ -94,6 +107,37 @@ _GAINS: dict[str, tuple[str, float]] = {
 
 def _devices(count: int) -> dict[str, str]:
     return {"XLA_FLAGS": FLAG + str(count)}
+
+
+def _calls() -> dict[str, float]:
+    import jax
+    import jax.numpy as jnp
+    import subjects
+    from jax.sharding import PartitionSpec as P
+
+    def add_one(x: Any) -> Any:
+        return x + 1
+
+    mesh = jax.make_mesh((2,), ("d",))
+    x = jax.device_put(jnp.zeros(8), jax.sharding.NamedSharding(mesh, P()))
+    forms = {
+        subjects.BRIDGE: subjects.bridge(add_one),
+        subjects.NOOP: subjects.noop(jax.ShapeDtypeStruct(x.shape, x.dtype)),
+    }
+    variants: dict[str, Callable[[], Any]] = {}
+
+    def add(name: str, form: Any) -> None:
+        def loop(x: Any) -> Any:
+            return jax.lax.fori_loop(0, SMALL_CALLS, lambda _, x: form(x), x)
+
+        spread = jax.shard_map(loop, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+        program = jax.jit(spread)
+        variants[name] = lambda: jax.block_until_ready(program(x))
+
+    for name, form in forms.items():
+        add(name, form)
+    times, _ = _time(variants, SECONDS / 4)
+    return {name: min(values) * 1e3 for name, values in times.items()}
 
 
 def _threads(budget: str) -> dict[str, Any]:
@@ -262,4 +306,5 @@ def _delay_on_the_way(
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    print(json.dumps(_threads(sys.argv[2]) if sys.argv[1] == THREADS else _step()))
+    parts = {CALLS: _calls, THREADS: _threads, STEP: _step}
+    print(json.dumps(parts[sys.argv[1]](*sys.argv[2:])))

@@ -29,6 +29,7 @@ FAMILIES = (
     "training",
     "derivatives",
     "modules",
+    "models",
     "batching",
     "devices",
     "memory",
