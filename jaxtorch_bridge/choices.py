@@ -10,6 +10,7 @@ VmapMethod = Literal[
 ConcurrencyMode = Literal["parallel", "locked"]
 Backend = Literal["eager", "compile", "graph", "auto"]
 OutputsMode = Literal["in_place", "copy", "auto"]
+Residuals = Literal["tape", "recompute", "auto"]
 RandomMode = Literal["none", "key"]
 
 # Words that are gone, by the field that they stood in: the word that took their place, and what
@@ -20,6 +21,7 @@ RENAMED: dict[tuple[str, str], tuple[str, str]] = {
         "to swap parameters in calls at the same time, take the module by `from_module`",
     ),
     ("execution.backend", "aot"): ("graph", ""),
+    ("residuals", "save"): ("tape", ""),
 }
 
 

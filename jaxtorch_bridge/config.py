@@ -12,15 +12,21 @@ class Settings:
     Use the one object, ``jaxtorch_bridge.settings``.
 
     Attributes:
-        residual_limit_bytes: With ``residuals: auto``, the most bytes that one call keeps between
-            its forward and its backward pass; above that the backward pass recomputes.
+        tape_bytes: The most bytes on each device that torch keeps between forward and backward
+            passes, all of them together; above that the oldest are dropped, and their backward
+            passes run the function again. None: a quarter of the machine's memory, an eighth of a
+            GPU's. 0: nothing is kept.
+        watch_every_call: Look closely at every call of a function that could not be evaluated
+            abstractly, which may write to its inputs in ways that torch does not count (through
+            ``.data`` or numpy); otherwise at its first calls, and then ever more rarely.
         process_timeout_seconds: In a run of many processes, how long a program waits at its
             first compilation for the other processes to compile it too; 0: not at all.
         torch_threads: How many threads torch may use in all of XLA's threads together; each CPU
             device has an equal share, and at least one. None: as many as there are cores.
     """
 
-    residual_limit_bytes: int = 1 << 30
+    tape_bytes: int | None = None
+    watch_every_call: bool = False
     process_timeout_seconds: int = 120
     torch_threads: int | None = None
 
@@ -35,6 +41,11 @@ class Settings:
                     f"settings.{name}: expected a number of threads, at least 1, or None; "
                     f"got {value!r}."
                 )
+        elif name == "watch_every_call":
+            if not isinstance(value, bool):
+                raise ValueError(f"settings.{name}: expected True or False, got {value!r}.")
+        elif name == "tape_bytes" and value is None:
+            pass
         elif not _is_count(value, at_least=0):
             unit = name.rpartition("_")[2]
             raise ValueError(f"settings.{name}: expected a number of {unit}, got {value!r}.")

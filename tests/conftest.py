@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,15 @@ with contextlib.suppress(ImportError):  # a machine with a GPU may not have it, 
         "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def _no_tapes_left() -> Iterator[None]:
+    """Those whose backward never runs would wait until there is no room for others."""
+    yield
+    table = sys.modules.get("jaxtorch_bridge.torchside.derive.tape.tape_table")
+    if table is not None:
+        table.TAPES.clear()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import operator
 from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
@@ -48,41 +47,6 @@ def copy_columns(graph: Any, node: Any) -> None:
 
 # Ops on a GPU of which these results lie on the CPU; their fakes say otherwise.
 _HOST_RESULTS = {torch.ops.aten._scaled_dot_product_efficient_attention.default: (2, 3)}
-
-
-def is_on_host(node: Any, device: str) -> bool:
-    """Whether what a node of a graph for ``device`` gives lies on the CPU when it runs on a GPU."""
-    if device == "cpu":
-        return False
-    if node.target is operator.getitem:
-        made, index = node.args
-        if made.target in _HOST_RESULTS:
-            return index in _HOST_RESULTS[made.target]
-    value = node.meta["val"]
-    return bool(value.device.type == "cpu")
-
-
-# Backward ops of fused attention, and where their seeds live.
-_SEEDED = {
-    torch.ops.aten._scaled_dot_product_efficient_attention_backward.default: "cpu",
-    torch.ops.aten._scaled_dot_product_flash_attention_backward.default: "cuda",
-    torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default: "cuda",
-}
-
-
-def unread_seeds(node: Any) -> tuple[tuple[Any, ...], str]:
-    """Seeds that a backward of fused attention is given, and reads for dropout only: there is none.
-
-    Returns:
-        Their nodes, and the device that they are on.
-    """
-    if node.target not in _SEEDED:
-        return (), ""
-    given = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False))
-    # Then they are read.
-    if given["dropout_p"]:
-        return (), ""
-    return (given["philox_seed"], given["philox_offset"]), _SEEDED[node.target]
 
 
 class PlainAttention(TorchFunctionMode):

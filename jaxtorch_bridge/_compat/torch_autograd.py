@@ -50,3 +50,14 @@ def made_without_grad(tensor: torch.Tensor) -> bool:
 def may_hook_saved_tensors() -> bool:
     """Whether tensors that autograd saves may be replaced; not inside of ``torch.func``."""
     return bool(torch._C._autograd._saved_tensors_hooks_is_enabled())  # type: ignore[attr-defined]
+
+
+def hooks_of_saved_tensors() -> tuple[Any, Any] | None:
+    """What is done with tensors that autograd saves in this thread: (pack, unpack), or None."""
+    found = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return None if found is None else (found[0], found[1])
+
+
+def refuses_hooks(error: BaseException) -> bool:
+    """Whether ``torch.func`` raised this because tensors that autograd saves are hooked."""
+    return isinstance(error, RuntimeError) and "yet support saved tensor hooks" in str(error)

@@ -30,6 +30,13 @@ def compiled_graph(graph: torch.fx.GraphModule) -> Any:
     return torch.compile(graph.forward, fullgraph=True, dynamic=False)
 
 
+def compiled_function(function: Any) -> Any:
+    """A function of tensors compiled by Inductor, with its derivative; where Dynamo cannot follow
+    it, the parts between."""
+    load_deprecated("torch._inductor.compile_fx")
+    return torch.compile(function, dynamic=False)
+
+
 def inside_of(module: Any) -> torch.nn.Module:
     """The module that was compiled."""
     inside: torch.nn.Module = module._orig_mod

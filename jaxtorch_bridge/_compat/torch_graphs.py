@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,54 +13,7 @@ from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .torch_attention import FUSED_ATTENTION, copy_columns
-from .torch_dynamo import load
-from .torch_internals import UPDATES_STATISTICS, drawn_shape, draws_random_numbers
-
-
-def export_joint(function: Callable[..., Any], arguments: Sequence[torch.Tensor]) -> Any:
-    """The graph that computes a function's outputs and its gradients (AOTAutograd).
-
-    Args:
-        function: Flat tensors to a tuple of tensors. Must not write to its arguments, and its
-            outputs must not share memory with them.
-        arguments: Fake tensors; those that require grad get a gradient.
-
-    Returns:
-        A graph module ``(primals, tangents) -> (*outputs, *gradients)`` with a tangent for
-        every output that requires grad, and None for arguments that do not.
-    """
-    tracer = load("torch._functorch.aot_autograd")
-    with _checks_kept(), _unwarned_anomalies():
-        return tracer.aot_export_joint_simple(function, tuple(arguments), trace_joint=True)
-
-
-@contextlib.contextmanager
-def _unwarned_anomalies() -> Iterator[None]:
-    """Keep torch from warning of what fails in a backward pass that is traced.
-
-    AOTAutograd traces with anomaly detection on, under such a filter of its own. The error itself
-    goes on. Before Python 3.14, filters are those of the whole process.
-    """
-    with warnings.catch_warnings():
-        for words in (r"\s*Error detected in ", r"\s*Previous calculation was induced by "):
-            warnings.filterwarnings("ignore", message=words)
-        yield
-
-
-def partition_joint(
-    joint: Any, arguments: Sequence[torch.Tensor], output_count: int
-) -> tuple[Any, Any]:
-    """Split a joint graph into a forward with saved tensors and a backward (min-cut)."""
-    from torch._functorch import config
-
-    min_cut = load("torch._functorch.partitioners").min_cut_rematerialization_partition
-    joint = _without_tokens(joint, len(arguments))
-    # Merging equal nodes would load half of Inductor, for two seconds, and finds next to nothing.
-    with config.patch(cse=False), _checks_kept():
-        parts: tuple[Any, Any] = min_cut(joint, arguments, num_fwd_outputs=output_count)
-    for part in parts:
-        repair_graph(part, arguments[0].device.type)
-    return parts
+from .torch_internals import drawn_shape, draws_random_numbers
 
 
 def trace_graph(
@@ -106,22 +58,6 @@ _CHECKS = (
 )
 
 
-@contextlib.contextmanager
-def _checks_kept() -> Iterator[None]:
-    """Have torch take checks for ops with effects, which it does not drop.
-
-    Torch 2.13 and later do so for those of ``torch.linalg``.
-    """
-    effectful = torch.fx.node._side_effectful_functions
-    # Only those that are not there: others keep theirs.
-    added = [check for check in _CHECKS if check not in effectful]
-    effectful.update(added)
-    try:
-        yield
-    finally:
-        effectful.difference_update(added)
-
-
 # Those that Inductor leaves out of what it compiles.
 _NOT_COMPILED = {torch.ops.aten._assert_async.default}
 if TorchVersion(torch.__version__) < "2.13":
@@ -136,40 +72,6 @@ def loses_checks(graph: Any) -> bool:
 def remove_dead_code(graph: Any) -> None:
     """Drop what no result needs, but neither random ops nor checks."""
     graph.eliminate_dead_code(lambda node: node.is_impure() or node.target in _CHECKS)
-
-
-def _without_tokens(joint: Any, input_count: int) -> Any:
-    """The joint graph without the tokens by which AOTAutograd orders ops with effects.
-
-    Raises:
-        RuntimeError: An op has effects other than those of a check.
-    """
-    graph, wrapper = joint.graph, torch.ops.higher_order.with_effects
-    # Tokens come first, under the same name.
-    primals = [n for n in graph.nodes if n.op == "placeholder" and n.name.startswith("primals")]
-    tokens = primals[: len(primals) - input_count]
-    if not tokens:
-        return joint
-    passed = set(tokens)
-    for node in list(graph.nodes):
-        if node.target is not wrapper:
-            continue
-        _, op, *arguments = node.args
-        if op not in _CHECKS:
-            raise RuntimeError(f"{op} has effects, which a graph cannot keep")
-        with graph.inserting_before(node):
-            graph.call_function(op, tuple(arguments), dict(node.kwargs))
-        passed.add(node)
-        passed.update(node.users)
-    output = graph.output_node()
-    results = [value for value in output.args[0] if value not in passed]
-    output.args = (results,)
-    # Users first: a node that is used cannot be erased.
-    for node in reversed(list(graph.nodes)):
-        if node in passed:
-            graph.erase_node(node)
-    joint.recompile()
-    return joint
 
 
 class OnDevice(TorchDispatchMode):
@@ -246,15 +148,6 @@ def _copy_factors(graph: Any, node: Any) -> None:
 def _shares_elements(tensor: torch.Tensor) -> bool:
     pairs = zip(tensor.shape, tensor.stride(), strict=True)
     return any(size > 1 and step == 0 for size, step in pairs)
-
-
-def may_write(target: Any) -> bool:
-    """Whether an op in a graph might write to its arguments: all but torch's own that do not."""
-    schema = getattr(target, "_schema", None)
-    # What has no schema is no op of torch's: nothing is known of it.
-    if schema is None or schema.is_mutable or schema.name in UPDATES_STATISTICS:
-        return True
-    return not schema.name.startswith(("aten::", "prims::"))
 
 
 def is_strided_view_op(target: Any) -> bool:
@@ -357,3 +250,54 @@ def _described(schema: Any, *, written: bool) -> list[tuple[str, str]]:
         for argument in schema.arguments
         if written == (argument.alias_info is not None and argument.alias_info.is_write)
     ]
+
+
+class FirstOp(TorchDispatchMode):
+    """Stops at the first ATen op that a function comes down to."""
+
+    class _Found(Exception):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.op: Any = None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        self.op = func
+        raise self._Found
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Any:
+        """The op, without running it; None if the function does not take these arguments."""
+        mode = cls()
+        try:
+            with mode, torch.no_grad():
+                function(*args, **kwargs)
+        except cls._Found:
+            return mode.op
+        except Exception:
+            # Whatever it says to arguments that are not its own.
+            return None
+        return None
+
+
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "neg": operator.neg,
+}
+
+
+def functions_named(op: Any) -> list[Callable[..., Any]]:
+    """C functions of torch that may do what an ATen overload does, by its name."""
+    if op.namespace != "aten":
+        return []
+    name = op.overloadpacket.__name__
+    places = (torch._C._VariableFunctions, torch._C._nn, torch._C.TensorBase)
+    found = [getattr(place, name) for place in places if hasattr(place, name)]
+    # Python's operators take the shortest way of all.
+    return [_OPERATORS[name], *found] if name in _OPERATORS else found

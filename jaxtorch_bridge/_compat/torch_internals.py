@@ -22,6 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from .torch_attention import PlainAttention as PlainAttention
 from .torch_dynamo import load_deprecated
 from .torch_dynamo import uncompiled as uncompiled
+from .torch_export_flags import Asked as Asked
+from .torch_export_flags import raised_by_torch as raised_by_torch
+from .torch_export_flags import tracing_flags as tracing_flags
 from .torch_fakes import ValuesReadError as ValuesReadError
 from .torch_fakes import cannot_be_fake as cannot_be_fake
 from .torch_fakes import fake_tensor_mode as fake_tensor_mode
@@ -71,31 +74,6 @@ def evaluates_abstractly() -> bool:
     return _get_current_dispatch_mode() is not None
 
 
-def is_batched(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is one element of a batch, inside ``torch.vmap``."""
-    return bool(torch._C._functorch.is_batchedtensor(tensor))
-
-
-def view_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The bytes of a tensor as another dtype, along its last axis, also inside of ``torch.vmap``.
-
-    Its own rule for that came after 2.11, and still wants the batch in front.
-    """
-    if is_batched(tensor):
-        functorch = torch._C._functorch
-        level, axis = functorch.maybe_get_level(tensor), functorch.maybe_get_bdim(tensor)
-        whole = functorch.get_unwrapped(tensor).movedim(axis, 0)
-        batched: torch.Tensor = functorch._add_batch_dim(view_dtype(whole, dtype), 0, level)
-        return batched
-    flat = tensor.contiguous().reshape(-1)
-    if flat.numel() == 1:
-        # It may have any stride, in a graph another one when it runs, and such bytes cannot be
-        # looked at.
-        flat = flat.as_strided((1,), (1,))
-    last = tensor.shape[-1] * tensor.element_size() // dtype.itemsize
-    return flat.view(dtype).reshape(*tensor.shape[:-1], last)
-
-
 def is_transformed(tensor: torch.Tensor) -> bool:
     """Whether a tensor stands for another one, inside of ``torch.func``'s transforms."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
@@ -104,6 +82,24 @@ def is_transformed(tensor: torch.Tensor) -> bool:
 def storage_key(tensor: torch.Tensor) -> int:
     """Equal for tensors that share memory, real or fake."""
     return int(tensor.untyped_storage()._cdata)
+
+
+def memory_key(tensor: torch.Tensor) -> int:
+    """The same; 0 for layouts that have no memory of their own (sparse ones)."""
+    try:
+        return storage_key(tensor)
+    except (RuntimeError, NotImplementedError):
+        return 0
+
+
+def negative_view(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory with a negation pending."""
+    return torch._neg_view(tensor)
+
+
+def use_count(tensor: torch.Tensor) -> int:
+    """How many hold a tensor, of Python or not; its views and what autograd saved included."""
+    return int(tensor._use_count())  # type: ignore[attr-defined]
 
 
 def load_forward_mode() -> None:
@@ -146,6 +142,11 @@ def lacks_derivative(outputs: Sequence[torch.Tensor]) -> bool:
     """Whether these come from an op without a derivative, at which torch would only warn."""
     # Torch's node for ops without a formula: it warns, and gives no gradient.
     return any("WarnNotImplemented" in node.name() for node in _recorded(outputs))
+
+
+def checkpoints_reentrantly(outputs: Sequence[torch.Tensor]) -> bool:
+    """Whether ``torch.utils.checkpoint`` with ``use_reentrant=True`` has a part in these."""
+    return any(node.name() == "CheckpointFunctionBackward" for node in _recorded(outputs))
 
 
 def leaves_behind(tensor: torch.Tensor) -> list[torch.Tensor]:

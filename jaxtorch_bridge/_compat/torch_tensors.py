@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
+
+# How often a tensor's memory was written to; not of inference tensors, which do not count. In C:
+# it is asked of all that autograd saves.
+write_count = operator.attrgetter("_version")
 
 
 def version_of(tensor: torch.Tensor) -> int:

@@ -272,6 +272,7 @@ class Planner:
             mutated=call.function.mutated,
             writing=call.function.writing if call.function.mutated else None,
             run_out=_out_runner(call.function, inference, terms, self.label),
+            compiled=call.function.compiled() if terms.backend == "compile" else None,
         )
         return Planned(plan, op, keeper), leaves
 

@@ -6,6 +6,7 @@ times what it costs in a loop of its own. So the everyday forms have steps of th
 
 from __future__ import annotations
 
+import copy
 import inspect
 import operator
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import jax
 import torch
 
+from .._compat.torch_compile import compiled_function
 from ..errors import OutputError
 from ..torchside.modules.module_call import ModuleCall
 from . import trees
@@ -29,6 +31,7 @@ class FlatFunction:
     """One way of calling a torch function, over its tensors alone."""
 
     def __init__(self, function: Callable[..., Any], leaves: Leaves) -> None:
+        self._given = function
         self._function = function
         self._mutated = leaves.mutated
         self._passes_out = "out" in dict(named_arguments(function, leaves, leaves.template))
@@ -57,6 +60,18 @@ class FlatFunction:
         found = self.writing(*copies)
         self._mutated.release(copies)
         return found
+
+    def compiled(self) -> FlatFunction:
+        """The same with the function compiled by ``torch.compile``; not what is around it.
+
+        A module of `from_module` stays as it is: each call has its layers anew, which would be
+        compiled anew.
+        """
+        if isinstance(self._given, ModuleCall):
+            return self
+        made = copy.copy(self)
+        made._function = compiled_function(self._function)
+        return made
 
     def writing(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         """The same, with declared writes to the tensors themselves."""

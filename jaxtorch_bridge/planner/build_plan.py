@@ -161,7 +161,7 @@ def plan_call(
         inference=inference,
         sizes=tuple(sizes.named.items()) if sizes else (),
         context=facts.context,
-        derivative=_derivative_words(inputs, outputs, inference),
+        derivative=_derivative_words(inputs, outputs, spec),
         mutates=mutates,
         vmap_method=vmap_method,
         contract=spec.digest() if spec else "",
@@ -244,27 +244,17 @@ def _no_torch_dtype(name: str, array: ArrayArgument) -> str:
 
 
 def _derivative_words(
-    inputs: Sequence[ArraySig],
-    outputs: Sequence[ArraySig],
-    inference: Inference,
+    inputs: Sequence[ArraySig], outputs: Sequence[ArraySig], spec: CallableSpec | None
 ) -> str:
     if not any(sig.differentiable for sig in inputs):
         return "none: no differentiable input"
     if not any(sig.differentiable for sig in outputs):
         return "none: no differentiable output"
-    if inference.updates_state:
-        return (
-            "recompute with torch.autograd.grad (the function writes to tensors that it closes "
-            "over, which a captured graph cannot)"
-        )
-    if inference.live_draws:
-        return (
-            f"recompute with torch.autograd.grad ({inference.live_draws}, of which a captured "
-            "graph knows nothing)"
-        )
-    if not inference.traced:
-        return "recompute with torch.autograd.grad (the function could not be traced abstractly)"
-    return "saved residuals (graph captured when a gradient is first taken)"
+    if spec is not None and spec.vjp_depth == 0:
+        return "none: the contract says `vjp_depth: 0`"
+    if spec is not None and spec.residuals == "recompute":
+        return "recompute: the backward runs the function again, as the contract says"
+    return "tape: one run, whose record torch keeps for the backward (when one is first taken)"
 
 
 def static_mapping(static: Mapping[str, object]) -> tuple[tuple[str, str], ...]:

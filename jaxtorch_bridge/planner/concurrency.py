@@ -50,11 +50,12 @@ def choose_concurrency(
 
 def _danger(inference: Inference, closes_over: str) -> str:
     """What goes wrong if two calls run at the same time; empty if nothing does."""
-    if not inference.traced:
+    if not inference.seen:
         # Unseen is not harmless, and a wrong number is worse than a wait.
-        return (
-            f"it could not be traced abstractly and may change {closes_over}" if closes_over else ""
-        )
+        why = "could not be traced abstractly"
+        if inference.flags:
+            why = "was only traced as code that is compiled"
+        return f"it {why} and may change {closes_over}" if closes_over else ""
     if inference.leaves_changed:
         return f"it changes {inference.leaves_changed}"
     if inference.updates_state:
@@ -65,7 +66,7 @@ def _danger(inference: Inference, closes_over: str) -> str:
 
 
 def _harmless(inference: Inference, closes_over: str) -> str:
-    if not inference.traced:
+    if not inference.seen:
         return "it closes over nothing that it could change"
     if closes_over:
         return "it changes nothing that it closes over"

@@ -17,7 +17,8 @@ VMAP_WORDS = {
 BACKEND_WORDS = {
     "eager": "the function's own code",
     "graph": "a graph captured by planning; the function's Python code does not run in calls",
-    "compile": "torch.compile of the graph captured by planning, and of those of its derivatives",
+    "compile": "torch.compile of the graph captured by planning; a gradient records the function "
+    "compiled with its backward",
 }
 
 # By whether the function's own code runs.

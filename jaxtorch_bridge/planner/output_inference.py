@@ -25,6 +25,17 @@ How = Literal[
     "zeros",
 ]
 
+# What code is told that asks whether it is traced: nothing, that it is compiled, or exported as
+# well (``torch.compiler.is_compiling`` and ``torch.compiler.is_exporting``).
+Flags = Literal["", "compiling", "exporting"]
+
+# Behind the words for how.
+FLAG_WORDS: dict[str, str] = {
+    "": "",
+    "compiling": ", with torch.compiler.is_compiling()",
+    "exporting": ", with torch.compiler.is_compiling() and is_exporting(), as torch.export does",
+}
+
 _WORDS: dict[str, str] = {
     "fake": "evaluated abstractly (FakeTensor: no FLOPs, no memory)",
     "fake-plain-attention": "evaluated abstractly (FakeTensor, attention by plain products)",
@@ -63,6 +74,9 @@ class Inference:
         switches_grad: It enters ``torch.no_grad`` or the like, which forward mode does not heed.
         swaps: What it changes while it runs, in words: parameters of a module, for one.
         leaves_changed: Those of them that it does not put back.
+        flags: What code was told that asks whether it is traced. Not empty only where it could not
+            be evaluated otherwise: calls run without, and so may go another way.
+        asks: The function, or a library that is not torch, asks that.
     """
 
     outputs: tuple[OutputMeta, ...]
@@ -82,11 +96,18 @@ class Inference:
     switches_grad: bool = False
     swaps: str = ""
     leaves_changed: str = ""
+    flags: Flags = ""
+    asks: bool = False
 
     @property
     def traced(self) -> bool:
         """Whether the function ran abstractly, so that its behaviour depends on shapes only."""
         return self.how in ("fake", "fake-plain-attention", "fake-without-cudnn")
+
+    @property
+    def seen(self) -> bool:
+        """Whether what was evaluated is also what calls run."""
+        return self.traced and not self.flags
 
     @property
     def extra_runs(self) -> int:
@@ -96,4 +117,4 @@ class Inference:
     @property
     def words(self) -> str:
         """One line for `explain`."""
-        return _WORDS[self.how]
+        return _WORDS[self.how] + FLAG_WORDS[self.flags]

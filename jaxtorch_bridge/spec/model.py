@@ -21,7 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from ..choices import Backend, ConcurrencyMode, OutputsMode, VmapMethod
+from ..choices import Backend, ConcurrencyMode, OutputsMode, Residuals, VmapMethod
 from .array_tree import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
 from .followed_dtypes import choices_of, faults_of_following
 from .group_remarks import faults_of_groups, read_groups
@@ -95,7 +95,8 @@ class CallableSpec(BaseModel):
         dimensions: Remarks on dimension names.
         constraints: Comparisons of dimensions that every call must meet.
         vjp_depth: The highest order of reverse differentiation a caller may take, or None.
-        residuals: Whether the forward saves what the backward needs.
+        residuals: Whether torch keeps its record of the forward (``tape``), or the backward runs
+            the function again (``recompute``).
         vmap_method: What ``jax.vmap`` does.
         verify: Whether the first batched run of a plan is compared with single calls.
         sharding: Dimension name -> mesh axis; the other dimensions must be whole.
@@ -120,7 +121,7 @@ class CallableSpec(BaseModel):
     dimensions: Annotated[FrozenDict[str, str], ReadBy(read_dimensions)] = FrozenDict()
     constraints: Annotated[tuple[Constraint, ...], ReadBy(read_constraints)] = ()
     vjp_depth: Annotated[StrictInt, Field(ge=0)] | None = None
-    residuals: Literal["save", "recompute", "auto"] = "auto"
+    residuals: Residuals = "auto"
     vmap_method: VmapMethod = "torch_vmap"
     verify: StrictBool = False
     sharding: Annotated[FrozenDict[str, str], ReadBy(read_sharding)] = FrozenDict()

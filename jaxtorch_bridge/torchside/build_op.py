@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from .functions.call_locks import NO_CALL_LOCKS, CallLocks
 from .functions.contract_terms import NO_TERMS, Terms
 from .functions.declared_writes import with_writes
 from .functions.source import Source
+from .functions.traced_flags import with_flags
 from .handler.torch_context import TorchContext
 from .observe.abstract_evaluation import FlatCall
 from .observe.guarded_run import Guarded
@@ -48,6 +50,7 @@ def build_op(
     mutated: Sequence[int] = (),
     writing: FlatCall | None = None,
     run_out: Callable[..., Any] | None = None,
+    compiled: FlatCall | None = None,
 ) -> TorchOp:
     """Register the planned function.
 
@@ -69,6 +72,7 @@ def build_op(
         run_out: ``run`` with tensors to write the results to behind the inputs (``out=``).
         mutated: Inputs that ``run`` writes to, as declared; their new values are its last results.
         writing: ``function`` without copies of these.
+        compiled: ``function`` compiled, with its derivative.
     """
     seeds = () if plan.random_key is None else (plan.random_key,)
     source = Source(
@@ -92,8 +96,12 @@ def build_op(
         generators=generators,
         seeds=seeds,
     )
+    if compiled is not None:
+        pair = (source.function, lambda *tensors: compiled(*tensors)[0])
+        source = replace(source, compiled=pair)
     if writing is not None:
         source = with_writes(source, plan.mutates, mutated, lambda *tensors: writing(*tensors)[0])
+    source = with_flags(source)
     family, role = OpFamily(keeper), Function(source)
     # Before any alias: a graph sees declared writes on copies.
     if terms.backend in ("graph", "compile"):
@@ -203,7 +211,7 @@ def _why_copied(
         return "the function's own code makes it, and takes no `out=`"
     if plan.mutates:
         return "the function writes to its arguments"
-    if not plan.inference.traced:
+    if not plan.inference.seen:
         return "the function could not be evaluated abstractly"
     if observed.records:
         return "autograd records what makes it"
@@ -230,7 +238,7 @@ def _runner(
         run = _with_casts(run, casts)
     # An abstract evaluation has shown that the inputs are left alone. Nothing else has: what a
     # function does that looks at values may change from call to call.
-    if plan.inference.traced:
+    if plan.inference.seen:
         return run
     # Planned without a run, so that whether it draws shows in its first call.
     if plan.inference.how in ("contract", "declared") and plan.random_key is None:

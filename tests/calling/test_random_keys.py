@@ -57,13 +57,13 @@ def looks_at_values(x):
 
 
 FUNCTIONS = {
-    "dropout": (dropout, "auto", "saved"),
-    "drop_path": (drop_path, "auto", "saved"),
-    "noise": (noise, "auto", "saved"),
+    "dropout": (dropout, "auto", "tape"),
+    "drop_path": (drop_path, "auto", "tape"),
+    "noise": (noise, "auto", "tape"),
     "dropout_func": (dropout, "recompute", "func"),
     "noise_func": (noise, "recompute", "func"),
     "dropout_autograd": (lambda x: Shift.apply(F.dropout(x, 0.5)), "recompute", "autograd"),
-    "looks_at_values": (looks_at_values, "auto", "autograd"),
+    "looks_at_values": (looks_at_values, "auto", "tape"),
 }
 
 
@@ -74,7 +74,7 @@ def contract(residuals="auto", **more):
     }  # fmt: skip
 
 
-# The autograd rung cannot be batched by torch.vmap; looks_at_values is seen by running it.
+# The engine of autograd cannot be batched by torch.vmap; looks_at_values is seen by running it.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*calls torch once for each element"),
     pytest.mark.filterwarnings("ignore:.*could not be found abstractly"),
@@ -84,10 +84,10 @@ pytestmark = [
 @pytest.fixture(params=FUNCTIONS)
 def linear(request):
     """A function ``y = mask(key) * x``."""
-    function, residuals, rung = FUNCTIONS[request.param]
+    function, residuals, engine = FUNCTIONS[request.param]
     wrapped = jax_callable(function, spec=contract(residuals))
     op = wrapped._planned((X,), {"rng": KEY}).op
-    assert op.family.linearize(op, (0,)).engine == rung
+    assert op.family.linearize(op, (0,)).engine == engine
     return wrapped
 
 

@@ -66,7 +66,7 @@ def test_a_short_training_learns_on_both_sides(report: Any) -> None:
 
 def test_the_report_shows_how_the_bridge_ran(report: Any) -> None:
     assert "digits_cnn@1.0.0" in report.plan
-    assert "saved residuals" in report.plan
+    assert "tape: the function runs once, and torch keeps" in report.plan
     assert "extra runs   0" in report.plan
 
 

@@ -32,7 +32,7 @@ def test_training_on_four_devices_is_that_on_one() -> None:
     for part in ("4 devices", "one device", "test accuracy", "time per step, median"):
         assert part in done.stdout
     assert "images                      float32[16, 1, 8, 8]" in done.stdout
-    assert "saved residuals" in done.stdout
+    assert "tape: the function runs once, and torch keeps" in done.stdout
 
 
 def test_training_in_two_processes_is_that_in_one() -> None:

@@ -8,9 +8,9 @@ from ...planner.explain import BACKEND_WORDS, VMAP_WORDS
 from ...spec.model import CallableSpec
 
 _RESIDUALS = {
-    "save": "the forward saves what the backward needs; that it cannot is an error",
+    "tape": "one run, whose record torch keeps for the backward as long as there is room",
     "recompute": "the backward runs the function again",
-    "auto": "saved by the forward where that works and they are small enough, else run again",
+    "auto": "one run, whose record torch keeps for the backward as long as there is room",
 }
 _CONCURRENCY = {
     "parallel": "calls on several devices run at once",

@@ -72,9 +72,6 @@ def _derivatives(spec: CallableSpec, planned: Planned, found: Promises) -> None:
     if planned.plan.derivative.startswith("none"):
         found.remarks.append(("gradient", planned.plan.derivative))
         return
-    if spec.vjp_depth == 0:
-        found.remarks.append(("gradient", "none: the contract says `vjp_depth: 0`"))
-        return
     for order, one in derivatives_of(planned.op, spec.vjp_depth):
         if isinstance(one, DifferentiationError):
             _refused(spec, order, one, found)
@@ -134,9 +131,7 @@ def _refused(spec: CallableSpec, order: int, error: DifferentiationError, found:
     if order > 1 and spec.vjp_depth is None:
         found.remarks.append((f"order {order}", f"not available: {text}"))
         return
-    if "residuals: save" in text:
-        path, expected = "residuals", "residuals that can be saved"
-    elif spec.vjp_depth is not None:
+    if spec.vjp_depth is not None:
         path, expected = "vjp_depth", f"derivatives of order {order}"
     else:
         path, expected = "outputs", "a derivative, or `vjp_depth: 0`"

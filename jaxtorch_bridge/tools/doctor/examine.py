@@ -62,18 +62,26 @@ def _libraries() -> Iterator[Check]:
     yield from examine_libraries(loaded_libraries(MAPS.read_text()), versions_told())
 
 
+def _tapes() -> Iterator[Check]:
+    from ...config import settings
+    from .tapes import examine_tapes, tapes_here
+
+    yield from examine_tapes(tapes_here(), settings.tape_bytes)
+
+
 def _threads() -> Iterator[Check]:
     from .threads import examine_threads, threads_here
 
     yield from examine_threads(threads_here())
 
 
-# Libraries last but one: by then a call has loaded what calls load.
+# Libraries behind the handler: by then a call has loaded what calls load.
 _SUBJECTS: tuple[tuple[str, Callable[[], Iterable[Check]]], ...] = (
     ("devices", _devices),
     ("handler", _handler),
     ("libraries", _libraries),
     ("threads", _threads),
+    ("tapes", _tapes),
 )
 
 

@@ -88,9 +88,9 @@ def _backend(spec: CallableSpec, planned: Planned) -> dict[str, str]:
 
 
 def _derivatives(spec: CallableSpec, planned: Planned) -> list[dict[str, Any]]:
-    if planned.plan.derivative.startswith("none") or spec.vjp_depth == 0:
-        reason = planned.plan.derivative.partition(": ")[2] or "the contract says `vjp_depth: 0`"
-        return [{"order": 1, "rung": "none", "why": [reason]}]
+    if planned.plan.derivative.startswith("none"):
+        reason = planned.plan.derivative.partition(": ")[2]
+        return [{"order": 1, "engine": "none", "why": [reason]}]
     return [
         {"order": order, **_derivative(one)}
         for order, one in derivatives_of(planned.op, spec.vjp_depth)
@@ -99,13 +99,13 @@ def _derivatives(spec: CallableSpec, planned: Planned) -> list[dict[str, Any]]:
 
 def _derivative(one: Linearized | DifferentiationError) -> dict[str, Any]:
     if isinstance(one, DifferentiationError):
-        return {"rung": "none", "why": [str(one).splitlines()[0]]}
+        return {"engine": "none", "why": [str(one).splitlines()[0]]}
     return {
-        "rung": one.engine,
+        "engine": one.engine,
         "by": [one.op.inputs[index].path for index in one.grad_inputs],
         "residual_bytes": one.residual_bytes,
         "residuals": [_array(sig) for sig in one.residuals],
-        "bytes_if_saved": one.saved_bytes,
+        "tape_bytes": one.tape_bytes,
         "words": one.words[0].partition(": ")[2],
         "why": list(one.failures),
     }

@@ -71,12 +71,12 @@ def _rows(outline: Mapping[str, Any]) -> Iterator[Row]:
 
 def _derivative(one: Mapping[str, Any]) -> Iterator[Row]:
     subject = "gradient" if one["order"] == 1 else f"order {one['order']}"
-    if one["rung"] == "none":
+    if one["engine"] == "none":
         yield subject, "none", "; ".join(one["why"])
         return
-    yield subject, one["rung"], f"by {', '.join(one['by']) or 'nothing'}: {one['words']}"
+    yield subject, one["engine"], f"by {', '.join(one['by']) or 'nothing'}: {one['words']}"
     for sig in one["residuals"]:
-        yield subject, "", f"keeps {_array(sig)}, {sig['size_bytes']} bytes"
+        yield subject, "", f"keeps {sig['name']} {_array(sig)}, {sig['size_bytes']} bytes"
     for words in one["why"]:
         yield subject, "", f"not {words}"
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from ...call_site import caller_level
 from ...choices import VmapMethod
 from ...errors import BatchingError, BridgeWarning
@@ -93,8 +95,12 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
     own_keys = own_seeds and home.keyed
     made = None
     unbatched: tuple[int, ...] = ()
-    if method in ("sequential", "sequential_unrolled"):
+    if op.program.batched_core is not None:
+        made = _batched_by_itself(op, size, dims, method in ("sequential", "sequential_unrolled"))
+    elif method in ("sequential", "sequential_unrolled"):
         failure = f"`vmap_method: {method}`"
+        if loop and isinstance(role, Function):
+            made = _looped(op, role.source, size, dims)
     elif own_seeds:
         # One call draws from one state.
         failure = f"each element has {_SEED_WORDS[home.keyed]} of its own"
@@ -266,9 +272,56 @@ def _looped(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
     return op_of_program(program, made.label, made.key, Function(made), op.family)
 
 
+def _batched_by_itself(op: TorchOp, size: int, dims: Dims, one_by_one: bool) -> TorchOp:
+    """Of a pullback that has a tape, which batches of cotangents go through."""
+    program = op.program
+    if program.batched_core is None:
+        raise AssertionError("only such a program")
+    inputs = with_batch(program.inputs, dims, size)
+    outputs = with_batch(program.outputs, (0,) * len(program.outputs), size)
+    made = replace(
+        program,
+        core=program.batched_core(size, one_by_one),
+        inputs=inputs,
+        outputs=outputs,
+        batched_core=None,
+    )
+    key = f"{op.key}/{'loop' if one_by_one else 'vmap'}{size}:{_dims_text(dims)}"
+    return op_of_program(made, f"{op.label} (vmap)", key, op.role, op.family)
+
+
+def _batched_without_tape(op: TorchOp, size: int, dims: Dims) -> TorchOp:
+    """Of a forward that keeps a tape: the function alone, whose batched derivatives run again."""
+    role = _batched_role(op, size, dims)
+    base = role.linear.op if isinstance(role, SavingForward) else None
+    if base is None:
+        raise NotCapturedError("torch.vmap: the function itself cannot be batched")
+    core, device = base.program.core, op.program.device
+    # Each element has one, so that they can be cut as the batch is.
+    given = with_batch(op.program.also_gives, (0,) * len(op.program.also_gives), size)
+
+    def run(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        nothing = [
+            torch.zeros(sig.shape, dtype=getattr(torch, sig.torch_dtype), device=device)
+            for sig in given
+        ]
+        return [*core(*tensors), *nothing]
+
+    program = replace(
+        base.program,
+        core=run,
+        outputs=(*base.program.outputs, *given),
+        gives_states=op.program.gives_states,
+    )
+    key = f"{op.key}/vmap{size}:{_dims_text(dims)}"
+    return op_of_program(program, f"{op.label} (vmap)", key, role, op.family)
+
+
 def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
     """Of a forward with residuals, or of a linear part: derivatives come from elsewhere."""
     program = op.program
+    if program.also_gives:
+        return _batched_without_tape(op, size, dims)
     core_dims = dims[: len(program.inputs)]
     inputs = with_batch(program.inputs, core_dims, size)
     outputs = with_batch(program.outputs, (0,) * len(program.outputs), size)
@@ -306,8 +359,8 @@ def _batched_role(op: TorchOp, size: int, dims: Dims) -> Role:
     base = None if function is None else function.family.batched(function, size, dims).op
     if base is None:
         raise NotCapturedError("torch.vmap: the function itself cannot be batched")
-    # What every program gives behind its core's results is never batched.
-    first_extra = len(op.outputs) - len(op.program.extra_results)
+    # Generator states, which every program gives behind its core's results, are never batched.
+    first_extra = len(function.outputs) + len(op.program.also_gives)
     residual_dims: Dims = tuple(
         None if index >= first_extra else 0
         for index in range(len(function.outputs), len(op.outputs))

@@ -14,7 +14,7 @@ import torch
 from ...choices import VmapMethod
 from ...errors import BatchingError
 from ...planner.array_signature import ArraySig
-from ...tolerances import tolerance_of
+from ..functions.compare_results import agree, difference
 from ..functions.graph_capture import NotCapturedError, abstractly
 from ..functions.source import Core, Source
 from ..observe.abstract_evaluation import fake_inputs
@@ -140,7 +140,8 @@ class Verified:
             BatchingError: They are not those of single calls.
         """
         results = self._batched(*tensors)
-        if not self._done:
+        # Of an empty batch there are no single calls.
+        if not self._done and any(result.numel() for result in results):
             # The single calls are only looked at; nobody differentiates them.
             with torch.no_grad():
                 expected = self._one_by_one(*tensors)
@@ -151,46 +152,13 @@ class Verified:
         return results
 
     def _compare(self, path: str, result: torch.Tensor, wanted: torch.Tensor) -> None:
-        if result.shape == wanted.shape and _agree(result, wanted):
+        if result.shape == wanted.shape and agree(result, wanted):
             return
         raise BatchingError(
             f"{self.label}, {path}: `vmap_method: {self._method}` says that the function works "
             f"along leading axes, but a call on the whole batch differs from single calls"
-            f"{_difference(result, wanted)}. Say `torch_vmap`."
+            f"{difference(result, wanted)}. Say `torch_vmap`."
         )
-
-
-def _agree(result: torch.Tensor, wanted: torch.Tensor) -> bool:
-    if not (result.is_floating_point() or result.is_complex()):
-        return torch.equal(result, wanted)
-    size = _wide(wanted).abs()
-    # One infinite value would allow any difference in all others.
-    size = size[size.isfinite()]
-    greatest = float(size.max()) if size.numel() else 0.0
-    tolerance = tolerance_of(str(wanted.dtype).removeprefix("torch."))
-    return bool((_gaps(result, wanted) <= tolerance * greatest).all())
-
-
-def _gaps(result: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """How far apart each two values are; infinitely far where only one is a number."""
-    # In double precision, so that the difference itself is exact enough.
-    a, b = _wide(result), _wide(wanted)
-    gaps = (a - b).abs().nan_to_num(nan=torch.inf)
-    return gaps.masked_fill((a == b) | (a.isnan() & b.isnan()), 0.0)
-
-
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
-
-
-def _difference(result: torch.Tensor, wanted: torch.Tensor) -> str:
-    if result.shape != wanted.shape:
-        return f": {list(result.shape)} in place of {list(wanted.shape)}"
-    if result.dtype == torch.bool:
-        return f" in {int((result ^ wanted).sum())} of {result.numel()} elements"
-    gaps = _gaps(result, wanted).reshape(len(result), -1).amax(1)
-    worst = int(gaps.argmax())
-    return f" by up to {float(gaps[worst]):.3g} (in element {worst} of {len(gaps)})"
 
 
 def _listed(sigs: Sequence[ArraySig]) -> str:

@@ -176,6 +176,12 @@ class ClosureState:
         """Whether any of it is run by TorchScript."""
         return self._scripted or any(is_scripted(module) for module in self.modules)
 
+    def tensors(self) -> list[torch.Tensor]:
+        """Tensors that its variables and globals are bound to themselves."""
+        values = [_cell_value(cell) for cell in self._cells]
+        values += [names.get(name) for names, name in self._globals]
+        return [value for value in values if isinstance(value, torch.Tensor)]
+
     def buffers(self) -> list[torch.Tensor]:
         """The modules' buffers."""
         return [buffer for module in self.modules for buffer in module.buffers()]

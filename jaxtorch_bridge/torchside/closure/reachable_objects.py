@@ -61,8 +61,6 @@ def keys_of(
 
 def memory_of(tensor: torch.Tensor) -> Hashable:
     """Equal for tensors that share memory; None for layouts that have none of their own."""
-    try:
-        # Marked, so that it is never taken for an object's id.
-        return "memory", compat.storage_key(tensor)
-    except (RuntimeError, NotImplementedError):  # sparse and the like
-        return None
+    key = compat.memory_key(tensor)
+    # Marked, so that it is never taken for an object's id.
+    return ("memory", key) if key else None

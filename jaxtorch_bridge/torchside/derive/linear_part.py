@@ -40,7 +40,7 @@ class Linearized:
         op: The function.
         source: What it computes.
         wrt: Inputs that carry a tangent.
-        engine: How its first pullback is found: ``saved``, what differentiates the function that
+        engine: How its first pullback is found: ``tape``, what differentiates the function that
             runs again (``func`` or ``autograd``), or ``zero``.
         forward: The op that computes outputs and residuals: the function's own if there are
             none.
@@ -48,7 +48,7 @@ class Linearized:
         diff_outputs: Outputs that carry a tangent.
         grad_inputs: Those of ``wrt`` that any of these outputs depends on.
         failures: Words on the engines that did not work.
-        saved_bytes: Bytes that saving residuals keeps, or would keep; None if it cannot be.
+        tape_bytes: Bytes that torch keeps for the backward; None if only a run could tell.
     """
 
     def __init__(
@@ -62,7 +62,6 @@ class Linearized:
         again: DerivedFunction | None = None,
         diff_outputs: tuple[int, ...] = (),
         failures: Sequence[str] = (),
-        saved_bytes: int | None = None,
     ) -> None:
         """Of what was found.
 
@@ -75,14 +74,13 @@ class Linearized:
             again: Otherwise the pullback of ``diff_outputs``; None if there are none.
             diff_outputs: Outputs that depend on ``wrt``.
             failures: Words on what did not work.
-            saved_bytes: Of residuals that could be saved.
         """
         self.op = op
         self.label = f"{op.label} (derivative)"
         self.source = source
         self.wrt = wrt
         self.failures = tuple(failures)
-        self.saved_bytes = saved_bytes
+        self.tape_bytes = None if kept is None else kept.size_bytes
         self._kept = kept
         self._kernels: dict[tuple[bool, tuple[int, ...], tuple[int, ...]], Kernel] = {}
         self._derived: dict[
@@ -90,7 +88,7 @@ class Linearized:
         ] = {}
         self.batched_forms: dict[Any, BatchedLinearized] = {}
         if kept is not None:
-            self.engine = "saved"
+            self.engine = kept.engine
             self.diff_outputs, self.grad_inputs = kept.diff_outputs, kept.grad_inputs
             self.guard = kept.guard
         else:
@@ -129,8 +127,6 @@ class Linearized:
         else:
             way = self._again.source.way
             how = f"recompute with {way}, {self.residual_bytes} bytes kept"
-            if self.saved_bytes is not None:
-                how += f"; saving would keep {self.saved_bytes}"
         names = self.source.names(self.wrt)
         return (f"by {names}: {how}", *(f"  not {words}" for words in self.failures))
 
@@ -175,6 +171,17 @@ class Linearized:
                 )
                 self._kernels[key] = Kernel(op, made.operands)
         return self._kernels[key]
+
+    def batchable(
+        self, dims: Dims, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
+    ) -> Kernel:
+        """What to make a batch of, whose inputs and residuals have these axes."""
+        kernel = self.kernel(transposed, ins, outs)
+        # A tape is of one run: it can serve many cotangents, and not many inputs.
+        of_inputs = any(dim is not None for dim in dims)
+        if kernel.op.program.batched_core is not None and of_inputs:
+            return self.function(transposed, ins, outs)
+        return kernel
 
     def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
         """The same as a function of the inputs as well, to be differentiated again."""
@@ -295,7 +302,14 @@ class BatchedLinearized:
 
     def kernel(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
         """See `Linearized`."""
-        return self._batched(self.base.kernel(transposed, ins, outs))
+        return self._batched(self.base.batchable(self.dims, transposed, ins, outs))
+
+    def batchable(
+        self, dims: Dims, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
+    ) -> Kernel:
+        """See `Linearized`."""
+        inner = self.base.batchable((*self.dims, *dims), transposed, ins, outs)
+        return self._batched(inner)
 
     def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
         """See `Linearized`."""
@@ -352,7 +366,7 @@ def batch_linear(
         ins: Likewise.
         outs: Likewise.
     """
-    kernel = base.kernel(transposed, ins, outs)
+    kernel = base.batchable(dims, transposed, ins, outs)
     found = kernel.op.family.batched(kernel.op, size, _kernel_dims(kernel, dims))
     # None: JAX calls the linear part once for each element.
     return None if found.op is None else batched_linearized(base, size, dims)

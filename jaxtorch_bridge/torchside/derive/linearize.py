@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ...errors import DifferentiationError
 from ..closure.closure_state import ClosureGuard
-from ..functions.graph_capture import NotCapturedError, dependent_outputs
+from ..functions.graph_capture import dependent_outputs
 from ..op.torch_op import TorchOp
 from .derived_function import derive
 from .engine_order import KEEPING
-from .engines.engine import Goal, LimitError
+from .engines.engine import Goal
 from .linear_part import Linearized
 from .refusals import differentiable_source
 
@@ -24,35 +23,14 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
     guard = ClosureGuard(source.closure)
     goal = Goal(source, "pull", wrt, seeds=source.seeds_of_repeats)
     failures: list[str] = []
-    saved_bytes = None
     for engine in KEEPING:
         reason = engine.objection(goal)
         if not reason:
-            try:
-                kept = engine.build(goal)
-            except NotCapturedError as error:
-                reason = str(error)
-                if isinstance(error, LimitError):
-                    # For `explain`: what a higher limit would keep.
-                    saved_bytes = error.size_bytes
-            else:
-                # No output depends on these inputs: the derivative is zero.
-                if kept is None:
-                    return Linearized(op, source, wrt, guard)
-                return Linearized(
-                    op,
-                    source,
-                    wrt,
-                    guard,
-                    kept=kept,
-                    failures=failures,
-                    saved_bytes=kept.size_bytes,
-                )
-        if source.terms.residuals == "save":
-            raise DifferentiationError(
-                f"{source.label}: the contract says `residuals: save`, but residuals cannot be "
-                f"saved here: {reason}. Say `auto` or `recompute`. [{source.terms.residuals_at}]"
-            )
+            kept = engine.build(goal)
+            # No output depends on these inputs: the derivative is zero.
+            if kept is None:
+                return Linearized(op, source, wrt, guard)
+            return Linearized(op, source, wrt, guard, kept=kept, failures=failures)
         failures.append(f"{engine.name}: {reason}")
     # Only now: an engine that keeps residuals finds out by itself.
     outs = dependent_outputs(source, wrt)
@@ -67,5 +45,4 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
         again=again,
         diff_outputs=outs,
         failures=(*failures, *again.failures),
-        saved_bytes=saved_bytes,
     )

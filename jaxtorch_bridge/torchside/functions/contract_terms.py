@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from ...choices import Backend, OutputsMode, VmapMethod
+from ...choices import Backend, OutputsMode, Residuals, VmapMethod
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Terms:
         backend_at: Where the contract says so.
     """
 
-    residuals: Literal["save", "recompute", "auto"] = "auto"
+    residuals: Residuals = "auto"
     depth: int | None = None
     residuals_at: str = ""
     depth_at: str = ""

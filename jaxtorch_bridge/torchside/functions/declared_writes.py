@@ -167,11 +167,15 @@ def _saving_values(copies: Sequence[torch.Tensor]) -> Iterator[None]:
     # By memory: views of what may be written to are kept as they are too.
     keys = {compat.storage_key(copy) for copy in copies}
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.clone() if compat.storage_key(tensor) in keys else tensor
+    # Torch asks the innermost hooks alone, and those of a tape around this must have their say.
+    around = autograd.hooks_of_saved_tensors()
+    pack, unpack = around or (lambda tensor: tensor, lambda kept: kept)
+
+    def keep(tensor: torch.Tensor) -> Any:
+        return pack(tensor.clone() if compat.storage_key(tensor) in keys else tensor)
 
     # Autograd itself refuses to go back through a value that was written to after it was saved.
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+    with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
         yield
 
 

@@ -13,6 +13,7 @@ from ..._compat import torch_graphs
 from ..._compat import torch_internals as compat
 from ...errors import LackingDerivativeError
 from ...planner.array_signature import ArraySig
+from ...planner.output_inference import Flags
 from ..observe.abstract_evaluation import fake_inputs
 from .source import Core, Source, first_line
 from .unrecorded_backward import refuse_lacking
@@ -23,14 +24,22 @@ class NotCapturedError(RuntimeError):
 
 
 @contextlib.contextmanager
-def abstractly(source: Source, plain_attention: bool) -> Iterator[Any]:
-    """A fake tensor mode in surroundings that are put back; failures are NotCapturedError."""
+def abstractly(source: Source, plain_attention: bool, flags: Flags | None = None) -> Iterator[Any]:
+    """A fake tensor mode in surroundings that are put back; failures are NotCapturedError.
+
+    Args:
+        source: What is evaluated.
+        plain_attention: Without fused attention kernels.
+        flags: What code is told that asks whether it is traced; None: what the source says.
+    """
+    if flags is None:
+        flags = source.flags()  # before any lock: it may have to trace first
     # The lock of tracing is the last that anybody takes. Alone: the evaluation runs the function.
     with source.closure.locks.alone(), compat.tracing:
-        yield from _alone(source, plain_attention)
+        yield from _alone(source, plain_attention, flags)
 
 
-def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
+def _alone(source: Source, plain_attention: bool, flags: Flags) -> Iterator[Any]:
     # The function's own Python code runs, and may leave fakes in what it closes over.
     snapshot = source.closure.snapshot()
     surroundings = compat.PlainAttention if plain_attention else contextlib.nullcontext
@@ -40,6 +49,7 @@ def _alone(source: Source, plain_attention: bool) -> Iterator[Any]:
             stack.enter_context(surroundings())
             stack.enter_context(compat.abstract_surroundings())
             stack.enter_context(compat.uncompiled())
+            stack.enter_context(compat.tracing_flags(flags))
             stack.enter_context(compat.unwarned_fallbacks())
             # A fused LSTM, traced below autograd, does not save what its backward needs.
             stack.enter_context(compat.PlainRnns())

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from ...planner.array_signature import ArraySig
-from ...planner.output_inference import Inference
+from ...planner.output_inference import Flags, Inference
 from ..closure.closure_state import ClosureState
 from ..handler.torch_context import TorchContext
 from ..randomness.generator_states import NO_GENERATORS, Generators
@@ -22,6 +22,10 @@ Core = Callable[..., Sequence[torch.Tensor]]
 # With what torch differentiates. func: torch.func.jvp and torch.func.vjp. autograd:
 # torch.autograd.grad (twice for a pushforward).
 Transform = Literal["func", "autograd"]
+
+
+def _no_flags() -> Flags:
+    return ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,11 @@ class Source:
             others, which are differentiated as they stand.
         opaque: No graph could be captured of it, though the function itself can be traced.
         notices: What the caller of this callable has been warned of.
+        compiled: A function, and what ``torch.compile`` makes of it; see `recordable`.
+        flags: What code that asks whether it is traced is told while graphs are captured; asked for
+            when the first one is. See `traced_flags`.
+        compare: Called with the inputs of a program that runs a graph, and their signatures:
+            objects if the graph was captured under flags and calls do something else.
     """
 
     label: str
@@ -88,11 +97,22 @@ class Source:
     refuse_writes: Callable[[Source, Sequence[int]], None] | None = None
     forms: tuple[Core, ...] = ()
     generators: Generators = NO_GENERATORS
+    compiled: tuple[Core, Core] | None = None
+    flags: Callable[[], Flags] = _no_flags
+    compare: Callable[[Sequence[ArraySig], Sequence[torch.Tensor]], None] | None = None
 
     @property
     def differentiable_forms(self) -> tuple[Core, ...]:
         """What to differentiate, the best first."""
         return self.forms or (self.function,)
+
+    @property
+    def recordable(self) -> Core | None:
+        """``function`` compiled together with its derivative, where that was asked for."""
+        # What is made of a source with `replace` has another function, and keeps the field.
+        if self.compiled is None or self.forms or self.compiled[0] is not self.function:
+            return None
+        return self.compiled[1]
 
     @property
     def draws(self) -> bool:

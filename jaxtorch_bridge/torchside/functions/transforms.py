@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from ..._compat import torch_internals as compat
-from ...errors import DifferentiationError
+from ..._compat.torch_forward_ad import ForwardModeGuard
 from ..randomness.generator_states import NO_GENERATORS
 from . import unrecorded_backward
 from .source import Core, Transform
@@ -77,7 +77,7 @@ def pullback(
             return tuple(leaves[index] for index in outs)
 
         _, vjp, *_ = torch.func.vjp(moving, *(inputs[index] for index in ins))
-        return _conjugated(vjp(tuple(_conjugated(tensors[count:]))))
+        return conjugated(vjp(tuple(conjugated(tensors[count:]))))
 
     def pulled_by_autograd(*tensors: torch.Tensor) -> list[torch.Tensor]:
         # Somebody differentiates this derivative.
@@ -85,7 +85,7 @@ def pullback(
         with torch.enable_grad():
             inputs = _leaves(tensors[:count], ins)
             leaves = function(*inputs)
-            cotangents = _conjugated(tensors[count:])
+            cotangents = conjugated(tensors[count:])
             if again:
                 # `_refuse_hidden` asks autograd about them.
                 cotangents = _leaves(cotangents, range(len(cotangents)))
@@ -94,7 +94,7 @@ def pullback(
             gradients = _gradients(label, outputs, asked, cotangents, again)
             if again:
                 _refuse_hidden(label, cotangents, gradients)
-            return _conjugated(gradients)
+            return conjugated(gradients)
 
     return pulled_by_func if transform == "func" else pulled_by_autograd
 
@@ -110,7 +110,8 @@ def _push_by_func(function: Core, ins: Sequence[int], outs: Sequence[int]) -> _P
         inputs: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         moving, primals = _moving(function, inputs, ins, outs)
-        found: Any = torch.func.jvp(moving, primals, tuple(tangents), has_aux=True)
+        with ForwardModeGuard():  # type: ignore[no-untyped-call]
+            found: Any = torch.func.jvp(moving, primals, tuple(tangents), has_aux=True)
         _, moved, leaves = found
         return list(leaves), list(moved)
 
@@ -179,11 +180,7 @@ def _gradients(
 ) -> list[torch.Tensor]:
     """Gradients of what autograd recorded, in torch's convention."""
     if not any(output.requires_grad for output in outputs):
-        raise DifferentiationError(
-            f"{label}: torch recorded no way from the inputs to any result (no result requires "
-            "grad), so the gradient would be zero without a word. If that is meant, use "
-            "jax.lax.stop_gradient; otherwise look for detach(), no_grad or backward() inside."
-        )
+        raise unrecorded_backward.nothing_recorded(label)
     unrecorded_backward.refuse_lacking(label, outputs)
     return _pulled(outputs, inputs, cotangents, again)
 
@@ -251,31 +248,10 @@ def _replaced(
     return full
 
 
-def _conjugated(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def conjugated(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """From JAX's convention for complex gradients to torch's, or back."""
     # Resolved: XLA's buffers have no flag for a pending conjugation.
     return [tensor.conj().resolve_conj() if tensor.is_complex() else tensor for tensor in tensors]
-
-
-def transposed(
-    linear: Core, count: int, results: Sequence[tuple[tuple[int, ...], torch.dtype, str]]
-) -> Core:
-    """The transpose, in JAX's convention, of a function that is linear in its last arguments.
-
-    Args:
-        linear: ``(*fixed, *cotangents)`` to values.
-        count: How many are fixed.
-        results: (shape, dtype, device) of the cotangents, which the transpose returns.
-    """
-
-    def run(*tensors: torch.Tensor) -> list[torch.Tensor]:
-        fixed, values = tensors[:count], tensors[count:]
-        somewhere = [
-            torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in results
-        ]
-        _, vjp, *_ = torch.func.vjp(lambda *cts: tuple(linear(*fixed, *cts)), *somewhere)
-        return _conjugated(vjp(tuple(_conjugated(values))))
-
-    return run
 
 
 def batched(

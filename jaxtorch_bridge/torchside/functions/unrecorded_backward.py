@@ -20,7 +20,7 @@ _TOLERANCE_OF_OTHERS = 5e-2
 
 
 def refuse_lacking(label: str, outputs: Sequence[torch.Tensor]) -> None:
-    """Object to an operation for which torch has no derivative, and counts as constant.
+    """Object to what torch has no derivative of, or counts as constant.
 
     Raises:
         LackingDerivativeError: There is one on the way from the inputs.
@@ -30,6 +30,11 @@ def refuse_lacking(label: str, outputs: Sequence[torch.Tensor]) -> None:
             f"{label}: an operation inside has no derivative in torch (those of quantised layers "
             "have none), so its part of the gradient would be zero without a word. If that is "
             "meant, give it detach() of its input, or use jax.lax.stop_gradient."
+        )
+    if compat.checkpoints_reentrantly(outputs):
+        raise LackingDerivativeError(
+            f"{label}: torch.utils.checkpoint with use_reentrant=True works with "
+            "Tensor.backward() only. Pass use_reentrant=False."
         )
 
 
@@ -80,6 +85,15 @@ def refuse_missing(
     tolerance = max(_TOLERANCE.get(dtype, _TOLERANCE_OF_OTHERS) for dtype in dtypes)
     if difference > tolerance * scale:
         raise not_differentiable(label)
+
+
+def nothing_recorded(label: str) -> DifferentiationError:
+    """The error for a run whose results autograd knows nothing of."""
+    return DifferentiationError(
+        f"{label}: torch recorded no way from the inputs to any result (no result requires "
+        "grad), so the gradient would be zero without a word. If that is meant, use "
+        "jax.lax.stop_gradient; otherwise look for detach(), no_grad or backward() inside."
+    )
 
 
 def not_differentiable(label: str) -> DifferentiationError:

@@ -18,8 +18,15 @@ from .native_module import native
 # The setting and the number of devices that threads were last shared out for.
 _applied: tuple[int | None, int] | None = None
 _lock = threading.Lock()
-# For each of XLA's threads, how many torch would use there by itself.
-_own: dict[int, int] = {}
+
+
+class _Here(threading.local):
+    """How many threads torch would use in this thread by itself, if it is one of XLA's."""
+
+    own: int | None = None
+
+
+_here = _Here()
 
 
 def share_threads(devices: int) -> None:
@@ -52,14 +59,14 @@ def share_threads(devices: int) -> None:
 
 def runs_beside_others() -> bool:
     """Whether this is one of XLA's threads in a process of several CPU devices."""
-    return _applied is not None and _applied[1] > 1 and threading.get_ident() in _own
+    return _applied is not None and _applied[1] > 1 and _here.own is not None
 
 
 def _enter(library: OpenMP, budget: int | None, devices: int) -> None:
     """Called by the handler, once in each of XLA's threads."""
-    # Python's own thread-local values do not outlast a call there.
-    own = _own.setdefault(threading.get_ident(), library.limit())
-    library.limit(threads_each(budget, devices, own))
+    if _here.own is None:
+        _here.own = library.limit()
+    library.limit(threads_each(budget, devices, _here.own))
 
 
 def threads_each(budget: int | None, devices: int, own: int) -> int:

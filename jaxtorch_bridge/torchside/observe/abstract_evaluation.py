@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from ..._compat import torch_internals as compat
 from ..._compat.torch_tensors import version_of
 from ...errors import BridgeError, MutationError, OutputError
 from ...planner.array_signature import ArraySig, OutputMeta
-from ...planner.output_inference import How, Inference
+from ...planner.output_inference import FLAG_WORDS, Flags, How, Inference
 from ..closure.closure_state import ClosureState
 from ..handler.failure_messages import mutation_message
 from ..randomness.generator_states import Generators
@@ -26,6 +27,9 @@ from .watched_run import CallWatch, Observed, OpWatch
 # Flat tensors in; flat leaves and an opaque, hashable structure out.
 FlatCall = Callable[..., tuple[list[Any], Hashable]]
 
+# From what a call sees itself to what differs most.
+_FLAGS: tuple[Flags, ...] = ("", "compiling", "exporting")
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -33,13 +37,15 @@ class Attempt:
 
     how: How
     error: Exception
+    flags: Flags = ""
 
     @property
     def words(self) -> str:
         """One line for messages and `explain`."""
         first = str(self.error).strip().splitlines()
         text = first[0] if first else ""
-        return f"{self.how}: {type(self.error).__name__}: {text[:200]}"
+        how = f"{self.how}{FLAG_WORDS[self.flags]}"
+        return f"{how}: {type(self.error).__name__}: {text[:200]}"
 
 
 def fake_inputs(mode: Any, inputs: Sequence[ArraySig], device: str) -> list[torch.Tensor]:
@@ -86,12 +92,21 @@ def infer_abstractly(
     if device == "cuda":
         # cuDNN asks where the weights of recurrent layers lie, and fakes lie nowhere.
         ways = (*ways, ("fake-without-cudnn", functools.partial(compat.PlainRnns, cudnn=True)))
-    for how, surroundings in ways:
+    # What code asked of whether it is traced, in each way that torch itself found no end of.
+    asked: dict[How, set[str]] = {}
+    for flags, (how, surroundings) in itertools.product(_FLAGS, ways):
+        # What nobody asks makes no difference. And where it goes without flags, calls run the same.
+        if flags and flags not in asked.get(how, ()):
+            continue
         # For each way anew: what a failed one saw is not what will run.
         observed = Observed()
         try:
             # No call on another thread may see what the evaluation changes for its length.
-            with closure.locks.alone(), compat.tracing:
+            with (
+                closure.locks.alone(),
+                compat.tracing,
+                compat.tracing_flags(flags) as questions,
+            ):
                 inference = _evaluate(
                     function,
                     inputs,
@@ -107,18 +122,34 @@ def infer_abstractly(
         except BridgeError:
             raise
         except Exception as error:
-            attempts.append(Attempt(how, error))
+            attempts.append(Attempt(how, error, flags))
+            # Checks that it makes itself must not be left out.
+            if _cannot_trace(error):
+                asked[how] = questions.flags | asked.get(how, set())
+            else:
+                asked.pop(how, None)
             continue
         # A fake in a reference cycle is kept by nobody. One that is kept would meet real calls, and
         # has no memory.
         if any(made() is not None for made in observed.made):
             gc.collect()
         if any(made() is not None for made in observed.made):
-            attempts.append(Attempt(how, RuntimeError("the function keeps tensors that it makes")))
+            kept = RuntimeError("the function keeps tensors that it makes")
+            attempts.append(Attempt(how, kept, flags))
             continue
         failures = tuple(attempt.words for attempt in attempts)
-        return replace(inference, failures=failures), observed, attempts
+        found = replace(inference, failures=failures, flags=flags, asks=questions.outside)
+        return found, observed, attempts
     return None, Observed(untraced=True, generators=generators), attempts
+
+
+def _cannot_trace(error: Exception) -> bool:
+    """Whether an evaluation failed at what torch cannot do, rather than at a check."""
+    return (
+        compat.looks_at_values(error)
+        or compat.cannot_be_fake(error)
+        or compat.raised_by_torch(error)
+    )
 
 
 def _evaluate(

@@ -11,14 +11,17 @@ from ...errors import MutationError
 from ...planner.array_signature import ArraySig
 from ..handler.failure_messages import mutation_message
 from .abstract_evaluation import written_copies
+from .rare_watch import RareWatch
 from .watched_run import WriteGuard
 
 
 class Guarded:
-    """Runs a function that could not be watched abstractly without letting it write to inputs.
+    """Runs a function that could not be watched abstractly and may not write to its inputs.
 
-    Torch's own in-place operations are stopped before they write. What torch does not see (numpy
-    writing through shared memory) is looked for in the first run, which works on copies.
+    In the runs that are watched (`RareWatch`), torch's own in-place operations are stopped before
+    they write. What torch does not see (numpy writing through shared memory) is looked for in the
+    first, which works on copies. All other runs go free: the handler asks torch after each call
+    how often its inputs were written to, which misses writes through ``.data`` alone.
     """
 
     def __init__(
@@ -35,25 +38,43 @@ class Guarded:
         self._label = label
         self._inputs = inputs
         self._first = first_on_copies
+        self._watch = RareWatch()
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
-        """Run under guard.
+        """Run, under guard where that is due.
 
         Raises:
             MutationError: The function writes to an input that it does not declare, which keeps
                 its value.
         """
-        # From the second run on, XLA's own memory: a write must be stopped before it happens.
+        if not self._watch.due():
+            return self._run(*tensors)
         if not self._first:
-            with WriteGuard(tensors, self._refuse):
-                return self._run(*tensors)
+            return self.run_watched(*tensors)
         copies = [tensor.clone() for tensor in tensors]
-        with WriteGuard(copies, self._refuse):
-            result = self._run(*copies)
+        result = self.run_on_copies(tensors, copies)
+        # Only a run that came to its end has shown anything.
+        self._first = False
+        return result
+
+    def run_watched(self, *tensors: torch.Tensor) -> Any:
+        """Run, and stop torch's in-place operations before they write.
+
+        Raises:
+            MutationError: As for a call.
+        """
+        with WriteGuard(tensors, self._refuse):
+            return self._run(*tensors)
+
+    def run_on_copies(self, tensors: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> Any:
+        """Run on copies of some tensors, and see whether they still are.
+
+        Raises:
+            MutationError: As for a call.
+        """
+        result = self.run_watched(*copies)
         for index in sorted(written_copies(tensors, copies)):
             self._refuse(index)
-        # Not after a failure: the next run is the first that shows anything.
-        self._first = False
         return result
 
     def _refuse(self, index: int) -> None:

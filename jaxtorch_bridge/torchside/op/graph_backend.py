@@ -22,6 +22,8 @@ def graph_program(source: Source) -> Program:
     """
     reason = _no_graph(source)
     if not reason:
+        # From before: a change meanwhile makes the graph out of date.
+        guard = ClosureGuard(source.closure)
         try:
             graph = capture(
                 source,
@@ -39,7 +41,7 @@ def graph_program(source: Source) -> Program:
                 source,
                 source.context.without_grad(),
                 seeds=source.seeds,
-                guard=ClosureGuard(source.closure),
+                guard=guard,
             )
         # No way round: whoever names the backend is told rather than given another.
         except NotCapturedError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import fx
+
+from ..._compat.torch_graphs import constants_of
 from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
 from ..closure.closure_state import ClosureState
@@ -13,6 +15,7 @@ from ..handler.failure_messages import Faults
 from ..handler.native_module import native
 from ..handler.torch_context import InContext, TorchContext
 from .compiled_graph import compiled
+from .direct_calls import with_direct_calls
 from .program import Program
 from .results_in_place import copied, write_in_place
 from .torch_op import Family, Role, TorchOp
@@ -41,16 +44,20 @@ def op_of_program(
     """
     home = program.home
     run: Callable[..., Any]
-    if home.terms.backend == "compile":
+    if home.terms.backend == "compile" and not program.eager:
         how = copied(program.outputs, "torch.compile makes it")
         # Another core than the program's own; no buffers come behind the operands, as `into` is
         # empty.
-        run = functools.partial(program.run_into, compiled(program.core))
+        run = program.runner(compiled(program.core))
     else:
         how = write_in_place(program.core, program.outputs, program.device, home.terms.outputs)
-        run = program.run if how.core is None else functools.partial(program.run_into, how.core)
+        core: Any = how.core or program.core
+        if isinstance(core, fx.GraphModule):
+            # Its code itself: a module's call looks for hooks, of which there are none.
+            core = with_direct_calls(core).forward
+        run = program.runner(core)
     # Generator states that are taken or given must not be changed by others meanwhile.
-    states = bool(program.seeds) or program.gives_states
+    states = bool(program.seeds) or program.gives_states or program.repeats_draws
     return register_op(
         program,
         label,
@@ -59,8 +66,11 @@ def op_of_program(
         family,
         inputs=program.operands,
         outputs=program.results,
-        run=home.call_locks.around_program(run, eager=program.eager, states=states),
-        context=program.context,
+        # The first run of a graph that is compared with the function runs its Python code as well.
+        run=home.call_locks.around_program(
+            run, eager=program.eager or home.compare is not None, states=states
+        ),
+        context=_context(program),
         into=how.into,
         results=how.words,
         static=static,
@@ -68,6 +78,17 @@ def op_of_program(
         # A graph computes below autograd, which then keeps no input.
         hold_storages=program.eager,
     )
+
+
+def _context(program: Program) -> TorchContext:
+    """Torch's settings to run under."""
+    core = program.core
+    if isinstance(core, fx.GraphModule) and not any(
+        constant.requires_grad for constant in constants_of(core)
+    ):
+        # Autograd has nothing to record, and the thread's settings are left as they mostly are.
+        return program.context.with_grad()
+    return program.context
 
 
 def register_op(

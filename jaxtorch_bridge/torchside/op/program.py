@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from ..._compat.torch_tensors import version_of
 from ...planner.array_signature import ArraySig
 from ..closure.closure_state import ClosureGuard, ClosureState
 from ..functions.graph_capture import capture
@@ -17,7 +17,6 @@ from ..handler.torch_context import TorchContext
 from ..randomness.generator_seeding import drawing_from_key
 
 # int32, which JAX holds with x64 on and off.
-_VERSIONS = ArraySig("versions of weights", (1,), "int32", "int32", differentiable=False)
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Undo:
 class Program:
     """A core and its surroundings.
 
-    Operands are the core's inputs, then ``seeds``, then weight versions if ``checks``; results are
-    the core's outputs, then generator states if ``gives_states``, then weight versions.
+    Operands are the core's inputs, then ``seeds``; results are the core's outputs, then
+    ``also_gives``, then generator states if ``gives_states``.
 
     Attributes:
         core: Flat tensors, in the dtypes that torch is to see, to flat tensors.
@@ -65,12 +64,13 @@ class Program:
         context: Torch's settings to run under.
         seeds: What to draw from: a key or generator states, as operands.
         gives_states: Return the generators' states as they were before the run.
-        weights: Closed-over tensors whose versions are given, or checked.
-        gives_versions: Return how often ``weights`` have been written to.
-        checks_versions: Refuse to run if they have been since.
         guard: Refuses to run a graph that is out of date.
         undo: Puts back what the run changes.
         eager: The core is no graph: autograd may record what it does.
+        also_gives: What the core gives behind its outputs.
+        repeats_draws: It may run the function again, and draw what that drew.
+        batched_core: Of a core that does not depend on how the function is batched: from the size
+            of a batch of its linear operands, and whether to go one by one, to its batched form.
     """
 
     core: Core
@@ -80,12 +80,12 @@ class Program:
     context: TorchContext
     seeds: tuple[ArraySig, ...] = ()
     gives_states: bool = False
-    weights: tuple[torch.Tensor, ...] = ()
-    gives_versions: bool = False
-    checks_versions: bool = False
     guard: ClosureGuard | None = None
     undo: Undo | None = None
     eager: bool = False
+    also_gives: tuple[ArraySig, ...] = ()
+    repeats_draws: bool = False
+    batched_core: Callable[[int, bool], Core] | None = None
 
     @property
     def device(self) -> str:
@@ -95,7 +95,7 @@ class Program:
     @property
     def operands(self) -> tuple[ArraySig, ...]:
         """What the op takes."""
-        return (*self.inputs, *self.seeds, *([_VERSIONS] if self.checks_versions else []))
+        return (*self.inputs, *self.seeds)
 
     @property
     def results(self) -> tuple[ArraySig, ...]:
@@ -104,16 +104,35 @@ class Program:
 
     @property
     def extra_results(self) -> tuple[ArraySig, ...]:
-        """What it gives behind the core's outputs; never batched."""
+        """What it gives behind the core's outputs."""
         states = self.home.generators.sigs(self.device) if self.gives_states else ()
-        return (*states, *([_VERSIONS] if self.gives_versions else []))
+        return (*self.also_gives, *states)
+
+    def runner(self, core: Core) -> Core:
+        """What runs a core in place of its own, with as little around it as can be.
+
+        Args:
+            core: Takes tensors to write to behind the operands.
+        """
+        casts = any(sig.dtype != sig.torch_dtype for sig in self.inputs)
+        compared = self.home.compare is not None and not self.eager
+        if casts or compared or self.seeds or self.gives_states or self.undo is not None:
+            return functools.partial(self.run_into, core)
+        guard = self.guard
+        if guard is None:
+            return core
+
+        def run(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+            guard.check()
+            return core(*tensors)
+
+        return run
 
     def run(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """Run on tensors of the JAX-side dtypes.
 
         Raises:
             StaleClosureError: The graph is out of date.
-            RuntimeError: A weight was written to between forward and backward.
         """
         return self._run(self.core, tensors, ())
 
@@ -129,23 +148,24 @@ class Program:
 
         Raises:
             StaleClosureError: The graph is out of date.
-            RuntimeError: A weight was written to between forward and backward.
+            OutputError: It is not what calls do.
         """
         # Before anything runs: what a graph out of date would compute is wrong without an error.
         if self.guard is not None:
             self.guard.check()
         count = len(self.inputs)
         extras = tensors[count:]
-        if self.checks_versions:
-            # The versions stand last among the operands.
-            _refuse_changed_weights(self.weights, extras[-1])
-            extras = extras[:-1]
         # As they are before the core draws: a repeated run begins with these.
         before = self.home.generators.states(self.device) if self.gives_states else []
         inputs = [
             tensor if sig.dtype == sig.torch_dtype else tensor.to(getattr(torch, sig.torch_dtype))
             for sig, tensor in zip(self.inputs, tensors[:count], strict=True)
         ]
+        if self.home.compare is not None and not self.eager:
+            with Undo.of(self.home).scope():
+                self.home.compare(self.inputs, inputs)
+        if self.undo is None and not self.seeds:
+            return [*core(*inputs, *buffers), *before]
         with contextlib.ExitStack() as stack:
             if self.undo is not None:
                 stack.enter_context(self.undo.scope())
@@ -154,10 +174,7 @@ class Program:
             elif self.seeds:
                 stack.enter_context(self.home.generators.drawing_from(extras, self.device))
             results = list(core(*inputs, *buffers))
-        results += before
-        if self.gives_versions:
-            results.append(_weight_versions(self.weights, self.device))
-        return results
+        return [*results, *before]
 
 
 def program_of(source: Source, core: Core | None = None) -> Program:
@@ -185,6 +202,8 @@ def program_of(source: Source, core: Core | None = None) -> Program:
     )
     if not source.capturable:
         return program
+    # From before: a change meanwhile makes the graph out of date.
+    guard = ClosureGuard(source.closure)
     graph = capture(
         source,
         core,
@@ -198,23 +217,6 @@ def program_of(source: Source, core: Core | None = None) -> Program:
         context=source.context.without_grad(),
         # Only what writes to nothing is captured, so there is nothing to undo.
         undo=None,
-        guard=ClosureGuard(source.closure),
+        guard=guard,
         eager=False,
     )
-
-
-def _weight_versions(weights: Sequence[torch.Tensor], device: str) -> torch.Tensor:
-    """How often the weights have been written to, as int32[1]."""
-    # Versions only grow, so a write to any of them changes the sum.
-    count = sum(map(version_of, weights))
-    return torch.tensor([count], dtype=torch.int32, device=device)
-
-
-def _refuse_changed_weights(weights: Sequence[torch.Tensor], then: torch.Tensor) -> None:
-    """Raise if a weight was written to between a forward and its backward, as torch does."""
-    # On a GPU this waits for the forward's versions.
-    if int(then[0]) != sum(map(version_of, weights)):
-        raise RuntimeError(
-            "a parameter that the backward pass needs was changed in place after the forward "
-            "pass. Take the gradient before the parameters are updated."
-        )

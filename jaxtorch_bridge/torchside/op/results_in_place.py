@@ -8,9 +8,9 @@ op's memory: both are then the same memory under other sizes and strides.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import fx
@@ -22,40 +22,6 @@ from .memory_layout import fills_its_memory
 
 # Below this, a copy costs less than a tensor over the buffer. On a GPU it is one more kernel.
 _WORTHWHILE_BYTES = {"cpu": 32 << 10, "cuda": 0}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one result of a core is among its graph's results, as far as it can be written to.
-
-    Attributes:
-        position: Of the graph's result.
-        reason: Why it cannot be, or the empty string.
-        flat: It travels in the order in which it lies in memory, whatever its strides.
-    """
-
-    position: int
-    reason: str = ""
-    flat: bool = False
-
-
-@runtime_checkable
-class GraphCore(Protocol):
-    """A core that is a graph, with something to do before and after."""
-
-    graph_module: Any
-
-    def arguments(self, tensors: Sequence[torch.Tensor]) -> Sequence[Any]:
-        """The graph's arguments, from the core's."""
-
-    def finish(self, results: Sequence[Any]) -> list[torch.Tensor]:
-        """The core's results, from the graph's."""
-
-    def result_places(self) -> Sequence[Place]:
-        """For each of the core's results its place."""
-
-    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,27 +53,22 @@ def write_in_place(
     """
     if mode == "copy":
         return copied(outputs, "execution.outputs is copy")
-    # Other graphs come with something around them; see `GraphCore`.
-    if isinstance(core, fx.GraphModule):
-        core = Plain(core, len(outputs))
-    if not isinstance(core, GraphCore):
+    if not isinstance(core, fx.GraphModule):
         return copied(outputs, "no graph")
     words: dict[int, str] = {}
-    wanted: dict[int, Place] = {}
-    for index, (sig, place) in enumerate(zip(outputs, core.result_places(), strict=True)):
-        reason = place.reason or unfit(sig, mode, _WORTHWHILE_BYTES[device])
+    wanted: list[int] = []
+    for index, sig in enumerate(outputs):
+        reason = unfit(sig, mode, _WORTHWHILE_BYTES[device])
         if reason:
             words[index] = f"copied: {reason}"
         else:
-            wanted[index] = place
-    rewritten = _Rewriting(core.graph_module, device, wanted, outputs)
+            wanted.append(index)
+    rewritten = _Rewriting(core, device, wanted, outputs)
     words |= rewritten.words
     texts = tuple(words[index] for index in range(len(outputs)))
     if not rewritten.into:
         return ResultsInPlace(None, (), texts)
-    return ResultsInPlace(
-        Around(core, rewritten.module(), len(rewritten.into)), rewritten.into, texts
-    )
+    return ResultsInPlace(rewritten.module(), rewritten.into, texts)
 
 
 def copied(outputs: Sequence[ArraySig], reason: str) -> ResultsInPlace:
@@ -127,60 +88,6 @@ def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int) -> str:
     return ""
 
 
-@dataclass(frozen=True, eq=False)
-class Plain:
-    """A graph that is the core itself.
-
-    Attributes:
-        graph_module: The graph.
-        count: Of its results.
-    """
-
-    graph_module: Any
-    count: int
-
-    def arguments(self, tensors: Sequence[torch.Tensor]) -> Sequence[Any]:
-        """Inputs are the graph's own."""
-        return tensors
-
-    def finish(self, results: Sequence[Any]) -> list[torch.Tensor]:
-        """Results as well."""
-        return list(results)
-
-    def result_places(self) -> Sequence[Place]:
-        """One after the other."""
-        return [Place(index) for index in range(self.count)]
-
-    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Run."""
-        return self.finish(self.graph_module(*tensors))
-
-
-@dataclass(frozen=True, eq=False)
-class Around:
-    """A core with another graph in place of its own.
-
-    Attributes:
-        core: What to do before and after.
-        graph_module: What runs.
-        buffers: How many tensors to write to come behind the core's inputs.
-    """
-
-    core: Any
-    graph_module: Any
-    buffers: int
-
-    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Run."""
-        # From the end: how many inputs the core takes is its own business.
-        split = len(tensors) - self.buffers
-        arguments = self.core.arguments(tensors[:split])
-        found: list[torch.Tensor] = self.core.finish(
-            self.graph_module(*arguments, *tensors[split:])
-        )
-        return found
-
-
 @dataclass(eq=False)
 class _Rewriting:
     """A copy of a graph in which ops write to further arguments.
@@ -192,7 +99,7 @@ class _Rewriting:
 
     original: Any
     device: str
-    wanted: Mapping[int, Place]
+    wanted: Sequence[int]
     outputs: Sequence[ArraySig]
     into: tuple[int, ...] = ()
     words: dict[int, str] = field(default_factory=dict)
@@ -208,8 +115,8 @@ class _Rewriting:
         # Results with one maker: of an op with several results, all are written in one go.
         makers: dict[fx.Node, list[tuple[int, fx.Node]]] = {}
         taken: set[fx.Node] = set()
-        for index, place in self.wanted.items():
-            base, reason = _maker(output[place.position], place.flat)
+        for index in self.wanted:
+            base, reason = _maker(output[index])
             # One memory cannot be two of XLA's buffers.
             if base in taken:
                 reason = "it shares memory with another result"
@@ -306,14 +213,14 @@ def _slot(base: fx.Node, op: fx.Node) -> int:
     return number
 
 
-def _maker(result: Any, flat: bool) -> tuple[fx.Node | None, str]:
+def _maker(result: Any) -> tuple[fx.Node | None, str]:
     """The node that makes a result's memory, or why it cannot write it to XLA's buffer."""
     if not isinstance(result, fx.Node):
         return None, "it is no tensor"
     value = result.meta.get("val")
     if value is None:
         return None, "its layout is not known"
-    if not (flat or value.is_contiguous()):
+    if not value.is_contiguous():
         return None, "it is not row-major"
     node = result
     # Such an op views its first argument.

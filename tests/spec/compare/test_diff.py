@@ -37,7 +37,7 @@ BASE: dict[str, Any] = {
         "also": "int64[count]",
     },
     "vjp_depth": 2,
-    "residuals": "save",
+    "residuals": "tape",
     "sharding": {"batch": "data"},
 }
 

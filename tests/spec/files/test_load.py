@@ -33,7 +33,7 @@ static: {causal: false}
 outputs:
   out: float32[batch, heads, seq, dim]
 vjp_depth: 2                         # highest order a caller may take; absent: unlimited
-residuals: save                      # save | recompute | auto
+residuals: tape                      # tape | recompute | auto
 vmap_method: torch_vmap              # torch_vmap | sequential | ...
 sharding: {batch: data, heads: model}   # dimension name -> mesh axis
 mutates: []
@@ -94,7 +94,7 @@ def test_the_example_of_the_design_is_read(load):
     assert {name: one.default for name, one in spec.static.items()} == {"causal": False}
     assert dict(spec.sharding) == {"batch": "data", "heads": "model"}
     assert (spec.execution.backend, spec.execution.outputs) == ("auto", "in_place")
-    assert (spec.vjp_depth, spec.residuals, spec.random, spec.mutates) == (2, "save", "none", ())
+    assert (spec.vjp_depth, spec.residuals, spec.random, spec.mutates) == (2, "tape", "none", ())
 
 
 def test_defaults_stand_where_the_contract_is_silent():
@@ -159,7 +159,7 @@ inputs:
   no: float32[]
 static: {lambda: 3, a: [[1]]}
 vjp_depth: true
-residuals: svae
+residuals: taep
 mutates: q
 execution: {backend: jit, foo: 1}
 random: null
@@ -186,7 +186,7 @@ random: null
         ("c.yaml:14:10: `static.lambda`: expected an identifier"),
         ("c.yaml:14:24: `static.a`: expected a default"),
         ("c.yaml:15:12: `vjp_depth`: expected an integer; got true (a boolean)"),
-        ("c.yaml:16:12: `residuals`: expected one of `save`, `recompute`, `auto`"),
+        ("c.yaml:16:12: `residuals`: expected one of `tape`, `recompute`, `auto`"),
         ("c.yaml:17:10: `mutates`: expected a list of input names; got `q`"),
         ("c.yaml:18:22: `execution.backend`: expected one of `eager`"),
         ("c.yaml:18:27: `execution.foo`: expected one of the fields `backend`, `outputs`"),
@@ -200,7 +200,7 @@ random: null
     assert "(did you mean `float32`?)" in lines[5]
     assert "int4` (torch has no 4-bit integers in tensors; use int8)" in lines[7]
     assert "(did you mean `optional`?)" in lines[8]
-    assert "(did you mean `save`?)" in lines[18]
+    assert "(did you mean `tape`?)" in lines[18]
     assert issubclass(SpecError, BridgeError)
 
 
@@ -534,7 +534,7 @@ def _contracts(draw: st.DrawFn) -> dict[str, object]:
         "static": draw(st.dictionaries(_NAMES.map("s_".__add__), scalars, max_size=3)),
         "outputs": draw(st.dictionaries(_NAMES, _trees(False), min_size=1, max_size=2)),
         "vjp_depth": draw(st.none() | st.integers(0, 5)),
-        "residuals": draw(st.sampled_from(["save", "recompute", "auto"])),
+        "residuals": draw(st.sampled_from(["tape", "recompute", "auto"])),
         "vmap_method": draw(st.sampled_from(["torch_vmap", "sequential", "broadcast_all"])),
         "sharding": draw(st.dictionaries(st.sampled_from(["n", "m", "batch"]), _NAMES)),
         "mutates": draw(st.lists(st.sampled_from(["binder", *inputs]), unique=True)),

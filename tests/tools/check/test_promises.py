@@ -12,13 +12,33 @@ def words(proof, subject):
     return [text for name, text in proof.remarks if name == subject]
 
 
-def test_rungs_and_bytes(proof_of):
+def test_engines_and_bytes(proof_of):
     proof = proof_of(SIN, ONE)
     assert proof.problems == []
     (first,) = words(proof, "gradient")
-    assert first.startswith("by x: saved residuals, 0 bytes in 0 arrays")
-    assert len(words(proof, "order 2")) == 1
+    # `sin` saves its input, which JAX has.
+    assert first.startswith("by x: tape: the function runs once, and torch keeps 0 bytes for")
+    second, why = words(proof, "order 2")
+    assert second == "by x: recompute with torch.func.vjp, 0 bytes kept"
+    assert why.startswith("not tape: ")
     assert words(proof, "vmap") == ["torch_vmap: one call by torch.vmap"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "N = torch.zeros(())\ndef f(x):\n    N.add_(1)\n    return x.sin()\n",
+        "def f(x):\n    return x * torch.rand_like(x)\n",
+        SIN,
+    ],
+    ids=["writes", "draws", "plain"],
+)
+@pytest.mark.parametrize("word", ["tape", "auto"])
+def test_a_tape_is_kept_of_every_function(proof_of, code, word):
+    proof = proof_of(code, ONE + f"random: key\nresiduals: {word}\n")
+    assert proof.problems == []
+    (first,) = words(proof, "gradient")
+    assert first.startswith("by x: tape: the function runs once, and torch keeps ")
 
 
 def test_recompute_and_depth(proof_of):
@@ -64,13 +84,6 @@ def test_no_gradient(proof_of):
             "create_graph",
         ),
         (
-            "N = torch.zeros(())\ndef f(x):\n    N.add_(1)\n    return x.sin()\n",
-            "residuals: save\n",
-            (9, "residuals"),
-            "residuals that can be saved",
-            "writes to tensors",
-        ),
-        (
             "def f(x):\n    return x.sum(0, keepdim=True).expand(x.shape)\n",
             "vmap_method: broadcast_all\n",
             None,
@@ -92,7 +105,7 @@ def test_no_gradient(proof_of):
             "",
         ),
     ],
-    ids=["depth", "hidden", "residuals", "claim of values", "claim of shapes", "sharding"],
+    ids=["depth", "hidden", "claim of values", "claim of shapes", "sharding"],
 )
 def test_claims(proof_of, code, more, place, expected, found):
     proof = proof_of(code, ONE + more)

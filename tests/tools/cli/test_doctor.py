@@ -8,7 +8,7 @@ import pytest
 from jaxtorch_bridge.tools.doctor import examine as module
 from jaxtorch_bridge.tools.doctor.checks import problem
 
-SUBJECTS = ["versions", "devices", "memory", "handler", "libraries", "threads"]
+SUBJECTS = ["versions", "devices", "memory", "handler", "libraries", "threads", "tapes"]
 
 
 def test_here(jaxtorch):
@@ -20,6 +20,9 @@ def test_here(jaxtorch):
     assert [one for one in problems if one["subject"] != "versions"] == []
     assert done.code == (1 if problems else 0)
     assert any("gives what it should" in one["text"] for one in checks)
+    tapes = next(one["text"] for one in checks if one["subject"] == "tapes")
+    assert tapes.startswith("cpu: ")
+    assert tapes.endswith("MiB (its share, as settings.tape_bytes is None)")
     assert all(one["remedy"] for one in problems)
 
 

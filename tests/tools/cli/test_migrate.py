@@ -146,6 +146,21 @@ def test_words_that_are_gone_in_a_file_of_an_older_format(older_format, jaxtorch
     assert load_spec("old.yaml").concurrency == "locked"
 
 
+def test_residuals_that_were_saved_are_a_tape_now(tmp_path, jaxtorch):
+    file = tmp_path / "c.yaml"
+    text = WORDS.replace('concurrency: "replicated"', "residuals: save")
+    file.write_text(text)
+    with pytest.raises(SpecError, match=r"c.yaml:5:12: .*`save`, which is `tape` now") as caught:
+        load_spec(file)
+    assert "jaxtorch migrate" in str(caught.value)
+    done = jaxtorch("check", str(file))
+    assert done.code == 1
+    assert "`save`, which is `tape` now" in done.out + done.err
+    assert jaxtorch("migrate", str(file)).code == 0
+    assert file.read_text().split() == text.replace("save", "tape").split()
+    assert load_spec(file).residuals == "tape"
+
+
 @pytest.mark.parametrize("value", ["[replicated]", "{replicated: 1}", "3"])
 def test_what_is_no_word_is_an_error_as_before(tmp_path, value, jaxtorch):
     file = tmp_path / "c.yaml"

@@ -17,6 +17,17 @@ def attend(q, k, mask=None, *, causal=False):
 
 def branches(x):
     return x * 2 if float(x.detach().sum()) > 0 else x
+
+def hidden(x):
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(x.sin().sum(), x)[0]
+"""
+SMALL = """schema: jaxtorch/1
+name: {0}
+version: 1.0.0
+function: plan_ops:{0}
+inputs: {{x: 'float32[n]'}}
+outputs: {{y: 'float32[n]'}}
 """
 SPEC = """schema: jaxtorch/1
 name: attend
@@ -66,7 +77,8 @@ def test_a_table(here, jaxtorch, name):
     ):
         assert line in lines
     assert any(line.startswith("outputs out float32[4, 3, 2], ") for line in lines)
-    assert any(line.startswith("gradient saved by q, k: saved residuals, ") for line in lines)
+    assert any(line.startswith("gradient tape by q, k: tape: the function runs") for line in lines)
+    assert "keeps tape int32[5], 20 bytes" in lines
     assert not any(line.startswith("order 2") for line in lines)  # as vjp_depth says
 
 
@@ -83,9 +95,12 @@ def test_json_and_choices(here, jaxtorch):
     assert found["outputs"][0]["shape"] == [4, 3, 2]
     assert not found["outputs"][0]["in_place"]
     (derivative,) = found["derivatives"]
-    assert (derivative["order"], derivative["rung"], derivative["by"]) == (1, "saved", ["q", "k"])
-    kept = sum(one["size_bytes"] for one in derivative["residuals"])
-    assert derivative["residual_bytes"] == kept > 0
+    assert (derivative["order"], derivative["engine"], derivative["by"]) == (1, "tape", ["q", "k"])
+    # Between the two calls goes a token; the rest is torch's.
+    (token,) = derivative["residuals"]
+    assert (token["name"], token["dtype"], token["shape"]) == ("tape", "int32", [5])
+    assert derivative["residual_bytes"] == token["size_bytes"] == 20
+    assert derivative["tape_bytes"] > 0
     assert found["batching"]["size"] == 7
     assert found["batching"]["one_call"]
     assert found["sharding"][0] == {
@@ -113,17 +128,61 @@ def test_the_plan_is_that_of_a_call(here, jaxtorch, monkeypatch):
     assert found["found_by"] == plan.inference.words
 
 
+def test_a_contract_that_forbids_gradients(here, jaxtorch):
+    Path("hidden.yaml").write_text(SMALL.format("hidden") + "vjp_depth: 0\n")
+    done = jaxtorch("plan", "hidden.yaml", "--shape", "n=4", "--json")
+    why = ["the contract says `vjp_depth: 0`"]
+    assert done.json["derivatives"] == [{"order": 1, "engine": "none", "why": why}]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("", "tape: one run, whose record torch keeps for the backward (when one is first taken)"),
+        (
+            "residuals: recompute\n",
+            "recompute: the backward runs the function again, as the contract says",
+        ),
+        ("vjp_depth: 0\n", "none: the contract says `vjp_depth: 0`"),
+    ],
+    ids=["open", "recompute", "none"],
+)
+def test_what_a_plan_says_of_the_gradient_before_one_is_taken(here, more, words):
+    import jax.numpy as jnp
+
+    from jaxtorch_bridge import jax_callable
+
+    Path("sine.yaml").write_text(SMALL.format("sine").replace("function: plan_ops:sine\n", more))
+    wrapped = jax_callable(lambda x: x.sin(), spec="sine.yaml")
+    assert f"gradient     {words}" in wrapped.explain(jnp.ones(3)).splitlines()
+
+
 def test_a_function_that_looks_at_values(here, jaxtorch):
-    Path("branches.yaml").write_text(
-        "schema: jaxtorch/1\nname: branches\nversion: 1.0.0\nfunction: plan_ops:branches\n"
-        "inputs: {x: 'float32[n]'}\noutputs: {y: 'float32[n]'}\n"
-    )
+    Path("branches.yaml").write_text(SMALL.format("branches"))
     done = jaxtorch("plan", "branches.yaml", "--shape", "n=4", "--json")
     assert done.code == 0
     assert done.json["found_by"] == "taken from the contract; the function was not run"
-    assert done.json["derivatives"][0]["rung"] == "autograd"
-    assert "could not be traced" in done.json["derivatives"][0]["why"][0]
+    first, second = done.json["derivatives"]
+    assert (first["engine"], first["why"]) == ("tape", [])
+    # Only a run shows what torch keeps. It may draw, so generators' states travel with the token.
+    assert first["tape_bytes"] is None
+    names = [one["name"] for one in first["residuals"]]
+    assert names == ["tape", "random state 0", "random state 1", "random state 2"]
+    assert second["engine"] == "tape"
+    assert "copies of the inputs" in second["words"]
     assert not done.json["batching"]["one_call"]
+
+
+def test_a_function_that_hides_its_derivative(here, jaxtorch):
+    Path("hidden.yaml").write_text(SMALL.format("hidden"))
+    done = jaxtorch("plan", "hidden.yaml", "--shape", "n=4", "--json")
+    assert done.code == 0
+    (derivative,) = done.json["derivatives"]
+    assert (derivative["order"], derivative["engine"]) == (1, "none")
+    assert "without create_graph=True" in derivative["why"][0]
+    done = jaxtorch("plan", "hidden.yaml", "--shape", "n=4")
+    assert done.code == 0
+    assert "gradient     none        hidden@1.0.0: cannot differentiate by `x`" in done.out
 
 
 @pytest.mark.parametrize(

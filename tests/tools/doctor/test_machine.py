@@ -1,12 +1,17 @@
-"""Devices, memory pools, libraries and threads as they might be."""
+"""Devices, memory pools, libraries, threads and tapes as they might be, and tapes as they are."""
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from jaxtorch_bridge import jax_callable, settings
 from jaxtorch_bridge.tools.doctor.devices import Seen, examine_devices, examine_memory
 from jaxtorch_bridge.tools.doctor.libraries import examine_libraries, loaded_libraries
+from jaxtorch_bridge.tools.doctor.tapes import TapesSeen, examine_tapes, tapes_here
 from jaxtorch_bridge.tools.doctor.threads import ThreadsSeen, examine_threads
+from jaxtorch_bridge.torchside.derive.tape.tape_table import TAPES
 
 CPU = Seen({"cpu": ("cpu",)}, "cpu", (), None)
 GPU = Seen({"gpu": ("NVIDIA H100",)}, "gpu", ("NVIDIA H100",), "12.9")
@@ -119,3 +124,55 @@ def test_no_cuda():
 )
 def test_threads(seen, states):
     assert [one.state for one in examine_threads(seen)] == states
+
+
+GIB = 1 << 30
+
+
+def test_tapes_by_device():
+    seen = (TapesSeen("cpu", 8192, 4 * GIB, 16 * GIB), TapesSeen("cuda:0", GIB, 8 * GIB, 64 * GIB))
+    checks = list(examine_tapes(seen, None))
+    assert [(one.state, one.text) for one in checks] == [
+        (
+            "fine",
+            "cpu: 8192 bytes kept for backward passes, of at most 4096 MiB "
+            "(its share, as settings.tape_bytes is None)",
+        ),
+        (
+            "fine",
+            "cuda:0: 1024 MiB kept for backward passes, of at most 8192 MiB "
+            "(its share, as settings.tape_bytes is None)",
+        ),
+    ]
+
+
+def test_tapes_that_may_take_more_than_there_is():
+    seen = (TapesSeen("cpu", 0, 32 * GIB, 64 * GIB), TapesSeen("cuda:0", 0, 32 * GIB, 16 * GIB))
+    checks = list(examine_tapes(seen, 32 * GIB))
+    assert [one.state for one in checks] == ["fine", "fine", "problem"]
+    assert checks[0].text.endswith("of at most 32768 MiB (as set)")
+    assert problems(checks) == [
+        (
+            "cuda:0: 32768 MiB may be kept for backward passes, of 16384 MiB of memory",
+            "Lower jaxtorch_bridge.settings.tape_bytes",
+        )
+    ]
+
+
+def test_tapes_that_are_switched_off():
+    (check,) = examine_tapes((TapesSeen("cpu", 0, 0, GIB),), 0)
+    assert check.state == "note"
+    assert "settings.tape_bytes is 0: nothing is kept" in check.text
+
+
+def test_tapes_of_this_process(monkeypatch):
+    TAPES.clear()
+    monkeypatch.setattr(settings, "tape_bytes", 12345678)
+    x = jnp.ones(4096)
+    _, pull = jax.vjp(jax_callable(lambda x: x.sin().exp()), x)
+    before = tapes_here()[0]
+    # `sin` saves its input, which is XLA's, and `exp` its result.
+    assert (before.device, before.held_bytes) == ("cpu", 4 * 4096)
+    assert before.limit_bytes == 12345678 < before.memory_bytes
+    pull(x)
+    assert tapes_here()[0].held_bytes == 0

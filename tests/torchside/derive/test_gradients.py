@@ -97,7 +97,7 @@ def test_gradients_agree_with_torch(name, jit):
     assert_close(value, torch_loss.detach(), scale=1)
     for gradient, tensor in zip(gradients, wanted, strict=True):
         assert_close(gradient, tensor, scale=1)
-    assert "saved residuals," in wrapped.explain(*arrays)
+    assert "tape: " in wrapped.explain(*arrays)
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,9 @@ def test_only_the_gradients_asked_for_are_computed():
     call(x, w)
     with Count():
         call(x, w)
-    # One product for the one gradient. The forward saves nothing but its inputs, and grad drops
-    # its result, so XLA drops that call.
-    assert len(products) == 1
-    assert wrapped.explain(x, w).count("by w: saved") == 1
+    # One for the forward, whose record is kept, and one for the one gradient.
+    assert len(products) == 2
+    assert wrapped.explain(x, w).count("by w: tape") == 1
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
@@ -294,7 +293,7 @@ def test_64_bit_residuals_and_results_while_x64_is_off():
     x = random(1, 1, 4, 4)
     with jax.enable_x64(False):
         gradient = jax.jit(jax.grad(lambda x: pooled(x).sum()))(x)
-        assert "saved residuals," in pooled.explain(x)
+        assert "tape: " in pooled.explain(x)
         double = jax_callable(lambda x: x.double().sin().exp())
         assert_close(
             jax.grad(lambda x: double(x).sum())(x), jax.grad(lambda x: jnp.exp(jnp.sin(x)).sum())(x)
@@ -304,7 +303,7 @@ def test_64_bit_residuals_and_results_while_x64_is_off():
     assert_close(gradient, tensor.grad)
 
 
-# --- the ladder below the first rung ------------------------------------------------------------
+# --- what cannot be traced, and what is asked for -----------------------------------------------
 
 
 class OldStyle(torch.autograd.Function):
@@ -322,7 +321,7 @@ class OldStyle(torch.autograd.Function):
 
 
 @pytest.mark.filterwarnings("ignore::jaxtorch_bridge.BridgeWarning")
-def test_functions_that_look_at_values_are_recomputed():
+def test_functions_that_look_at_values_are_recorded_too():
     def function(x):
         assert torch.isfinite(x).all()
         return x**2 if x.sum() > 0 else -x
@@ -332,7 +331,7 @@ def test_functions_that_look_at_values_are_recomputed():
     assert_close(jax.grad(lambda x: wrapped(x).sum())(x), 2 * x)
     assert_close(jax.grad(lambda x: wrapped(x).sum())(-x), -np.ones(2))
     assert_close(jax.jit(jax.grad(lambda x: wrapped(x).sum()))(x), 2 * x)
-    assert "recompute with torch.autograd.grad" in wrapped.explain(x)
+    assert "by x: tape: the function runs once" in wrapped.explain(x)
 
 
 def test_old_style_custom_functions():
@@ -349,7 +348,7 @@ def test_a_contract_may_ask_for_recomputing():
     wrapped = jax_callable(lambda x: x**3, spec=spec)
     x = random(4)
     assert_close(jax.grad(lambda x: wrapped(x).sum())(x), 3 * x**2)
-    assert "not saved residuals: the contract says" in wrapped.explain(x)
+    assert "not tape: the contract says `residuals: recompute`" in wrapped.explain(x)
 
 
 def test_a_contract_may_forbid_derivatives():
@@ -374,7 +373,7 @@ def test_batch_norm_in_training_updates_its_statistics_once():
     assert_close(gradient, tensor.grad)
     assert int(norm.num_batches_tracked) == 1
     assert_close(norm.running_mean, twin.running_mean)
-    assert "writes to tensors that it closes over" in wrapped.explain(x)
+    assert "by input: tape: " in wrapped.explain(x)
 
 
 def test_parameters_changed_in_place_are_seen_by_the_captured_graph():
@@ -387,10 +386,16 @@ def test_parameters_changed_in_place_are_seen_by_the_captured_graph():
     assert_close(gradient(x), np.full((4, 3), 10.0))
 
 
+RECOMPUTED = {
+    "schema": "jaxtorch/1", "name": "layer", "version": "1.0.0", "residuals": "recompute",
+    "inputs": {"input": "float32[n, 3]"}, "outputs": {"y": "float32[n, 3]"},
+}  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore:.*draws random numbers")
 def test_a_stale_captured_graph_is_refused_not_used():
     module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
-    wrapped = jax_callable(module)
+    wrapped = jax_callable(module, spec=RECOMPUTED)
     gradient = jax.jit(jax.grad(lambda x: wrapped(x).sum()))
     x = random(4, 3)
     gradient(x)
@@ -417,9 +422,23 @@ def test_python_values_that_change_between_calls():
     assert float(gradient(jnp.ones(1))[0]) == 3.0
 
 
+@pytest.mark.filterwarnings("ignore:.*draws random numbers")
+def test_a_compiled_gradient_follows_the_modules_switches_and_parameters():
+    """Nothing is captured: it runs the function as it is now, like the value does."""
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(1.0)).train()
+    wrapped = jax_callable(module, name="follows")
+    x = random(4, 3)
+    gradient = jax.jit(jax.grad(lambda x: wrapped(x).sum()))
+    assert_equal(gradient(x), np.zeros((4, 3)))
+    module.eval()
+    assert_close(gradient(x), np.tile(module[0].weight.detach().sum(0), (4, 1)))
+    module[0].weight = torch.nn.Parameter(torch.ones(3, 3))
+    assert_close(gradient(x), np.full((4, 3), 3.0))
+
+
 def test_a_stale_graph_is_refused_also_where_xla_drops_the_forward():
     linear = torch.nn.Linear(3, 3, bias=False)
-    wrapped = jax_callable(linear)
+    wrapped = jax_callable(linear, spec=RECOMPUTED)
     gradient = jax.jit(jax.grad(lambda x: wrapped(x).sum()))
     gradient(jnp.ones((1, 3)))
     linear.weight = torch.nn.Parameter(torch.ones(3, 3))

@@ -420,7 +420,7 @@ class TestTerms:
         }
 
     @pytest.mark.parametrize("backend", ["eager", "graph"])
-    @pytest.mark.parametrize("residuals", ["save", "recompute"])
+    @pytest.mark.parametrize("residuals", ["tape", "recompute"])
     def test_backends_and_residuals(self, backend, residuals):
         spec = self.spec(residuals=residuals, execution={"backend": backend})
         wrapped = jax_callable(saved_then_written, spec=spec)
@@ -428,7 +428,7 @@ class TestTerms:
         assert_close(jitted(fresh(X), Y), twin_saved(X, Y))
         expected = jax.grad(weighted(twin_saved), (0, 1))(X, Y)
         assert_close(jax.grad(weighted(wrapped), (0, 1))(X, Y), expected)
-        words = "saved residuals" if residuals == "save" else "recompute with torch.func.vjp"
+        words = "tape: " if residuals == "tape" else "recompute with torch.func.vjp"
         assert f"by x, y: {words}" in wrapped.explain(X, Y)
 
     def test_vjp_depth(self):
@@ -458,7 +458,7 @@ class TestTerms:
 
     def test_explain(self):
         wrapped = wrap(saved_then_written)
-        assert "gradient     saved residuals" in wrapped.explain(X, Y)
+        assert "gradient     tape: one run" in wrapped.explain(X, Y)
         text = wrapped.explain(X, Y)
         assert "mutates      `x`: donate it, and the new value is the same memory" in text
         assert "derivatives and batches work on copies" in text

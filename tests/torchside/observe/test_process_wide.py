@@ -61,6 +61,7 @@ def settings() -> dict[str, Any]:
         "logging": [logging.getLogger(name).isEnabledFor(logging.ERROR) for name in _LOGGERS],
         "grad": torch.is_grad_enabled(),
         "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()),
+        "traced": (torch.compiler.is_compiling(), torch.compiler.is_exporting()),
         "modes": torch._C._len_torch_function_stack() + torch._C._len_torch_dispatch_stack(),
     }
 
@@ -72,6 +73,7 @@ def lasting() -> dict[str, Any]:
         "anomalies": torch.is_anomaly_enabled(),
         "filters": list(warnings.filters),
         "calls": id(torch.nn.Module.__call__),
+        "questions": (torch.compiler.is_compiling.__code__, torch.compiler.is_exporting.__code__),
         "effects": set(torch.fx.node._side_effectful_functions),
         "warnings of loops": warns_of_fallbacks(),
         "filters of logs": [list(logging.getLogger(name).filters) for name in _LOGGERS],
@@ -128,12 +130,17 @@ def modules() -> dict[str, Callable[[torch.Tensor], Any]]:
         "conv": conv,
         "compiled": compiled,
         "solve": lambda x: torch.linalg.solve(x @ x.mT + torch.eye(3), x),
+        "asks": lambda x: x if torch.compiler.is_exporting() or x.isfinite().all() else x.exp(),
     }
 
 
 @pytest.mark.parametrize("name", modules())
 def test_another_thread_sees_nothing_of_it(name):
     function = modules()[name]
+    if name == "compiled":
+        # Runs compile it, as in torch; what that sets is no part of planning.
+        for moving in (False, True):
+            function(torch.zeros(2, 3, 4, requires_grad=moving))
     with Watcher() as watcher:
 
         def meeting(x: torch.Tensor) -> Any:

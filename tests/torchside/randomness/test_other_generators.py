@@ -142,7 +142,17 @@ def test_explain_says_from_where(name):
     jax.grad(lambda x: f(x).sum())(X)
     text = f.explain(X)
     assert f"random       it draws from {words}" in text
-    assert f"not saved residuals: it draws from {words}" in text
+    assert "by x: tape: the function runs once, and torch keeps what autograd saves" in text
+    # A graph would not draw.
+    spec = {
+        "schema": "jaxtorch/1", "name": "drawing", "version": "1.0.0", "residuals": "recompute",
+        "inputs": {"x": "float32[n]"}, "outputs": {"y": "float32[n]"},
+    }  # fmt: skip
+    again = jax_callable(function, spec=spec)
+    jax.grad(lambda x: again(x).sum())(X)
+    text = again.explain(X)
+    assert "by x: recompute with torch.autograd.grad" in text
+    assert "not tape: the contract says `residuals: recompute`" in text
 
 
 def test_planning_leaves_all_generators_as_they_were():

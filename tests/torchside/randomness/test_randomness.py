@@ -52,19 +52,19 @@ def dropout_by_autograd(x):
 
 
 def looks_at_values(x):
-    """No graph: the generators' states are handed on instead."""
+    """No graph of it can be made."""
     assert bool(torch.isfinite(x).all())
     return F.dropout(x, 0.5)
 
 
 FUNCTIONS = {
-    "dropout": (dropout, "auto", "saved"),
-    "drop_path": (drop_path, "auto", "saved"),
-    "noise": (noise, "auto", "saved"),
+    "dropout": (dropout, "auto", "tape"),
+    "drop_path": (drop_path, "auto", "tape"),
+    "noise": (noise, "auto", "tape"),
     "dropout_func": (dropout, "recompute", "func"),
     "noise_func": (noise, "recompute", "func"),
     "dropout_autograd": (dropout_by_autograd, "recompute", "autograd"),
-    "looks_at_values": (looks_at_values, "auto", "autograd"),
+    "looks_at_values": (looks_at_values, "auto", "tape"),
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore::jaxtorch_bridge.BridgeWarning")
@@ -73,13 +73,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::jaxtorch_bridge.BridgeWarning")
 @pytest.fixture(params=FUNCTIONS)
 def linear(request):
     """A function ``y = mask * x`` with a new mask in every call."""
-    function, residuals, rung = FUNCTIONS[request.param]
+    function, residuals, engine = FUNCTIONS[request.param]
     torch.manual_seed(0)
     wrapped = jax_callable(function, spec=spec(residuals))
     wrapped(jnp.ones(40))
     wrapped(jnp.ones(20))
     op = wrapped._planned((jnp.ones(40),), {}).op
-    assert op.family.linearize(op, (0,)).engine == rung
+    assert op.family.linearize(op, (0,)).engine == engine
     return wrapped
 
 
@@ -244,7 +244,7 @@ def penalised(x):
 
 class Penalty:
     functions = {
-        "saved": (penalised, "auto"),
+        "tape": (penalised, "auto"),
         "func": (penalised, "recompute"),
         "autograd": (lambda x: penalised(Shift.apply(x)), "recompute"),
         "values": (lambda x: penalised(looks(x)), "auto"),
@@ -283,7 +283,7 @@ def test_a_gradient_penalty_sees_one_mask(name, jit):
         assert_close(bent, 3 * mask**3 * x**2 + 36 * mask**6 * x**3)
 
 
-@pytest.mark.parametrize("name", ["saved", "func"])
+@pytest.mark.parametrize("name", ["tape", "func"])
 def test_the_hessian_of_one_mask_is_diagonal(name):
     function, residuals = Penalty.functions[name]
     contract = {

@@ -52,18 +52,6 @@ class NoWayError(NotCapturedError):
         self.failures = tuple(failures)
 
 
-class LimitError(NotCapturedError):
-    """What would be kept is more than may be.
-
-    Attributes:
-        size_bytes: Of what would be kept.
-    """
-
-    def __init__(self, message: str, size_bytes: int) -> None:
-        super().__init__(message)
-        self.size_bytes = size_bytes
-
-
 Found = TypeVar("Found", covariant=True)
 
 
@@ -85,7 +73,6 @@ class Engine(Protocol[Found]):
 
         Raises:
             NotCapturedError: It does not work; says why.
-            LimitError: It would keep too much.
             NoWayError: It has several ways, and none works.
             DifferentiationError: No engine can.
         """
@@ -113,6 +100,10 @@ class Kept(Protocol):
     """A forward that keeps residuals, and the linear part that reads them."""
 
     @property
+    def engine(self) -> str:
+        """In one word, for plans."""
+
+    @property
     def diff_outputs(self) -> tuple[int, ...]:
         """Outputs that carry a tangent."""
 
@@ -129,8 +120,8 @@ class Kept(Protocol):
         """Outputs, then residuals."""
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes that the residuals take."""
+    def size_bytes(self) -> int | None:
+        """Bytes that the residuals take; None if that is not known."""
 
     @property
     def words(self) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ....errors import DifferentiationError
 from ...functions import transforms
 from ...functions.graph_capture import NotCapturedError
 from ...functions.replaced_ops import with_plain_determinants, with_plain_norms
@@ -105,12 +104,6 @@ class RunAgain(abc.ABC):
                 core = _transformed(goal, way.form, way, lasting=False)
                 program = program_of(candidate, core)
             except NotCapturedError as error:
-                # Torch says so in words alone.
-                if "use_reentrant" in str(error):
-                    raise DifferentiationError(
-                        f"{goal.source.label}: torch.utils.checkpoint with use_reentrant=True "
-                        "works with Tensor.backward() only. Pass use_reentrant=False."
-                    ) from error
                 how = " (attention by plain products)" if way.plain_attention else ""
                 failures.append(f"{candidate.way}{how}{way.remark}: {error}")
                 continue

@@ -1,4 +1,4 @@
-"""What is kept between forward and backward, and what `explain` says of it."""
+"""Which calls each transformation makes, and what travels between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from comparing import assert_close
-from jaxtorch_bridge import DifferentiationError, jax_callable, settings
+from jaxtorch_bridge import jax_callable, settings
 
 SPEC = {
     "schema": "jaxtorch/1",
@@ -29,49 +29,6 @@ def gradient(function):
 
 
 WANTED = jax.grad(lambda x: jnp.sin(jnp.exp(-x) * 3).sum())(X)
-
-
-@pytest.fixture
-def limit():
-    before = settings.residual_limit_bytes
-    yield settings
-    settings.residual_limit_bytes = before
-
-
-def test_auto_saves_what_is_small(limit):
-    wrapped = jax_callable(wave, spec=SPEC)
-    assert_close(gradient(wrapped), WANTED)
-    assert "saved residuals, " in wrapped.explain(X)
-    assert "recomputing would keep 0" in wrapped.explain(X)
-
-
-def test_auto_recomputes_what_is_large_and_says_how_large(limit):
-    limit.residual_limit_bytes = 16
-    wrapped = jax_callable(wave, spec=SPEC)
-    assert_close(gradient(wrapped), WANTED)
-    text = wrapped.explain(X)
-    assert "recompute with torch.func.vjp, 0 bytes kept; saving would keep " in text
-    assert "are more than the limit of 16 (jaxtorch_bridge.settings.residual_limit_bytes)" in text
-
-
-def test_save_does_not_look_at_the_limit(limit):
-    limit.residual_limit_bytes = 0
-    wrapped = jax_callable(wave, spec={**SPEC, "residuals": "save"})
-    assert_close(gradient(wrapped), WANTED)
-    assert "saved residuals, " in wrapped.explain(X)
-
-
-def test_save_that_cannot_be_is_an_error_that_says_why():
-    def looks(x):
-        return torch.sin(x) if float(x.detach()[0]) >= 0 else x
-
-    wrapped = jax_callable(looks, spec={**SPEC, "residuals": "save"})
-    wrapped(X)
-    with pytest.raises(
-        DifferentiationError,
-        match=r"wave@1\.0\.0: the contract says `residuals: save`.*could not be traced.*Say `auto`",
-    ):
-        gradient(wrapped)
 
 
 def test_recompute_keeps_nothing():
@@ -105,7 +62,7 @@ def test_pure_forward_mode_under_jit_saves_nothing():
         assert "/forward/" not in text
 
 
-def test_dead_code_elimination_drops_residuals_and_tangents():
+def test_dead_code_elimination_drops_tapes_and_tangents():
     """The rules that JAX applies inside of loops and when it differentiates a jitted function."""
     from jax._src.interpreters import partial_eval
 
@@ -130,12 +87,6 @@ def test_dead_code_elimination_drops_residuals_and_tangents():
     assert linear.params["ins"] == (1,)
 
 
-@pytest.mark.parametrize("value", [-1, 1.5, True, "1GiB"])
-def test_a_limit_that_is_no_number_of_bytes_is_refused(value):
-    with pytest.raises(ValueError, match=r"settings\.residual_limit_bytes: expected a number"):
-        settings.residual_limit_bytes = value
-
-
 def test_a_setting_that_does_not_exist_is_refused():
-    with pytest.raises(AttributeError, match="expected one of residual_limit_bytes"):
+    with pytest.raises(AttributeError, match="expected one of tape_bytes"):
         settings.limit = 3

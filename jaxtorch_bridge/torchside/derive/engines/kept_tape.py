@@ -1,0 +1,383 @@
+"""The engine of tapes: the function runs once under autograd, whose record waits for the backward.
+
+Nothing is captured and nothing is copied between the two: what torch would hold it holds, and
+what lies in XLA's memory is read from the backward call's own operands (see `tape`). The record
+is found by a number, the one residual that goes through XLA. Where it is gone, dropped or used up,
+the function runs again, so that only the cost depends on it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from ...._compat.torch_autograd import refuses_hooks
+from ....planner.array_signature import ArraySig
+from ...closure.closure_state import ClosureGuard, StaleClosureError
+from ...functions.graph_capture import NotCapturedError
+from ...functions.source import Core, Source
+from ...functions.unrecorded_backward import refuse_lacking
+from ...observe.guarded_run import Guarded
+from ...observe.rare_watch import RareWatch
+from ...op.program import Program, Undo
+from ..tape.closure_versions import ClosureVersions
+from ..tape.expected_tape import ExpectedTape, expected_tape
+from ..tape.recorded_run import Memory, Tape, record
+from ..tape.tape_table import TAPES
+from .engine import Goal, KernelProgram, linear_sigs
+
+# (process, number, number, versions of weights, flags and Python values around the function)
+TOKEN = ArraySig("tape", (5,), "int32", "int32", differentiable=False)
+_HALF = 31
+_MASK = (1 << _HALF) - 1
+
+
+class KeptTape:
+    """See the module. One forward and one backward, for all that autograd can differentiate."""
+
+    name = "tape"
+
+    def objection(self, goal: Goal) -> str:
+        """Why it cannot reach the goal, told without trying; empty if it may."""
+        source = goal.source
+        if source.terms.residuals == "recompute":
+            return "the contract says `residuals: recompute`"
+        if source.order and source.derivable_by_graph:
+            return "a graph of the next derivative runs no Python code of the last one's"
+        return ""
+
+    def build(self, goal: Goal) -> RecordedForward | None:
+        """Forward and linear part; None if no output depends on the inputs."""
+        source = goal.source
+        guard = ClosureGuard(source.closure)
+        expected = expected_tape(source, goal.ins)
+        if not expected.outs:
+            return None
+        # Of a derivative: torch never lets go of a record of a derivative of checkpointed code
+        # that nobody went back through.
+        by_copy = bool(source.order) or not expected.hooks_work
+        return RecordedForward(source, goal.ins, expected, guard, by_copy)
+
+
+@dataclass(eq=False)
+class RecordedForward:
+    """A forward that keeps a tape, and the pullback that reads it; see `engine.Kept`.
+
+    Attributes:
+        source: What runs.
+        grad_inputs: Inputs to differentiate by.
+        expected: What will be recorded.
+        guard: Tells when the function's surroundings have changed since.
+        by_copy: Runs get copies of the inputs; see `recorded_run.record`.
+    """
+
+    source: Source
+    grad_inputs: tuple[int, ...]
+    expected: ExpectedTape
+    guard: ClosureGuard
+    by_copy: bool
+    _versions: ClosureVersions = field(init=False)
+    _planned: int = field(init=False)
+    _watch: RareWatch = field(init=False)
+    _guarded: Guarded = field(init=False)
+    _seen: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        source = self.source
+        self._versions = ClosureVersions(source)
+        self._planned = self._versions.now()[1]
+        self._watch = RareWatch()
+        self._guarded = Guarded(self.function, source.label, source.inputs, first_on_copies=False)
+        self._seen = source.inference.traced
+
+    @property
+    def engine(self) -> str:
+        """In one word, for plans."""
+        return "tape"
+
+    @property
+    def diff_outputs(self) -> tuple[int, ...]:
+        """Outputs that carry a tangent."""
+        return self.expected.outs
+
+    @property
+    def size_bytes(self) -> int | None:
+        """What torch will hold between forward and backward; None if only a run can tell."""
+        return self.expected.size_bytes
+
+    @property
+    def words(self) -> str:
+        """What is kept, for `explain`."""
+        size = self.size_bytes
+        what = "what autograd saves" if size is None else f"{size} bytes"
+        how = " and copies of the inputs" if self.by_copy else ""
+        return f"tape: the function runs once, and torch keeps {what}{how} for the backward pass"
+
+    @property
+    def forward(self) -> Program:
+        """Outputs, then the token, then generator states where it draws."""
+        return Program(
+            self._run,
+            _uncast(self.source.inputs),
+            self.source.outputs,
+            self.source,
+            self.source.context.with_grad(),
+            seeds=self.source.seeds,
+            also_gives=(TOKEN,),
+            gives_states=self.source.draws,
+            eager=True,
+        )
+
+    def kernel(
+        self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
+    ) -> KernelProgram:
+        """Cotangents of ``ins`` from cotangents of ``outs``.
+
+        Raises:
+            NotCapturedError: Tangents are asked for: the function runs again.
+        """
+        if not transposed:
+            raise NotCapturedError("a tape gives cotangents alone")
+        source = self.source
+        cotangents, results = linear_sigs(source, True, ins, outs)
+        seeds = source.seeds_of_repeats
+        inputs = _uncast(source.inputs)
+        pullback = Pullback(self, ins, outs, results)
+        program = Program(
+            pullback,
+            (*inputs, TOKEN, *cotangents, *seeds),
+            results,
+            source,
+            source.context.with_grad(),
+            eager=True,
+            repeats_draws=bool(seeds),
+            batched_core=pullback.batched,
+        )
+        # Of the linear call's operands: inputs (behind which a key may come), the token, states.
+        token = len(source.operands)
+        first_linear = token + 1 + (len(seeds) if source.draws else 0)
+        states = (
+            range(token + 1, first_linear) if source.draws else range(len(source.inputs), token)
+        )
+        operands = (
+            *range(len(source.inputs)),
+            token,
+            *range(first_linear, first_linear + len(outs)),
+            *(states if seeds else ()),
+        )
+        tag = f"{','.join(map(str, ins))}:{','.join(map(str, outs))}"
+        return KernelProgram(program, operands, "backward", f"backward/{tag}")
+
+    @property
+    def function(self) -> Core:
+        """What autograd records; what ``torch.compile`` makes of it saves by the same hooks."""
+        return self.source.recordable or self.expected.function
+
+    def _run(self, *tensors: torch.Tensor) -> list[Any]:
+        function = self.function
+        memory: Memory = "copied" if self.by_copy else "hooked"
+        if self._watch.due():
+            # Of what nobody has seen, the first run is on copies; see `Guarded`.
+            function = functools.partial(self._watched, None if self._seen else tensors)
+            memory = memory if self._seen else "copied"
+        try:
+            results, tape = record(function, tensors, self.grad_inputs, self._dtypes, memory=memory)
+        except RuntimeError as error:
+            if self.by_copy or not refuses_hooks(error):
+                raise
+            self.by_copy = True
+            return self._run(*tensors)
+        self._seen = True
+        self.by_copy |= tape is None
+        number = TAPES.put(tape, self.source.label) if tape is not None else 0
+        return [*results, self._token(number, tensors[0].device)]
+
+    def record_again(self, tensors: Sequence[torch.Tensor]) -> Tape:
+        """The tape of another run, to be used before this call ends."""
+        _, tape = record(self.function, tensors, self.grad_inputs, self._dtypes, memory="borrowed")
+        if tape is None:
+            raise AssertionError("what is borrowed cannot escape")
+        return tape
+
+    @property
+    def _dtypes(self) -> list[torch.dtype]:
+        return [getattr(torch, sig.torch_dtype) for sig in self.source.inputs]
+
+    def _watched(
+        self, originals: Sequence[torch.Tensor] | None, *tensors: torch.Tensor
+    ) -> Sequence[torch.Tensor]:
+        if originals is not None:
+            seen = [one.to(dtype) for one, dtype in zip(originals, self._dtypes, strict=True)]
+            results = list(self._guarded.run_on_copies(seen, tensors))
+        elif self.source.inference.traced:
+            results = list(self.function(*tensors))
+        else:
+            results = list(self._guarded.run_watched(*tensors))
+        refuse_lacking(self.source.label, [results[index] for index in self.diff_outputs])
+        return results
+
+    def _token(self, number: int, device: torch.device) -> torch.Tensor:
+        weights, around = self._versions.now()
+        words = [_PROCESS.number, number & _MASK, number >> _HALF, weights & _MASK, around & _MASK]
+        return torch.tensor(words, dtype=torch.int32, device=device)
+
+    def take(self, token: torch.Tensor) -> Tape | None:
+        """The tape of a run; None if there is none any more.
+
+        Raises:
+            StaleClosureError: What the function closes over has changed since that run.
+        """
+        process, low, high, weights, around = token.tolist()
+        if process != _PROCESS.number:
+            return None
+        number = low | high << _HALF
+        tape = TAPES.take(number, self.source.label) if number else None
+        now = self._versions.now()
+        changed = weights != now[0] & _MASK
+        # Another run goes by how the function was planned: what it draws, for one.
+        alike = now[1] & _MASK == around and now[1] == self._planned
+        if changed or (tape is None and not alike):
+            raise StaleClosureError(
+                "a parameter, a training flag or a Python value that the function closes over was "
+                "changed after the forward pass, or since the gradient was compiled, and the "
+                "backward pass needs it as it was. Take the gradient before that, or pass it as "
+                "an argument."
+            )
+        return tape
+
+
+@dataclass(eq=False)
+class Pullback:
+    """From (inputs, token, cotangents, seeds) to cotangents of inputs.
+
+    Attributes:
+        kept: The forward.
+        ins: Inputs whose cotangents are asked for.
+        outs: Outputs that have a cotangent.
+        results: The cotangents of ``ins``.
+        batch: Cotangents, and the results, have a batch of this size in front.
+        one_by_one: Go through it one by one.
+    """
+
+    kept: RecordedForward
+    ins: tuple[int, ...]
+    outs: tuple[int, ...]
+    results: tuple[ArraySig, ...]
+    batch: int | None = None
+    one_by_one: bool = False
+
+    def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """By the tape, or by another run where it is gone."""
+        count = len(self.kept.source.inputs)
+        operands, token = tensors[:count], tensors[count]
+        cotangents = tensors[count + 1 : count + 1 + len(self.outs)]
+        tape = self.kept.take(token)
+        if tape is not None:
+            return self._pull(tape, operands, cotangents)
+        return self._again(*operands, *cotangents, *tensors[count + 1 + len(cotangents) :])
+
+    def batched(self, size: int, one_by_one: bool) -> Pullback:
+        """For a batch of cotangents."""
+        return replace(self, batch=size, one_by_one=one_by_one)
+
+    def _pull(
+        self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        front = () if self.batch is None else (self.batch,)
+        if self.batch is None:
+            found = tape.pull(operands, self.ins, self.outs, cotangents, label=self._label)
+        elif self.one_by_one:
+            found = self._pull_each(tape, operands, cotangents)
+        else:
+            try:
+                found = tape.pull(
+                    operands,
+                    self.ins,
+                    self.outs,
+                    cotangents,
+                    label=self._label,
+                    keep=True,
+                    batched=True,
+                )
+            except RuntimeError:
+                # Not every backward can be batched; what was wrong otherwise is raised again here.
+                found = self._pull_each(tape, operands, cotangents)
+        return [
+            torch.zeros(
+                (*front, *sig.shape), dtype=getattr(torch, sig.torch_dtype), device=self._device
+            )
+            if one is None
+            else one
+            for one, sig in zip(found, self.results, strict=True)
+        ]
+
+    def _pull_each(
+        self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor | None]:
+        rows = [
+            tape.pull(operands, self.ins, self.outs, each, label=self._label, keep=True)
+            for each in zip(*cotangents, strict=True)
+        ]
+        return [
+            None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)
+        ]
+
+    @property
+    def _label(self) -> str:
+        return self.kept.source.label
+
+    @property
+    def _device(self) -> str:
+        return self.kept.source.device
+
+    def _again(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        source = self.kept.source
+        count = len(source.inputs)
+        # Both have been cast, or need not be.
+        inputs, cotangents = _uncast(source.inputs), tensors[count : count + len(self.outs)]
+
+        def run(*operands: torch.Tensor) -> list[torch.Tensor]:
+            tape = self.kept.record_again(operands)
+            found = self._pull(tape, operands, cotangents)
+            tape.close()
+            return found
+
+        program = Program(
+            run,
+            inputs,
+            self.results,
+            source,
+            source.context.with_grad(),
+            seeds=source.seeds_of_repeats,
+            undo=Undo.of(source),
+            eager=True,
+        )
+        return program.run(*tensors[:count], *tensors[count + len(self.outs) :])
+
+
+def _uncast(sigs: Sequence[ArraySig]) -> tuple[ArraySig, ...]:
+    """As they lie in XLA's memory: what is saved by reference is read from there again."""
+    return tuple(replace(sig, torch_dtype=sig.dtype) for sig in sigs)
+
+
+class _Process:
+    """Tells tokens of this process from those of others, which may reach it through arrays."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.draw()
+
+    def draw(self) -> None:
+        """Anew: a child after a fork is another process."""
+        self.number = secrets.randbelow(_MASK) + 1
+
+
+_PROCESS = _Process()
+os.register_at_fork(after_in_child=_PROCESS.draw)
+os.register_at_fork(after_in_child=TAPES.clear)

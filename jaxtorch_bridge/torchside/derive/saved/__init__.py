@@ -1,1 +1,0 @@
-"""A captured forward that saves residuals, and its backward."""

@@ -1,0 +1,45 @@
+"""Whether what a function closes over is still what it was when it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from ...._compat.torch_tensors import own_buffers, own_parameters, version_of
+from ...closure.reachable_objects import memory_of
+from ...functions.source import Source
+
+_FACTOR = 1_000_003
+_MASK = (1 << 62) - 1
+
+
+class ClosureVersions:
+    """Two numbers that change with a function's surroundings.
+
+    Not by what its own runs write to: they would change between each two of them.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._closure = source.closure
+        # What a function writes to that nobody could watch cannot be told: its buffers may be.
+        self._with_buffers = source.inference.traced
+        self._written = {memory_of(tensor) for tensor in source.updated}
+
+    def now(self) -> tuple[int, int]:
+        """(of tensors: which they are and how often they were written to; of all else)."""
+        closure = self._closure
+        found: list[torch.Tensor | None] = [*closure.tensors()]
+        for part in closure.parts():
+            found += own_parameters(part).values()
+            if self._with_buffers:
+                found += own_buffers(part).values()
+        return self._digest(found), hash(closure.key())
+
+    def _digest(self, tensors: Iterable[torch.Tensor | None]) -> int:
+        found = 0
+        for tensor in tensors:
+            if tensor is not None and not (self._written and memory_of(tensor) in self._written):
+                # No sum: two that were exchanged must show.
+                found = (found * _FACTOR + (id(tensor) >> 4) + version_of(tensor)) & _MASK
+        return found

@@ -1,0 +1,130 @@
+"""What a tape of a function will be like, found by recording an abstract run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from ...._compat.torch_internals import memory_key
+from ...._compat.torch_tensors import write_count
+from ...functions.graph_capture import NotCapturedError, abstractly
+from ...functions.source import Core, Source
+from ...functions.unrecorded_backward import refuse_lacking
+from ...observe.abstract_evaluation import fake_inputs
+
+
+class _SavedSizes:
+    """Counts the memory that a tape keeps: what is saved and is no input's, each piece once."""
+
+    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
+        self.size_bytes = 0
+        self._seen = {memory_key(tensor) for tensor in inputs}
+
+    def pack(self, tensor: torch.Tensor) -> Any:
+        """Count."""
+        key = memory_key(tensor)
+        # Parameters that the function closes over are there anyway.
+        if key and key not in self._seen and not (tensor.is_leaf and tensor.requires_grad):
+            self._seen.add(key)
+            self.size_bytes += tensor.untyped_storage().nbytes()
+        return tensor.detach(), write_count(tensor)
+
+    @staticmethod
+    def unpack(packed: Any) -> torch.Tensor:
+        """The tensor, unless it was written to: another form may do."""
+        tensor, version = packed
+        if write_count(tensor) != version:
+            raise RuntimeError("a tensor was written to after autograd had saved it")
+        return tensor  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class ExpectedTape:
+    """What to record, and what comes of it.
+
+    Attributes:
+        function: Which of the source's forms to run.
+        outs: Outputs that depend on the inputs.
+        size_bytes: What torch will keep; None where only a run could tell.
+        hooks_work: Whether what autograd saves can be told from what lies in XLA's memory.
+    """
+
+    function: Core
+    outs: tuple[int, ...]
+    size_bytes: int | None
+    hooks_work: bool = True
+
+
+def expected_tape(source: Source, wrt: Sequence[int]) -> ExpectedTape:
+    """By the first form that can be recorded.
+
+    Raises:
+        LackingDerivativeError: An output comes from an operation without a derivative.
+    """
+    # The last form is the one that autograd can record as it stands; see `Source.forms`.
+    forms = source.differentiable_forms[::-1]
+    possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
+    if not source.capturable:
+        return ExpectedTape(forms[0], possible, None)
+    ways = (source.plain_attention, True) if source.inference.attention else (False,)
+    for form, plain, hooked in itertools.product(forms, ways, (True, False)):
+        try:
+            return _record_abstractly(
+                source, wrt, form, possible, plain, hooked, to_the_end=len(forms) > 1
+            )
+        except NotCapturedError:
+            continue
+    return ExpectedTape(forms[0], possible, None)
+
+
+def _record_abstractly(
+    source: Source,
+    wrt: Sequence[int],
+    form: Core,
+    possible: Sequence[int],
+    plain_attention: bool,
+    hooked: bool,
+    *,
+    to_the_end: bool,
+) -> ExpectedTape:
+    """Run on tensors without memory.
+
+    Args:
+        source: What `form` is of.
+        wrt: Inputs to differentiate by.
+        form: What to run.
+        possible: Outputs that may depend on them.
+        plain_attention: Without fused kernels.
+        hooked: With the hooks of a tape; otherwise on what stands for copies.
+        to_the_end: Go back through it as well: there are other forms.
+
+    Raises:
+        NotCapturedError: It does not work.
+    """
+    with abstractly(source, plain_attention) as mode:
+        fakes = fake_inputs(mode, source.inputs, source.device)
+        saved = _SavedSizes(fakes)
+        inputs = [fake.detach() for fake in fakes]
+        for index in wrt:
+            inputs[index].requires_grad_()
+        with torch.enable_grad():
+            if hooked:
+                with saved_tensors_hooks(saved.pack, saved.unpack):
+                    leaves = form(*inputs)
+            else:
+                leaves = form(*inputs)
+        outs = tuple(index for index in possible if leaves[index].requires_grad)
+        refuse_lacking(source.label, [leaves[index] for index in outs])
+        if to_the_end and outs:
+            torch.autograd.grad(
+                [leaves[index] for index in outs],
+                [inputs[index] for index in wrt],
+                [torch.ones_like(leaves[index]) for index in outs],
+                allow_unused=True,
+            )
+    return ExpectedTape(form, outs, saved.size_bytes if hooked else None, hooked)

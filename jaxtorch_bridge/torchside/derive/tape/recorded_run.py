@@ -1,0 +1,212 @@
+"""One run of a function that autograd records, and its derivative from that record."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from ...._compat.torch_internals import memory_key, storage_use_count, use_count
+from ...functions.source import Core
+from ...functions.transforms import conjugated
+from ...functions.unrecorded_backward import nothing_recorded
+from .saved_tensors import SavedTensors
+
+
+class Tape:
+    """What autograd recorded of one run: nothing of it lies in XLA's memory.
+
+    Attributes:
+        device: ``cpu``, or the GPU that the run was on.
+        size_bytes: Memory that it keeps.
+    """
+
+    def __init__(
+        self,
+        leaves: dict[int, torch.Tensor],
+        edges: Sequence[GradientEdge | None],
+        saved: SavedTensors | None,
+        device: str,
+        size_bytes: int,
+    ) -> None:
+        self._leaves = leaves
+        # Not the outputs: one that nobody saved is freed.
+        self._edges = edges
+        self._saved = saved
+        self.device = device
+        self.size_bytes = size_bytes
+
+    def close(self) -> None:
+        """It is used up: let go of memory that is not its own, where a node goes on living."""
+        _emptied(self._leaves)
+
+    def pull(
+        self,
+        operands: Sequence[torch.Tensor],
+        ins: Sequence[int],
+        outs: Sequence[int],
+        cotangents: Sequence[torch.Tensor],
+        *,
+        label: str,
+        keep: bool = False,
+        batched: bool = False,
+    ) -> list[torch.Tensor | None]:
+        """Cotangents of inputs, in JAX's convention; None where nothing depends on one.
+
+        Args:
+            operands: The inputs of the run, where they are now.
+            ins: Inputs whose cotangents are asked for.
+            outs: Outputs that have a cotangent.
+            cotangents: One for each of ``outs``.
+            label: The callable's name, for messages.
+            keep: It will be asked again.
+            batched: The cotangents have a batch axis in front; so will the results.
+
+        Raises:
+            DifferentiationError: The run recorded nothing that leads to ``outs``.
+        """
+        edges, weights = [], []
+        for index, cotangent in zip(outs, conjugated(cotangents), strict=True):
+            edge = self._edges[index]
+            # None: this run recorded no way to it, a branch that another run may not take.
+            if edge is not None:
+                edges.append(edge)
+                weights.append(cotangent)
+        asked = [self._leaves[index] for index in ins]
+        if not edges:
+            raise nothing_recorded(label)
+        if self._saved is not None:
+            self._saved.operands = operands
+        try:
+            found = torch.autograd.grad(
+                edges,
+                asked,
+                weights,
+                retain_graph=keep,
+                allow_unused=True,
+                is_grads_batched=batched,
+            )
+        finally:
+            if self._saved is not None:
+                self._saved.operands = ()
+        return [None if one is None else conjugated([one])[0] for one in found]
+
+
+Memory = Literal["borrowed", "hooked", "copied"]
+
+
+def record(
+    function: Core,
+    tensors: Sequence[torch.Tensor],
+    wrt: Sequence[int],
+    dtypes: Sequence[torch.dtype],
+    *,
+    memory: Memory,
+) -> tuple[list[Any], Tape | None]:
+    """Run a function and keep what autograd records.
+
+    Args:
+        function: What to run.
+        tensors: Its inputs, in XLA's memory.
+        wrt: Those to differentiate by.
+        dtypes: What the function is to see.
+        memory: What the tape holds of the inputs. ``hooked``: references, see `SavedTensors`.
+            ``copied``: copies, for functions that keep an input where no hook sees it, and for
+            those that use ``torch.func``, which allows no hooks. ``borrowed``: the inputs
+            themselves; the tape must be gone when the call ends.
+
+    Returns:
+        The results, which nothing is recorded of, and the tape: none if something besides it
+        holds an input (an attribute of a custom function's context), and would outlive the call.
+    """
+    device = str(tensors[0].device) if tensors else "cpu"
+    saved = SavedTensors(tensors) if memory == "hooked" else None
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    before = [storage_use_count(storage._cdata) for storage in storages]
+    inputs = [
+        # Other tensors than the handler's own: who keeps one of them holds the storage once more.
+        tensor.clone()
+        if memory == "copied" and tensor.dtype is dtype
+        else tensor.detach().to(dtype)
+        for tensor, dtype in zip(tensors, dtypes, strict=True)
+    ]
+    for index in wrt:
+        # Leaves, as torch's users have them; with the count of writes of what they are made of.
+        inputs[index].requires_grad_()
+    leaves = {index: inputs[index] for index in wrt}
+    with torch.enable_grad(), contextlib.nullcontext() if saved is None else saved.hooks():
+        outputs = list(function(*inputs))
+    edges = [_edge(output) for output in outputs]
+    keys = {storage._cdata for storage in storages}
+    results = [_alone(output, keys) for output in outputs]
+    del inputs, outputs
+    if saved is None:
+        size = sum(storage.nbytes() for storage in storages)
+        return results, Tape(leaves, edges, None, device, size)
+    saved.close()
+    if not _emptied(leaves) or _have_more_holders(storages, before):
+        return results, None
+    return results, Tape(leaves, edges, saved, device, saved.size_bytes)
+
+
+def _edge(output: Any) -> GradientEdge | None:
+    recorded = isinstance(output, torch.Tensor) and output.requires_grad
+    return get_gradient_edge(output) if recorded else None
+
+
+def _alone(output: Any, keys: set[int]) -> Any:
+    """A result without what was recorded, and outside of these memories."""
+    if not isinstance(output, torch.Tensor):
+        return output
+    result = output.detach()
+    # As a view of an input it would count as one of its holders.
+    return result.clone() if memory_key(result) in keys else result
+
+
+def _emptied(leaves: dict[int, torch.Tensor]) -> bool:
+    """Take XLA's memory from leaves, which their nodes hold; False if somebody else holds one.
+
+    That may be a closure that runs again in the backward, or an attribute that the user reads:
+    they get memory of their own.
+    """
+    held = _are_held(leaves)
+    for leaf in leaves.values():
+        empty = torch.empty(0, dtype=leaf.dtype, device=leaf.device)
+        leaf.data = leaf.detach().clone() if held else empty
+    return not held
+
+
+def _are_held(leaves: dict[int, torch.Tensor]) -> bool:
+    # One that nobody has seen tells how often a leaf is referred to here, and by its node.
+    unseen = {-1: torch.empty(0, requires_grad=True)}
+    edge = get_gradient_edge(unseen[-1])
+    (allowed,) = _references(unseen)
+    found = _settled(lambda: any(count > allowed for count in _references(leaves)))
+    del edge
+    return found
+
+
+def _references(leaves: dict[int, torch.Tensor]) -> list[int]:
+    return [sys.getrefcount(leaf) + use_count(leaf) for leaf in leaves.values()]
+
+
+def _have_more_holders(storages: Sequence[torch.UntypedStorage], before: Sequence[int]) -> bool:
+    return _settled(
+        lambda: any(
+            storage_use_count(storage._cdata) > count
+            for storage, count in zip(storages, before, strict=True)
+        )
+    )
+
+
+def _settled(held: Callable[[], bool]) -> bool:
+    """What it says once cycles that nobody can reach are gone."""
+    if not held():
+        return False
+    gc.collect()
+    return held()

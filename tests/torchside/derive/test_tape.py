@@ -1,0 +1,523 @@
+"""Torch's record of a forward, kept for its backward: what it must not get wrong."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import threading
+import warnings
+import weakref
+from collections import deque
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from comparing import assert_close, assert_equal
+from jaxtorch_bridge import BridgeWarning, jax_callable, settings
+from jaxtorch_bridge.torchside.derive.tape.tape_table import TAPES
+
+F = torch.nn.functional
+X = jnp.asarray(np.linspace(-1.5, 2.0, 12, dtype=np.float32).reshape(4, 3))
+W = jnp.asarray(np.linspace(0.5, -0.5, 6, dtype=np.float32).reshape(3, 2))
+
+
+@pytest.fixture(params=["kept", "never kept"])
+def room(request, monkeypatch):
+    """With room for tapes, and with none, where every backward runs the function again."""
+    TAPES.clear()
+    if request.param == "never kept":
+        monkeypatch.setattr(settings, "tape_bytes", 0)
+    return request.param
+
+
+@pytest.fixture
+def fresh():
+    TAPES.clear()
+    return TAPES
+
+
+def torch_gradients(function, *arrays, by=None):
+    """Of the sum of squares of all results, by all arrays."""
+    by = range(len(arrays)) if by is None else by
+    tensors = [torch.tensor(np.asarray(a)) for a in arrays]
+    for index in by:
+        tensors[index].requires_grad_()
+    results = function(*tensors)
+    results = results if isinstance(results, (tuple, list)) else [results]
+    loss = sum((r.abs() ** 2).sum() for r in results if r.requires_grad)
+    return torch.autograd.grad(loss, [tensors[i] for i in by], allow_unused=True)
+
+
+def loss_of(wrapped):
+    def loss(*arrays):
+        leaves = jax.tree.leaves(wrapped(*arrays))
+        moving = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        return sum((abs(leaf) ** 2).sum() for leaf in moving)
+
+    return loss
+
+
+class Counted:
+    """Counts the runs of a function, in a way that planning does not take back."""
+
+    def __init__(self, function):
+        self.runs = 0
+        self.function = function
+
+    def wrapped(self, **options):
+        counter = itertools.count(1)
+
+        def run(*tensors):
+            if type(tensors[0]) is torch.Tensor:
+                self.runs = next(counter)
+            return self.function(*tensors)
+
+        return jax_callable(run, **options)
+
+
+def branches(x, w):
+    # Nothing can be evaluated abstractly that looks at values.
+    return torch.sin(x @ w) if float(x.detach().sum()) > -100 else x @ w
+
+
+class Attribute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.x = x
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.x.cos()
+
+
+class Saving(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        result = x @ w
+        ctx.save_for_backward(x, w, result)
+        return result * result
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w, result = ctx.saved_tensors
+        g = 2 * g * result
+        return g @ w.T, x.T @ g
+
+
+def own_hooks(x, w):
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        return (x @ w).sin().exp()
+
+
+def checkpointed(x, w):
+    return torch.utils.checkpoint.checkpoint(lambda z: (z @ w).sin().exp(), x, use_reentrant=False)
+
+
+def conjugated_products(x, w):
+    z = torch.complex(x, x.flip(0))
+    return (z.conj() * z).real, z.imag.neg() * z.imag, torch.view_as_real(z).square()
+
+
+FUNCTIONS = {
+    "products": lambda x, w: torch.tanh(x @ w),
+    "its result is saved": lambda x, w: (x @ w).exp(),
+    "looks at values": branches,
+    "attribute of the context": lambda x, w: Attribute.apply(x) @ w,
+    "custom function": lambda x, w: Saving.apply(x, w),
+    "its own hooks": own_hooks,
+    "checkpoint": checkpointed,
+    "torch.func inside": lambda x, w: torch.func.grad(lambda z: ((z @ w).sin() ** 2).sum())(x),
+    "autograd inside": lambda x, w: (
+        torch.autograd.grad(((x @ w).sin() ** 2).sum(), x, create_graph=True)[0]
+        if x.requires_grad
+        else torch.func.grad(lambda z: ((z @ w).sin() ** 2).sum())(x)
+    ),
+    "parts": lambda x, w: (x[1:] * x[:-1], x[:, ::2].T * 2, x.T.contiguous().exp() @ x),
+    "expanded": lambda x, w: x[:, :, None].expand(4, 3, 5) * x[:, None, :1].exp(),
+    "its inputs": lambda x, w: (x, x, w, x[1:], x.T),
+    "in place on its own": lambda x, w: (x @ w).mul_(3).sin_().add_(x.sum()),
+    "several results, one unused": lambda x, w: (x.sin(), (x @ w).argmax(1), x.detach(), w * 2),
+    "bits pending": conjugated_products,
+    "no grad inside": lambda x, w: x * torch.no_grad()(lambda z: z.sin())(x),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradients_are_torchs(name, jit, room):
+    function = FUNCTIONS[name]
+    wrapped = jax_callable(function)
+    wrapped(X, W)  # one that looks at values is planned by this call
+    call = jax.value_and_grad(loss_of(wrapped), (0, 1))
+    call = jax.jit(call) if jit else call
+    wanted = torch_gradients(function, X, W)
+    for _ in range(3):  # the first run may find out that copies are needed
+        _, found = call(X, W)
+        for mine, theirs in zip(found, wanted, strict=True):
+            assert_close(mine, np.zeros_like(mine) if theirs is None else theirs)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_one_forward_and_one_backward(name, fresh):
+    counted = Counted(FUNCTIONS[name])
+    wrapped = counted.wrapped()
+    wrapped(X, W)
+    call = jax.jit(jax.value_and_grad(loss_of(wrapped), (0, 1)))
+    for _ in range(2):
+        jax.block_until_ready(call(X, W))
+    before = counted.runs
+    jax.block_until_ready(call(X, W))
+    assert counted.runs == before + 1
+    assert len(fresh) == 0
+
+
+@pytest.mark.parametrize("name", ["products", "looks at values", "attribute of the context"])
+def test_buffers_that_xla_uses_again(name, room):
+    """In `scan` the inputs of each step lie where those of the next will."""
+    function = FUNCTIONS[name]
+
+    def run(step):
+        def loss(w):
+            def body(carry, _):
+                return carry + step(carry, w).sum() * carry, None
+
+            return (jax.lax.scan(body, X, None, length=6)[0] ** 2).sum()
+
+        return jax.jit(jax.grad(loss))(W)
+
+    twin = {
+        "products": lambda x, w: jnp.tanh(x @ w),
+        "looks at values": lambda x, w: jnp.sin(x @ w),
+        "attribute of the context": lambda x, w: jnp.sin(x) @ w,
+    }[name]
+    wrapped = jax_callable(function)
+    wrapped(X, W)
+    assert_close(run(wrapped), run(twin), factor=10)  # of six steps that go on from another
+
+
+@pytest.mark.parametrize("policy", [None, "everything_saveable", "dots_saveable"])
+def test_checkpoints_of_jax(policy, room):
+    policy = policy and getattr(jax.checkpoint_policies, policy)
+    wrapped = jax_callable(FUNCTIONS["products"])
+
+    def gradients(f):
+        return jax.jit(jax.grad(loss_of(jax.checkpoint(f, policy=policy)), (0, 1)))(X, W)
+
+    assert_close(gradients(wrapped), gradients(lambda x, w: jnp.tanh(x @ w)))
+
+
+def test_a_pullback_is_called_twice(room):
+    wrapped = jax_callable(branches)
+    results, pull = jax.vjp(wrapped, X, W)
+    once = pull(results)
+    other, _ = jax.vjp(wrapped, X + 1, W)  # another forward in between
+    assert_equal(pull(results), once)
+    assert_close(once, jax.vjp(lambda x, w: jnp.sin(x @ w), X, W)[1](results))
+    assert other.shape == results.shape
+
+
+def test_a_pullback_on_another_thread(room):
+    wrapped = jax_callable(FUNCTIONS["products"])
+    results, pull = jax.vjp(wrapped, X, W)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(pull(results)))
+    thread.start()
+    thread.join()
+    assert_close(found[0], pull(results))
+
+
+def test_a_pullback_out_of_a_jitted_function(room):
+    wrapped = jax_callable(FUNCTIONS["products"])
+    results, pull = jax.jit(lambda x, w: jax.vjp(wrapped, x, w))(X, W)
+    again = jax.jit(lambda pull, ct: pull(ct))
+    assert_equal(again(pull, results), again(pull, results))
+
+
+def test_arrays_that_are_one_array(room):
+    wrapped = jax_callable(lambda x, y: x * y.sin())
+    found = jax.jit(lambda x: jax.grad(loss_of(wrapped), (0, 1))(x, x))(X)
+    assert_close(found, torch_gradients(lambda x, y: x * y.sin(), X, X))
+
+
+def test_complex_inputs_with_bits_pending(room):
+    z = (X + 1j * X[::-1]).astype(jnp.complex64)
+
+    def function(z):
+        return z.conj() * z.real, z.mH @ z, torch.view_as_real(z)[..., 1] * z.imag.neg()
+
+    def twin(z):
+        return jnp.conj(z) * z.real, z.conj().T @ z, -z.imag * z.imag
+
+    found = jax.grad(loss_of(jax_callable(function)))(z)
+    assert_close(found, jax.grad(loss_of(twin))(z))
+
+
+@pytest.mark.parametrize("random", [None, "key"])
+def test_another_run_draws_the_same(random, fresh, monkeypatch):
+    def noisy(x, w):
+        return F.dropout(x @ w, 0.5, training=True)
+
+    options = {"random": random} if random else {}
+    call = {"rng": jax.random.key(3)} if random else {}
+
+    def gradients():
+        torch.manual_seed(1)
+        wrapped = jax_callable(noisy, **options)
+        return jax.jit(jax.grad(lambda x, w: loss_of(lambda *a: wrapped(*a, **call))(x, w)))(X, W)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BridgeWarning)  # of numbers that no key decides
+        kept = gradients()
+        monkeypatch.setattr(settings, "tape_bytes", 0)
+        assert_equal(gradients(), kept)
+
+
+@pytest.mark.parametrize("change", ["written", "replaced"])
+def test_a_parameter_that_changes_in_between(change, room):
+    module = torch.nn.Linear(3, 2)
+    wrapped = jax_callable(lambda x: module(x).relu())
+    _, pull = jax.vjp(wrapped, X)
+    if change == "written":
+        with torch.no_grad():
+            module.weight.mul_(2)
+    else:
+        module.weight = torch.nn.Parameter(torch.ones(2, 3))
+    with pytest.raises(Exception, match="changed after the forward pass"):
+        pull(jnp.ones((4, 2)))
+
+
+def test_a_switch_that_changes_in_between_does_not_matter_to_a_tape(fresh, monkeypatch):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5)).eval()
+    wrapped = jax_callable(lambda x: module(x).sin())
+    _, pull = jax.vjp(wrapped, X)
+    wanted = pull(jnp.ones((4, 2)))
+    _, pull = jax.vjp(wrapped, X)
+    module.train()
+    assert_equal(pull(jnp.ones((4, 2))), wanted)
+    module.eval()
+    monkeypatch.setattr(settings, "tape_bytes", 0)
+    _, pull = jax.vjp(wrapped, X)
+    module.train()
+    with pytest.raises(Exception, match="changed after the forward pass"):
+        pull(jnp.ones((4, 2)))
+
+
+def test_a_switch_after_compiling_is_no_silent_other_mask(room):
+    module = torch.nn.Dropout(0.5).eval()
+    wrapped = jax_callable(lambda x: module(x), name="switched")
+
+    def both(x):
+        return jax.value_and_grad(lambda x: (lambda y: (y.sum(), y))(wrapped(x)), has_aux=True)(x)
+
+    call, ones = jax.jit(both), jnp.ones(64)
+    assert_equal(call(ones)[1], ones)
+    module.train()
+    if room == "kept":
+        (_, result), gradient = call(ones)
+        assert_equal(result, gradient)
+    else:
+        with pytest.raises(Exception, match="since the gradient was compiled"):
+            jax.block_until_ready(call(ones))
+
+
+def test_what_is_written_to_after_it_was_saved_is_an_error_as_in_torch():
+    def spoilt(x, w):
+        h = x @ w
+        y = h.sin()
+        if float(h.detach().sum()) > -100:
+            h.mul_(2)
+        return y
+
+    wrapped = jax_callable(spoilt)
+    wrapped(X, W)
+    with pytest.raises(Exception, match="modified by an inplace operation"):
+        jax.grad(loss_of(wrapped))(X, W)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_modes_of_the_caller(mode, room):
+    wrapped = jax_callable(FUNCTIONS["products"])
+    wanted = jax.grad(loss_of(wrapped), (0, 1))(X, W)
+    with mode():
+        found = jax.grad(loss_of(wrapped), (0, 1))(X, W)
+    assert_close(found, torch_gradients(FUNCTIONS["products"], X, W))
+    assert_equal(found, wanted)
+
+
+def test_only_the_inputs_that_are_asked_for_require_grad(fresh):
+    seen = []
+
+    def look(x, w):
+        if type(x) is torch.Tensor:
+            seen.append((x.requires_grad, w.requires_grad))
+        return x @ w
+
+    jax.grad(loss_of(jax_callable(look)), 1)(X, W)
+    assert seen[-1] == (False, True)
+
+
+def test_hooks_of_the_functions_own_run_in_its_context(room):
+    seen = deque()  # a list would be put back after another run
+
+    def hooked(x, w):
+        h = x @ w
+        if h.requires_grad:
+            h.register_hook(lambda g: seen.append(torch.is_autocast_enabled("cpu")))
+        return h.sin()
+
+    call = jax.jit(jax.grad(loss_of(jax_callable(hooked))))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        jax.block_until_ready(call(X, W))
+    seen.clear()
+    thread = threading.Thread(target=lambda: jax.block_until_ready(call(X, W)))
+    thread.start()
+    thread.join()
+    assert list(seen) == [True]
+
+
+def test_a_result_that_nobody_saved_is_freed(fresh):
+    results = []
+
+    def watched(x):
+        y = x.sin() + 1
+        if type(y) is torch.Tensor:
+            results.append(weakref.ref(y))
+        return y
+
+    _, pull = jax.vjp(jax_callable(watched), X)
+    assert len(fresh) == 1
+    assert results[-1]() is None
+    pull(X)
+    assert len(fresh) == 0
+
+
+def test_branches_of_jax(room):
+    wrapped = jax_callable(FUNCTIONS["products"])
+
+    def loss(take, x, w):
+        return jax.lax.cond(take, loss_of(wrapped), lambda x, w: (x**2).sum() + w.sum(), x, w)
+
+    call = jax.jit(jax.grad(loss, (1, 2)))
+    assert_close(call(True, X, W), torch_gradients(FUNCTIONS["products"], X, W))
+    assert_close(call(False, X, W), (2 * X, jnp.ones_like(W)))
+
+
+class TestBatches:
+    def test_a_jacobian_is_one_run_and_one_batched_backward(self, fresh):
+        counted = Counted(branches)
+        wrapped = counted.wrapped()
+        wrapped(X, W)
+        call = jax.jit(jax.jacrev(wrapped, (0, 1)))
+        wanted = jax.jacrev(lambda x, w: jnp.sin(x @ w), (0, 1))(X, W)
+        call(X, W)
+        before = counted.runs
+        assert_close(call(X, W), wanted)
+        assert counted.runs == before + 1
+
+    def test_a_backward_that_cannot_be_batched_goes_one_by_one(self, room):
+        class Numpy(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.save_for_backward(x)
+                return x.sin()
+
+            @staticmethod
+            def backward(ctx, g):
+                return torch.from_numpy(g.numpy() * np.cos(ctx.saved_tensors[0].numpy()))
+
+        wrapped = jax_callable(lambda x: Numpy.apply(x.reshape(-1)))
+        assert_close(jax.jacrev(wrapped)(X[0]), jax.jacrev(jnp.sin)(X[0]))
+
+    @pytest.mark.parametrize("method", ["torch_vmap", "sequential"])
+    def test_batches_of_gradients(self, method, room):
+        spec = {
+            "schema": "jaxtorch/1",
+            "name": "products",
+            "version": "1.0.0",
+            "inputs": {"x": "float32[a, b]", "w": "float32[b, c]"},
+            "outputs": {"y": "float32[a, c]"},
+            "vmap_method": method,
+        }
+        wrapped = jax_callable(FUNCTIONS["products"], spec=spec)
+        batch = jnp.stack([X, X + 1, X - 1])
+
+        def gradients(f):
+            call = jax.vmap(jax.value_and_grad(loss_of(f), (0, 1)), (0, None))
+            return jax.jit(call)(batch, W)
+
+        assert_close(gradients(wrapped), gradients(lambda x, w: jnp.tanh(x @ w)))
+
+
+class TestTable:
+    def test_the_oldest_goes_first(self, fresh, monkeypatch):
+        wrapped = jax_callable(lambda x: x.sin().exp())
+        size = 4 * 2048
+        monkeypatch.setattr(settings, "tape_bytes", 3 * size)
+        arrays = [jnp.arange(2048.0) / 2048 + i for i in range(5)]
+        pulls = [jax.vjp(wrapped, x)[1] for x in arrays]
+        assert fresh.held()["cpu"] <= 3 * size
+        before = len(fresh)
+        assert 0 < before < 5
+        for x, pull in zip(arrays, pulls, strict=True):
+            (found,) = pull(jnp.ones(2048))
+            assert_close(found, jax.grad(lambda x: jnp.exp(jnp.sin(x)).sum())(x))
+        assert len(fresh) == 0
+
+    def test_what_is_dropped_too_often_is_told_once(self, fresh, monkeypatch):
+        monkeypatch.setattr(fresh, "_misses", 0)
+        wrapped = jax_callable(lambda x: x.sin().exp())
+        monkeypatch.setattr(settings, "tape_bytes", 4 * 2048)
+        x = jnp.arange(2048.0)
+        pulls = [jax.vjp(wrapped, x)[1] for _ in range(40)]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for pull in pulls:
+                pull(x)
+        assert len([one for one in caught if "tape_bytes" in str(one.message)]) == 1
+
+    def test_what_is_too_large_by_itself_is_told_once(self, fresh, monkeypatch):
+        monkeypatch.setattr(fresh, "_too_large", set())
+        monkeypatch.setattr(settings, "tape_bytes", 1000)
+        wrapped = jax_callable(lambda x: x.sin().exp(), name="too_large")
+        x = jnp.arange(2048.0)
+        gradient = jax.jit(jax.grad(lambda x: wrapped(x).sum()))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                assert_close(gradient(x), jax.grad(lambda x: jnp.exp(jnp.sin(x)).sum())(x))
+        told = [one for one in caught if "torch would keep 8192 bytes" in str(one.message)]
+        assert len(told) == 1
+
+    def test_pullbacks_that_are_never_called_leave_memory_flat(self, fresh, monkeypatch):
+        monkeypatch.setattr(settings, "tape_bytes", 1 << 20)
+        wrapped = jax_callable(lambda x: x.sin().exp().cos())
+        forward = jax.jit(lambda x: jax.vjp(wrapped, x))
+        x = jnp.arange(1024.0)
+        for _ in range(3000):
+            forward(x)
+        assert fresh.held()["cpu"] <= 1 << 20
+        before = len(gc.get_objects())
+        for _ in range(1000):
+            forward(x)
+        assert len(gc.get_objects()) < before + 1000
+
+    def test_a_child_after_a_fork_has_none(self, fresh):
+        _, pull = jax.vjp(jax_callable(lambda x: x.sin()), X)
+        assert len(fresh) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # JAX warns of forks
+            child = os.fork()
+        if child == 0:
+            os._exit(len(fresh))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        pull(X)
+
+    @pytest.mark.parametrize("value", [-1, 1.5, True, "1GiB"])
+    def test_a_limit_that_is_no_number_of_bytes_is_refused(self, value):
+        with pytest.raises(ValueError, match=r"settings\.tape_bytes: expected a number"):
+            settings.tape_bytes = value
