@@ -134,6 +134,7 @@ def modules() -> dict[str, Callable[[torch.Tensor], Any]]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 @pytest.mark.parametrize("name", modules())
 def test_another_thread_sees_nothing_of_it(name):
     function = modules()[name]
