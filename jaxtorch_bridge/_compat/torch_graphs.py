@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .torch_attention import FUSED_ATTENTION, copy_columns
 from .torch_internals import drawn_shape, draws_random_numbers
+from .torch_trees import tree_flatten
 
 
 def trace_graph(
@@ -253,30 +254,32 @@ def _described(schema: Any, *, written: bool) -> list[tuple[str, str]]:
 
 
 class FirstOp(TorchDispatchMode):
-    """Stops at the first ATen op that a function comes down to."""
+    """Stops at the first ATen op that a function comes down to, and notes its arguments."""
 
     class _Found(Exception):
         pass
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.op: Any = None
+        self.found: tuple[Any, Any, Any] | None = None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        self.op = func
+        self.found = func, args, kwargs or {}
         raise self._Found
 
     @classmethod
-    def of(cls, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Any:
-        """The op, without running it; None if the function does not take these arguments."""
+    def of(
+        cls, function: Callable[..., Any], args: Sequence[Any], kwargs: Any
+    ) -> tuple[Any, Any, Any] | None:
+        """(op, arguments, keywords), without running it; None if the function takes no such."""
         mode = cls()
         try:
             with mode, torch.no_grad():
                 function(*args, **kwargs)
         except cls._Found:
-            return mode.op
+            return mode.found
         except Exception:
             # Whatever it says to arguments that are not its own.
             return None
@@ -290,6 +293,24 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "div": operator.truediv,
     "neg": operator.neg,
 }
+
+
+def same_calls(one: tuple[Any, Any, Any] | None, other: tuple[Any, Any, Any] | None) -> bool:
+    """Whether two calls are of one op, with the same arguments."""
+    if one is None or other is None or one[0] is not other[0]:
+        return False
+    ours, our_form = tree_flatten(one[1:])
+    theirs, their_form = tree_flatten(other[1:])
+    return our_form == their_form and all(map(_same_argument, ours, theirs))
+
+
+def _same_argument(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        return False
+    # 1, 1.0 and True are equal, and tell torch different things.
+    return type(one) is type(other) and bool(one == other)
 
 
 def functions_named(op: Any) -> list[Callable[..., Any]]:

@@ -1,7 +1,8 @@
 """Graphs that call torch's own functions: what an ATen overload costs more than those is Python.
 
 An overload is found by its name and takes any arguments; ``torch.mul`` is a C function that parses
-its own. Each call is tried on tensors without memory first: it must come down to the same overload.
+its own. Each call is tried on tensors without memory first: it must come down to the same overload,
+with the same arguments.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..._compat.torch_graphs import FirstOp, functions_named
+from ..._compat.torch_graphs import FirstOp, functions_named, same_calls
 
 
 def with_direct_calls(module: fx.GraphModule) -> fx.GraphModule:
@@ -36,7 +37,9 @@ def _direct(node: fx.Node) -> Callable[..., Any] | None:
     if any("val" not in operand.meta for operand in operands):
         return None
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda operand: operand.meta["val"])
+    overload: Any = node.target
+    wanted = FirstOp.of(overload, args, kwargs)
     for function in functions_named(node.target):
-        if FirstOp.of(function, args, kwargs) is node.target:
+        if same_calls(FirstOp.of(function, args, kwargs), wanted):
             return function
     return None

@@ -1,0 +1,48 @@
+"""Graphs call torch's own functions only where these come down to the very same call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from comparing import assert_equal
+from jaxtorch_bridge._compat.torch_graphs import FirstOp, same_calls, trace_graph
+from jaxtorch_bridge._compat.torch_internals import fake_tensor_mode
+from jaxtorch_bridge.torchside.op.direct_calls import with_direct_calls
+
+aten = torch.ops.aten
+X = torch.ones(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ((torch.mul, (X, 2)), (aten.mul.Tensor, (X, 2)), True),
+        ((torch.mul, (X, 2)), (aten.mul.Tensor, (X, 2.0)), False),
+        ((torch.mul, (X, True)), (aten.mul.Tensor, (X, 1)), False),
+        ((torch.sum, (X, [0])), (aten.sum.dim_IntList, (X, [1])), False),
+        ((torch.sum, (X,)), (aten.sum.dim_IntList, (X, [1])), False),
+        ((torch.matmul, (X, X.T)), (aten.mm.default, (X, X)), False),
+    ],
+)
+def test_calls_are_compared_with_their_arguments(one, other, same):
+    calls = [FirstOp.of(function, arguments, {}) for function, arguments in (one, other)]
+    assert same_calls(*calls) is same
+
+
+def test_a_graph_computes_the_same_with_few_overloads_left():
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).eval()
+
+    def function(x):
+        y = layer(x) * 1.5 - x / 2
+        values, order = y.max(-1)
+        return [y.softmax(1).permute(2, 0, 1), values.std(0), order, torch.where(x > 0, y, -y)]
+
+    with fake_tensor_mode():
+        graph = trace_graph(function, [torch.empty(2, 5, 8)], "cpu")
+    direct = with_direct_calls(graph)
+    x = torch.randn(2, 5, 8)
+    assert_equal(direct(x), graph(x))
+    calls = [node for node in direct.graph.nodes if node.op == "call_function"]
+    left = [node for node in calls if isinstance(node.target, torch._ops.OpOverload)]
+    assert len(left) < len(calls) / 4
