@@ -52,6 +52,8 @@ ffi::Error ReleaseInputs(const Op& op, ffi::RemainingArgs& args, Views& inputs) 
   FewOrMany<PyRef> storages(op.hold_storages ? inputs.size() : 0);
   if (op.hold_storages) {
     for (size_t i = 0; i < inputs.size(); ++i) {
+      // None if the call failed before this tensor was made.
+      if (inputs[i].tensor() == nullptr) continue;
       PyObject* call[] = {inputs[i].tensor()};
       storages[i] = PyRef::Steal(PyObject_VectorcallMethod(
           g_torch.name_untyped_storage, call, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));

@@ -340,3 +340,17 @@ def test_a_global_that_the_function_deletes_is_put_back(x):
     wrapped = jax_callable(function)
     wrapped.plan(x)
     assert globals()["SHORT_LIVED"] == 2.0
+
+
+def test_a_variable_that_was_not_bound_is_not_bound_by_planning(x):
+    def function(x):
+        nonlocal latest
+        latest = x * 2
+        return latest + 1
+
+    (cell,) = function.__closure__
+    plan = jax_callable(function).plan(x)
+    assert plan.inference.how == "fake"
+    with pytest.raises(ValueError, match="empty"):
+        cell.cell_contents  # noqa: B018
+    latest = None

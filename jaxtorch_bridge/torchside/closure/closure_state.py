@@ -294,9 +294,12 @@ class Snapshot:
                 else:
                     container.update(before)
         for cell, value in self._cells:
-            if _cell_value(cell) is not value and value is not _UNBOUND:
+            if _cell_value(cell) is not value:
                 found.append(_cell_value(cell))
-                cell.cell_contents = value
+                if value is _UNBOUND:
+                    del cell.cell_contents
+                else:
+                    cell.cell_contents = value
         for table, name, value in self._names:
             if table.get(name, _UNBOUND) is not value:
                 found.append(table.pop(name, None))
