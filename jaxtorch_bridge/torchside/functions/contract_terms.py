@@ -14,8 +14,7 @@ class Terms:
     Attributes:
         residuals: What to keep between forward and backward.
         depth: Highest order allowed; None: any.
-        residuals_at: Where the contract says so, for messages.
-        depth_at: Likewise.
+        depth_at: Where the contract says so, for messages.
         vmap_method: What ``jax.vmap`` does.
         verify: Compare the first batched run of a plan with single calls.
         depth_by_contract: The contract sets ``depth``; otherwise the caller did.
@@ -27,7 +26,6 @@ class Terms:
 
     residuals: Residuals = "auto"
     depth: int | None = None
-    residuals_at: str = ""
     depth_at: str = ""
     vmap_method: VmapMethod = "torch_vmap"
     verify: bool = False

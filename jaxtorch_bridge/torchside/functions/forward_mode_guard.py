@@ -1,11 +1,11 @@
-"""What forward mode leaves out without an error. Tried on torch 2.13.0."""
+"""What torch's forward mode leaves out without an error (seen with torch 2.13)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from ..._compat.torch_internals import TorchDispatchMode
 
 _OWN = frozenset({"aten", "prims", "prim"})
 
@@ -20,6 +20,9 @@ class ForwardModeGuard(TorchDispatchMode):
     Those of ``torch.library.custom_op`` are differentiated by what ``register_autograd`` was given,
     which is reverse mode; their tangents would be zero.
     """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None

@@ -1,4 +1,4 @@
-"""Whether two traces of a function did the same. Tried on torch 2.13.0."""
+"""Whether two traces of a function did the same."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ import torch
 
 from ..._compat import torch_graphs
 from ..._compat import torch_internals as compat
-from ..._compat.torch_same_graphs import recorded_graph, same_graphs
 from ...errors import OutputError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import FLAG_WORDS, Flags
 from ..observe.abstract_evaluation import fake_inputs
 from .compare_results import agree, difference
 from .graph_capture import NotCapturedError, abstractly
+from .same_traces import recorded_graph, same_graphs
 from .source import Source
 
 

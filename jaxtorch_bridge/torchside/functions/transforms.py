@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 
 from ..._compat import torch_internals as compat
-from ..._compat.torch_forward_ad import ForwardModeGuard
 from ..randomness.generator_states import NO_GENERATORS
 from . import unrecorded_backward
+from .forward_mode_guard import ForwardModeGuard
 from .source import Core, Transform
 
 
@@ -110,7 +110,7 @@ def _push_by_func(function: Core, ins: Sequence[int], outs: Sequence[int]) -> _P
         inputs: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         moving, primals = _moving(function, inputs, ins, outs)
-        with ForwardModeGuard():  # type: ignore[no-untyped-call]
+        with ForwardModeGuard():
             found: Any = torch.func.jvp(moving, primals, tuple(tangents), has_aux=True)
         _, moved, leaves = found
         return list(leaves), list(moved)
