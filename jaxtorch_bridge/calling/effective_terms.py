@@ -31,7 +31,6 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
     return Terms(
         spec.residuals,
         spec.vjp_depth,
-        spec.where("residuals"),
         spec.where("vjp_depth"),
         options.vmap_method or spec.vmap_method,
         spec.verify if options.verify is None else options.verify,

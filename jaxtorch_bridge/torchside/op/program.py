@@ -33,20 +33,29 @@ class Undo:
         updated = source.updated if source.inference.traced else tuple(source.closure.buffers())
         return cls(updated, source.closure)
 
-    @contextlib.contextmanager
-    def scope(self) -> Iterator[None]:
-        """As the class says."""
+    def begin(self) -> Callable[[], None]:
+        """Before a run; what is returned puts back what was there."""
         # Values too: the snapshot knows which objects there are, and not what was written to them.
         before = [tensor.detach().clone() for tensor in self.updated]
         surroundings = self.closure.snapshot()
-        try:
-            yield
-        finally:
+
+        def put_back() -> None:
             # Into the same tensors, which others refer to; autograd must not record it.
             with torch.no_grad():
                 for tensor, value in zip(self.updated, before, strict=True):
                     tensor.copy_(value)
             surroundings.restore()
+
+        return put_back
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """As the class says."""
+        put_back = self.begin()
+        try:
+            yield
+        finally:
+            put_back()
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,11 @@ class Generators:
             yield
         finally:
             # Own copies already, unlike those that were passed in.
-            self._put([state.cpu() for state in before], device)
+            self.put_back(before, device)
+
+    def put_back(self, states: Sequence[torch.Tensor], device: str) -> None:
+        """Go on from these states, of `states`."""
+        self._put([state.cpu() for state in states], device)
 
     def _put(self, states: Sequence[torch.Tensor], device: str) -> None:
         rest = list(states)

@@ -407,6 +407,39 @@ def test_branches_of_jax(room):
     assert_close(call(False, X, W), (2 * X, jnp.ones_like(W)))
 
 
+def test_torch_func_that_shows_when_it_runs_leaves_no_traces_of_two_runs(fresh):
+    """Hooks are refused in the middle of a run, which begins again from where it began."""
+    torch.manual_seed(0)
+    norm, twin = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+
+    def function(x, norm=norm):
+        assert float(x.detach().sum()) > -100  # cannot be evaluated abstractly
+        noisy = F.dropout(norm(x), 0.5, training=True)
+        return torch.func.grad(lambda z: (z.sin() ** 2).sum())(noisy)
+
+    spec = {
+        "schema": "jaxtorch/1",
+        "name": "noisy",
+        "version": "1.0.0",
+        "inputs": {"x": "float32[a, b]"},
+        "outputs": {"y": "float32[a, b]"},
+    }
+    wrapped = jax_callable(lambda x: function(x), spec=spec)
+    x = torch.tensor(np.asarray(X), requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BridgeWarning)
+        torch.manual_seed(5)
+        value, found = jax.value_and_grad(lambda x: (wrapped(x) ** 2).sum())(X)
+    state = torch.get_rng_state()
+    torch.manual_seed(5)
+    wanted = (function(x, twin) ** 2).sum()
+    assert_equal(state, torch.get_rng_state())
+    assert_close(value, wanted.detach())
+    assert_close(found, torch.autograd.grad(wanted, x)[0])
+    assert int(norm.num_batches_tracked) == int(twin.num_batches_tracked) == 1
+    assert_close(norm.running_mean, twin.running_mean)
+
+
 class TestBatches:
     def test_a_jacobian_is_one_run_and_one_batched_backward(self, fresh):
         counted = Counted(branches)
@@ -505,6 +538,34 @@ class TestTable:
         for _ in range(1000):
             forward(x)
         assert len(gc.get_objects()) < before + 1000
+
+    def test_what_nobody_can_count_is_bounded_too(self, fresh):
+        wrapped = jax_callable(
+            lambda x: torch.func.grad(lambda z: (z.sin() ** 2).sum())(x), name="uncounted"
+        )
+        for _ in range(100):
+            jax.vjp(wrapped, X)
+        assert 1 < len(fresh) <= 64
+
+    def test_a_fork_while_another_thread_holds_the_table(self, fresh):
+        held, done = threading.Event(), threading.Event()
+
+        def hold():
+            with fresh._lock:
+                held.set()
+                done.wait(300)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(300)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # JAX warns of forks
+            child = os.fork()
+        if child == 0:
+            os._exit(len(fresh.held()))
+        done.set()
+        thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     def test_a_child_after_a_fork_has_none(self, fresh):
         _, pull = jax.vjp(jax_callable(lambda x: x.sin()), X)

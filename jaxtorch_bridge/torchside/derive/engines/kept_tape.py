@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,10 +59,12 @@ class KeptTape:
         expected = expected_tape(source, goal.ins)
         if not expected.outs:
             return None
-        # Of a derivative: torch never lets go of a record of a derivative of checkpointed code
-        # that nobody went back through.
-        by_copy = bool(source.order) or not expected.hooks_work
-        return RecordedForward(source, goal.ins, expected, guard, by_copy)
+        memory: Memory = "hooked" if expected.hooks_work else "unhooked"
+        if source.order and expected.hooks_work:
+            # Torch never lets go of a record of a derivative of checkpointed code that nobody
+            # went back through.
+            memory = "copied"
+        return RecordedForward(source, goal.ins, expected, guard, memory)
 
 
 @dataclass(eq=False)
@@ -74,19 +76,20 @@ class RecordedForward:
         grad_inputs: Inputs to differentiate by.
         expected: What will be recorded.
         guard: Tells when the function's surroundings have changed since.
-        by_copy: Runs get copies of the inputs; see `recorded_run.record`.
+        memory: What tapes hold of the inputs; see `recorded_run.record`.
     """
 
     source: Source
     grad_inputs: tuple[int, ...]
     expected: ExpectedTape
     guard: ClosureGuard
-    by_copy: bool
+    memory: Memory
     _versions: ClosureVersions = field(init=False)
     _planned: int = field(init=False)
     _watch: RareWatch = field(init=False)
     _guarded: Guarded = field(init=False)
     _seen: bool = field(init=False)
+    _hooks_seen: bool = field(init=False)
 
     def __post_init__(self) -> None:
         source = self.source
@@ -94,7 +97,8 @@ class RecordedForward:
         self._planned = self._versions.now()[1]
         self._watch = RareWatch()
         self._guarded = Guarded(self.function, source.label, source.inputs, first_on_copies=False)
-        self._seen = source.inference.traced
+        # Both: by the evaluation, as calls run it.
+        self._seen = self._hooks_seen = source.inference.seen
 
     @property
     def engine(self) -> str:
@@ -116,7 +120,7 @@ class RecordedForward:
         """What is kept, for `explain`."""
         size = self.size_bytes
         what = "what autograd saves" if size is None else f"{size} bytes"
-        how = " and copies of the inputs" if self.by_copy else ""
+        how = " and copies of the inputs" if self.memory != "hooked" else ""
         return f"tape: the function runs once, and torch keeps {what}{how} for the backward pass"
 
     @property
@@ -180,23 +184,45 @@ class RecordedForward:
         return self.source.recordable or self.expected.function
 
     def _run(self, *tensors: torch.Tensor) -> list[Any]:
-        function = self.function
-        memory: Memory = "copied" if self.by_copy else "hooked"
-        if self._watch.due():
+        function, memory = self.function, self.memory
+        if not self._seen or self._watch.due():
             # Of what nobody has seen, the first run is on copies; see `Guarded`.
             function = functools.partial(self._watched, None if self._seen else tensors)
-            memory = memory if self._seen else "copied"
+            if not self._seen and memory == "hooked":
+                memory = "copied"
+        # Torch tells in the middle of a run that it allows no hooks.
+        put_back = None if self._hooks_seen else self._begin()
         try:
             results, tape = record(function, tensors, self.grad_inputs, self._dtypes, memory=memory)
         except RuntimeError as error:
-            if self.by_copy or not refuses_hooks(error):
+            if not refuses_hooks(error):
                 raise
-            self.by_copy = True
+            self.memory = "unhooked"
+            if put_back is None:
+                raise RuntimeError(
+                    f"{self.source.label}: it uses torch.func, as it did in no run before, where "
+                    "torch does not let what it saves be looked at. Nothing is known of what this "
+                    "run has left behind; the next ones do without."
+                ) from error
+            put_back()
             return self._run(*tensors)
-        self._seen = True
-        self.by_copy |= tape is None
+        self._seen = self._hooks_seen = True
+        if tape is None:
+            self.memory = "copied"
         number = TAPES.put(tape, self.source.label) if tape is not None else 0
         return [*results, self._token(number, tensors[0].device)]
+
+    def _begin(self) -> Callable[[], None]:
+        """Before a run that may have to begin again."""
+        source = self.source
+        states = source.generators.states(source.device)
+        put_back = Undo.of(source).begin()
+
+        def begin_again() -> None:
+            put_back()
+            source.generators.put_back(states, source.device)
+
+        return begin_again
 
     def record_again(self, tensors: Sequence[torch.Tensor]) -> Tape:
         """The tape of another run, to be used before this call ends."""
@@ -215,7 +241,7 @@ class RecordedForward:
         if originals is not None:
             seen = [one.to(dtype) for one, dtype in zip(originals, self._dtypes, strict=True)]
             results = list(self._guarded.run_on_copies(seen, tensors))
-        elif self.source.inference.traced:
+        elif self.source.inference.seen:
             results = list(self.function(*tensors))
         else:
             results = list(self._guarded.run_watched(*tensors))
@@ -380,4 +406,4 @@ class _Process:
 
 _PROCESS = _Process()
 os.register_at_fork(after_in_child=_PROCESS.draw)
-os.register_at_fork(after_in_child=TAPES.clear)
+os.register_at_fork(after_in_child=TAPES.forget_after_fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -22,18 +23,22 @@ class ClosureVersions:
 
     def __init__(self, source: Source) -> None:
         self._closure = source.closure
-        # What a function writes to that nobody could watch cannot be told: its buffers may be.
-        self._with_buffers = source.inference.traced
+        # The tables of its layers, in which a replaced tensor shows; a layer more shows by its
+        # training flag.
+        self._tables: list[dict[str, Any]] = []
+        for part in source.closure.parts():
+            self._tables.append(own_parameters(part))
+            # What a function writes to that nobody could watch cannot be told: buffers may be.
+            if source.inference.traced:
+                self._tables.append(own_buffers(part))
         self._written = {memory_of(tensor) for tensor in source.updated}
 
     def now(self) -> tuple[int, int]:
         """(of tensors: which they are and how often they were written to; of all else)."""
         closure = self._closure
         found: list[torch.Tensor | None] = [*closure.tensors()]
-        for part in closure.parts():
-            found += own_parameters(part).values()
-            if self._with_buffers:
-                found += own_buffers(part).values()
+        for table in self._tables:
+            found += table.values()
         return self._digest(found), hash(closure.key())
 
     def _digest(self, tensors: Iterable[torch.Tensor | None]) -> int:

@@ -23,7 +23,7 @@ class Tape:
 
     Attributes:
         device: ``cpu``, or the GPU that the run was on.
-        size_bytes: Memory that it keeps.
+        size_bytes: Memory that it keeps; None if nobody could count it.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Tape:
         edges: Sequence[GradientEdge | None],
         saved: SavedTensors | None,
         device: str,
-        size_bytes: int,
+        size_bytes: int | None,
     ) -> None:
         self._leaves = leaves
         # Not the outputs: one that nobody saved is freed.
@@ -97,7 +97,7 @@ class Tape:
         return [None if one is None else conjugated([one])[0] for one in found]
 
 
-Memory = Literal["borrowed", "hooked", "copied"]
+Memory = Literal["borrowed", "hooked", "copied", "unhooked"]
 
 
 def record(
@@ -116,23 +116,25 @@ def record(
         wrt: Those to differentiate by.
         dtypes: What the function is to see.
         memory: What the tape holds of the inputs. ``hooked``: references, see `SavedTensors`.
-            ``copied``: copies, for functions that keep an input where no hook sees it, and for
-            those that use ``torch.func``, which allows no hooks. ``borrowed``: the inputs
-            themselves; the tape must be gone when the call ends.
+            ``copied``: copies, for functions that keep an input where no hook sees it.
+            ``unhooked``: the same without hooks, which ``torch.func`` does not allow inside.
+            ``borrowed``: the inputs themselves; the tape must be gone when the call ends.
 
     Returns:
         The results, which nothing is recorded of, and the tape: none if something besides it
         holds an input (an attribute of a custom function's context), and would outlive the call.
     """
     device = str(tensors[0].device) if tensors else "cpu"
-    saved = SavedTensors(tensors) if memory == "hooked" else None
+    by_copy = memory in ("copied", "unhooked")
+    saved = None
+    if memory in ("hooked", "copied"):
+        # Copies are the tape's own memory, and are kept as such.
+        saved = SavedTensors(() if by_copy else tensors)
     storages = [tensor.untyped_storage() for tensor in tensors]
     before = [storage_use_count(storage._cdata) for storage in storages]
     inputs = [
         # Other tensors than the handler's own: who keeps one of them holds the storage once more.
-        tensor.clone()
-        if memory == "copied" and tensor.dtype is dtype
-        else tensor.detach().to(dtype)
+        tensor.clone() if by_copy and tensor.dtype is dtype else tensor.detach().to(dtype)
         for tensor, dtype in zip(tensors, dtypes, strict=True)
     ]
     for index in wrt:
@@ -146,9 +148,11 @@ def record(
     results = [_alone(output, keys) for output in outputs]
     del inputs, outputs
     if saved is None:
-        size = sum(storage.nbytes() for storage in storages)
-        return results, Tape(leaves, edges, None, device, size)
+        return results, Tape(leaves, edges, None, device, None)
     saved.close()
+    if by_copy:
+        size = saved.size_bytes + sum(storage.nbytes() for storage in storages)
+        return results, Tape(leaves, edges, saved, device, size)
     if not _emptied(leaves) or _have_more_holders(storages, before):
         return results, None
     return results, Tape(leaves, edges, saved, device, saved.size_bytes)

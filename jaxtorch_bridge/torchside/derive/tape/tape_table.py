@@ -17,6 +17,8 @@ from .recorded_run import Tape
 
 # A tape of a small function is a few kilobytes of Python and C++ objects, whatever it keeps.
 _MOST_TAPES = 16_384
+# What nobody could count is taken for this part of what may be held.
+_UNCOUNTED = 64
 # Of the machine's or the device's memory, where the settings say nothing.
 _SHARE = 4
 _DEVICE_SHARE = 8
@@ -28,7 +30,8 @@ class TapeTable:
     """Tapes by their numbers. One for the process: a tape may be used on another thread."""
 
     def __init__(self) -> None:
-        self._tapes: dict[int, Tape] = {}
+        # With what each counts as.
+        self._tapes: dict[int, tuple[Tape, int]] = {}
         self._bytes: Counter[str] = Counter()
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
@@ -47,20 +50,21 @@ class TapeTable:
             Its number, or 0 if it is more than may be held.
         """
         limit = limit_bytes(tape.device)
-        if tape.size_bytes > limit or not limit:
+        size = limit // _UNCOUNTED if tape.size_bytes is None else tape.size_bytes
+        if size > limit or not limit:
             if limit and label not in self._too_large:
                 self._too_large.add(label)
                 _warn(
                     f"{label}: its backward pass runs the function again, since torch would keep "
-                    f"{tape.size_bytes} bytes for it",
+                    f"{size} bytes for it",
                     tape.device,
                 )
             return 0
         dropped: list[Tape] = []
         with self._lock:
             number = next(self._numbers)
-            self._tapes[number] = tape
-            self._bytes[tape.device] += tape.size_bytes
+            self._tapes[number] = tape, size
+            self._bytes[tape.device] += size
             if self._bytes[tape.device] > limit or len(self._tapes) > _MOST_TAPES:
                 dropped = self._make_room(tape.device, limit)
         # Outside of the lock: what they hold may run code of the user's when it goes.
@@ -73,14 +77,14 @@ class TapeTable:
             crowded = len(self._tapes) > _MOST_TAPES
             if not crowded and self._bytes[device] <= limit:
                 break
-            if crowded or self._tapes[number].device == device:
+            if crowded or self._tapes[number][0].device == device:
                 self._newest_dropped = number
                 found.append(self._forget(number))
         return found
 
     def _forget(self, number: int) -> Tape:
-        tape = self._tapes.pop(number)
-        self._bytes[tape.device] -= tape.size_bytes
+        tape, size = self._tapes.pop(number)
+        self._bytes[tape.device] -= size
         return tape
 
     def take(self, number: int, label: str) -> Tape | None:
@@ -110,6 +114,11 @@ class TapeTable:
 
     def __len__(self) -> int:
         return len(self._tapes)
+
+    def forget_after_fork(self) -> None:
+        """In a child: another thread of the parent may have held the lock, and is not here."""
+        self._lock = threading.RLock()
+        self.clear()
 
     def clear(self) -> None:
         """Drop all."""
