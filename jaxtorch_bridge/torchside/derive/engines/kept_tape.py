@@ -59,8 +59,10 @@ class KeptTape:
         expected = expected_tape(source, goal.ins)
         if not expected.outs:
             return None
-        memory: Memory = "hooked" if expected.hooks_work else "unhooked"
-        if source.order and expected.hooks_work:
+        memory: Memory = "hooked"
+        if expected.hooks_work is False or source.transform == "func":
+            memory = "unhooked"
+        elif source.order:
             # Torch never lets go of a record of a derivative of checkpointed code that nobody
             # went back through.
             memory = "copied"
@@ -97,8 +99,8 @@ class RecordedForward:
         self._planned = self._versions.now()[1]
         self._watch = RareWatch()
         self._guarded = Guarded(self.function, source.label, source.inputs, first_on_copies=False)
-        # Both: by the evaluation, as calls run it.
-        self._seen = self._hooks_seen = source.inference.seen
+        self._seen = source.inference.seen
+        self._hooks_seen = self.expected.hooks_work is not None
 
     @property
     def engine(self) -> str:

@@ -51,13 +51,14 @@ class ExpectedTape:
         function: Which of the source's forms to run.
         outs: Outputs that depend on the inputs.
         size_bytes: What torch will keep; None where only a run could tell.
-        hooks_work: Whether what autograd saves can be told from what lies in XLA's memory.
+        hooks_work: Whether what autograd saves can be told from what lies in XLA's memory; None
+            where only a run could tell.
     """
 
     function: Core
     outs: tuple[int, ...]
     size_bytes: int | None
-    hooks_work: bool = True
+    hooks_work: bool | None = None
 
 
 def expected_tape(source: Source, wrt: Sequence[int]) -> ExpectedTape:
