@@ -91,6 +91,13 @@ def test_relative_links_lead_to_files(path):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_what_ci_names_is_there():
+    """pytest with several processes collects nothing, and says little, when one name is wrong."""
+    named = re.findall(r"\btests/[\w./]+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_error_class_is_documented():
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     names = [name for name in jaxtorch_bridge.__all__ if name.endswith(("Error", "Warning"))]
