@@ -23,6 +23,25 @@ with contextlib.suppress(ImportError):  # a machine with a GPU may not have it, 
     settings.load_profile("any machine")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is `derivatives` runs with room for tapes, and, unless it needs tapes, with none."""
+    if metafunc.definition.get_closest_marker("derivatives"):
+        needs = metafunc.definition.get_closest_marker("needs_tapes")
+        rooms = [None] if needs else [None, 0]
+        names = {None: "tapes", 0: "no-tapes"}
+        metafunc.fixturenames.append("tape_bytes")
+        metafunc.parametrize("tape_bytes", rooms, ids=names.__getitem__, indirect=True)
+
+
+@pytest.fixture
+def tape_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """How much may be held between forward and backward: with 0 every backward runs again."""
+    bridge = sys.modules["jaxtorch_bridge"]
+    monkeypatch.setattr(bridge.settings, "tape_bytes", request.param)
+    room: int | None = request.param
+    return room
+
+
 @pytest.fixture(autouse=True)
 def _no_tapes_left() -> Iterator[None]:
     """Those whose backward never runs would wait until there is no room for others."""

@@ -76,6 +76,7 @@ def contract(residuals="auto", **more):
 
 # The engine of autograd cannot be batched by torch.vmap; looks_at_values is seen by running it.
 pytestmark = [
+    pytest.mark.derivatives,
     pytest.mark.filterwarnings("ignore:.*calls torch once for each element"),
     pytest.mark.filterwarnings("ignore:.*could not be found abstractly"),
 ]

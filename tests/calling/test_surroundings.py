@@ -21,6 +21,8 @@ from jaxtorch_bridge import (
     jax_callable,
 )
 
+pytestmark = pytest.mark.derivatives
+
 
 def as_tensor(x):
     return torch.from_numpy(np.array(x))

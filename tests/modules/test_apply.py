@@ -17,6 +17,8 @@ import torch
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import ArgumentError, BridgeWarning, ModuleError, from_module, j2t
 
+pytestmark = pytest.mark.derivatives
+
 
 class Normed(torch.nn.Module):
     """A layer with buffers that training changes."""

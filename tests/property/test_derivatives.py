@@ -22,7 +22,7 @@ from comparing import assert_close
 from jaxtorch_bridge import jax_callable
 
 # Torch cannot batch some of the functions here, which is said once a callable.
-pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
+pytestmark = [pytest.mark.derivatives, pytest.mark.filterwarnings("ignore:.*once for each element")]
 
 F = torch.nn.functional
 BATCH = 3

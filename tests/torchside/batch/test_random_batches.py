@@ -12,6 +12,7 @@ from jaxtorch_bridge import jax_callable
 
 # Torch cannot batch some of the functions here, which is said once a callable.
 pytestmark = [
+    pytest.mark.derivatives,
     pytest.mark.filterwarnings("ignore:.*once for each element"),
     pytest.mark.filterwarnings("ignore:.*draws random numbers"),
 ]

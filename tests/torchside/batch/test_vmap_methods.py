@@ -21,6 +21,8 @@ from jaxtorch_bridge import (
 )
 from jaxtorch_bridge.testing import check_batching
 
+pytestmark = pytest.mark.derivatives
+
 METHODS = ("torch_vmap", "sequential", "sequential_unrolled", "expand_dims", "broadcast_all")
 LOOPS = ("sequential", "sequential_unrolled")
 CLAIMS = ("expand_dims", "broadcast_all")

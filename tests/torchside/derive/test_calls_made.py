@@ -10,6 +10,8 @@ import torch
 from comparing import assert_close
 from jaxtorch_bridge import jax_callable, settings
 
+pytestmark = pytest.mark.derivatives
+
 SPEC = {
     "schema": "jaxtorch/1",
     "name": "wave",

@@ -17,7 +17,7 @@ from comparing import assert_close
 from jaxtorch_bridge import jax_callable
 
 # Torch cannot batch some derivatives here, which is said once a callable.
-pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
+pytestmark = [pytest.mark.derivatives, pytest.mark.filterwarnings("ignore:.*once for each element")]
 
 
 def draw(*shapes, real=(), dtype="complex128", seed=0):

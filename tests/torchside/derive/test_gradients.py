@@ -12,6 +12,8 @@ from jax.test_util import check_grads
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import DifferentiationError, jax_callable
 
+pytestmark = pytest.mark.derivatives
+
 F = torch.nn.functional
 
 
@@ -130,6 +132,7 @@ def count_forwards(function):
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.needs_tapes
 def test_one_forward_and_one_backward(jit):
     """Counted by the ops that torch runs: nothing is computed twice."""
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -155,6 +158,7 @@ def test_one_forward_and_one_backward(jit):
     assert count.ops.count("mm") == 3  # one forward, two backward
 
 
+@pytest.mark.needs_tapes
 def test_only_the_gradients_asked_for_are_computed():
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -423,6 +427,7 @@ def test_python_values_that_change_between_calls():
 
 
 @pytest.mark.filterwarnings("ignore:.*draws random numbers")
+@pytest.mark.needs_tapes
 def test_a_compiled_gradient_follows_the_modules_switches_and_parameters():
     """Nothing is captured: it runs the function as it is now, like the value does."""
     module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(1.0)).train()

@@ -24,6 +24,7 @@ F = torch.nn.functional
 # Python 3.13.0 has slow guards, of which dynamo warns.
 # Torch cannot batch some of the functions here, which is said once a callable.
 pytestmark = [
+    pytest.mark.derivatives,
     pytest.mark.filterwarnings("ignore:.*once for each element"),
     pytest.mark.filterwarnings("ignore:`torch.jit"),
     pytest.mark.filterwarnings("ignore:Guards may run slower"),

@@ -14,6 +14,8 @@ from jax.test_util import check_grads
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import DifferentiationError, TorchExecutionError, jax_callable
 
+pytestmark = pytest.mark.derivatives
+
 X = jnp.linspace(0.5, 2, 6).reshape(2, 3)
 Y = jnp.linspace(-1, 1.3, 6).reshape(2, 3)
 

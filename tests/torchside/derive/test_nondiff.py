@@ -14,6 +14,8 @@ from comparing import assert_close, assert_equal
 from jaxtorch_bridge import jax_callable
 from jaxtorch_bridge.errors import PlanningError
 
+pytestmark = pytest.mark.derivatives
+
 
 def layer(params, x):
     return torch.tanh(x @ params["w"] + params["b"])

@@ -11,6 +11,8 @@ import torch
 from comparing import assert_close
 from jaxtorch_bridge import jax_callable
 
+pytestmark = pytest.mark.derivatives
+
 X = jnp.array([0.5, -1.0, 2.0])
 
 

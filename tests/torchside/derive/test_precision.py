@@ -11,6 +11,8 @@ import torch
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import jax_callable
 
+pytestmark = pytest.mark.derivatives
+
 # By precision.
 DTYPES = ["bfloat16", "float16", "float32", "float64"]
 

@@ -18,6 +18,8 @@ from jax.test_util import check_grads
 from comparing import assert_close
 from jaxtorch_bridge import jax_callable
 
+pytestmark = pytest.mark.derivatives
+
 F = torch.nn.functional
 
 

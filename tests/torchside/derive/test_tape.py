@@ -20,18 +20,11 @@ from comparing import assert_close, assert_equal
 from jaxtorch_bridge import BridgeWarning, jax_callable, settings
 from jaxtorch_bridge.torchside.derive.tape.tape_table import TAPES
 
+pytestmark = pytest.mark.derivatives
+
 F = torch.nn.functional
 X = jnp.asarray(np.linspace(-1.5, 2.0, 12, dtype=np.float32).reshape(4, 3))
 W = jnp.asarray(np.linspace(0.5, -0.5, 6, dtype=np.float32).reshape(3, 2))
-
-
-@pytest.fixture(params=["kept", "never kept"])
-def room(request, monkeypatch):
-    """With room for tapes, and with none, where every backward runs the function again."""
-    TAPES.clear()
-    if request.param == "never kept":
-        monkeypatch.setattr(settings, "tape_bytes", 0)
-    return request.param
 
 
 @pytest.fixture
@@ -149,7 +142,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_gradients_are_torchs(name, jit, room):
+def test_gradients_are_torchs(name, jit):
     function = FUNCTIONS[name]
     wrapped = jax_callable(function)
     wrapped(X, W)  # one that looks at values is planned by this call
@@ -163,6 +156,7 @@ def test_gradients_are_torchs(name, jit, room):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.needs_tapes
 def test_one_forward_and_one_backward(name, fresh):
     counted = Counted(FUNCTIONS[name])
     wrapped = counted.wrapped()
@@ -177,7 +171,7 @@ def test_one_forward_and_one_backward(name, fresh):
 
 
 @pytest.mark.parametrize("name", ["products", "looks at values", "attribute of the context"])
-def test_buffers_that_xla_uses_again(name, room):
+def test_buffers_that_xla_uses_again(name):
     """In `scan` the inputs of each step lie where those of the next will."""
     function = FUNCTIONS[name]
 
@@ -201,7 +195,7 @@ def test_buffers_that_xla_uses_again(name, room):
 
 
 @pytest.mark.parametrize("policy", [None, "everything_saveable", "dots_saveable"])
-def test_checkpoints_of_jax(policy, room):
+def test_checkpoints_of_jax(policy):
     policy = policy and getattr(jax.checkpoint_policies, policy)
     wrapped = jax_callable(FUNCTIONS["products"])
 
@@ -211,7 +205,7 @@ def test_checkpoints_of_jax(policy, room):
     assert_close(gradients(wrapped), gradients(lambda x, w: jnp.tanh(x @ w)))
 
 
-def test_a_pullback_is_called_twice(room):
+def test_a_pullback_is_called_twice():
     wrapped = jax_callable(branches)
     results, pull = jax.vjp(wrapped, X, W)
     once = pull(results)
@@ -221,7 +215,7 @@ def test_a_pullback_is_called_twice(room):
     assert other.shape == results.shape
 
 
-def test_a_pullback_on_another_thread(room):
+def test_a_pullback_on_another_thread():
     wrapped = jax_callable(FUNCTIONS["products"])
     results, pull = jax.vjp(wrapped, X, W)
     found = []
@@ -231,20 +225,20 @@ def test_a_pullback_on_another_thread(room):
     assert_close(found[0], pull(results))
 
 
-def test_a_pullback_out_of_a_jitted_function(room):
+def test_a_pullback_out_of_a_jitted_function():
     wrapped = jax_callable(FUNCTIONS["products"])
     results, pull = jax.jit(lambda x, w: jax.vjp(wrapped, x, w))(X, W)
     again = jax.jit(lambda pull, ct: pull(ct))
     assert_equal(again(pull, results), again(pull, results))
 
 
-def test_arrays_that_are_one_array(room):
+def test_arrays_that_are_one_array():
     wrapped = jax_callable(lambda x, y: x * y.sin())
     found = jax.jit(lambda x: jax.grad(loss_of(wrapped), (0, 1))(x, x))(X)
     assert_close(found, torch_gradients(lambda x, y: x * y.sin(), X, X))
 
 
-def test_complex_inputs_with_bits_pending(room):
+def test_complex_inputs_with_bits_pending():
     z = (X + 1j * X[::-1]).astype(jnp.complex64)
 
     def function(z):
@@ -278,7 +272,7 @@ def test_another_run_draws_the_same(random, fresh, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["written", "replaced"])
-def test_a_parameter_that_changes_in_between(change, room):
+def test_a_parameter_that_changes_in_between(change):
     module = torch.nn.Linear(3, 2)
     wrapped = jax_callable(lambda x: module(x).relu())
     _, pull = jax.vjp(wrapped, X)
@@ -291,6 +285,7 @@ def test_a_parameter_that_changes_in_between(change, room):
         pull(jnp.ones((4, 2)))
 
 
+@pytest.mark.needs_tapes
 def test_a_switch_that_changes_in_between_does_not_matter_to_a_tape(fresh, monkeypatch):
     module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5)).eval()
     wrapped = jax_callable(lambda x: module(x).sin())
@@ -307,7 +302,7 @@ def test_a_switch_that_changes_in_between_does_not_matter_to_a_tape(fresh, monke
         pull(jnp.ones((4, 2)))
 
 
-def test_a_switch_after_compiling_is_no_silent_other_mask(room):
+def test_a_switch_after_compiling_is_no_silent_other_mask(tape_bytes):
     module = torch.nn.Dropout(0.5).eval()
     wrapped = jax_callable(lambda x: module(x), name="switched")
 
@@ -317,7 +312,7 @@ def test_a_switch_after_compiling_is_no_silent_other_mask(room):
     call, ones = jax.jit(both), jnp.ones(64)
     assert_equal(call(ones)[1], ones)
     module.train()
-    if room == "kept":
+    if tape_bytes is None:
         (_, result), gradient = call(ones)
         assert_equal(result, gradient)
     else:
@@ -340,7 +335,7 @@ def test_what_is_written_to_after_it_was_saved_is_an_error_as_in_torch():
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_modes_of_the_caller(mode, room):
+def test_modes_of_the_caller(mode):
     wrapped = jax_callable(FUNCTIONS["products"])
     wanted = jax.grad(loss_of(wrapped), (0, 1))(X, W)
     with mode():
@@ -361,7 +356,7 @@ def test_only_the_inputs_that_are_asked_for_require_grad(fresh):
     assert seen[-1] == (False, True)
 
 
-def test_hooks_of_the_functions_own_run_in_its_context(room):
+def test_hooks_of_the_functions_own_run_in_its_context():
     seen = deque()  # a list would be put back after another run
 
     def hooked(x, w):
@@ -380,6 +375,7 @@ def test_hooks_of_the_functions_own_run_in_its_context(room):
     assert list(seen) == [True]
 
 
+@pytest.mark.needs_tapes
 def test_a_result_that_nobody_saved_is_freed(fresh):
     results = []
 
@@ -396,7 +392,7 @@ def test_a_result_that_nobody_saved_is_freed(fresh):
     assert len(fresh) == 0
 
 
-def test_branches_of_jax(room):
+def test_branches_of_jax():
     wrapped = jax_callable(FUNCTIONS["products"])
 
     def loss(take, x, w):
@@ -441,6 +437,7 @@ def test_torch_func_that_shows_when_it_runs_leaves_no_traces_of_two_runs(fresh):
 
 
 class TestBatches:
+    @pytest.mark.needs_tapes
     def test_a_jacobian_is_one_run_and_one_batched_backward(self, fresh):
         counted = Counted(branches)
         wrapped = counted.wrapped()
@@ -452,7 +449,7 @@ class TestBatches:
         assert_close(call(X, W), wanted)
         assert counted.runs == before + 1
 
-    def test_a_backward_that_cannot_be_batched_goes_one_by_one(self, room):
+    def test_a_backward_that_cannot_be_batched_goes_one_by_one(self):
         class Numpy(torch.autograd.Function):
             @staticmethod
             def forward(ctx, x):
@@ -467,7 +464,7 @@ class TestBatches:
         assert_close(jax.jacrev(wrapped)(X[0]), jax.jacrev(jnp.sin)(X[0]))
 
     @pytest.mark.parametrize("method", ["torch_vmap", "sequential"])
-    def test_batches_of_gradients(self, method, room):
+    def test_batches_of_gradients(self, method):
         spec = {
             "schema": "jaxtorch/1",
             "name": "products",
@@ -539,6 +536,7 @@ class TestTable:
             forward(x)
         assert len(gc.get_objects()) < before + 1000
 
+    @pytest.mark.needs_tapes
     def test_what_nobody_can_count_is_bounded_too(self, fresh):
         wrapped = jax_callable(
             lambda x: torch.func.grad(lambda z: (z.sin() ** 2).sum())(x), name="uncounted"
@@ -567,6 +565,7 @@ class TestTable:
         thread.join()
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
+    @pytest.mark.needs_tapes
     def test_a_child_after_a_fork_has_none(self, fresh):
         _, pull = jax.vjp(jax_callable(lambda x: x.sin()), X)
         assert len(fresh) == 1

@@ -12,7 +12,7 @@ from comparing import assert_close, assert_equal
 from jaxtorch_bridge import DifferentiationError, jax_callable
 
 # Torch cannot batch some of the functions here, which is said once a callable.
-pytestmark = pytest.mark.filterwarnings("ignore:.*once for each element")
+pytestmark = [pytest.mark.derivatives, pytest.mark.filterwarnings("ignore:.*once for each element")]
 
 
 def random(*shape, seed=0):
@@ -205,6 +205,7 @@ def test_a_check_in_the_backward_fails_there():
         jax.block_until_ready(pullback(jnp.float32(-1)))
 
 
+@pytest.mark.needs_tapes
 def test_checks_are_made_once_a_run():
     """On GPUs each waits for the device."""
     wrapped = jax_callable(cholesky)

@@ -11,7 +11,10 @@ import torch
 from comparing import assert_close
 from jaxtorch_bridge import jax_callable
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*the torch function was run once more")
+pytestmark = [
+    pytest.mark.derivatives,
+    pytest.mark.filterwarnings("ignore:.*the torch function was run once more"),
+]
 
 X = jnp.array([0.5, -1.0, 2.0])
 

@@ -67,7 +67,10 @@ FUNCTIONS = {
     "looks_at_values": (looks_at_values, "auto", "tape"),
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore::jaxtorch_bridge.BridgeWarning")
+pytestmark = [
+    pytest.mark.derivatives,
+    pytest.mark.filterwarnings("ignore::jaxtorch_bridge.BridgeWarning"),
+]
 
 
 @pytest.fixture(params=FUNCTIONS)
