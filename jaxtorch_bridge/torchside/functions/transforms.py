@@ -89,9 +89,8 @@ def pullback(
             if again:
                 # `_refuse_hidden` asks autograd about them.
                 cotangents = _leaves(cotangents, range(len(cotangents)))
-            outputs = [leaves[index] for index in outs]
             asked = [inputs[index] for index in ins]
-            gradients = _gradients(label, outputs, asked, cotangents, again)
+            gradients = _gradients(label, leaves, outs, asked, cotangents, again)
             if again:
                 _refuse_hidden(label, cotangents, gradients)
             return conjugated(gradients)
@@ -162,7 +161,7 @@ def _push_by_autograd(function: Core, ins: Sequence[int], outs: Sequence[int], l
             # Ones, not zeros: a backward that hides its way shows by what it makes of them.
             dummies = [torch.ones_like(leaf).requires_grad_() for leaf in moving]
             asked = [inputs[index] for index in ins]
-            gradients = _gradients(label, moving, asked, dummies, True)
+            gradients = _gradients(label, leaves, outs, asked, dummies, True)
             unrecorded_backward.refuse_marked(label, gradients)
             moved = _pulled(gradients, dummies, tangents, again)
         unrecorded_backward.refuse_missing(label, dummies, moved, gradients, tangents)
@@ -173,14 +172,17 @@ def _push_by_autograd(function: Core, ins: Sequence[int], outs: Sequence[int], l
 
 def _gradients(
     label: str,
-    outputs: Sequence[torch.Tensor],
+    leaves: Sequence[torch.Tensor],
+    outs: Sequence[int],
     inputs: Sequence[torch.Tensor],
     cotangents: Sequence[torch.Tensor],
     again: bool,
 ) -> list[torch.Tensor]:
-    """Gradients of what autograd recorded, in torch's convention."""
-    if not any(output.requires_grad for output in outputs):
+    """Gradients of what autograd recorded of some results, in torch's convention."""
+    # One that depends on nothing is no sign of a mistake where another is recorded.
+    if not any(leaf.requires_grad for leaf in leaves):
         raise unrecorded_backward.nothing_recorded(label)
+    outputs = [leaves[index] for index in outs]
     unrecorded_backward.refuse_lacking(label, outputs)
     return _pulled(outputs, inputs, cotangents, again)
 

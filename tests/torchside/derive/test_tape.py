@@ -178,7 +178,7 @@ def test_buffers_that_xla_uses_again(name):
     def run(step):
         def loss(w):
             def body(carry, _):
-                return carry + step(carry, w).sum() * carry, None
+                return carry + 0.1 * step(carry, w).sum() * carry, None
 
             return (jax.lax.scan(body, X, None, length=6)[0] ** 2).sum()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from comparing import assert_close
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import jax_callable
 
 pytestmark = [
@@ -80,3 +80,17 @@ def test_numbers_that_the_function_makes_itself_may_be_read():
     f = jax_callable(lambda x: x * torch.tensor(2.0).item() * torch.tensor([3.0]).sum().item())
     assert_close(jax.jit(jax.grad(lambda x: f(x).sum()))(X), np.full(3, 6.0))
     assert f.plan(X).inference.traced
+
+
+def test_a_result_that_depends_on_nothing_has_a_zero_gradient():
+    """As long as another result is recorded, which shows that nothing went wrong."""
+    constant = torch.ones(3)
+
+    def two(x):
+        return (x.sin() if float(x.detach().sum()) > 0 else x.cos()), constant * 2
+
+    wrapped = jax_callable(two)
+    wrapped(X)
+    for run in (lambda f: f, jax.jit):
+        assert_equal(run(jax.grad(lambda x: wrapped(x)[1].sum()))(X), jnp.zeros(3))
+        assert_close(run(jax.grad(lambda x: wrapped(x)[0].sum()))(X), jnp.cos(X))

@@ -68,18 +68,20 @@ class Tape:
             batched: The cotangents have a batch axis in front; so will the results.
 
         Raises:
-            DifferentiationError: The run recorded nothing that leads to ``outs``.
+            DifferentiationError: The run recorded nothing of any output.
         """
         edges, weights = [], []
         for index, cotangent in zip(outs, conjugated(cotangents), strict=True):
             edge = self._edges[index]
-            # None: this run recorded no way to it, a branch that another run may not take.
+            # None: it depends on no input, maybe in this run alone.
             if edge is not None:
                 edges.append(edge)
                 weights.append(cotangent)
         asked = [self._leaves[index] for index in ins]
-        if not edges:
+        if not any(self._edges):
             raise nothing_recorded(label)
+        if not edges:
+            return [None] * len(asked)
         if self._saved is not None:
             self._saved.operands = operands
         try:
