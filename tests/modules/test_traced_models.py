@@ -131,7 +131,7 @@ def test_values_and_derivatives_are_torchs(name, model, mask, moved):
         assert_close(found[key], one, scale=scale, label=key)
     # Forward mode, by the same gradient: the derivative along it is its square.
     out, pushed = jax.jvp(call, (params,), (found,))
-    assert_close(out, value, factor=CANCELLED)  # by other attention kernels
+    assert_close(out, value, factor=CANCELLED)
     square = sum(float((one.double() ** 2).sum()) for one in gradient.values())
     assert_close((pushed * t2j(weights)).sum(), jnp.float32(square), factor=10)
     # A part of the Jacobian, of which the rows are gradients.

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from comparing import assert_close, assert_equal
-from jaxtorch_bridge import BridgeWarning, jax_callable, settings
+from jaxtorch_bridge import BridgeWarning, jax_callable, settings, t2j
 from jaxtorch_bridge.torchside.derive.tape.tape_table import TAPES
 
 pytestmark = pytest.mark.derivatives
@@ -192,6 +192,23 @@ def test_buffers_that_xla_uses_again(name):
     wrapped = jax_callable(function)
     wrapped(X, W)
     assert_close(run(wrapped), run(twin), factor=10)  # of six steps that go on from another
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_inputs_are_read_where_the_backward_has_them(name):
+    """What they were in when the forward ran may hold anything by then."""
+    function = FUNCTIONS[name]
+    wrapped = jax_callable(function)
+    wrapped(X, W)
+    wanted = jax.vjp(wrapped, X, W)[1]
+    for _ in range(3):  # the first run may be on copies
+        memory = [torch.tensor(np.asarray(array)) for array in (X, W)]
+        results, pull = jax.vjp(wrapped, *map(t2j, memory))
+        cotangents = jax.tree.map(jnp.ones_like, results)
+        pull = jax.tree.map(jnp.copy, pull)
+        for tensor in memory:
+            tensor.fill_(float("nan"))
+        assert_close(pull(cotangents), wanted(cotangents))
 
 
 @pytest.mark.parametrize("policy", [None, "everything_saveable", "dots_saveable"])
