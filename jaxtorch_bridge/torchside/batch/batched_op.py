@@ -7,21 +7,20 @@ none where the contract says ``sequential``, or where torch cannot.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ...call_site import caller_level
 from ...choices import VmapMethod
-from ...errors import BatchingError, BridgeWarning
+from ...errors import BatchingError
 from ...planner.array_signature import with_batch
 from ..closure.closure_state import ClosureGuard
 from ..derive.linear_part import Dims, batched_linearized
 from ..functions import transforms
 from ..functions.graph_capture import NotCapturedError, capture, draws_of_batch
+from ..functions.one_by_one_notice import warn_one_by_one
 from ..functions.replaced_ops import with_plain_scatters
 from ..functions.source import Core, Source
 from ..observe.guarded_run import Guarded
@@ -122,7 +121,7 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
         asked = method in ("sequential", "sequential_unrolled") or own_keys
         # A batch of none calls torch for no element.
         if size and not asked:
-            _warn_once(home, op.label, failure)
+            warn_one_by_one(home, op.label, failure)
         unbatched = _unbatched_results(op, dims)
         return Batched(size, None, unbatched, failure, guard)
     # Generator states and versions are of the one call, whatever the batch.
@@ -140,20 +139,6 @@ def _way(method: VmapMethod, made: TorchOp) -> str:
         return "one call by torch.vmap"
     checked = ", first compared with single calls" if made.source.terms.verify else ""
     return f"one call of the function as it stands (`vmap_method: {method}`){checked}"
-
-
-def _warn_once(home: Source, label: str, failure: str) -> None:
-    """Of one call an element, which nobody asked for: once a callable."""
-    # Shared by all ops of the callable: `Source.notices` is copied by reference.
-    if "vmap" in home.notices:
-        return
-    home.notices.add("vmap")
-    warnings.warn(
-        f"{label}: jax.vmap calls torch once for each element ({failure}). Say `vmap_method: "
-        "sequential` if that is meant; `explain` shows which parts are batched.",
-        BridgeWarning,
-        stacklevel=caller_level(),
-    )
 
 
 def _claimed(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
@@ -218,11 +203,17 @@ def _batched_source(
         function = with_plain_scatters(function)
         return transforms.batched(function, core, out_dims, draws=draws)
 
+    function = mapped(source.function)
+    one_by_one = None
+    # One by one it might draw other numbers, and its results would all have a batch axis.
+    if size and not source.may_draw and not unbatched:
+        one_by_one = function, transforms.looped(source.loop or source.function, core, size)
     made = replace(
         source,
         label=f"{source.label} (vmap)",
         key=f"{source.key}/vmap{size}:{_dims_text(core)}",
-        function=mapped(source.function),
+        function=function,
+        one_by_one=one_by_one,
         forms=tuple(map(mapped, source.forms)),
         inputs=with_batch(source.inputs, core, size),
         outputs=with_batch(source.outputs, out_dims, size),

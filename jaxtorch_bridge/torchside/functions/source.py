@@ -64,6 +64,8 @@ class Source:
         opaque: No graph could be captured of it, though the function itself can be traced.
         notices: What the caller of this callable has been warned of.
         compiled: A function, and what ``torch.compile`` makes of it; see `recordable`.
+        one_by_one: A batched function, and what calls it for one element after the other; see
+            `loop`.
         flags: What code that asks whether it is traced is told while graphs are captured; asked for
             when the first one is. See `traced_flags`.
         compare: Called with the inputs of a program that runs a graph, and their signatures:
@@ -98,6 +100,7 @@ class Source:
     forms: tuple[Core, ...] = ()
     generators: Generators = NO_GENERATORS
     compiled: tuple[Core, Core] | None = None
+    one_by_one: tuple[Core, Core] | None = None
     flags: Callable[[], Flags] = _no_flags
     compare: Callable[[Sequence[ArraySig], Sequence[torch.Tensor]], None] | None = None
 
@@ -113,6 +116,18 @@ class Source:
         if self.compiled is None or self.forms or self.compiled[0] is not self.function:
             return None
         return self.compiled[1]
+
+    @property
+    def loop(self) -> Core | None:
+        """What is the same as ``function``, and may be differentiated where that may not.
+
+        Code that runs again in its own backward (``torch.utils.checkpoint``) does so when
+        ``torch.vmap`` around it has ended.
+        """
+        # As above.
+        if self.one_by_one is None or self.forms or self.one_by_one[0] is not self.function:
+            return None
+        return self.one_by_one[1]
 
     @property
     def draws(self) -> bool:

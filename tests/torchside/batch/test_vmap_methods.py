@@ -449,3 +449,30 @@ class TestCheckBatching:
             check_batching(jax_callable(layer))
         with pytest.raises(ValueError, match="size of at least 2"):
             check_batching(jax_callable(layer), X[0], W[0], size=1)
+
+
+def test_checkpoints_of_torch_in_a_batch():
+    """They run again in the backward, where torch.vmap around the forward has ended."""
+
+    def layer(x, w):
+        inner = torch.utils.checkpoint.checkpoint(
+            lambda x: (x.sin() * x).tanh(), x, use_reentrant=False
+        )
+        return inner * x * w
+
+    x, w = jnp.linspace(-1, 1, 12).reshape(3, 4), jnp.linspace(0.5, 2, 4)
+    twin = lambda x, w: jnp.tanh(jnp.sin(x) * x) * x * w  # noqa: E731
+    wrapped = jax_callable(layer)
+
+    def loss(f):
+        return lambda x: jax.vmap(f, (0, None))(x, w).sum()
+
+    with pytest.warns(BridgeWarning, match="once for each element .*torch.vmap cannot be gone"):
+        found = jax.grad(loss(wrapped))(x)
+    assert_close(found, jax.grad(loss(twin))(x))
+    assert_close(jax.jit(jax.grad(loss(wrapped)))(x), jax.grad(loss(twin))(x))
+    assert_close(jax.hessian(loss(wrapped))(x), jax.hessian(loss(twin))(x))
+    twice = lambda f: lambda x: jax.vmap(loss(f))(jnp.stack([x, -x])).sum()  # noqa: E731
+    assert_close(jax.grad(twice(wrapped))(x), jax.grad(twice(twin))(x))
+    # Nothing else goes one by one.
+    assert "batch of 3: one call by torch.vmap" in wrapped.explain(x[0], w)

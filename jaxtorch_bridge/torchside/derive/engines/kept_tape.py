@@ -9,33 +9,26 @@ the function runs again, so that only the cost depends on it.
 from __future__ import annotations
 
 import functools
-import os
-import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from ...._compat.torch_autograd import refuses_hooks
-from ....planner.array_signature import ArraySig
-from ...closure.closure_state import ClosureGuard, StaleClosureError
+from ...closure.closure_state import ClosureGuard
 from ...functions.graph_capture import NotCapturedError
+from ...functions.one_by_one_notice import warn_one_by_one
 from ...functions.source import Core, Source
 from ...functions.unrecorded_backward import refuse_lacking
 from ...observe.guarded_run import Guarded
 from ...observe.rare_watch import RareWatch
 from ...op.program import Program, Undo
-from ..tape.closure_versions import ClosureVersions
 from ..tape.expected_tape import ExpectedTape, expected_tape
 from ..tape.recorded_run import Memory, Tape, record
-from ..tape.tape_table import TAPES
+from ..tape.tape_pullback import Pullback, uncast
+from ..tape.tape_token import TOKEN, Tokens
 from .engine import Goal, KernelProgram, linear_sigs
-
-# (process, number, number, versions of weights, flags and Python values around the function)
-TOKEN = ArraySig("tape", (5,), "int32", "int32", differentiable=False)
-_HALF = 31
-_MASK = (1 << _HALF) - 1
 
 
 class KeptTape:
@@ -59,6 +52,9 @@ class KeptTape:
         expected = expected_tape(source, goal.ins)
         if not expected.outs:
             return None
+        if expected.function is source.loop:
+            why = "what is recorded of a call by torch.vmap cannot be gone through"
+            warn_one_by_one(source, source.label, why)
         memory: Memory = "hooked"
         if expected.hooks_work is False or source.transform == "func":
             memory = "unhooked"
@@ -86,8 +82,7 @@ class RecordedForward:
     expected: ExpectedTape
     guard: ClosureGuard
     memory: Memory
-    _versions: ClosureVersions = field(init=False)
-    _planned: int = field(init=False)
+    _tokens: Tokens = field(init=False)
     _watch: RareWatch = field(init=False)
     _guarded: Guarded = field(init=False)
     _seen: bool = field(init=False)
@@ -95,8 +90,7 @@ class RecordedForward:
 
     def __post_init__(self) -> None:
         source = self.source
-        self._versions = ClosureVersions(source)
-        self._planned = self._versions.now()[1]
+        self._tokens = Tokens(source)
         self._watch = RareWatch()
         self._guarded = Guarded(self.function, source.label, source.inputs, first_on_copies=False)
         self._seen = source.inference.seen
@@ -130,7 +124,7 @@ class RecordedForward:
         """Outputs, then the token, then generator states where it draws."""
         return Program(
             self._run,
-            _uncast(self.source.inputs),
+            uncast(self.source.inputs),
             self.source.outputs,
             self.source,
             self.source.context.with_grad(),
@@ -153,8 +147,8 @@ class RecordedForward:
         source = self.source
         cotangents, results = linear_sigs(source, True, ins, outs)
         seeds = source.seeds_of_repeats
-        inputs = _uncast(source.inputs)
-        pullback = Pullback(self, ins, outs, results)
+        inputs = uncast(source.inputs)
+        pullback = Pullback(source, self._tokens, self._record_again, ins, outs, results)
         program = Program(
             pullback,
             (*inputs, TOKEN, *cotangents, *seeds),
@@ -211,8 +205,7 @@ class RecordedForward:
         self._seen = self._hooks_seen = True
         if tape is None:
             self.memory = "copied"
-        number = TAPES.put(tape, self.source.label) if tape is not None else 0
-        return [*results, self._token(number, tensors[0].device)]
+        return [*results, self._tokens.put(tape, tensors[0].device)]
 
     def _begin(self) -> Callable[[], None]:
         """Before a run that may have to begin again."""
@@ -226,7 +219,7 @@ class RecordedForward:
 
         return begin_again
 
-    def record_again(self, tensors: Sequence[torch.Tensor]) -> Tape:
+    def _record_again(self, tensors: Sequence[torch.Tensor]) -> Tape:
         """The tape of another run, to be used before this call ends."""
         _, tape = record(self.function, tensors, self.grad_inputs, self._dtypes, memory="borrowed")
         if tape is None:
@@ -249,163 +242,3 @@ class RecordedForward:
             results = list(self._guarded.run_watched(*tensors))
         refuse_lacking(self.source.label, [results[index] for index in self.diff_outputs])
         return results
-
-    def _token(self, number: int, device: torch.device) -> torch.Tensor:
-        weights, around = self._versions.now()
-        words = [_PROCESS.number, number & _MASK, number >> _HALF, weights & _MASK, around & _MASK]
-        return torch.tensor(words, dtype=torch.int32, device=device)
-
-    def take(self, token: torch.Tensor) -> Tape | None:
-        """The tape of a run; None if there is none any more.
-
-        Raises:
-            StaleClosureError: What the function closes over has changed since that run.
-        """
-        process, low, high, weights, around = token.tolist()
-        if process != _PROCESS.number:
-            return None
-        number = low | high << _HALF
-        tape = TAPES.take(number, self.source.label) if number else None
-        now = self._versions.now()
-        changed = weights != now[0] & _MASK
-        # Another run goes by how the function was planned: what it draws, for one.
-        alike = now[1] & _MASK == around and now[1] == self._planned
-        if changed or (tape is None and not alike):
-            raise StaleClosureError(
-                "a parameter, a training flag or a Python value that the function closes over was "
-                "changed after the forward pass, or since the gradient was compiled, and the "
-                "backward pass needs it as it was. Take the gradient before that, or pass it as "
-                "an argument."
-            )
-        return tape
-
-
-@dataclass(eq=False)
-class Pullback:
-    """From (inputs, token, cotangents, seeds) to cotangents of inputs.
-
-    Attributes:
-        kept: The forward.
-        ins: Inputs whose cotangents are asked for.
-        outs: Outputs that have a cotangent.
-        results: The cotangents of ``ins``.
-        batch: Cotangents, and the results, have a batch of this size in front.
-        one_by_one: Go through it one by one.
-    """
-
-    kept: RecordedForward
-    ins: tuple[int, ...]
-    outs: tuple[int, ...]
-    results: tuple[ArraySig, ...]
-    batch: int | None = None
-    one_by_one: bool = False
-
-    def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
-        """By the tape, or by another run where it is gone."""
-        count = len(self.kept.source.inputs)
-        operands, token = tensors[:count], tensors[count]
-        cotangents = tensors[count + 1 : count + 1 + len(self.outs)]
-        tape = self.kept.take(token)
-        if tape is not None:
-            return self._pull(tape, operands, cotangents)
-        return self._again(*operands, *cotangents, *tensors[count + 1 + len(cotangents) :])
-
-    def batched(self, size: int, one_by_one: bool) -> Pullback:
-        """For a batch of cotangents."""
-        return replace(self, batch=size, one_by_one=one_by_one)
-
-    def _pull(
-        self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
-        front = () if self.batch is None else (self.batch,)
-        if self.batch is None:
-            found = tape.pull(operands, self.ins, self.outs, cotangents, label=self._label)
-        elif self.one_by_one:
-            found = self._pull_each(tape, operands, cotangents)
-        else:
-            try:
-                found = tape.pull(
-                    operands,
-                    self.ins,
-                    self.outs,
-                    cotangents,
-                    label=self._label,
-                    keep=True,
-                    batched=True,
-                )
-            except RuntimeError:
-                # Not every backward can be batched; what was wrong otherwise is raised again here.
-                found = self._pull_each(tape, operands, cotangents)
-        return [
-            torch.zeros(
-                (*front, *sig.shape), dtype=getattr(torch, sig.torch_dtype), device=self._device
-            )
-            if one is None
-            else one
-            for one, sig in zip(found, self.results, strict=True)
-        ]
-
-    def _pull_each(
-        self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor | None]:
-        rows = [
-            tape.pull(operands, self.ins, self.outs, each, label=self._label, keep=True)
-            for each in zip(*cotangents, strict=True)
-        ]
-        return [
-            None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)
-        ]
-
-    @property
-    def _label(self) -> str:
-        return self.kept.source.label
-
-    @property
-    def _device(self) -> str:
-        return self.kept.source.device
-
-    def _again(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
-        source = self.kept.source
-        count = len(source.inputs)
-        # Both have been cast, or need not be.
-        inputs, cotangents = _uncast(source.inputs), tensors[count : count + len(self.outs)]
-
-        def run(*operands: torch.Tensor) -> list[torch.Tensor]:
-            tape = self.kept.record_again(operands)
-            found = self._pull(tape, operands, cotangents)
-            tape.close()
-            return found
-
-        program = Program(
-            run,
-            inputs,
-            self.results,
-            source,
-            source.context.with_grad(),
-            seeds=source.seeds_of_repeats,
-            undo=Undo.of(source),
-            eager=True,
-        )
-        return program.run(*tensors[:count], *tensors[count + len(self.outs) :])
-
-
-def _uncast(sigs: Sequence[ArraySig]) -> tuple[ArraySig, ...]:
-    """As they lie in XLA's memory: what is saved by reference is read from there again."""
-    return tuple(replace(sig, torch_dtype=sig.dtype) for sig in sigs)
-
-
-class _Process:
-    """Tells tokens of this process from those of others, which may reach it through arrays."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.draw()
-
-    def draw(self) -> None:
-        """Anew: a child after a fork is another process."""
-        self.number = secrets.randbelow(_MASK) + 1
-
-
-_PROCESS = _Process()
-os.register_at_fork(after_in_child=_PROCESS.draw)
-os.register_at_fork(after_in_child=TAPES.forget_after_fork)

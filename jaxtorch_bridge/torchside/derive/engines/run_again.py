@@ -50,7 +50,9 @@ class Way:
 
 def forms_without_recording(source: Source) -> tuple[Core, ...]:
     """What to differentiate, but for the form in which autograd records writes."""
-    return source.forms[:-1] if source.forms else (source.function,)
+    if source.forms:
+        return source.forms[:-1]
+    return (source.function,) if source.loop is None else (source.function, source.loop)
 
 
 def with_attention(

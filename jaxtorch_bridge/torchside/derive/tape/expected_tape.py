@@ -69,6 +69,8 @@ def expected_tape(source: Source, wrt: Sequence[int]) -> ExpectedTape:
     """
     # The last form is the one that autograd can record as it stands; see `Source.forms`.
     forms = source.differentiable_forms[::-1]
+    if source.loop is not None:
+        forms = (*forms, source.loop)
     possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
     if not source.capturable:
         return ExpectedTape(forms[0], possible, None)

@@ -168,3 +168,4 @@ def memory_bytes() -> int:
 
 
 TAPES = TapeTable()
+os.register_at_fork(after_in_child=TAPES.forget_after_fork)

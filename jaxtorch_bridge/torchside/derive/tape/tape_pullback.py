@@ -1,0 +1,132 @@
+"""From cotangents of a function's results to those of its inputs, by the tape or by another run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ....planner.array_signature import ArraySig
+from ...functions.source import Source
+from ...op.program import Program, Undo
+from .recorded_run import Tape
+from .tape_token import Tokens
+
+
+@dataclass(eq=False)
+class Pullback:
+    """From (inputs, token, cotangents, seeds) to cotangents of inputs.
+
+    Attributes:
+        source: What ran forward.
+        tokens: Of its runs.
+        record_again: The tape of another run, to be used before the call ends.
+        ins: Inputs whose cotangents are asked for.
+        outs: Outputs that have a cotangent.
+        results: The cotangents of ``ins``.
+        batch: Cotangents, and the results, have a batch of this size in front.
+        one_by_one: Go through it one by one.
+    """
+
+    source: Source
+    tokens: Tokens
+    record_again: Callable[[Sequence[torch.Tensor]], Tape]
+    ins: tuple[int, ...]
+    outs: tuple[int, ...]
+    results: tuple[ArraySig, ...]
+    batch: int | None = None
+    one_by_one: bool = False
+
+    def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """By the tape, or by another run where it is gone."""
+        count = len(self.source.inputs)
+        operands, token = tensors[:count], tensors[count]
+        cotangents = tensors[count + 1 : count + 1 + len(self.outs)]
+        tape = self.tokens.take(token)
+        if tape is not None:
+            return self._pull(tape, operands, cotangents)
+        return self._again(*operands, *cotangents, *tensors[count + 1 + len(cotangents) :])
+
+    def batched(self, size: int, one_by_one: bool) -> Pullback:
+        """For a batch of cotangents."""
+        return replace(self, batch=size, one_by_one=one_by_one)
+
+    def _pull(
+        self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        front = () if self.batch is None else (self.batch,)
+        if self.batch is None:
+            found = tape.pull(operands, self.ins, self.outs, cotangents, label=self._label)
+        elif self.one_by_one:
+            found = self._pull_each(tape, operands, cotangents)
+        else:
+            try:
+                found = tape.pull(
+                    operands,
+                    self.ins,
+                    self.outs,
+                    cotangents,
+                    label=self._label,
+                    keep=True,
+                    batched=True,
+                )
+            except RuntimeError:
+                # Not every backward can be batched; what was wrong otherwise is raised again here.
+                found = self._pull_each(tape, operands, cotangents)
+        return [
+            torch.zeros(
+                (*front, *sig.shape), dtype=getattr(torch, sig.torch_dtype), device=self._device
+            )
+            if one is None
+            else one
+            for one, sig in zip(found, self.results, strict=True)
+        ]
+
+    def _pull_each(
+        self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor | None]:
+        rows = [
+            tape.pull(operands, self.ins, self.outs, each, label=self._label, keep=True)
+            for each in zip(*cotangents, strict=True)
+        ]
+        return [
+            None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)
+        ]
+
+    @property
+    def _label(self) -> str:
+        return self.source.label
+
+    @property
+    def _device(self) -> str:
+        return self.source.device
+
+    def _again(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        source = self.source
+        count = len(source.inputs)
+        # Both have been cast, or need not be.
+        inputs, cotangents = uncast(source.inputs), tensors[count : count + len(self.outs)]
+
+        def run(*operands: torch.Tensor) -> list[torch.Tensor]:
+            tape = self.record_again(operands)
+            found = self._pull(tape, operands, cotangents)
+            tape.close()
+            return found
+
+        program = Program(
+            run,
+            inputs,
+            self.results,
+            source,
+            source.context.with_grad(),
+            seeds=source.seeds_of_repeats,
+            undo=Undo.of(source),
+            eager=True,
+        )
+        return program.run(*tensors[:count], *tensors[count + len(self.outs) :])
+
+
+def uncast(sigs: Sequence[ArraySig]) -> tuple[ArraySig, ...]:
+    """As they lie in XLA's memory: what is saved by reference is read from there again."""
+    return tuple(replace(sig, torch_dtype=sig.dtype) for sig in sigs)

@@ -1,0 +1,76 @@
+"""The one residual of a recorded run that goes through XLA: by it the backward finds the tape."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import torch
+
+from ....planner.array_signature import ArraySig
+from ...closure.closure_state import StaleClosureError
+from ...functions.source import Source
+from .closure_versions import ClosureVersions
+from .recorded_run import Tape
+from .tape_table import TAPES
+
+# (process, number, number, versions of weights, flags and Python values around the function)
+TOKEN = ArraySig("tape", (5,), "int32", "int32", differentiable=False)
+_HALF = 31
+_MASK = (1 << _HALF) - 1
+
+
+class Tokens:
+    """Writes the tokens of one function's runs, and reads them."""
+
+    def __init__(self, source: Source) -> None:
+        self._label = source.label
+        self._versions = ClosureVersions(source)
+        self._planned = self._versions.now()[1]
+
+    def put(self, tape: Tape | None, device: torch.device) -> torch.Tensor:
+        """Hold a tape, and give its token; one is needed where there is no tape as well."""
+        number = 0 if tape is None else TAPES.put(tape, self._label)
+        weights, around = self._versions.now()
+        words = [_PROCESS.number, number & _MASK, number >> _HALF, weights & _MASK, around & _MASK]
+        return torch.tensor(words, dtype=torch.int32, device=device)
+
+    def take(self, token: torch.Tensor) -> Tape | None:
+        """The tape of a run; None if there is none any more.
+
+        Raises:
+            StaleClosureError: What the function closes over has changed since that run.
+        """
+        process, low, high, weights, around = token.tolist()
+        if process != _PROCESS.number:
+            return None
+        number = low | high << _HALF
+        tape = TAPES.take(number, self._label) if number else None
+        now = self._versions.now()
+        changed = weights != now[0] & _MASK
+        # Another run goes by how the function was planned: what it draws, for one.
+        alike = now[1] & _MASK == around and now[1] == self._planned
+        if changed or (tape is None and not alike):
+            raise StaleClosureError(
+                "a parameter, a training flag or a Python value that the function closes over was "
+                "changed after the forward pass, or since the gradient was compiled, and the "
+                "backward pass needs it as it was. Take the gradient before that, or pass it as "
+                "an argument."
+            )
+        return tape
+
+
+class _Process:
+    """Tells tokens of this process from those of others, which may reach it through arrays."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.draw()
+
+    def draw(self) -> None:
+        """Anew: a child after a fork is another process."""
+        self.number = secrets.randbelow(_MASK) + 1
+
+
+_PROCESS = _Process()
+os.register_at_fork(after_in_child=_PROCESS.draw)
