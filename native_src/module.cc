@@ -1,5 +1,6 @@
 // The Python module `jaxtorch_bridge._native`: registers ops and hands out the FFI handlers.
 #include "fill_module.h"
+#include "freed_memory.h"
 #include "gil_scope.h"
 #include "handler.h"
 #include "op_table.h"
@@ -238,8 +239,14 @@ int RefuseSubInterpreters(PyObject*) {
   return -1;
 }
 
+int PrepareProcess(PyObject*) {
+  KeepFreedMemory();
+  return 0;
+}
+
 PyModuleDef_Slot kSlots[] = {
     {Py_mod_exec, reinterpret_cast<void*>(&RefuseSubInterpreters)},
+    {Py_mod_exec, reinterpret_cast<void*>(&PrepareProcess)},
 #if PY_VERSION_HEX >= 0x030C0000
     // Not so, but Python would refuse with fewer words where an interpreter has a GIL of its own.
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},

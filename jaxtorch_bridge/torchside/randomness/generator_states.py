@@ -24,6 +24,7 @@ from ..closure.reachable_objects import instances_in
 # Python's generator and numpy's old one: 624 words and how many of them have been used; a flag and
 # a second normal number, drawn with the first.
 _TWISTER = struct.Struct("<624IIBd")
+_AFTER_THE_KEY = struct.Struct("<IBd")
 # What the state of any of numpy's bit generators fits into, as JSON.
 _JSON_BYTES = 8192
 _KINDS: tuple[type, ...] = (
@@ -170,8 +171,8 @@ def _packed(generator: Any) -> bytes:
     else:
         state = generator.get_state(legacy=False)
         if state["bit_generator"] == "MT19937":
-            words = (*state["state"]["key"].tolist(), state["state"]["pos"])
-            return _TWISTER.pack(*words, state["has_gauss"], state["gauss"])
+            key, rest = state["state"]["key"].astype("<u4"), (state["has_gauss"], state["gauss"])
+            return bytes(key.tobytes() + _AFTER_THE_KEY.pack(state["state"]["pos"], *rest))
     # Some bit generators keep arrays in it, and take lists back.
     text = json.dumps(state, default=lambda value: value.tolist()).encode()
     if len(text) > _JSON_BYTES:

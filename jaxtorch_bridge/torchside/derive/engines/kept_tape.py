@@ -26,6 +26,7 @@ from ...observe.rare_watch import RareWatch
 from ...op.program import Program, Undo
 from ..tape.expected_tape import ExpectedTape, expected_tape
 from ..tape.recorded_run import Memory, Tape, record
+from ..tape.saved_tensors import copies_are_cheaper
 from ..tape.tape_pullback import Pullback, uncast
 from ..tape.tape_token import TOKEN, Tokens
 from .engine import Goal, KernelProgram, linear_sigs
@@ -87,6 +88,8 @@ class RecordedForward:
     _guarded: Guarded = field(init=False)
     _seen: bool = field(init=False)
     _hooks_seen: bool = field(init=False)
+    # What hooks last saw torch keep, where runs that are not watched do better without them.
+    _unhooked_bytes: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         source = self.source
@@ -180,16 +183,25 @@ class RecordedForward:
         return self.source.recordable or self.expected.function
 
     def _run(self, *tensors: torch.Tensor) -> list[Any]:
-        function, memory = self.function, self.memory
-        if not self._seen or self._watch.due():
+        function, memory, saved_bytes = self.function, self.memory, None
+        if self._watch.due() or not self._seen:
             # Of what nobody has seen, the first run is on copies; see `Guarded`.
             function = functools.partial(self._watched, None if self._seen else tensors)
             if not self._seen and memory == "hooked":
                 memory = "copied"
+        elif self._unhooked_bytes is not None:
+            memory, saved_bytes = "unhooked", self._unhooked_bytes
         # Torch tells in the middle of a run that it allows no hooks.
         put_back = None if self._hooks_seen else self._begin()
         try:
-            results, tape = record(function, tensors, self.grad_inputs, self._dtypes, memory=memory)
+            results, tape = record(
+                function,
+                tensors,
+                self.grad_inputs,
+                self._dtypes,
+                memory=memory,
+                saved_bytes=saved_bytes,
+            )
         except RuntimeError as error:
             if not refuses_hooks(error):
                 raise
@@ -205,6 +217,10 @@ class RecordedForward:
         self._seen = self._hooks_seen = True
         if tape is None:
             self.memory = "copied"
+        elif tape.saved is not None:
+            # Where there are copies anyway, nothing speaks for hooks but that they count.
+            unhooked = memory == "copied" or copies_are_cheaper(*tape.saved, tensors)
+            self._unhooked_bytes = tape.saved[1] if unhooked else None
         return [*results, self._tokens.put(tape, tensors[0].device)]
 
     def _begin(self) -> Callable[[], None]:

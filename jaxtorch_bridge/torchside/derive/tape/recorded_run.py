@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge, increment_version
 
 from ...._compat.torch_internals import memory_key, storage_use_count, use_count
+from ...._compat.torch_tensors import write_count
 from ...functions.source import Core
 from ...functions.transforms import conjugated
 from ...functions.unrecorded_backward import nothing_recorded
@@ -24,6 +25,8 @@ class Tape:
     Attributes:
         device: ``cpu``, or the GPU that the run was on.
         size_bytes: Memory that it keeps; None if nobody could count it.
+        saved: How many tensors autograd saved, and the memory of these alone; None if nobody could
+            count them.
     """
 
     def __init__(
@@ -37,9 +40,10 @@ class Tape:
         self._leaves = leaves
         # Not the outputs: one that nobody saved is freed.
         self._edges = edges
-        self._saved = saved
+        self._hooks = saved
         self.device = device
         self.size_bytes = size_bytes
+        self.saved = None if saved is None else (saved.count, saved.size_bytes)
 
     def close(self) -> None:
         """It is used up: let go of memory that is not its own, where a node goes on living."""
@@ -82,8 +86,8 @@ class Tape:
             raise nothing_recorded(label)
         if not edges:
             return [None] * len(asked)
-        if self._saved is not None:
-            self._saved.operands = operands
+        if self._hooks is not None:
+            self._hooks.operands = operands
         try:
             found = torch.autograd.grad(
                 edges,
@@ -94,8 +98,8 @@ class Tape:
                 is_grads_batched=batched,
             )
         finally:
-            if self._saved is not None:
-                self._saved.operands = ()
+            if self._hooks is not None:
+                self._hooks.operands = ()
         return [None if one is None else conjugated([one])[0] for one in found]
 
 
@@ -109,6 +113,7 @@ def record(
     dtypes: Sequence[torch.dtype],
     *,
     memory: Memory,
+    saved_bytes: int | None = None,
 ) -> tuple[list[Any], Tape | None]:
     """Run a function and keep what autograd records.
 
@@ -121,6 +126,7 @@ def record(
             ``copied``: copies, for functions that keep an input where no hook sees it.
             ``unhooked``: the same without hooks, which ``torch.func`` does not allow inside.
             ``borrowed``: the inputs themselves; the tape must be gone when the call ends.
+        saved_bytes: What a run with hooks has kept, for one without; None if there was none.
 
     Returns:
         The results, which nothing is recorded of, and the tape: none if something besides it
@@ -133,7 +139,7 @@ def record(
         # Copies are the tape's own memory, and are kept as such.
         saved = SavedTensors(() if by_copy else tensors)
     storages = [tensor.untyped_storage() for tensor in tensors]
-    before = [storage_use_count(storage._cdata) for storage in storages]
+    before = [] if by_copy else [storage_use_count(storage._cdata) for storage in storages]
     inputs = [
         # Other tensors than the handler's own: who keeps one of them holds the storage once more.
         tensor.clone() if by_copy and tensor.dtype is dtype else tensor.detach().to(dtype)
@@ -145,19 +151,29 @@ def record(
     leaves = {index: inputs[index] for index in wrt}
     with torch.enable_grad(), contextlib.nullcontext() if saved is None else saved.hooks():
         outputs = list(function(*inputs))
+    if by_copy:
+        _tell_of_writes(tensors, inputs)
     edges = [_edge(output) for output in outputs]
     keys = {storage._cdata for storage in storages}
     results = [_alone(output, keys) for output in outputs]
     del inputs, outputs
-    if saved is None:
-        return results, Tape(leaves, edges, None, device, None)
-    saved.close()
-    if by_copy:
-        size = saved.size_bytes + sum(storage.nbytes() for storage in storages)
-        return results, Tape(leaves, edges, saved, device, size)
+    if saved is not None:
+        saved.close()
+        saved_bytes = saved.size_bytes
+    if by_copy and saved_bytes is not None:
+        saved_bytes += sum(storage.nbytes() for storage in storages)
+    if saved is None or by_copy:
+        return results, Tape(leaves, edges, saved, device, saved_bytes)
     if not _emptied(leaves) or _have_more_holders(storages, before):
         return results, None
-    return results, Tape(leaves, edges, saved, device, saved.size_bytes)
+    return results, Tape(leaves, edges, saved, device, saved_bytes)
+
+
+def _tell_of_writes(tensors: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> None:
+    """A write to a copy counts as one to the input, which calls without a derivative refuse."""
+    for tensor, copy in zip(tensors, copies, strict=True):
+        if write_count(copy) and copy.dtype is tensor.dtype:
+            increment_version(tensor)
 
 
 def _edge(output: Any) -> GradientEdge | None:
