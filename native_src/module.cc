@@ -1,4 +1,5 @@
 // The Python module `jaxtorch_bridge._native`: registers ops and hands out the FFI handlers.
+#include "container_items.h"
 #include "fill_module.h"
 #include "freed_memory.h"
 #include "gil_scope.h"
@@ -226,6 +227,11 @@ PyMethodDef kMethods[] = {
     {"fill_module", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&FillModule)),
      METH_FASTCALL,
      "put(containers, keys, values, indices): containers[i][keys[i]] = values[indices[i]]."},
+    {"items_of_each", ItemsOfEach, METH_O,
+     "items_of_each(containers): tuples of what they hold; see container_items.h."},
+    {"changed_since", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&ChangedSince)),
+     METH_FASTCALL,
+     "changed_since(containers, items): indices of those that hold other objects now."},
     {"noop_handler", NoopHandler, METH_NOARGS, "Capsule of a handler that does nothing."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -12,12 +12,14 @@ import torch
 
 from ..._compat import torch_internals as compat
 from ..._compat import torch_trees
+from ..._compat.torch_tensors import version_of
 from ...call_site import caller_level
 from ...errors import BridgeError, BridgeWarning, ModuleError
 from ..closure.closure_state import Secluded
 from ..closure.reachable_objects import memory_of
+from ..observe.rare_watch import RareWatch
 from .named_tensors import NamedTensor
-from .skeleton import Picture, Skeleton, Template
+from .skeleton import Container, Skeleton, Template
 from .structure_copy import NotCopiedError
 
 Method = str | Callable[..., Any] | None
@@ -68,6 +70,7 @@ class ModuleCall(Secluded):
         "__signature__",
         "__weakref__",
         "_apart",
+        "_buffers",
         "_caches",
         "_changed",
         "_dirty",
@@ -75,6 +78,7 @@ class ModuleCall(Secluded):
         "_method",
         "_mode",
         "_parts",
+        "_rare",
         "_template",
         "_traced",
         "_wide",
@@ -91,12 +95,14 @@ class ModuleCall(Secluded):
         self._free: list[Skeleton] = []
         self._parts: set[int] = set()
         self._traced = False
+        self._rare = RareWatch()
         self._dirty: frozenset[tuple[str, str]] = frozenset()
         self._apart: frozenset[tuple[str, str]] = frozenset()
         self._caches: list[Any] = []
         self._changed = [
             index for index, named in enumerate(template.named) if named.name in mode.changed
         ]
+        self._buffers = [i for i, named in enumerate(template.named) if named.is_buffer]
         self._wide = [
             (index, named.dtype, _WIDE[named.dtype])
             for index, named in enumerate(template.named)
@@ -131,21 +137,21 @@ class ModuleCall(Secluded):
 
     def on_state(self, state: Sequence[torch.Tensor], /, *args: Any, **kwargs: Any) -> Any:
         """Run on the parameters and buffers in the order of the slots."""
-        # What cannot run abstractly is watched in every call.
-        watched = not self._traced or _is_abstract(state, args, kwargs)
+        abstract = _is_abstract(state, args, kwargs)
         skeleton = self._take()
         tensors = list(state)
         for index, dtype, narrow in self._wide:
             if tensors[index].dtype is narrow:
                 tensors[index] = tensors[index].to(dtype)
-        for index in self._changed:
+        # Inputs are XLA's memory, which must not be written to. Where nobody has seen what
+        # runs, any buffer may be: a call that is planned again must find it as it was.
+        for index in self._changed if abstract or self._traced else self._buffers:
             if tensors[index] is state[index]:
-                # Inputs are XLA's memory, which must not be written to.
                 tensors[index] = tensors[index].clone()
         try:
             skeleton.fill(tensors)
-            if watched:
-                result = self._watched(skeleton, state, tensors, args, kwargs)
+            if abstract or not self._traced:
+                result = self._watched(skeleton, state, tensors, args, kwargs, abstract)
             elif self._dirty or self._caches:
                 result = self._restored(skeleton, args, kwargs)
             else:
@@ -180,12 +186,11 @@ class ModuleCall(Secluded):
         return result, {named[index].name: skeleton.read(index) for index in self._changed}
 
     def _restored(self, skeleton: Skeleton, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        pictures = skeleton.picture(self._dirty)
+        picture = skeleton.picture(self._dirty)
         try:
             return self._run(skeleton, args, kwargs)
         finally:
-            for picture in pictures:
-                picture.put_back()
+            picture.put_back()
             for cache in self._caches:
                 cache.cache_clear()
 
@@ -196,16 +201,27 @@ class ModuleCall(Secluded):
         tensors: Sequence[torch.Tensor],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
+        abstract: bool,
     ) -> Any:
-        """An abstract run, or a real one of a function that cannot run abstractly."""
+        """An abstract run, or a real one of a function that cannot run abstractly.
+
+        What parts hold is compared each time. A mode of torch's, which sees each operation, is in
+        force in abstract runs, and in real ones as `RareWatch` says; the others go by counts of
+        writes.
+        """
         self._refuse_shapes(state)
         # Whatever ends this run early, the next one is watched as well.
         self._traced = False
-        pictures = skeleton.picture()
+        picture = skeleton.picture()
         caches = [(cache, cache.cache_info().misses) for cache in self._template.caches]
-        # Both what came in and what was made of it: a tensor that was cast or cloned is other
-        # memory.
-        watch = _Watch(self._template, (*enumerate(state), *enumerate(tensors)))
+        if abstract or self._rare.due():
+            # Both what came in and what was made of it: a tensor that was cast or cloned is other
+            # memory.
+            watch: _Watch | _Counts = _Watch(
+                self._template, (*enumerate(state), *enumerate(tensors))
+            )
+        else:
+            watch = _Counts(tensors)
         try:
             with watch:
                 result = self._run(skeleton, args, kwargs)
@@ -214,19 +230,17 @@ class ModuleCall(Secluded):
             }
             self._refuse_changes((watch.written | replaced) - set(self._changed))
         finally:
-            # Before any is put back: the containers of one may be entries of another.
-            changes = {picture: picture.changed() for picture in pictures}
-            for picture in pictures:
-                if changes[picture]:
-                    picture.put_back()
+            changes = picture.changes()
+            if changes:
+                picture.put_back()
             for cache, misses in caches:
                 # What was found in the cache left nothing of this call there.
                 if cache.cache_info().misses != misses:
                     cache.cache_clear()
                     if cache not in self._caches:
                         self._caches.append(cache)
-        self._note_changes({picture: entries for picture, entries in changes.items() if entries})
-        self._traced = _is_abstract(state, args, kwargs)
+        self._note_changes(changes)
+        self._traced = abstract
         return result
 
     def _refuse_shapes(self, state: Sequence[torch.Tensor]) -> None:
@@ -251,19 +265,17 @@ class ModuleCall(Secluded):
         if names:
             raise BuffersChange(names)
 
-    def _note_changes(self, changes: Mapping[Picture, Mapping[Any, Any]]) -> None:
+    def _note_changes(self, changes: Mapping[Container, Mapping[Any, Any]]) -> None:
         """Remember which containers have to be put back, and say so once."""
         # Buffers that were assigned to are results.
         names = {named.name for named in self._template.named}
         dirty, words, held = set(), [], set()
-        for picture, entries in changes.items():
-            found = {key: now for key, now in entries.items() if picture.words(key) not in names}
+        for one, entries in changes.items():
+            found = {key: now for key, now in entries.items() if one.words(key) not in names}
             if found:
-                dirty.add((picture.part, picture.name))
-                held |= {picture.held.key} if picture.held else set()
-            words += [
-                picture.words(key) for key, now in found.items() if picture.is_state(key, now)
-            ]
+                dirty.add((one.part, one.name))
+                held |= {one.held.key} if one.held else set()
+            words += [one.words(key) for key, now in found.items() if one.is_state(key, now)]
         if held - self._apart:
             self._hold_apart(held)
         if words and dirty - self._dirty:
@@ -344,6 +356,22 @@ class _Watch(compat.TorchDispatchMode):
                 "its parameters before it was taken, so that it cannot follow them. Compute it in "
                 "`forward`."
             )
+
+
+class _Counts:
+    """Sees writes to tensors by torch's own counts, which writes through ``.data`` escape."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.written: set[int] = set()
+        self._tensors = tensors
+
+    def __enter__(self) -> None:
+        self._before = [version_of(tensor) for tensor in self._tensors]
+
+    def __exit__(self, *_: object) -> None:
+        for index, (tensor, before) in enumerate(zip(self._tensors, self._before, strict=True)):
+            if version_of(tensor) != before:
+                self.written.add(index)
 
 
 def _is_abstract(state: Sequence[Any], args: Any, kwargs: Any) -> bool:

@@ -7,7 +7,7 @@ so that calls on several threads do not meet.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Container, Iterator, Set
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,7 @@ class Skeleton:
                         # tables last, in Python code, which costs more than all of this.
                         places.append((vars(part), key, slot))
         self._homes = homes
+        self._watched: list[Container] | None = None
         self._containers = [container for container, _, _ in places]
         self._keys = [key for _, key, _ in places]
         self._slots = [slot for _, _, slot in places]
@@ -93,36 +94,35 @@ class Skeleton:
         # Or the skeleton would keep XLA's memory when the call has ended: an escape.
         self._fill(self._containers, self._keys, self._slots, self._every)
 
-    def picture(self, only: Set[tuple[str, str]] | None = None) -> list[Picture]:
-        """Shallow copies of what the parts' containers hold.
+    def picture(self, only: Set[tuple[str, str]] | None = None) -> Picture:
+        """Shallow copies of what the parts' containers hold, while it is filled.
 
         Args:
             only: Name of the part and of the container, for those that are wanted.
         """
-        found = [
-            Picture(part_name, name, container, items_of(container), is_of_framework(type(part)))
-            for part_name, part in self.parts
-            for name, container, _ in list(_containers(part))
-            if only is None or (part_name, name) in only
-        ]
-        if only is None or not only <= {(picture.part, picture.name) for picture in found}:
-            found += [
-                Picture(*held.key, held.container, items_of(held.container), False, held)
-                for held in held_in(self.parts)
-                if only is None or held.key in only
+        if self._watched is None:
+            # Once: what a call puts in the place of a container is taken out again.
+            self._watched = [
+                Container(part_name, name, container, is_of_framework(type(part)))
+                for part_name, part in self.parts
+                for name, container, _ in list(_containers(part))
             ]
-        return found
+            self._watched += [
+                Container(*held.key, held.container, False, held) for held in held_in(self.parts)
+            ]
+        if only is None:
+            return Picture(self._watched)
+        return Picture([one for one in self._watched if (one.part, one.name) in only])
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """A container of a module's part as it was.
+class Container:
+    """A container of a module's part.
 
     Attributes:
         part: The part's name.
         name: The attribute that the container is; empty for the attributes themselves.
         container: The container.
-        before: Its entries.
         of_library: Whether the part is one of torch's own layers.
         held: What it is the state of, where that is not a part.
     """
@@ -130,18 +130,8 @@ class Picture:
     part: str
     name: str
     container: Any
-    before: list[tuple[Any, Any]]
     of_library: bool
     held: Held | None = None
-
-    def changed(self) -> dict[Any, Any]:
-        """By key, what was added or given another object, and `ABSENT` for what was removed."""
-        now, before = dict(items_of(self.container)), dict(self.before)
-        return {
-            key: now.get(key, ABSENT)
-            for key in {**before, **now}
-            if now.get(key, ABSENT) is not before.get(key, ABSENT)
-        }
 
     def is_state(self, key: Any, value: Any) -> bool:
         """Whether a change may be meant for the next call, rather than be a cache or a flag."""
@@ -154,10 +144,6 @@ class Picture:
         names = (self.name, str(key)) if self.held or not self.name else (self.name,)
         return not any(name.startswith("_") for name in names)
 
-    def put_back(self) -> None:
-        """Let the container hold what it held."""
-        put_into(self.container, self.before)
-
     def words(self, key: Any) -> str:
         """What a person would call one entry."""
         if self.held is not None:
@@ -165,6 +151,43 @@ class Picture:
         inner = self.name if self.name and self.name not in _TABLES else ""
         last = f"{inner}[{key!r}]" if inner else str(key)
         return plain_name(f"{self.part}.{last}" if self.part else last)
+
+
+class Picture:
+    """What containers held: which of them a call has changed, and how to put that back."""
+
+    def __init__(self, containers: Sequence[Container]) -> None:
+        self._containers = containers
+        self._raw = [one.container for one in containers]
+        # In C: this is what every attribute costs in a call that may change it.
+        self._before = native().items_of_each(self._raw)
+
+    def changes(self) -> dict[Container, dict[Any, Any]]:
+        """By container and key, what was added or given another object, `ABSENT` if removed."""
+        return {
+            self._containers[index]: _difference(self._pairs(index), self._raw[index])
+            for index in native().changed_since(self._raw, self._before)
+        }
+
+    def put_back(self) -> None:
+        """Let each container hold what it held."""
+        for index in native().changed_since(self._raw, self._before):
+            put_into(self._raw[index], self._pairs(index))
+
+    def _pairs(self, index: int) -> list[tuple[Any, Any]]:
+        items = self._before[index]
+        if isinstance(self._raw[index], dict):
+            return list(zip(items[::2], items[1::2], strict=True))
+        return items_of(set(items) if isinstance(self._raw[index], set) else list(items))
+
+
+def _difference(before: Sequence[tuple[Any, Any]], container: Any) -> dict[Any, Any]:
+    then, now = dict(before), dict(items_of(container))
+    return {
+        key: now.get(key, ABSENT)
+        for key in {**then, **now}
+        if now.get(key, ABSENT) is not then.get(key, ABSENT)
+    }
 
 
 class Template:
@@ -214,7 +237,7 @@ class Template:
                 if isinstance(value, torch.Tensor):
                     self._note_constant(held.words(key), value, indices)
 
-    def _note_constant(self, where: str, tensor: torch.Tensor, parameters: Container[int]) -> None:
+    def _note_constant(self, where: str, tensor: torch.Tensor, parameters: Collection[int]) -> None:
         memory = memory_of(tensor)
         self.constants.setdefault(memory, where)
         # It would keep the value of the parameters as they were when the module was taken.
