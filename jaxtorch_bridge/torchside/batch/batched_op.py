@@ -276,6 +276,7 @@ def _batched_by_itself(op: TorchOp, size: int, dims: Dims, one_by_one: bool) -> 
         inputs=inputs,
         outputs=outputs,
         batched_core=None,
+        writing=None,
     )
     key = f"{op.key}/{'loop' if one_by_one else 'vmap'}{size}:{_dims_text(dims)}"
     return op_of_program(made, f"{op.label} (vmap)", key, op.role, op.family)

@@ -50,7 +50,9 @@ def op_of_program(
         # empty.
         run = program.runner(compiled(program.core))
     else:
-        how = write_in_place(program.core, program.outputs, program.device, home.terms.outputs)
+        how = write_in_place(
+            program.core, program.outputs, program.device, home.terms.outputs, program.writing
+        )
         core: Any = how.core or program.core
         if isinstance(core, fx.GraphModule):
             # Its code itself: a module's call looks for hooks, of which there are none.

@@ -80,6 +80,8 @@ class Program:
         repeats_draws: It may run the function again, and draw what that drew.
         batched_core: Of a core that does not depend on how the function is batched: from the size
             of a batch of its linear operands, and whether to go one by one, to its batched form.
+        writing: Of a core that is no graph and can write results to tensors behind its inputs: its
+            form that so writes some of them.
     """
 
     core: Core
@@ -95,6 +97,7 @@ class Program:
     also_gives: tuple[ArraySig, ...] = ()
     repeats_draws: bool = False
     batched_core: Callable[[int, bool], Core] | None = None
+    writing: Callable[[tuple[int, ...]], Core] | None = None
 
     @property
     def device(self) -> str:

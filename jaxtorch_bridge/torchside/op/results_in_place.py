@@ -17,11 +17,15 @@ from torch import fx
 
 from ..._compat import torch_graphs
 from ...choices import OutputsMode
+from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
+from ..functions.source import Core
 from .memory_layout import fills_its_memory
 
 # Below this, a copy costs less than a tensor over the buffer. On a GPU it is one more kernel.
 _WORTHWHILE_BYTES = {"cpu": 32 << 10, "cuda": 0}
+# A call of Python's for each, while the result is in the cache; later the copy reads memory.
+_WORTHWHILE_BYTES_AS_FOUND = 128 << 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,11 @@ class ResultsInPlace:
 
 
 def write_in_place(
-    core: Any, outputs: Sequence[ArraySig], device: str, mode: OutputsMode
+    core: Any,
+    outputs: Sequence[ArraySig],
+    device: str,
+    mode: OutputsMode,
+    writing: Callable[[tuple[int, ...]], Core] | None = None,
 ) -> ResultsInPlace:
     """Rewrite a core's graph so that it writes what it can in place.
 
@@ -50,10 +58,14 @@ def write_in_place(
         outputs: Its results.
         device: ``cpu`` or ``cuda``.
         mode: What the contract says; ``auto``: where it pays.
+        writing: Of a core without a graph; see `Program`.
     """
     if mode == "copy":
         return copied(outputs, "execution.outputs is copy")
     if not isinstance(core, fx.GraphModule):
+        # On a GPU nobody has tried what copies in the middle of a backward wait for.
+        if writing is not None and device == "cpu":
+            return _as_found(writing, outputs, mode)
         return copied(outputs, "no graph")
     words: dict[int, str] = {}
     wanted: list[int] = []
@@ -74,6 +86,24 @@ def write_in_place(
 def copied(outputs: Sequence[ArraySig], reason: str) -> ResultsInPlace:
     """Nothing is written in place."""
     return ResultsInPlace(None, (), (f"copied: {reason}",) * len(outputs))
+
+
+def _as_found(
+    writing: Callable[[tuple[int, ...]], Core], outputs: Sequence[ArraySig], mode: OutputsMode
+) -> ResultsInPlace:
+    """Each result is copied as soon as it is there, and what it is copied from is let go."""
+    reasons = [
+        # In JAX's convention complex gradients are conjugated, which is a copy by itself.
+        "it is complex"
+        if DTYPES[sig.dtype].kind == "complex"
+        else unfit(sig, mode, _WORTHWHILE_BYTES_AS_FOUND)
+        for sig in outputs
+    ]
+    words = tuple(
+        f"copied: {reason}" if reason else "copied when it is found" for reason in reasons
+    )
+    into = tuple(index for index, reason in enumerate(reasons) if not reason)
+    return ResultsInPlace(writing(into), into, words) if into else ResultsInPlace(None, (), words)
 
 
 def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int) -> str:

@@ -161,6 +161,7 @@ class RecordedForward:
             eager=True,
             repeats_draws=bool(seeds),
             batched_core=pullback.batched,
+            writing=pullback.writing,
         )
         # Of the linear call's operands: inputs (behind which a key may come), the token, states.
         token = len(source.operands)

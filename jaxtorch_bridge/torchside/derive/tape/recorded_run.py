@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,8 @@ from ...functions.source import Core
 from ...functions.transforms import conjugated
 from ...functions.unrecorded_backward import nothing_recorded
 from .saved_tensors import SavedTensors
+
+_NOWHERE: Mapping[int, torch.Tensor] = {}
 
 
 class Tape:
@@ -59,6 +61,7 @@ class Tape:
         label: str,
         keep: bool = False,
         batched: bool = False,
+        into: Mapping[int, torch.Tensor] = _NOWHERE,
     ) -> list[torch.Tensor | None]:
         """Cotangents of inputs, in JAX's convention; None where nothing depends on one.
 
@@ -70,6 +73,8 @@ class Tape:
             label: The callable's name, for messages.
             keep: It will be asked again.
             batched: The cotangents have a batch axis in front; so will the results.
+            into: For some of ``ins`` that are real, where to write its cotangent as soon as it is
+                found.
 
         Raises:
             DifferentiationError: The run recorded nothing of any output.
@@ -88,6 +93,10 @@ class Tape:
             return [None] * len(asked)
         if self._hooks is not None:
             self._hooks.operands = operands
+        # The engine calls these last, with what would be returned, and returns what they give.
+        moves = [
+            self._leaves[index].register_hook(_moving_to(buffer)) for index, buffer in into.items()
+        ]
         try:
             found = torch.autograd.grad(
                 edges,
@@ -98,9 +107,20 @@ class Tape:
                 is_grads_batched=batched,
             )
         finally:
+            for move in moves:
+                move.remove()
             if self._hooks is not None:
                 self._hooks.operands = ()
         return [None if one is None else conjugated([one])[0] for one in found]
+
+
+def _moving_to(buffer: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    def move(cotangent: torch.Tensor) -> torch.Tensor:
+        # Where it was it is freed, and the next may take its place.
+        dense = cotangent.layout is torch.strided
+        return buffer.copy_(cotangent) if dense else cotangent
+
+    return move
 
 
 Memory = Literal["borrowed", "hooked", "copied", "unhooked"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +27,7 @@ class Pullback:
         results: The cotangents of ``ins``.
         batch: Cotangents, and the results, have a batch of this size in front.
         one_by_one: Go through it one by one.
+        into: Results that are written to tensors behind the operands.
     """
 
     source: Source
@@ -37,27 +38,46 @@ class Pullback:
     results: tuple[ArraySig, ...]
     batch: int | None = None
     one_by_one: bool = False
+    into: tuple[int, ...] = ()
 
     def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """By the tape, or by another run where it is gone."""
+        given = len(tensors) - len(self.into)
+        tensors, buffers = tensors[:given], dict(zip(self.into, tensors[given:], strict=True))
         count = len(self.source.inputs)
         operands, token = tensors[:count], tensors[count]
         cotangents = tensors[count + 1 : count + 1 + len(self.outs)]
         tape = self.tokens.take(token)
         if tape is not None:
-            return self._pull(tape, operands, cotangents)
-        return self._again(*operands, *cotangents, *tensors[count + 1 + len(cotangents) :])
+            return self._pull(tape, operands, cotangents, buffers)
+        rest = tensors[count + 1 + len(cotangents) :]
+        return self._again(buffers, *operands, *cotangents, *rest)
 
     def batched(self, size: int, one_by_one: bool) -> Pullback:
         """For a batch of cotangents."""
         return replace(self, batch=size, one_by_one=one_by_one)
 
+    def writing(self, into: tuple[int, ...]) -> Pullback:
+        """To write some results where they are to be, as soon as they are found."""
+        return replace(self, into=into)
+
     def _pull(
-        self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
+        self,
+        tape: Tape,
+        operands: Sequence[torch.Tensor],
+        cotangents: Sequence[torch.Tensor],
+        buffers: Mapping[int, torch.Tensor],
     ) -> list[torch.Tensor]:
         front = () if self.batch is None else (self.batch,)
         if self.batch is None:
-            found = tape.pull(operands, self.ins, self.outs, cotangents, label=self._label)
+            found = tape.pull(
+                operands,
+                self.ins,
+                self.outs,
+                cotangents,
+                label=self._label,
+                into={self.ins[place]: buffer for place, buffer in buffers.items()},
+            )
         elif self.one_by_one:
             found = self._pull_each(tape, operands, cotangents)
         else:
@@ -102,7 +122,9 @@ class Pullback:
     def _device(self) -> str:
         return self.source.device
 
-    def _again(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    def _again(
+        self, buffers: Mapping[int, torch.Tensor], *tensors: torch.Tensor
+    ) -> list[torch.Tensor]:
         source = self.source
         count = len(source.inputs)
         # Both have been cast, or need not be.
@@ -110,7 +132,7 @@ class Pullback:
 
         def run(*operands: torch.Tensor) -> list[torch.Tensor]:
             tape = self.record_again(operands)
-            found = self._pull(tape, operands, cotangents)
+            found = self._pull(tape, operands, cotangents, buffers)
             tape.close()
             return found
 
