@@ -27,6 +27,12 @@ from .thread_counts import runs_beside_others
 _PACKAGE = str(Path(__file__).resolve().parents[2])
 
 _logger = logging.getLogger("jaxtorch_bridge")
+_OUT_OF_MEMORY = (
+    "JAX takes three quarters of a GPU's memory when it starts. Torch has the rest, also for what "
+    "it keeps between forward and backward passes. Set XLA_PYTHON_CLIENT_MEM_FRACTION=0.3 (or "
+    "XLA_PYTHON_CLIENT_PREALLOCATE=false) before JAX starts, or lower "
+    "jaxtorch_bridge.settings.tape_bytes; `jaxtorch doctor` says who has what.\n"
+)
 # XLA hands an error on when all devices are done, and ends the process if they never are.
 _WAITING = "(Told at once: other devices may wait for this one in a collective until XLA gives up.)"
 
@@ -158,8 +164,9 @@ class Faults:
 
     def exception_text(self, error: BaseException) -> str:
         """Type, message and torch-side traceback of an exception, and the arguments."""
+        advice = _OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else ""
         return (
-            f"{self._label}: the torch function raised {type(error).__name__}: {error}\n"
+            f"{self._label}: the torch function raised {type(error).__name__}: {error}\n{advice}"
             f"torch-side traceback:\n{_torch_traceback(error)}{self._argument_table()}"
         )
 

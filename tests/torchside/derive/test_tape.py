@@ -515,6 +515,20 @@ class TestTable:
             assert_close(found, jax.grad(lambda x: jnp.exp(jnp.sin(x)).sum())(x))
         assert len(fresh) == 0
 
+    @pytest.mark.needs_tapes
+    def test_explain_says_what_is_held(self, fresh):
+        wrapped = jax_callable(lambda x: x.sin().exp())
+        x = jnp.arange(2048.0) / 2048
+        assert "; now" not in wrapped.explain(x)
+        pulls = [jax.vjp(wrapped, x)[1] for _ in range(3)]
+        jax.vjp(jax_callable(lambda x: x.cos().exp()), x)
+        assert len(fresh) == 4
+        wanted = f"for the backward pass; now {3 * 4 * 2048} bytes of 3 runs"
+        assert wanted in wrapped.explain(x)
+        for pull in pulls:
+            pull(x)
+        assert "; now" not in wrapped.explain(x)
+
     def test_what_is_dropped_too_often_is_told_once(self, fresh, monkeypatch):
         monkeypatch.setattr(fresh, "_misses", 0)
         wrapped = jax_callable(lambda x: x.sin().exp())

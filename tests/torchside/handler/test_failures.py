@@ -71,6 +71,16 @@ class Local:
     """What the caller of a failed call has in a variable."""
 
 
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_a_gpu_without_memory_says_what_to_set(jit):
+    wrapped = failing(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    call = jax.jit(wrapped) if jit else wrapped
+    with pytest.raises(Exception, match="Tried to allocate") as found:
+        jax.block_until_ready(call(X))
+    for name in ("XLA_PYTHON_CLIENT_MEM_FRACTION", "settings.tape_bytes", "jaxtorch doctor"):
+        assert name in str(found.value)
+
+
 def test_exceptions_need_not_be_comparable():
     @dataclass
     class Fussy(Exception):

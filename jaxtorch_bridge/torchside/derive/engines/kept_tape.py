@@ -120,7 +120,9 @@ class RecordedForward:
         size = self.size_bytes
         what = "what autograd saves" if size is None else f"{size} bytes"
         how = " and copies of the inputs" if self.memory != "hooked" else ""
-        return f"tape: the function runs once, and torch keeps {what}{how} for the backward pass"
+        words = f"tape: the function runs once, and torch keeps {what}{how} for the backward pass"
+        count, held = self._tokens.held()
+        return f"{words}; now {held} bytes of {count} runs" if count else words
 
     @property
     def forward(self) -> Program:

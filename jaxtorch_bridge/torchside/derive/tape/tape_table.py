@@ -30,8 +30,8 @@ class TapeTable:
     """Tapes by their numbers. One for the process: a tape may be used on another thread."""
 
     def __init__(self) -> None:
-        # With what each counts as.
-        self._tapes: dict[int, tuple[Tape, int]] = {}
+        # With what each counts as, and whose it is.
+        self._tapes: dict[int, tuple[Tape, int, str]] = {}
         self._bytes: Counter[str] = Counter()
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
@@ -39,12 +39,13 @@ class TapeTable:
         self._misses = 0
         self._too_large: set[str] = set()
 
-    def put(self, tape: Tape, label: str) -> int:
+    def put(self, tape: Tape, label: str, key: str = "") -> int:
         """Hold a tape.
 
         Args:
             tape: What to hold.
             label: The callable's name, for the warning that it is too large.
+            key: Of the op that it is a run of, for `held_of`.
 
         Returns:
             Its number, or 0 if it is more than may be held.
@@ -63,7 +64,7 @@ class TapeTable:
         dropped: list[Tape] = []
         with self._lock:
             number = next(self._numbers)
-            self._tapes[number] = tape, size
+            self._tapes[number] = tape, size, key
             self._bytes[tape.device] += size
             if self._bytes[tape.device] > limit or len(self._tapes) > _MOST_TAPES:
                 dropped = self._make_room(tape.device, limit)
@@ -83,7 +84,7 @@ class TapeTable:
         return found
 
     def _forget(self, number: int) -> Tape:
-        tape, size = self._tapes.pop(number)
+        tape, size, _ = self._tapes.pop(number)
         self._bytes[tape.device] -= size
         return tape
 
@@ -111,6 +112,12 @@ class TapeTable:
         """Bytes held, by device."""
         with self._lock:
             return {device: size for device, size in self._bytes.items() if size}
+
+    def held_of(self, key: str) -> tuple[int, int]:
+        """Of one op: how many are held, and their bytes."""
+        with self._lock:
+            sizes = [size for _, size, owner in self._tapes.values() if owner == key]
+        return len(sizes), sum(sizes)
 
     def __len__(self) -> int:
         return len(self._tapes)

@@ -25,15 +25,20 @@ class Tokens:
 
     def __init__(self, source: Source) -> None:
         self._label = source.label
+        self._key = source.key
         self._versions = ClosureVersions(source)
         self._planned = self._versions.now()[1]
 
     def put(self, tape: Tape | None, device: torch.device) -> torch.Tensor:
         """Hold a tape, and give its token; one is needed where there is no tape as well."""
-        number = 0 if tape is None else TAPES.put(tape, self._label)
+        number = 0 if tape is None else TAPES.put(tape, self._label, self._key)
         weights, around = self._versions.now()
         words = [_PROCESS.number, number & _MASK, number >> _HALF, weights & _MASK, around & _MASK]
         return torch.tensor(words, dtype=torch.int32, device=device)
+
+    def held(self) -> tuple[int, int]:
+        """How many tapes of these runs are held now, and their bytes."""
+        return TAPES.held_of(self._key)
 
     def take(self, token: torch.Tensor) -> Tape | None:
         """The tape of a run; None if there is none any more.
