@@ -88,6 +88,19 @@ class Attribute(torch.autograd.Function):
         return g * ctx.x.cos()
 
 
+class Part(torch.autograd.Function):
+    """Keeps a view: nothing else holds the argument itself."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.part = x[:, :2]
+        return ctx.part.sin()
+
+    @staticmethod
+    def backward(ctx, g):
+        return F.pad(g * ctx.part.cos(), (0, 1))
+
+
 class Saving(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w):
@@ -121,6 +134,7 @@ FUNCTIONS = {
     "its result is saved": lambda x, w: (x @ w).exp(),
     "looks at values": branches,
     "attribute of the context": lambda x, w: Attribute.apply(x) @ w,
+    "part in the context": lambda x, w: Part.apply(x) @ w[:2],
     "custom function": lambda x, w: Saving.apply(x, w),
     "its own hooks": own_hooks,
     "checkpoint": checkpointed,
@@ -240,6 +254,16 @@ def test_a_pullback_on_another_thread():
     thread.start()
     thread.join()
     assert_close(found[0], pull(results))
+
+
+@pytest.mark.needs_tapes
+def test_a_tape_is_used_on_another_thread(fresh):
+    _, pull = jax.vjp(jax_callable(lambda x: x.sin().exp()), X)
+    assert len(fresh) == 1
+    thread = threading.Thread(target=lambda: jax.block_until_ready(pull(X)))
+    thread.start()
+    thread.join()
+    assert len(fresh) == 0
 
 
 def test_a_pullback_out_of_a_jitted_function():
