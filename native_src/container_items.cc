@@ -8,6 +8,8 @@ PyObject* ItemsOf(PyObject* container) {
   if (!PyDict_Check(container)) return PySequence_Tuple(container);
   PyRef items = PyRef::Steal(PyTuple_New(2 * PyDict_GET_SIZE(container)));
   if (!items) return nullptr;
+  // The allocation may have run the collector, and with it finalizers that change the dict.
+  if (PyTuple_GET_SIZE(items.get()) != 2 * PyDict_GET_SIZE(container)) return ItemsOf(container);
   Py_ssize_t place = 0, next = 0;
   PyObject *key, *value;
   while (PyDict_Next(container, &place, &key, &value)) {

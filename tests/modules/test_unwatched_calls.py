@@ -22,12 +22,12 @@ def modes(monkeypatch):
     """The modes of torch's that calls were under."""
     found = []
 
-    class Watch(module_call._Watch):
+    class Watch(module_call.OperationWatch):
         def __init__(self, *args):
             super().__init__(*args)
             found.append(self)
 
-    monkeypatch.setattr(module_call, "_Watch", Watch)
+    monkeypatch.setattr(module_call, "OperationWatch", Watch)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,13 @@ import torch
 
 from ..._compat import torch_internals as compat
 from ..._compat import torch_trees
-from ..._compat.torch_tensors import version_of
 from ...call_site import caller_level
 from ...errors import BridgeError, BridgeWarning, ModuleError
 from ..closure.closure_state import Secluded
-from ..closure.reachable_objects import memory_of
 from ..observe.rare_watch import RareWatch
 from .named_tensors import NamedTensor
 from .skeleton import Container, Skeleton, Template
+from .state_watch import OperationWatch, WriteCounts
 from .structure_copy import NotCopiedError
 
 Method = str | Callable[..., Any] | None
@@ -217,11 +216,11 @@ class ModuleCall(Secluded):
         if abstract or self._rare.due():
             # Both what came in and what was made of it: a tensor that was cast or cloned is other
             # memory.
-            watch: _Watch | _Counts = _Watch(
+            watch: OperationWatch | WriteCounts = OperationWatch(
                 self._template, (*enumerate(state), *enumerate(tensors))
             )
         else:
-            watch = _Counts(tensors)
+            watch = WriteCounts(tensors)
         try:
             with watch:
                 result = self._run(skeleton, args, kwargs)
@@ -310,68 +309,6 @@ def wrong_shape(label: str, named: NamedTensor, shape: Sequence[int]) -> ModuleE
         f"{label}, {kind} `{named.name}`: expected shape {named.shape}, as in the module; got "
         f"{tuple(shape)}. For a stack of parameters use jax.vmap."
     )
-
-
-class _Watch(compat.TorchDispatchMode):
-    """Sees writes to what came in, and uses of tensors that the call cannot exchange."""
-
-    def __init__(self, template: Template, state: Iterable[tuple[int, torch.Tensor]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.written: set[int] = set()
-        self._template = template
-        self._state = {memory_of(tensor): index for index, tensor in state}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        for tensor in compat.written_arguments(func, args, kwargs):
-            memory = memory_of(tensor)
-            if memory in self._state:
-                self.written.add(self._state[memory])
-            elif memory in self._template.constants:
-                raise ModuleError(
-                    f"the module writes to `{self._template.constants[memory]}`, a tensor that is "
-                    "neither a parameter nor a buffer. Use `register_buffer`, so that it is an "
-                    "argument and a result."
-                )
-        for value in torch_trees.arg_tree_leaves(*args, **kwargs):
-            if isinstance(value, torch.Tensor):
-                self._refuse_original(value)
-        return func(*args, **kwargs)
-
-    def _refuse_original(self, tensor: torch.Tensor) -> None:
-        memory = memory_of(tensor)
-        # Arguments may share the module's memory: `params` does, where JAX can use it.
-        if memory in self._template.own and memory not in self._state:
-            name = self._template.own[memory][0]
-            raise ModuleError(
-                f"the module reaches `{name}` in another way than as an attribute of its layers "
-                "(through a view, a tuple, a hook or a closure), so that it cannot be given "
-                "another value. Let the code use the layer's attribute."
-            )
-        if memory in self._template.computed and memory not in self._state:
-            raise ModuleError(
-                f"the module uses `{self._template.computed[memory]}`, which was computed from "
-                "its parameters before it was taken, so that it cannot follow them. Compute it in "
-                "`forward`."
-            )
-
-
-class _Counts:
-    """Sees writes to tensors by torch's own counts, which writes through ``.data`` escape."""
-
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self.written: set[int] = set()
-        self._tensors = tensors
-
-    def __enter__(self) -> None:
-        self._before = [version_of(tensor) for tensor in self._tensors]
-
-    def __exit__(self, *_: object) -> None:
-        for index, (tensor, before) in enumerate(zip(self._tensors, self._before, strict=True)):
-            if version_of(tensor) != before:
-                self.written.add(index)
 
 
 def _is_abstract(state: Sequence[Any], args: Any, kwargs: Any) -> bool:

@@ -222,7 +222,7 @@ class RecordedForward:
             self.memory = "copied"
         elif tape.saved is not None:
             # Where there are copies anyway, nothing speaks for hooks but that they count.
-            unhooked = memory == "copied" or copies_are_cheaper(*tape.saved, tensors)
+            unhooked = self.memory == "copied" or copies_are_cheaper(*tape.saved, tensors)
             self._unhooked_bytes = tape.saved[1] if unhooked else None
         return [*results, self._tokens.put(tape, tensors[0].device)]
 

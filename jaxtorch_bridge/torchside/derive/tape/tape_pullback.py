@@ -68,17 +68,9 @@ class Pullback:
         cotangents: Sequence[torch.Tensor],
         buffers: Mapping[int, torch.Tensor],
     ) -> list[torch.Tensor]:
-        front = () if self.batch is None else (self.batch,)
-        if self.batch is None:
-            found = tape.pull(
-                operands,
-                self.ins,
-                self.outs,
-                cotangents,
-                label=self._label,
-                into={self.ins[place]: buffer for place, buffer in buffers.items()},
-            )
-        elif self.one_by_one:
+        batched = self.batch is not None
+        front = (self.batch,) if batched else ()
+        if self.one_by_one:
             found = self._pull_each(tape, operands, cotangents)
         else:
             try:
@@ -88,10 +80,13 @@ class Pullback:
                     self.outs,
                     cotangents,
                     label=self._label,
-                    keep=True,
-                    batched=True,
+                    keep=batched,
+                    batched=batched,
+                    into={self.ins[place]: buffer for place, buffer in buffers.items()},
                 )
             except RuntimeError:
+                if not batched:
+                    raise
                 # Not every backward can be batched; what was wrong otherwise is raised again here.
                 found = self._pull_each(tape, operands, cotangents)
         return [
