@@ -113,9 +113,10 @@ def is_scripted(value: Any) -> bool:
     Its profiling executor specialises a graph after some runs, and then hides from nested
     transforms what it does.
     """
-    if isinstance(value, torch.nn.Module):
+    # By the type: what an object says that it is may be code of its own.
+    if issubclass(type(value), torch.nn.Module):
         return any(isinstance(part, torch.jit.ScriptModule) for part in value.modules())
-    return isinstance(value, (torch.jit.ScriptFunction, torch._C.ScriptMethod))
+    return issubclass(type(value), (torch.jit.ScriptFunction, torch._C.ScriptMethod))
 
 
 # The wrapper's code is one for all functions that are marked.

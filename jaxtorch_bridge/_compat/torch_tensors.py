@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 
@@ -34,3 +35,22 @@ def own_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | No
 def own_buffers(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
     """The table in which a module itself, without its layers, keeps its buffers."""
     return module._buffers
+
+
+# A module has these from the beginning; its class may name other things alike.
+HOOK_TABLES = tuple(name for name in vars(torch.nn.Module()) if name.endswith("_hooks"))
+
+
+def hook_tables(module: torch.nn.Module) -> dict[str, dict[int, Any]]:
+    """The tables in which a module itself keeps its hooks, by numbers never given twice."""
+    own = vars(module)
+    found = {name: own.get(name) for name in HOOK_TABLES}
+    return {name: table for name, table in found.items() if isinstance(table, dict)}
+
+
+def is_training(module: torch.nn.Module) -> bool | None:
+    """Whether a module is in training mode; None where ``torch.jit.freeze`` has taken that away."""
+    try:
+        return module.training
+    except AttributeError:
+        return None

@@ -190,7 +190,7 @@ def _static_key(
 ) -> Any:
     try:
         hash(leaf)
-    except TypeError:
+    except Exception:  # mostly a TypeError; but it is the object's own code
         path = _call_path(index, args, kwargs)
         raise ArgumentError(
             f"{label}, argument `{path}`: expected an array or a static value, got an unhashable "

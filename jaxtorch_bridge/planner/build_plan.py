@@ -266,6 +266,9 @@ def stable_text(value: object) -> str:
     """Text of a static value that is the same in every process (no memory addresses)."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return repr(value)
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # code of the object's own, which is no part of the call
+        text = " at 0x"
     # An address would give every process another digest, and programs from elsewhere no op.
     return f"<{type(value).__module__}.{type(value).__qualname__}>" if " at 0x" in text else text

@@ -19,7 +19,9 @@ import numpy as np
 import torch
 
 from ..._compat import torch_internals as compat
+from ..._compat.torch_tensors import hook_tables
 from .array_digest import UNSEEN, content_of
+from .careful_access import attribute, is_a, own_attributes, present_attribute, stored_items
 from .code_text import UNBOUND, assigned_cells, code_lines, value_of_cell, values_read
 from .defining_package import is_installed, module_of, own_packages, package_of, version_around
 
@@ -28,7 +30,6 @@ _TORCH_VALUES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 _OPEN = (types.SimpleNamespace, collections.UserDict)
 # More than any function has; keeps a surprise from taking for ever.
 _MOST_LINES = 200_000
-_DEEPEST = 150
 # What the interpreter and libraries keep in a class beside what its source says.
 _NOT_OF_THE_SOURCE = frozenset(
     (
@@ -55,11 +56,17 @@ def behaviour_of(*values: Any, state: Iterable[torch.Tensor] = ()) -> tuple[list
     """
     walk = _Walk({id(tensor) for tensor in state}, own_packages(values))
     for value in values:
-        walk.add(value, 0)
+        walk.add(value)
     return walk.lines, walk.stateful
 
 
 class _Walk:
+    """Describes values and what they lead to, depth first.
+
+    Without recursion: linked lists and chains of wrappers may be as long as they like. What has
+    parts is an iterator of those, which says its own lines between them.
+    """
+
     def __init__(self, state: set[int], own: frozenset[str]) -> None:
         self._own = own
         self.lines: list[str] = []
@@ -68,20 +75,38 @@ class _Walk:
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # so that no id is used twice
 
-    def add(self, value: Any, depth: int) -> None:
+    def add(self, value: Any) -> None:
         """Describe one value and all it leads to."""
+        unfinished: list[Iterator[Any]] = [iter((value,))]
+        while unfinished:
+            if len(self.lines) > _MOST_LINES:
+                self._unreadable("more than can be looked at")
+                return
+            try:
+                parts = self._look_at(next(unfinished[-1]))
+            except StopIteration:
+                unfinished.pop()
+            except Exception as error:
+                # Looking at an object may run its code, which is no part of the call. The iterator
+                # that this came from has ended by it.
+                self._unreadable(type(error).__name__)
+            else:
+                if parts is not None:
+                    unfinished.append(parts)
+
+    def _look_at(self, value: Any) -> Iterator[Any] | None:
+        """Say all there is of a plain value; of others what they are made of."""
         # Not subclasses: there is more to a member of an IntEnum than its number.
-        if isinstance(value, _PLAIN) and type(value) in _PLAIN:
+        if type(value) in _PLAIN:
             self._say(f"{type(value).__name__} {value!r}")
-        elif value is UNBOUND or len(self.lines) > _MOST_LINES or depth > _DEEPEST:
+        elif value is UNBOUND:
             self._say("...")
-        elif isinstance(value, tuple) and type(value) is tuple:
+        elif type(value) is tuple:
             # Not by identity: whether two equal constants are one object is up to the compiler.
-            self._all("tuple", value, depth)
-        elif isinstance(value, (frozenset, set)):
-            # By their texts: a set's own order follows the hash seed.
-            self._say(f"{type(value).__name__} {sorted(map(self._text, value))!r}")
-        elif isinstance(value, _TORCH_VALUES):
+            return self._all("tuple", value)
+        elif is_a(value, (frozenset, set)):
+            return self._set(value)
+        elif is_a(value, _TORCH_VALUES):
             self._say(f"{type(value).__name__} {value}")
         elif id(value) in self._seen:
             # Cycles, and helpers that call each other, end here.
@@ -89,7 +114,8 @@ class _Walk:
         else:
             self._seen[id(value)] = len(self._seen)
             self._alive.append(value)
-            self._compound(value, depth + 1)
+            return self._compound(value)
+        return None
 
     def _is_foreign(self, thing: Any) -> bool:
         return package_of(thing) not in self._own and is_installed(thing)
@@ -97,52 +123,56 @@ class _Walk:
     def _say(self, line: str) -> None:
         self.lines.append(line)
 
-    def _text(self, value: Any) -> str:
-        # A walk of its own: numbers of what was seen would follow the set's order.
-        inner = _Walk(self._state, self._own)
-        inner.add(value, 0)
-        self.stateful |= inner.stateful
-        return "\n".join(inner.lines)
+    def _unreadable(self, why: str) -> None:
+        self._say(f"unreadable: {why}")
+        self.stateful = True  # for all that is known
 
-    def _all(self, kind: str, values: Iterable[Any], depth: int) -> None:
+    def _all(self, kind: str, values: Iterable[Any]) -> Iterator[Any]:
         items = list(values)
         self._say(f"{kind} of {len(items)}")
-        for item in items:
-            self.add(item, depth)
+        yield from items
 
-    def _named(self, kind: str, items: Iterable[tuple[Any, Any]], depth: int) -> None:
+    def _set(self, values: Iterable[Any]) -> Iterator[Any]:
+        # By their names: a set's own order follows the hash seed.
+        named = {_set_order(value): value for value in values}
+        if len(named) < len(list(values)):
+            self._unreadable(f"{type(values).__name__} of {len(list(values))}")
+        else:
+            yield from self._all(type(values).__name__, [named[name] for name in sorted(named)])
+
+    def _named(self, kind: str, items: Iterable[tuple[Any, Any]]) -> Iterator[Any]:
         pairs = list(items)
         self._say(f"{kind} of {len(pairs)}")
         for name, value in pairs:
-            self.add(name, depth)
-            self.add(value, depth)
+            yield name
+            yield value
 
-    def _compound(self, value: Any, depth: int) -> None:
-        if isinstance(value, torch.Tensor):
+    def _compound(self, value: Any) -> Iterator[Any]:
+        if is_a(value, torch.Tensor):
             self._tensor(value)
-        elif isinstance(value, (np.ndarray, np.generic)):
+        elif is_a(value, (np.ndarray, np.generic)):
             self._say(f"array {content_of(np.asarray(value))}")
-        elif isinstance(value, functools.partial):
-            self._all("partial", (value.func, *value.args), depth)
-            self._named("keywords", value.keywords.items(), depth)
-        elif isinstance(value, types.MethodType):
-            self._all("method", (value.__func__, value.__self__), depth)
-        elif isinstance(value, types.FunctionType):
-            self._function(value, depth)
-        elif isinstance(value, type):
-            self._class(value, depth)
-        elif isinstance(value, torch.nn.Module):
-            self._module(value, depth)
-        elif isinstance(value, enum.Enum):
-            self._all(f"member {value.name}", (type(value), value.value), depth)
-        elif isinstance(value, (staticmethod, classmethod)):
-            self._all(type(value).__name__, (value.__func__,), depth)
-        elif isinstance(value, property):
-            self._all("property", (value.fget, value.fset, value.fdel), depth)
-        elif isinstance(value, functools.cached_property):
-            self._all("cached property", (value.func,), depth)
+        elif is_a(value, functools.partial):
+            yield from self._all("partial", (value.func, *value.args))
+            yield from self._named("keywords", value.keywords.items())
+        elif is_a(value, types.MethodType):
+            yield from self._all("method", (value.__func__, value.__self__))
+        elif is_a(value, types.FunctionType):
+            yield from self._function(value)
+        elif is_a(value, type):
+            yield from self._class(value)
+        elif is_a(value, torch.nn.Module):
+            yield from self._module(value)
+        elif is_a(value, enum.Enum):
+            yield from self._all(f"member {value.name}", (type(value), value.value))
+        elif is_a(value, (staticmethod, classmethod)):
+            yield from self._all(type(value).__name__, (value.__func__,))
+        elif is_a(value, property):
+            yield from self._all("property", (value.fget, value.fset, value.fdel))
+        elif is_a(value, functools.cached_property):
+            yield from self._all("cached property", (value.func,))
         else:
-            self._object(value, depth)
+            yield from self._object(value)
 
     def _tensor(self, tensor: torch.Tensor) -> None:
         tensor_words = f"tensor {tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad}"
@@ -152,24 +182,24 @@ class _Walk:
         self.stateful |= content in ("state", UNSEEN)
         self._say(f"{tensor_words} {content}")
 
-    def _function(self, function: types.FunctionType, depth: int) -> None:
+    def _function(self, function: types.FunctionType) -> Iterator[Any]:
         self._say(f"function {function.__module__} {_own_name(function)}")
         self.lines.extend(code_lines(function.__code__))
-        self._all("defaults", function.__defaults__ or (), depth)
-        self._named("defaults by name", sorted((function.__kwdefaults__ or {}).items()), depth)
+        yield from self._all("defaults", function.__defaults__ or ())
+        yield from self._named("defaults by name", sorted((function.__kwdefaults__ or {}).items()))
         # A counter is no constant.
         written = assigned_cells(function.__code__)
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         closed = [(name, value_of_cell(cell)) for name, cell in cells if name not in written]
-        self._named("closure", closed, depth)
-        self._named("attributes", sorted(vars(function).items()), depth)
+        yield from self._named("closure", closed)
+        yield from self._named("attributes", sorted(vars(function).items()))
         # The version stands for all that a library's code leads to, which may be very much.
         if self._is_foreign(function):
             self._say(version_around(function))
         else:
-            self._named("reads", values_read(function), depth)
+            yield from self._named("reads", values_read(function))
 
-    def _class(self, cls: type, depth: int) -> None:
+    def _class(self, cls: type) -> Iterator[Any]:
         self._say(f"class {cls.__module__} {_own_name(cls)}")
         for part in cls.__mro__[1:]:
             self._say(f"base {part.__module__} {_own_name(part)}")
@@ -177,10 +207,10 @@ class _Walk:
             if self._is_foreign(part):
                 self._say(version_around(part))
             else:
-                self._named(f"body of {_own_name(part)}", _body(part), depth)
+                yield from self._named(f"body of {_own_name(part)}", _body(part))
 
-    def _module(self, module: torch.nn.Module, depth: int) -> None:
-        self.add(type(module), depth)
+    def _module(self, module: torch.nn.Module) -> Iterator[Any]:
+        yield type(module)
         own = dict(vars(module))
         for name, parameter in own.pop("_parameters", {}).items():
             self._say(f"parameter {name} {_shape_of(parameter)}")
@@ -189,41 +219,55 @@ class _Walk:
             self._say(f"buffer {name} {_shape_of(buffer)}")
             self.stateful |= buffer is not None
         children = own.pop("_modules", {})
-        self._named("parts", children.items(), depth)
-        hooks = {name for name in own if name.endswith("_hooks")}
-        for name in sorted(hooks):
+        yield from self._named("parts", children.items())
+        for name, hooks in sorted(hook_tables(module).items()):
+            del own[name]
             # Their keys are numbers that torch counts up in each process.
-            self._all(name, own[name].values(), depth)
+            yield from self._all(name, hooks.values())
         rest = {name: value for name, value in own.items() if not _is_bookkeeping(name)}
-        self._named("attributes", sorted((k, v) for k, v in rest.items() if k not in hooks), depth)
+        yield from self._named("attributes", sorted(rest.items()))
         if compat.is_scripted(module):
-            self._say(f"script {getattr(module, 'code', '')}")
+            self._say(f"script {attribute(module, 'code', '')}")
 
-    def _object(self, value: Any, depth: int) -> None:
+    def _object(self, value: Any) -> Iterator[Any]:
         kind = type(value)
-        wrapped = getattr(value, "__wrapped__", None)
+        wrapped = present_attribute(value, "__wrapped__")
         if module_of(kind).partition(".")[0] == "jaxtorch_bridge":
             # A callable of ours stands for its torch function; plans and caches for nothing.
-            self._all("callable", (getattr(value, "torch", None),), depth)
-        elif isinstance(value, Mapping):
-            self.add(kind, depth)
-            self._named("mapping", value.items(), depth)
-        elif isinstance(value, (list, tuple, collections.deque)):
-            self.add(kind, depth)
-            self._all("sequence", value, depth)
+            yield from self._all("callable", (getattr(value, "torch", None),))
+        elif is_a(value, Mapping):
+            yield kind
+            items = stored_items(value) if is_a(value, dict) else value.items()
+            yield from self._named("mapping", items)
+        elif is_a(value, (list, tuple, collections.deque)):
+            yield kind
+            yield from self._all("sequence", value)
         elif callable(wrapped):
             # `functools.lru_cache` and the like; what it keeps counts for nothing.
-            self._all("wrapper", (wrapped,), depth)
-        elif isinstance(value, types.ModuleType) or inspect.isbuiltin(value):
-            self._say(f"{kind.__name__} {getattr(value, '__module__', '')} {value.__name__}")
+            yield from self._all("wrapper", (wrapped,))
+        elif is_a(value, types.ModuleType) or inspect.isbuiltin(value):
+            self._say(f"{kind.__name__} {attribute(value, '__module__', '')} {value.__name__}")
         elif self._is_foreign(kind):
             self._say(f"object {module_of(kind)} {kind.__qualname__}")
             # Another live object of the class may do something else.
             self.stateful = True  # for all that is known
-            self._named("attributes", _plain_attributes(value), depth)
+            yield from self._named("attributes", _plain_attributes(value))
         else:
-            self.add(kind, depth)
-            self._named("attributes", sorted(_attributes(value).items()), depth)
+            yield kind
+            yield from self._named("attributes", sorted(_attributes(value).items()))
+
+
+def _set_order(value: Any) -> str:
+    """A name by which to order the members of a set, the same in every process."""
+    if type(value) in _PLAIN or is_a(value, _TORCH_VALUES):
+        return f"{type(value).__name__} {value!r}"
+    if type(value) in (tuple, frozenset):
+        parts = [_set_order(item) for item in value]
+        return repr(parts if type(value) is tuple else sorted(parts))
+    if is_a(value, enum.Enum):
+        return f"{type(value).__qualname__} {value.name}"
+    named = value if is_a(value, (type, types.FunctionType)) else type(value)
+    return f"{module_of(named)} {named.__qualname__}"
 
 
 def _own_name(thing: Any) -> str:
@@ -240,21 +284,21 @@ def _body(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    found = dict(getattr(value, "__dict__", {}))
+    found = dict(own_attributes(value) or {})
     for cls in type(value).__mro__:
         slots = vars(cls).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(value, name) and name not in ("__dict__", "__weakref__"):
+            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                 found[name] = getattr(value, name)
     return {name: one for name, one in found.items() if not _is_bookkeeping(name)}
 
 
 def _plain_attributes(value: Any) -> list[tuple[str, Any]]:
     """What a library's object says of itself; it may lead anywhere, so it is not followed."""
-    found = getattr(value, "__dict__", None)
-    if not isinstance(found, dict):
+    found = own_attributes(value)
+    if found is None:
         return []
-    if isinstance(value, _OPEN) or type(value).__name__ == "Namespace":
+    if is_a(value, _OPEN) or type(value).__name__ == "Namespace":
         return sorted(found.items())
     return sorted((name, one) for name, one in found.items() if type(one) in _PLAIN)
 

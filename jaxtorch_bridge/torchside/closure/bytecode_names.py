@@ -10,6 +10,10 @@ from typing import Any
 
 import torch
 
+from ..._compat.torch_tensors import hook_tables
+from .careful_access import attribute, unwrapped
+from .defining_package import module_of
+
 # Names bound to these are taken to stay what they are; following them would cost every call.
 BUILTINS = frozenset(dir(builtins))
 # Helpers of these are not followed.
@@ -19,7 +23,7 @@ _PLAIN = (bool, int, float, complex, str, type(None))
 
 def is_of_framework(value: Any) -> bool:
     """Whether a function, class or object belongs to a framework, where no user's modules are."""
-    return (getattr(value, "__module__", None) or "").partition(".")[0] in _FRAMEWORKS
+    return module_of(value).partition(".")[0] in _FRAMEWORKS
 
 
 def names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
@@ -69,12 +73,11 @@ def _code_of(module: torch.nn.Module) -> list[types.FunctionType]:
         own = vars(part)
         # An instance may have a `forward` of its own.
         code: list[Any] = [own.get("forward", getattr(type(part), "forward", None))]
-        for name, hooks in own.items():
-            if name.endswith("_hooks") and isinstance(hooks, dict):
-                code += hooks.values()
+        for hooks in hook_tables(part).values():
+            code += hooks.values()
         for item in code:
             # What decorators close over stays what it is; following that would cost every call.
-            function = inspect.unwrap(getattr(item, "__func__", item))
+            function = unwrapped(attribute(item, "__func__", item))
             if inspect.isfunction(function) and not is_of_framework(function):
                 found[id(function)] = function
     return list(found.values())

@@ -8,9 +8,7 @@ when any of these has changed, so that a new plan is made instead of using a sta
 from __future__ import annotations
 
 import abc
-import copy
 import functools
-import inspect
 import types
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -18,14 +16,17 @@ from typing import Any
 import torch
 
 from ..._compat.torch_internals import is_fake, is_scripted
+from ..._compat.torch_tensors import hook_tables, is_training
 from ..._compat.torch_trees import tree_leaves
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
+from .careful_access import entries, is_a, own_attributes, present_attribute, stored_items
 from .locks import Locks, locks_of
 from .reachable_objects import keys_of, modules_in, parts_of
 
 _PLAIN = (bool, int, float, complex, str, type(None))
 # What an empty closure cell holds.
 _UNBOUND = object()
+_CONTAINERS = (dict, list, set)
 _SETTLED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 
@@ -82,7 +83,7 @@ class ClosureState:
         # Asked for in every call, and most functions close over nothing.
         if not self.modules and not self._cells and not self._globals:
             return ()
-        flags = tuple(part.training for module in self.modules for part in module.modules())
+        flags = tuple(is_training(part) for module in self.modules for part in module.modules())
         values = [_value(_cell_value(cell)) for cell in self._cells]
         values += [_value(names.get(name)) for names, name in self._globals]
         return flags, tuple(values)
@@ -104,15 +105,11 @@ class ClosureState:
                 for part in module.modules():
                     found.append((type(part),))
                     # Hooks by their numbers, which are never given twice.
-                    found += [
-                        (name, *value)
-                        for name, value in vars(part).items()
-                        if name.endswith("_hooks") and value
-                    ]
+                    found += [(name, *table) for name, table in hook_tables(part).items() if table]
                     found += [
                         (name, value)
                         for name, value in vars(part).items()
-                        if isinstance(value, (bool, int, float, str))
+                        if is_a(value, (bool, int, float, str))
                     ]
             return tuple(found)
 
@@ -158,7 +155,7 @@ class ClosureState:
         found += ["a variable of the function around it"] if self._counters else []
         values = [_cell_value(cell) for cell in self._cells]
         values += [names.get(name) for names, name in self._globals]
-        found += ["a tensor"] if any(isinstance(value, torch.Tensor) for value in values) else []
+        found += ["a tensor"] if any(is_a(value, torch.Tensor) for value in values) else []
         return " and ".join(dict.fromkeys(found))
 
     @property
@@ -180,7 +177,7 @@ class ClosureState:
         """Tensors that its variables and globals are bound to themselves."""
         values = [_cell_value(cell) for cell in self._cells]
         values += [names.get(name) for names, name in self._globals]
-        return [value for value in values if isinstance(value, torch.Tensor)]
+        return [value for value in values if is_a(value, torch.Tensor)]
 
     def buffers(self) -> list[torch.Tensor]:
         """The modules' buffers."""
@@ -195,40 +192,48 @@ class ClosureState:
 
     def watch(self, function: Any) -> None:
         """Take in a function, module or object, and what it leads to."""
-        if id(function) in self._seen:
-            return
-        self._seen.add(id(function))
-        self._scripted |= not isinstance(function, torch.nn.Module) and is_scripted(function)
-        if isinstance(function, functools.partial):
-            for value in (function.func, *function.args, *function.keywords.values()):
-                self.watch(value)
-        elif isinstance(function, torch.nn.Module):
+        # No recursion: decorators may stand around each other as often as they like.
+        waiting = [function]
+        while waiting:
+            value = waiting.pop()
+            if id(value) not in self._seen:
+                self._seen.add(id(value))
+                # In the order in which they are met.
+                waiting += reversed(self._take_in(value))
+
+    def _take_in(self, function: Any) -> list[Any]:
+        """Note one of them; returns what it leads to."""
+        is_module = is_a(function, torch.nn.Module)
+        self._scripted |= not is_module and is_scripted(function)
+        if is_a(function, functools.partial):
+            return [function.func, *function.args, *function.keywords.values()]
+        if is_module:
             self.modules.append(function)
             self._read_code(function)
-        elif hasattr(function, "cache_clear") and hasattr(function, "cache_info"):
+        elif _is_cache(function):
             # An lru_cache: a real run must not find what an abstract one left in it.
             self._caches.append(function)
-            self.watch(getattr(function, "__wrapped__", None))
-        elif inspect.ismethod(function):
-            self.watch(function.__self__)
-            self.watch(function.__func__)
-        elif inspect.isfunction(function):
-            self._look_into(function)
-            self.watch(getattr(function, "__wrapped__", None))
-        elif hasattr(function, "__dict__") and not isinstance(function, _SETTLED):
+            return [present_attribute(function, "__wrapped__")]
+        elif is_a(function, types.MethodType):
+            return [function.__self__, function.__func__]
+        elif is_a(function, types.FunctionType):
+            return [*self._look_into(function), getattr(function, "__wrapped__", None)]
+        elif own_attributes(function) is not None and not is_a(function, _SETTLED):
             self._holders.append(function)
-            for value in list(vars(function).values()):
-                if isinstance(value, torch.nn.Module):
-                    self.watch(value)
-        elif isinstance(function, (dict, list, set)):
+            return [
+                value for value in entries(own_attributes(function)) if is_a(value, torch.nn.Module)
+            ]
+        elif is_a(function, _CONTAINERS):
             self._holders.append(function)
+        return []
 
-    def _look_into(self, function: types.FunctionType) -> None:
+    def _look_into(self, function: types.FunctionType) -> list[Any]:
         read, written = names_used(function.__code__)
+        found: list[Any] = []
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
             value = _cell_value(cell)
-            self._lead_on(value)
+            found.append(value)
             # A counter is put back after a trial run, but is no part of the key: it moves in every
             # call.
             if name in written:
@@ -239,12 +244,13 @@ class ClosureState:
         self._counted += [(names, name) for name in sorted(written & set(names))]
         for name in sorted(read - written - BUILTINS):
             value = names.get(name)
-            self._lead_on(value)
+            found.append(value)
             if _may_change(value):
                 # Also a name that is not bound yet: it will be when the function runs.
                 self._globals.append((names, name))
-        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            self._lead_on(value)
+        found += function.__defaults__ or ()
+        found += (function.__kwdefaults__ or {}).values()
+        return [value for value in found if _leads_on(value)]
 
     def _read_code(self, module: torch.nn.Module) -> None:
         """What the code of a module's parts reads by name, where that is a number or text."""
@@ -252,12 +258,6 @@ class ClosureState:
         self._cells += cells
         known = {(id(table), name) for table, name in self._globals}
         self._globals += [item for item in names if (id(item[0]), item[1]) not in known]
-
-    def _lead_on(self, value: Any) -> None:
-        """Follow a value that code refers to: modules, containers and the user's own helpers."""
-        own = isinstance(value, torch.nn.Module) or is_scripted(value)
-        if own or not is_of_framework(value):
-            self.watch(value)
 
 
 class Snapshot:
@@ -272,7 +272,7 @@ class Snapshot:
     ) -> None:
         self._caches = [(cache, cache.cache_info().currsize) for cache in caches]
         self._containers = [
-            (container, copy.copy(container)) for held in holders for container in _containers(held)
+            (container, _stored(container)) for held in holders for container in _containers(held)
         ]
         self._cells = [(cell, _cell_value(cell)) for cell in cells]
         self._names = [(table, name, table.get(name, _UNBOUND)) for table, name in names]
@@ -286,7 +286,7 @@ class Snapshot:
                 cache.cache_clear()
         for container, before in self._containers:
             if not _same_content(container, before):
-                found += container.values() if isinstance(container, dict) else container
+                found += entries(container)
                 # In place: others refer to the container itself.
                 container.clear()
                 if isinstance(container, list):
@@ -310,27 +310,43 @@ class Snapshot:
 
 def _containers(holder: Any) -> list[Any]:
     """The dicts, lists and sets that hold an object's state."""
-    if isinstance(holder, (dict, list, set)):
+    if is_a(holder, _CONTAINERS):
         return [holder]
-    own = vars(holder)
-    inner = [value for value in own.values() if isinstance(value, (dict, list, set))]
-    return [own, *inner] if isinstance(own, dict) else inner
+    own = own_attributes(holder)
+    return [] if own is None else [own, *(one for one in entries(own) if is_a(one, _CONTAINERS))]
+
+
+def _stored(container: Any) -> Any:
+    """What a dict, list or set holds, in one of Python's own."""
+    if is_a(container, dict):
+        return dict(stored_items(container))
+    return list.copy(container) if is_a(container, list) else set.copy(container)
 
 
 def _same_content(now: Any, before: Any) -> bool:
     if len(now) != len(before):
         return False
     # By identity: `==` of tensors and arrays is no truth value.
-    if isinstance(now, dict):
-        return all(key in now and now[key] is value for key, value in before.items())
-    if isinstance(now, list):
+    if is_a(now, dict):
+        return all(dict.get(now, key, _UNBOUND) is value for key, value in before.items())
+    if is_a(now, list):
         return all(one is other for one, other in zip(now, before, strict=True))
     return bool(now == before)
 
 
+def _leads_on(value: Any) -> bool:
+    """Whether to follow what code refers to: modules, containers and the user's own helpers."""
+    own = is_a(value, torch.nn.Module) or is_scripted(value)
+    return own or not is_of_framework(value)
+
+
+def _is_cache(function: Any) -> bool:
+    return all(present_attribute(function, name) for name in ("cache_clear", "cache_info"))
+
+
 def _may_change(value: Any) -> bool:
     # Modules are watched by their flags and tensors; containers are not followed.
-    return not isinstance(value, (*_SETTLED, torch.nn.Module, dict, list, set))
+    return not is_a(value, (*_SETTLED, torch.nn.Module, *_CONTAINERS))
 
 
 class StaleClosureError(RuntimeError):
@@ -386,4 +402,4 @@ def _cell_value(cell: types.CellType) -> Any:
 
 def _value(value: Any) -> Hashable:
     # The type keeps 1, 1.0 and True apart; the text keeps 0.0 and -0.0 apart.
-    return (type(value), repr(value)) if isinstance(value, _PLAIN) else _Same(value)
+    return (type(value), repr(value)) if is_a(value, _PLAIN) else _Same(value)

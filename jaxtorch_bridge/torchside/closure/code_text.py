@@ -10,6 +10,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from .careful_access import is_a, own_attributes
+
 # A name that nothing is bound to.
 UNBOUND = object()
 
@@ -53,7 +55,7 @@ def values_read(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     cells = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         value = value_of_cell(cell)
-        if isinstance(value, types.ModuleType):
+        if is_a(value, types.ModuleType):
             cells[name] = value
     written: set[str] = set()
     for code in _all_codes(function.__code__):
@@ -112,8 +114,8 @@ def _read_names(
             path, value = name, names.get(name, UNBOUND)
         elif kind in ("LOAD_DEREF", "LOAD_CLASSDEREF") and name in cells:
             path, value = name, cells[name]
-        elif kind in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(value, types.ModuleType):
-            path, value = f"{path}.{name}", getattr(value, name, UNBOUND)
+        elif kind in ("LOAD_ATTR", "LOAD_METHOD") and is_a(value, types.ModuleType):
+            path, value = f"{path}.{name}", _of_module(value, name)
         elif kind == "STORE_GLOBAL":
             written.add(name)
             continue
@@ -124,13 +126,19 @@ def _read_names(
         elif kind == "IMPORT_FROM":
             source = sys.modules.get(module)
             # Not imported here: that would run code which the function itself may never run.
-            path, value = f"{module}.{name}", getattr(source, name, UNBOUND) if source else UNBOUND
+            path, value = f"{module}.{name}", _of_module(source, name) if source else UNBOUND
         else:
             path, value = "", None
             continue
         # Of a module alone nothing follows; the attributes that are read of it stand for it.
-        if not isinstance(value, types.ModuleType):
+        if not is_a(value, types.ModuleType):
             found[path] = value
+
+
+def _of_module(module: Any, name: str) -> Any:
+    # A `__getattr__` of the module is not asked: it may import more, or look for what is missing.
+    # What the function has used is mostly there.
+    return (own_attributes(module) or {}).get(name, UNBOUND)
 
 
 def _absolute(name: str, level: object, names: dict[str, Any]) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import site
 import sys
 import sysconfig
 import types
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
+
+from .careful_access import attribute, is_a
 
 # Packages whose code stays what it is as long as their version does.
 _LIBRARIES = frozenset({"torch", "jax", "jaxlib", "numpy", "jaxtorch_bridge", "jaxtyping"})
@@ -17,37 +21,66 @@ _LIBRARIES = frozenset({"torch", "jax", "jaxlib", "numpy", "jaxtorch_bridge", "j
 
 def package_of(thing: Any) -> str:
     """The top-level package of a function, class or object; empty if that is not known."""
-    if hasattr(thing, "func") and not hasattr(thing, "__module__"):
-        return package_of(thing.func)
-    name = getattr(thing, "__module__", None) or getattr(type(thing), "__module__", "")
+    name = attribute(thing, "__module__") or attribute(type(thing), "__module__", "")
     return str(name).partition(".")[0]
 
 
 def own_packages(values: Iterable[Any]) -> frozenset[str]:
-    """The packages that the values themselves are from: their helpers may change with them."""
-    found = {package_of(getattr(value, "func", value)) for value in values}
-    return frozenset(found - _LIBRARIES - set(sys.stdlib_module_names))
+    """The packages that the values themselves are from: their helpers may change with them.
+
+    Without those that were installed with digests of their files, which say as much.
+    """
+    found = {package_of(value.func if is_a(value, partial) else value) for value in values}
+    found -= _LIBRARIES | set(sys.stdlib_module_names)
+    return frozenset(package for package in found if not _recorded_code(package))
+
+
+@functools.cache
+def _distribution(package: str) -> importlib.metadata.Distribution | None:
+    try:
+        return importlib.metadata.distribution(package)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        pass
+    # It may have been published under another name. Slow, as all that is installed is looked at.
+    for name in importlib.metadata.packages_distributions().get(package, ()):
+        return importlib.metadata.distribution(name)
+    return None
 
 
 @functools.cache
 def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
+    found = _distribution(package)
+    if found is None:
         return str(getattr(sys.modules.get(package), "__version__", ""))
+    return found.version
+
+
+@functools.cache
+def _recorded_code(package: str) -> str:
+    """A digest over the Python files of an installed package, as its installer wrote them down.
+
+    Empty where that is not known: https://packaging.python.org/specifications/recording-installed-packages
+    """
+    found = _distribution(package)
+    record = None if found is None else found.read_text("RECORD")
+    # A line has the file, its digest and its size. Editable ones list none of the code.
+    files = [line for line in (record or "").splitlines() if ".py,sha256=" in line]
+    if not any(line.startswith((f"{package}/", f"{package}.py,")) for line in files):
+        return ""
+    return hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()[:16]
 
 
 def version_around(thing: Any) -> str:
-    """Name and version of an installed package whose code is not looked into."""
+    """Name, version and recorded code of an installed package whose code is not looked into."""
     package = package_of(thing)
     if package in _LIBRARIES or package in sys.stdlib_module_names:
         return f"of {package}"
-    return f"of {package} {_version(package)}"
+    return f"of {package} {_version(package)} {_recorded_code(package)}"
 
 
 def module_of(thing: Any) -> str:
     """The name of the module of a function or class; empty if it has none."""
-    name = getattr(thing, "__module__", None)
+    name = attribute(thing, "__module__")
     if name is None:
         return ""
     # The class of Cython's functions, numpy's random ones among them, has a descriptor there.
@@ -58,9 +91,9 @@ def is_installed(thing: Any) -> bool:
     """Whether a function or class comes with Python or an installed package."""
     if module_of(thing).partition(".")[0] in _LIBRARIES:
         return True
-    code = getattr(thing, "__code__", None)
+    code = attribute(thing, "__code__")
     # The class of functions compiled by Cython has a descriptor of that name.
-    if isinstance(code, types.CodeType):
+    if is_a(code, types.CodeType):
         return str(code.co_filename).startswith(_library_folders())
     name = module_of(thing)
     module = sys.modules.get(name)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..._compat import torch_internals as compat
+from .careful_access import entries, is_a, own_attributes
 
 # Containers in containers: how deep modules are looked for.
 _DEPTH = 3
@@ -24,16 +25,13 @@ def instances_in(
     value: Any, kinds: type[T] | tuple[type[T], ...], depth: int = _DEPTH
 ) -> Iterator[T]:
     """What a value is, or holds in containers and attributes, that is of these classes."""
-    if isinstance(value, kinds):
+    if is_a(value, kinds):
         yield value
-    elif depth and isinstance(value, dict):
-        for item in list(value.values()):
+    elif depth and is_a(value, (dict, list, tuple, set)):
+        for item in entries(value):
             yield from instances_in(item, kinds, depth - 1)
-    elif depth and isinstance(value, (list, tuple, set)):
-        for item in list(value):
-            yield from instances_in(item, kinds, depth - 1)
-    elif depth and isinstance(getattr(value, "__dict__", None), dict):
-        yield from instances_in(vars(value), kinds, depth - 1)
+    elif depth and (own := own_attributes(value)) is not None:
+        yield from instances_in(own, kinds, depth - 1)
 
 
 def parts_of(modules: Iterable[torch.nn.Module]) -> list[torch.nn.Module]:

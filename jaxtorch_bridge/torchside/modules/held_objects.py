@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..closure.bytecode_names import is_of_framework
+from ..closure.careful_access import own_attributes, stored_items
 
 _PLAIN = (bool, int, float, str, type(None))
 # How deep they are looked for.
@@ -92,7 +93,7 @@ def caches_of(parts: Iterable[tuple[str, torch.nn.Module]]) -> list[Any]:
 def items_of(container: Any) -> list[tuple[Any, Any]]:
     """The entries of a container by key or place; those of a set by themselves."""
     if isinstance(container, dict):
-        return list(container.items())
+        return stored_items(container)
     if isinstance(container, set):
         return [(item, item) for item in container]
     return list(enumerate(container))
@@ -131,9 +132,9 @@ def _held(
 
 def _is_users_object(value: Any) -> bool:
     kind = type(value)
-    if not isinstance(getattr(value, "__dict__", None), dict):
+    if own_attributes(value) is None:
         return False
-    if isinstance(value, (torch.nn.Module, torch.Tensor, type, types.ModuleType, enum.Enum)):
+    if issubclass(kind, (torch.nn.Module, torch.Tensor, type, types.ModuleType, enum.Enum)):
         return False
     root = kind.__module__.partition(".")[0]
     # A SimpleNamespace is Python's, but holds what its user puts in.

@@ -14,6 +14,7 @@ import torch
 
 from ..._compat import torch_compile
 from ..closure.bytecode_names import is_of_framework
+from ..closure.careful_access import stored_items
 from ..closure.closure_state import ClosureState
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -132,8 +133,9 @@ class _Copier:
         return made
 
     def _copy_dict(self, value: dict[Any, Any], *, always: bool = False) -> Any:
-        items = {key: self.copy(item) for key, item in value.items()}
-        if not always and _all_same(items.values(), value.values()):
+        stored = stored_items(value)
+        items = {key: self.copy(item) for key, item in stored}
+        if not always and _all_same(items.values(), (item for _, item in stored)):
             return value
         # Of its own class; `dict.copy` would make a plain one.
         made = _shallow(value)

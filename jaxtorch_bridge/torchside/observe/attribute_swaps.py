@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from ..._compat import torch_internals as compat
-from ..._compat.torch_tensors import own_parameters
+from ..._compat.torch_tensors import HOOK_TABLES, own_parameters
+from ..closure.careful_access import is_a, own_attributes, stored_items
 from ..closure.closure_state import ClosureState
 
 # How many containers are compared at an operation on average. A function over hundreds of
@@ -56,7 +57,7 @@ class SwapWatch:
         ]
         for holder in closure.holders:
             words = f"a {type(holder).__name__} that it refers to"
-            inner = holder if isinstance(holder, (dict, list, set)) else vars(holder)
+            inner = holder if is_a(holder, (dict, list, set)) else own_attributes(holder)
             self._containers.append((words, inner, _picture(inner)))
         self._stride = max(1, len(self._containers) // _PER_OPERATION)
         self._operations = 0
@@ -117,14 +118,14 @@ def _containers_of_part(part: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     kind = type(part).__name__
     yield f"attributes of `{kind}`", vars(part)
     for name, value in vars(part).items():
-        if isinstance(value, (dict, list, set)) and not name.endswith("_hooks"):
+        if is_a(value, (dict, list, set)) and name not in HOOK_TABLES:
             yield f"{_NAMES.get(name, 'attributes of')} `{kind}`", value
 
 
 def _picture(container: Any) -> list[Any]:
     """What a container holds; kept alive, so that nothing else can take its identity."""
     if isinstance(container, dict):
-        return [*container.keys(), *container.values()]
+        return [part for item in stored_items(container) for part in item]
     return list(container)
 
 

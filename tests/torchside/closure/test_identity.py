@@ -357,3 +357,23 @@ def test_the_functions_own_package_is_followed_also_where_it_is_installed(instal
         return code_digest(install("identity_own", source, "1.0").f)
 
     assert digest(1) == digest(1) != digest(2)
+
+
+def test_of_the_functions_own_package_its_recorded_files_count(tmp_path, monkeypatch):
+    def digest(code, name="identity_recorded"):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+        (info / "RECORD").write_text(f"{name}/__init__.py,sha256={code},9\n{info.name}/RECORD,,\n")
+        for cached in (packages._distribution, packages._version, packages._recorded_code):
+            cached.cache_clear()
+        module = types.ModuleType(name)
+        module.__file__ = str(tmp_path / name / "__init__.py")
+        monkeypatch.setitem(sys.modules, name, module)
+        source = "def helper(x):\n    return x\ndef f(x):\n    return helper(x)\n"
+        exec(compile(source, module.__file__, "exec"), module.__dict__)
+        return code_digest(module.f)
+
+    monkeypatch.setattr(packages, "_library_folders", lambda: (str(tmp_path),))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert digest("aaa") == digest("aaa") != digest("bbb")
