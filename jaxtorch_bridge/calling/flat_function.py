@@ -186,7 +186,7 @@ def _state_binder(leaves: Leaves, function: ModuleCall) -> Bind:
 def _nested_binder(leaves: Leaves) -> Bind:
     template, positions = leaves.template, leaves.positions
     build = _builder(_numbered(leaves.structure, len(template))) or (
-        lambda flat: trees.unflatten(leaves.structure, flat)
+        lambda flat: trees.unflatten_for_torch(leaves.structure, flat)
     )
 
     def bind(tensors: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Flatten and rebuild what a torch function takes and returns.
 
-JAX's own pytrees, and dataclasses that nobody registered with JAX (a model's output class,
-say): those are taken apart field by field without registering anything globally.
+JAX's own pytrees, classes that torch's registry knows (`torch_nodes`), and dataclasses that nobody
+registered with either: those are taken apart field by field without registering anything globally.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+
+from .torch_nodes import adopt, for_torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,11 @@ class Structure:
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
     """The leaves of ``tree`` in order, and its structure."""
     leaves, treedef = jax.tree_util.tree_flatten(tree)
-    if any(is_open_dataclass(leaf) for leaf in leaves):
+    # Kinds, of which there are few: most trees hold arrays alone.
+    kinds = set(map(type, leaves))
+    if any(map(adopt, kinds)):
+        return flatten(tree)
+    if any(map(_is_dataclass, kinds)):
         return _flatten_dataclasses(leaves, treedef)
     return leaves, Structure(treedef)
 
@@ -44,6 +50,7 @@ def flatten(tree: Any) -> tuple[list[Any], Structure]:
 def flatten_with_paths(tree: Any) -> list[tuple[tuple[str | int, ...], Any]]:
     """The leaves in the order of `flatten`, each with its path from the root."""
     found: list[tuple[tuple[str | int, ...], Any]] = []
+    flatten(tree)  # which makes classes known to JAX
     for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         path = tuple(_key_of(key) for key in keys)
         if is_open_dataclass(leaf):
@@ -77,7 +84,13 @@ def leaf_count(structure: Structure) -> int:
 def is_open_dataclass(leaf: Any) -> bool:
     """Whether a leaf is an instance of a dataclass that JAX does not know."""
     # Asked of the type: a class that is passed as a static value has the attribute itself.
-    return hasattr(type(leaf), "__dataclass_fields__") and not isinstance(leaf, jax.Array)
+    return _is_dataclass(type(leaf))
+
+
+def unflatten_for_torch(structure: Structure, leaves: Sequence[Any]) -> Any:
+    """The tree of this structure with these tensors, for a torch function."""
+    with for_torch():
+        return unflatten(structure, leaves)
 
 
 def path_text(path: Sequence[str | int], root: str = "") -> str:
@@ -87,6 +100,10 @@ def path_text(path: Sequence[str | int], root: str = "") -> str:
         bare = index == 0 and not root and isinstance(part, str)
         text += part if bare and isinstance(part, str) else f"[{part!r}]"
     return text
+
+
+def _is_dataclass(kind: type) -> bool:
+    return hasattr(kind, "__dataclass_fields__") and not issubclass(kind, jax.Array)
 
 
 def _fields(leaf: Any) -> dict[str, Any]:

@@ -276,9 +276,15 @@ def read_outputs(leaves: Sequence[Any], label: str) -> tuple[OutputMeta, ...]:
     """
     for index, leaf in enumerate(leaves):
         if not isinstance(leaf, torch.Tensor):
+            cure = "Return it as a tensor, with torch.as_tensor(...)."
+            if not isinstance(leaf, (bool, int, float, complex, str)):
+                cure = (
+                    "Return its tensors, or tell torch how it is made of them: "
+                    "torch.utils._pytree.register_pytree_node."
+                )
             raise OutputError(
                 f"{label}, output {index}: expected a torch.Tensor, got {type(leaf).__name__} "
-                f"({leaf!r:.60}). Return it as a tensor, with torch.as_tensor(...).",
+                f"({leaf!r:.60}). {cure}",
                 callable_name=label,
             )
     return tuple(
