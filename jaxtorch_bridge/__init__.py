@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .errors import ConcurrencyError as ConcurrencyError
     from .errors import DifferentiationError as DifferentiationError
     from .errors import DtypeError as DtypeError
+    from .errors import DynamicSizeError as DynamicSizeError
     from .errors import EscapeError as EscapeError
     from .errors import ExportError as ExportError
     from .errors import ModuleError as ModuleError
@@ -57,6 +58,7 @@ _ERRORS = (
     "ConcurrencyError",
     "DifferentiationError",
     "DtypeError",
+    "DynamicSizeError",
     "EscapeError",
     "ExportError",
     "ModuleError",

@@ -107,6 +107,18 @@ class PlanningError(BridgeError, RuntimeError):
     """The outputs of a torch function could not be worked out before running it."""
 
 
+class DynamicSizeError(PlanningError):
+    """A size of an output follows from values, where it must be known without them.
+
+    Attributes:
+        callable_name: The callable that it is about.
+    """
+
+    def __init__(self, message: str, *, callable_name: str = "") -> None:
+        self.callable_name = callable_name
+        super().__init__(message)
+
+
 class DifferentiationError(BridgeError, TypeError):
     """A derivative that cannot be taken; names what failed with each engine."""
 
@@ -164,4 +176,12 @@ class EscapeError(TorchExecutionError):
 
 
 class OutputError(TorchExecutionError):
-    """A torch function returned something else than was planned."""
+    """A torch function returned something else than was planned.
+
+    Attributes:
+        differs: It returned tensors, but of another number, structure, shape or dtype.
+    """
+
+    def __init__(self, message: str, *, callable_name: str = "", differs: bool = False) -> None:
+        self.differs = differs
+        super().__init__(message, callable_name=callable_name)

@@ -25,6 +25,28 @@ def fake_tensor_mode() -> Any:
         return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+def symbolic_mode() -> Any:
+    """A fake tensor mode with symbols for sizes and numbers that follow from values."""
+    load("torch._dynamo")
+    from torch._functorch import config
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    symbols = ShapeEnv(allow_scalar_outputs=True, allow_dynamic_output_shape_ops=True)
+    with config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
+        return FakeTensorMode(allow_non_fake_inputs=True, shape_env=symbols)
+
+
+def reader_in(error: BaseException) -> str:
+    """The operation whose result or size follows from values, at which an evaluation failed."""
+    operation = getattr(error, "func", None)
+    if operation is None:
+        return ""
+    if str(operation) == "aten._local_scalar_dense.default":
+        return "`.item()` or the like"
+    return str(operation)
+
+
 def without_constant(mode: Any, tensor: torch.Tensor) -> torch.Tensor:
     """The fake of a real tensor, always the same one.
 

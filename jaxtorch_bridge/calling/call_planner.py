@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from .._compat.jax_internals import hold_weakly
+from ..errors import DynamicSizeError
 from ..jaxside import primitives, register_rules
 from ..jaxside.ffi_targets import cpu_devices, register_label
-from ..planner.array_signature import OutputMeta
+from ..planner.array_signature import ArraySig, OutputMeta
 from ..planner.build_plan import (
     CallFacts,
     contract_outputs,
@@ -40,7 +41,9 @@ from ..torchside.handler.native_module import native
 from ..torchside.handler.thread_counts import share_threads
 from ..torchside.handler.torch_context import TorchContext
 from ..torchside.observe.abstract_evaluation import Attempt, infer_abstractly
+from ..torchside.observe.symbolic_evaluation import infer_with_symbols
 from ..torchside.observe.undeclared_randomness import refuse_other_generators, warn_undeclared
+from ..torchside.observe.watched_run import Observed
 from ..torchside.op.torch_op import Keeper, TorchOp
 from ..transfer import t2j
 from . import trees
@@ -53,6 +56,7 @@ from .read_mutates import mutated_arguments
 from .trial_runs import Trials
 
 if TYPE_CHECKING:
+    from ..spec.enforce import Sizes
     from ..spec.model import CallableSpec
 
 # `register_rules` is imported for what it registers; listed here, it counts as used.
@@ -73,11 +77,19 @@ class ConcreteRunNeeded(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan, the op that runs it, and what keeps the op's compiled forms."""
+    """A plan, the op that runs it, and what keeps the op's compiled forms.
+
+    Attributes:
+        plan: The plan.
+        op: What runs it.
+        keeper: Of compiled forms.
+        of_values: Why it is no plan for other values of the same shapes, if it is none.
+    """
 
     plan: CallPlan
     op: TorchOp
     keeper: Keeper
+    of_values: DynamicSizeError | None = None
 
     def call(self, arrays: Sequence[Any]) -> list[Any]:
         """Flat results for flat arrays or tracers."""
@@ -85,8 +97,13 @@ class Planned:
 
     def rebuild(self, results: Sequence[Any]) -> Any:
         """The function's result from its flat leaves."""
-        structure = self.plan.inference.structure
-        return results[0] if structure.is_leaf else trees.unflatten(structure, results)
+        return rebuild(self.plan, results)
+
+
+def rebuild(plan: CallPlan, results: Sequence[Any]) -> Any:
+    """A function's result from its flat leaves, of which a plan knows the structure."""
+    structure = plan.inference.structure
+    return results[0] if structure.is_leaf else trees.unflatten(structure, results)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +123,31 @@ class Call:
     def of_arrays(self, items: Sequence[T]) -> Sequence[T]:
         """What belongs to the arrays, of one item for each operand: without the random key."""
         return items[:-1] if self.leaves.keyed else items
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What is known of a call before there is an op for it.
+
+    Attributes:
+        facts: From JAX's side.
+        inputs: What torch is to see of each array.
+        sizes: What the contract binds.
+        device: Where torch evaluates.
+        inference: The outputs.
+        observed: What was seen while they were found.
+        leaves: The flat results, if the call was run.
+        of_values: Why it would be no plan for other values, if sizes of results follow from them.
+    """
+
+    facts: CallFacts
+    inputs: tuple[ArraySig, ...]
+    sizes: Sizes | None
+    device: str
+    inference: Inference
+    observed: Observed
+    leaves: list[torch.Tensor] | None
+    of_values: DynamicSizeError | None
 
 
 class Planner:
@@ -153,7 +195,13 @@ class Planner:
         return mutated_arguments(self.label, names, self.function, leaves)
 
     def plan(
-        self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool
+        self,
+        call: Call,
+        shapes: Shapes,
+        values: Sequence[Any] | None,
+        eager: bool,
+        *,
+        of_values: DynamicSizeError | None = None,
     ) -> Planned:
         """The plan for arrays of these shapes.
 
@@ -162,34 +210,64 @@ class Planner:
             shapes: (shape, JAX dtype) of each array.
             values: The arrays themselves where they are known, to run on if need be.
             eager: Raise `ConcreteRunNeeded` rather than run on anything else.
+            of_values: Why sizes of results are known to follow from values, if they are.
 
         Raises:
             PlanningError: The outputs cannot be found without values.
+            DynamicSizeError: Their sizes follow from values.
             ConcreteRunNeeded: As said.
         """
-        planned, _ = self._plan(call, shapes, values, eager, "values")
-        return planned
+        if of_values is not None and values is None:
+            raise of_values.with_traceback(None)
+        findings = self._find(call, shapes, values, eager, "values", of_values=of_values)
+        return self._planned(call, findings, self._plan_of(findings))
 
     def plan_by_running(
-        self, call: Call, shapes: Shapes, values: Sequence[Any]
-    ) -> tuple[Planned, list[Any]]:
-        """Plan an eager call by running it; also returns its flat results as JAX arrays."""
-        planned, leaves = self._plan(call, shapes, values, False, "call")
-        if leaves is None:
+        self,
+        call: Call,
+        shapes: Shapes,
+        values: Sequence[Any],
+        *,
+        of_values: DynamicSizeError | None = None,
+    ) -> tuple[Planned | DynamicSizeError, Any]:
+        """Plan an eager call by running it.
+
+        Args:
+            call: How the function is called.
+            shapes: (shape, JAX dtype) of each array.
+            values: The arrays.
+            of_values: Why sizes of results are known to follow from values, if they are.
+
+        Returns:
+            The plan, or why it would hold for these values alone; and the call's result.
+        """
+        findings = self._find(call, shapes, values, False, "call", of_values=of_values)
+        plan = self._plan_of(findings)
+        planned = findings.of_values or self._planned(call, findings, plan)
+        if isinstance(planned, Planned) and findings.leaves is None:
             # The outputs were found without a run, so that none has happened yet.
-            return planned, planned.call([jnp.asarray(value) for value in values])
+            return planned, planned.rebuild(planned.call([jnp.asarray(v) for v in values]))
         # Clones, since `t2j` shares memory: torch may still write to what it returned.
         results = [
             t2j(leaf.detach().clone()).astype(sig.dtype)
-            for leaf, sig in zip(leaves, planned.plan.outputs, strict=True)
+            for leaf, sig in zip(findings.leaves or (), plan.outputs, strict=True)
         ]
         # Torch has one CPU, JAX may have several: results go where the call's arrays are.
         devices = values[0].devices() if values else set()
-        return planned, jax.device_put(results, *devices) if len(devices) == 1 else results
+        if len(devices) == 1:
+            results = jax.device_put(results, *devices)
+        return planned, rebuild(plan, results)
 
-    def _plan(
-        self, call: Call, shapes: Shapes, values: Sequence[Any] | None, eager: bool, whose: How
-    ) -> tuple[Planned, list[torch.Tensor] | None]:
+    def _find(
+        self,
+        call: Call,
+        shapes: Shapes,
+        values: Sequence[Any] | None,
+        eager: bool,
+        whose: How,
+        *,
+        of_values: DynamicSizeError | None = None,
+    ) -> Findings:
         # Programs that were exported call the function by this name, here too from now on.
         register_label(native(), f"{self.name}@{version_of(self._spec)}")
         share_threads(cpu_devices())
@@ -200,20 +278,34 @@ class Planner:
         options = self.options.declared
         inputs = with_torch_dtypes(inputs, options.torch_dtypes, x64=facts.x64)
         device = self._device(values)
+        observed = Observed(untraced=True)
+        attempts: list[Attempt] = []
+        inference, leaves = None, None
+        evaluated = (call.function, inputs, device, self.label, self.closure)
+        template = call.leaves.template
         # Planning may happen on another thread than the call, and torch's modes are the thread's.
         with call.context.scope():
-            inference, observed, attempts = infer_abstractly(
-                call.function, inputs, device, self.label, self.closure, call.leaves.template
-            )
-        leaves = None
+            if of_values is None:
+                inference, observed, attempts = infer_abstractly(*evaluated, template)
+            if inference is None:
+                # From the cheapest on: declared, symbols, a run on the call's values, a run that
+                # nobody asked for.
+                by_contract = contract_outputs(self._spec, sizes)
+                if by_contract is not None:
+                    inference = self._as_declared(by_contract, "contract", attempts)
+                elif options.outputs is not None:
+                    inference = self._as_declared(options.outputs, "declared", attempts)
+                elif of_values is None:
+                    try:
+                        inference = infer_with_symbols(*evaluated, attempts, template)
+                    except DynamicSizeError as error:
+                        if values is not None or eager:
+                            of_values = error.with_traceback(None)
+                        # The user's own word for the sizes, which calls are checked against.
+                        elif not self._trials.has_example(inputs):
+                            raise
         if inference is None:
-            # From the cheapest on: declared, a run on the call's values, a run nobody asked for.
-            by_contract = contract_outputs(self._spec, sizes)
-            if by_contract is not None:
-                inference = self._as_declared(by_contract, "contract", attempts)
-            elif options.outputs is not None:
-                inference = self._as_declared(options.outputs, "declared", attempts)
-            elif values is not None:
+            if values is not None:
                 # The words of a random key stand behind the arrays.
                 known = values[: len(inputs)]
                 key = values[-1] if facts.random_key else None
@@ -228,29 +320,48 @@ class Planner:
                 )
         if options.outputs is not None:
             check_declared(self.label, options.outputs, inference.outputs, x64=facts.x64)
-        with self.closure.locks:  # modules keep their own attributes meanwhile
-            code, stateful = code_digest(
-                self.function, *call.leaves.template, state=observed.updated
-            )
-        facts = replace(facts, code=code)
         if facts.random_key is not None:
             refuse_other_generators(self.label, observed)
         elif observed.impure_draws or (not inference.traced and inference.random):
             warn_undeclared(self.label, self._notices, of_module=self.closure.secluded)
-        paths = _output_paths(inference)
+        of_values = None if leaves is None else of_values
+        return Findings(facts, inputs, sizes, device, inference, observed, leaves, of_values)
+
+    def _plan_of(self, findings: Findings) -> CallPlan:
+        """The plan, which checks outputs against the contract.
+
+        Raises:
+            SpecMismatchError: They do not fit it.
+        """
+        inference = findings.inference
         terms = terms_of(self._spec, self.options)
-        concurrency = choose_concurrency(self._concurrency, inference, self.closure.words())
+        return plan_call(
+            self._spec,
+            findings.facts,
+            findings.inputs,
+            findings.sizes,
+            inference,
+            _output_paths(inference),
+            terms.vmap_method,
+            choose_concurrency(self._concurrency, inference, self.closure.words()),
+        )
+
+    def _planned(self, call: Call, findings: Findings, plan: CallPlan) -> Planned:
+        inference, observed = findings.inference, findings.observed
+        with self.closure.locks:  # modules keep their own attributes meanwhile
+            code, stateful = code_digest(
+                self.function, *call.leaves.template, state=observed.updated
+            )
+        plan = replace(plan, code=code)
+        terms = terms_of(self._spec, self.options)
         # What was not seen to run may draw.
         call_locks = call_locks_of(
             self.closure,
             observed,
-            exclusive=concurrency.mode == "locked",
+            exclusive=plan.concurrency.mode == "locked",
             draws=inference.random or not inference.traced,
             owner=self.function,
-            lock=options.lock,
-        )
-        plan = plan_call(
-            self._spec, facts, inputs, sizes, inference, paths, terms.vmap_method, concurrency
+            lock=self.options.declared.lock,
         )
         # Held by `Planned` and not by the op, which compiled forms refer to.
         keeper = Keeper()
@@ -261,8 +372,8 @@ class Planner:
             observed,
             self.closure,
             call.context,
-            device,
-            facts.x64,
+            findings.device,
+            findings.facts.x64,
             keeper=keeper,
             stateful=stateful,
             terms=terms,
@@ -274,7 +385,7 @@ class Planner:
             run_out=_out_runner(call.function, inference, terms, self.label),
             compiled=call.function.compiled() if terms.backend == "compile" else None,
         )
-        return Planned(plan, op, keeper), leaves
+        return Planned(plan, op, keeper, findings.of_values)
 
     def dimension_names(self, call: Call, shapes: Shapes) -> tuple[tuple[str | None, ...], ...]:
         """For each array of a call, what the contract calls each dimension, or None."""

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from .._compat.jax_internals import ArrayImpl, concrete_value, wait_for
-from ..errors import SpecMismatchError
+from ..errors import DynamicSizeError, OutputError, SpecMismatchError
 from ..jaxside.eager_calls import finished
 from ..jaxside.sharded_arrays import call_per_shard, layouts_of, mesh_axes_of
 from ..planner.sharding import Placement, is_whole, refuse_random_shards
 from ..torchside.handler import failure_messages
 from ..torchside.handler.torch_context import current_context
+from ..torchside.observe.symbolic_evaluation import other_sizes
 from . import trees
 from .arguments import Leaves
 from .call_planner import Call, ConcreteRunNeeded, Planned, Planner, Shapes, x64_enabled
@@ -34,6 +35,8 @@ class Entry:
         # Whoever came first, its context is that of every call: entries are looked up by it.
         self._call = Call(FlatFunction(planner.function, form), form, current_context())
         self._plans: dict[Any, Planned] = {}
+        # Shapes of which each call has results of its own sizes.
+        self._of_values: dict[Any, DynamicSizeError] = {}
         # Held while planning, so that a function is planned once. Reentrant, since a torch function
         # may call this function again.
         self._lock = threading.RLock()
@@ -55,15 +58,21 @@ class Entry:
                     wait_for(array)
                 elif isinstance(array, jax.Array):  # a typed random key
                     array.block_until_ready()
+        if self._of_values and self._key(arrays) in self._of_values:
+            return self._run_for_real(arrays)
         try:
             results = finished(self._jitted, arrays, failure_messages.Watch)
         except ConcreteRunNeeded:
-            return self._first_run(arrays)
+            return self._run_for_real(arrays)
+        except OutputError as error:
+            return self._run_again(arrays, error)
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             # JAX 0.10 raises a failed call of a known executable as a plain ValueError.
             failure = failure_messages.translated(error)
             if failure is None:
                 raise
+            if isinstance(failure, OutputError):
+                return self._run_again(arrays, failure)
             raise failure from failure.__cause__
         return results.rebuild() if type(results) is Boxed else results
 
@@ -166,8 +175,11 @@ class Entry:
                 found = self._plans.get(key)
                 if found is None:
                     values = None if arrays is None else _values(arrays)
-                    found = self._planner.plan(self._call, shapes, values, eager=False)
-                    self._plans[key] = found
+                    found = self._planner.plan(
+                        self._call, shapes, values, eager=False, of_values=self._of_values.get(key)
+                    )
+                    if found.of_values is None:
+                        self._plans[key] = found
         return found
 
     def _results(self, *arrays: Any) -> Any:
@@ -194,15 +206,43 @@ class Entry:
             return Boxed(tuple(results), structure)
         return planned.rebuild(results)
 
-    def _first_run(self, arrays: Sequence[Any]) -> Any:
-        """Plan by running on the caller's own arguments, and give back what came out."""
+    def _run_for_real(self, arrays: Sequence[Any]) -> Any:
+        """Run on the caller's own arguments, and plan by what comes out, which is handed back."""
         # A call on constants may stand inside somebody's jit; it is run here and now all the same.
         with jax.ensure_compile_time_eval(), self._lock:
             arrays = [_as_jax(array) for array in self.operands(arrays)]
             shapes = _shapes(arrays)
-            planned, results = self._planner.plan_by_running(self._call, shapes, arrays)
-            self._plans[shapes, x64_enabled()] = planned
-        return planned.rebuild(results)
+            key = (shapes, x64_enabled())
+            planned, result = self._planner.plan_by_running(
+                self._call, shapes, arrays, of_values=self._of_values.get(key)
+            )
+            if isinstance(planned, Planned):
+                self._plans[key] = planned
+            else:
+                self._of_values[key] = planned
+        return result
+
+    def _run_again(self, arrays: Sequence[Any], failure: OutputError) -> Any:
+        """After a call that gave other results than an earlier one of the same shapes.
+
+        Raises:
+            OutputError: The planned ones were not those of a run, but are expected of all.
+        """
+        key = self._key(arrays)
+        planned = self._plans.get(key)
+        of_one_run = planned is not None and planned.plan.inference.of_one_run
+        if not failure.differs or not of_one_run:
+            raise failure from failure.__cause__
+        with self._lock:
+            label = self._planner.label
+            self._of_values[key] = DynamicSizeError(
+                other_sizes(label, "two calls with these shapes"), callable_name=label
+            )
+            self._plans.pop(key, None)
+        return self._run_for_real(arrays)
+
+    def _key(self, arrays: Sequence[Any]) -> Any:
+        return _shapes(self.operands(arrays)), x64_enabled()
 
 
 class Boxed:

@@ -257,5 +257,6 @@ def _checked(result: Any, structure: Structure, label: str) -> list[Any]:
             f"{label}: expected results of the structure {structure}, planned when tracing; got "
             f"{found}. The structure must follow from the arguments' shapes and static values.",
             callable_name=label,
+            differs=True,
         )
     return leaves

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,13 +14,15 @@ import torch
 
 from .._compat.torch_internals import looks_at_values
 from ..call_site import caller_level
-from ..errors import BridgeError, BridgeWarning, PlanningError
+from ..errors import BridgeError, BridgeWarning, DynamicSizeError, PlanningError
 from ..planner.array_signature import ArraySig
 from ..planner.output_inference import How, Inference
 from ..torchside.closure.closure_state import ClosureState
 from ..torchside.closure.locks import generator_locks
 from ..torchside.handler import failure_messages
 from ..torchside.observe.abstract_evaluation import Attempt, infer_by_running
+from ..torchside.observe.made_up_values import made_up
+from ..torchside.observe.symbolic_evaluation import other_sizes
 from ..torchside.randomness.generator_seeding import drawing_from_key
 from ..transfer import j2t
 from . import trees
@@ -28,6 +31,8 @@ from .flat_function import FlatFunction
 
 # What draws where a call has a key that is not known yet.
 _SOME_KEY = np.zeros(2, np.uint32)
+# Of made-up values, how many sets have to agree.
+_ENOUGH = 2
 
 
 class Trials:
@@ -84,9 +89,8 @@ class Trials:
         except Exception as error:
             raise failure_messages.execution_error(self._label, inputs, (), error) from error
         # Not for functions that look at values: of these a run is the only way left.
-        if how in ("call", "values") and not any(
-            looks_at_values(attempt.error) for attempt in attempts
-        ):
+        seen_to_look = any(looks_at_values(attempt.error) for attempt in attempts)
+        if how in ("call", "values") and attempts and not seen_to_look:
             self._warn_once(attempts)
         return found
 
@@ -98,34 +102,56 @@ class Trials:
         *,
         keyed: bool,
     ) -> Inference:
-        """Run once on the example, or as the last resort on zeros.
+        """Run on the example, or as the last resort on made-up values.
+
+        Of these two sets that the function accepts have to give the same outputs.
 
         Raises:
-            PlanningError: That failed as well.
+            DynamicSizeError: They give outputs of other sizes.
+            PlanningError: There are none that it accepts.
         """
         example = self._example_values(inputs, attempts)
-        how: How = "zeros" if example is None else "example"
-        values = example if example is not None else [_zeros(sig) for sig in inputs]
-        reason = attempts[-1].words
+        how: How = "made-up" if example is None else "example"
+        tries = {"the example arguments": example} if example is not None else made_up(inputs)
+        reason = _reason(attempts)
         key = _SOME_KEY if keyed else None
-        try:
-            inference, _ = self.run(function, inputs, values, how, attempts, key)
-        except BridgeError as error:
-            # With a cause the function itself failed: one more way that led nowhere.
-            cause = error.__cause__
-            if isinstance(cause, Exception):
-                attempts.append(Attempt(how, cause))
-                raise self._planning_error(inputs, attempts) from attempts[0].error
-            raise
+        found: dict[str, Inference] = {}
+        for name, values in tries.items():
+            try:
+                found[name], _ = self.run(function, inputs, values, how, attempts, key)
+            except BridgeError as error:
+                # With a cause the function itself failed: one more way that led nowhere.
+                cause = error.__cause__
+                if not isinstance(cause, Exception):
+                    raise
+                attempts.append(Attempt(how, cause, values=name if how == "made-up" else ""))
+            if len(found) == _ENOUGH:
+                break
+        if not found:
+            raise self._planning_error(inputs, attempts) from attempts[0].error
+        (first, inference), *others = found.items()
+        for name, other in others:
+            if (other.outputs, other.structure) != (inference.outputs, inference.structure):
+                raise DynamicSizeError(
+                    other_sizes(self._label, f"runs on {first} and on {name}"),
+                    callable_name=self._label,
+                )
+        times = "once more" if len(found) == 1 else "twice more"
         warnings.warn(
             f"{self._label}: the outputs could not be found abstractly ({reason}), so the torch "
-            f"function was run once more, on "
-            f"{'the example arguments' if how == 'example' else 'zeros'}. Give a contract with "
+            f"function was run {times}, on {' and on '.join(found)}. Give a contract with "
             "outputs, example=(...), or call it once eagerly with these shapes.",
             BridgeWarning,
             stacklevel=caller_level(),
         )
+        if how == "made-up":
+            random = any(one.random for one in found.values())
+            inference = replace(inference, made_up=tuple(found), random=random)
         return inference
+
+    def has_example(self, inputs: tuple[ArraySig, ...]) -> bool:
+        """Whether there are example arguments of these shapes."""
+        return self._example_values(inputs, []) is not None
 
     def _example_values(
         self, inputs: tuple[ArraySig, ...], attempts: list[Attempt]
@@ -148,7 +174,7 @@ class Trials:
             return
         self._warned = True
         warnings.warn(
-            f"{self._label}: the outputs could not be found abstractly ({attempts[-1].words}), so "
+            f"{self._label}: the outputs could not be found abstractly ({_reason(attempts)}), so "
             "this eager call was run on copies to see them.",
             BridgeWarning,
             stacklevel=caller_level(),
@@ -157,7 +183,11 @@ class Trials:
     def _planning_error(
         self, inputs: tuple[ArraySig, ...], attempts: Sequence[Attempt]
     ) -> PlanningError:
-        tried = "\n".join(f"  {attempt.words}" for attempt in attempts)
+        # Each failure once, behind all ways that ended in it.
+        ways: dict[str, list[str]] = {}
+        for attempt in attempts:
+            ways.setdefault(attempt.failure, []).append(attempt.way)
+        tried = "\n".join(f"  {', '.join(names)}: {text}" for text, names in ways.items())
         arguments = ", ".join(f"`{sig.path}` {sig}" for sig in inputs)
         return PlanningError(
             f"{self._label}: expected to find the outputs for {arguments or 'no arguments'} before "
@@ -165,6 +195,11 @@ class Trials:
             "If the function looks at values, give a contract with outputs, example=(...) with "
             "sensible arguments, or call it once eagerly with these shapes before jit."
         )
+
+
+def _reason(attempts: Sequence[Attempt]) -> str:
+    # Why symbols would not do is of no use to who wonders what a fake is.
+    return [attempt.words for attempt in attempts if attempt.how != "symbols"][-1]
 
 
 def _is_any_array(leaf: Any) -> bool:
@@ -176,7 +211,3 @@ def _as_tensor(value: Any) -> torch.Tensor:
         return value.detach()
     # Not through jnp.asarray: under a trace that would make a tracer of a numpy array.
     return j2t(value if isinstance(value, jax.Array) else np.asarray(value))
-
-
-def _zeros(sig: ArraySig) -> torch.Tensor:
-    return torch.zeros(sig.shape, dtype=getattr(torch, sig.torch_dtype))

@@ -12,17 +12,18 @@ from .array_signature import OutputMeta
 # contract, declared: taken from the contract alone, or from what the caller declared.
 # call: a real run that was the caller's own.
 # values: one extra real run on the arguments (a gradient outside of jit, `explain`).
-# example, zeros: one extra real run, on the example given or on made-up zeros.
+# example, made-up: extra real runs, on the example given or on made-up values.
 How = Literal[
     "fake",
     "fake-plain-attention",
     "fake-without-cudnn",
+    "symbols",
     "contract",
     "declared",
     "call",
     "values",
     "example",
-    "zeros",
+    "made-up",
 ]
 
 # What code is told that asks whether it is traced: nothing, that it is compiled, or exported as
@@ -40,12 +41,13 @@ _WORDS: dict[str, str] = {
     "fake": "evaluated abstractly (FakeTensor: no FLOPs, no memory)",
     "fake-plain-attention": "evaluated abstractly (FakeTensor, attention by plain products)",
     "fake-without-cudnn": "evaluated abstractly (FakeTensor, without cuDNN)",
+    "symbols": "evaluated abstractly, with symbols for the values that the function looks at",
     "contract": "taken from the contract; the function was not run",
     "declared": "taken as declared; the function was not run",
     "call": "taken from the first eager call, whose result was used",
     "values": "taken from one extra run on the arguments of the call",
     "example": "taken from one extra run on the example arguments",
-    "zeros": "taken from one extra run on zeros (last resort)",
+    "made-up": "taken from extra runs on made-up values (last resort)",
 }
 
 
@@ -77,6 +79,7 @@ class Inference:
         flags: What code was told that asks whether it is traced. Not empty only where it could not
             be evaluated otherwise: calls run without, and so may go another way.
         asks: The function, or a library that is not torch, asks that.
+        made_up: The values that it was run on, in words, where nobody knew any.
     """
 
     outputs: tuple[OutputMeta, ...]
@@ -98,6 +101,7 @@ class Inference:
     leaves_changed: str = ""
     flags: Flags = ""
     asks: bool = False
+    made_up: tuple[str, ...] = ()
 
     @property
     def traced(self) -> bool:
@@ -110,11 +114,19 @@ class Inference:
         return self.traced and not self.flags
 
     @property
+    def of_one_run(self) -> bool:
+        """Whether the outputs are those of one run, which others need not give."""
+        return self.how in ("call", "values", "example", "made-up")
+
+    @property
     def extra_runs(self) -> int:
         """Real runs that nobody asked for."""
-        return 1 if self.how in ("values", "example", "zeros") else 0
+        if self.made_up:
+            return len(self.made_up)
+        return 1 if self.how in ("values", "example") else 0
 
     @property
     def words(self) -> str:
         """One line for `explain`."""
-        return _WORDS[self.how] + FLAG_WORDS[self.flags]
+        values = f": {', '.join(self.made_up)}" if self.made_up else ""
+        return _WORDS[self.how] + values + FLAG_WORDS[self.flags]

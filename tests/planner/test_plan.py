@@ -160,7 +160,12 @@ def test_a_dtype_that_torch_lacks():
 
 def test_explain_says_how_and_at_what_price():
     extra = Inference(
-        INFERENCE.outputs, "t", "zeros", ("fake: DataDependentOutputException: x",), random=True
+        INFERENCE.outputs,
+        "t",
+        "made-up",
+        ("fake: DataDependentOutputException: x",),
+        random=True,
+        made_up=("ones",),
     )
     planned = plan(SPEC, inference=extra)
     results = ["copied: it is small"] * len(planned.outputs)
@@ -168,7 +173,7 @@ def test_explain_says_how_and_at_what_price():
     assert "logits  float32[8, 10]" in text
     assert "labels  int32[8] (torch: int64), not differentiable" in text
     assert "batch=8, classes=10" in text
-    assert "taken from one extra run on zeros (last resort)" in text
+    assert "taken from extra runs on made-up values (last resort): ones" in text
     assert "not fake: DataDependentOutputException: x" in text
     assert "extra runs   1 of the torch function" in text
     assert "XLA may merge two equal calls" in text

@@ -25,6 +25,7 @@ from .native_module import native
 from .thread_counts import runs_beside_others
 
 _PACKAGE = str(Path(__file__).resolve().parents[2])
+_TORCH = str(Path(torch.__file__).parent)
 
 _logger = logging.getLogger("jaxtorch_bridge")
 _OUT_OF_MEMORY = (
@@ -185,7 +186,8 @@ class Faults:
             text = self._escaped(index, payload)
             return text, EscapeError(text, callable_name=self._label)
         text = self._bad_output(kind, index, payload)
-        return text, OutputError(text, callable_name=self._label)
+        differs = kind in ("output_count", "output_shape", "output_dtype")
+        return text, OutputError(text, callable_name=self._label, differs=differs)
 
     def _escaped(self, index: int, payload: Any) -> str:
         address, size_bytes, storage = payload
@@ -250,6 +252,15 @@ def _label_in(text: str) -> str:
 
 def _torch_words(sig: ArraySig) -> str:
     return f"{sig.torch_dtype}[{', '.join(map(str, sig.shape))}]"
+
+
+def users_line(error: BaseException) -> str:
+    """Where in the user's code an exception began, as `` at file:line: code``; empty if nowhere."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if not frame.filename.startswith((_PACKAGE, _TORCH)):
+            return f" at {frame.filename}:{frame.lineno}: `{frame.line}`"
+    return ""
 
 
 def _torch_traceback(error: BaseException) -> str:

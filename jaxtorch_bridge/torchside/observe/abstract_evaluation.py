@@ -33,19 +33,37 @@ _FLAGS: tuple[Flags, ...] = ("", "compiling", "exporting")
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way that did not work."""
+    """One way that did not work.
+
+    Attributes:
+        how: The way.
+        error: How it ended.
+        flags: What code was told meanwhile that asks whether it is traced.
+        values: The made-up values that the function was run on, in words.
+    """
 
     how: How
     error: Exception
     flags: Flags = ""
+    values: str = ""
 
     @property
     def words(self) -> str:
         """One line for messages and `explain`."""
+        return f"{self.way}: {self.failure}"
+
+    @property
+    def way(self) -> str:
+        """Which way it was."""
+        values = f" {self.values}" if self.values else ""
+        return f"{self.how}{values}{FLAG_WORDS[self.flags]}"
+
+    @property
+    def failure(self) -> str:
+        """How it ended, in one line."""
         first = str(self.error).strip().splitlines()
         text = first[0] if first else ""
-        how = f"{self.how}{FLAG_WORDS[self.flags]}"
-        return f"{how}: {type(self.error).__name__}: {text[:200]}"
+        return f"{type(self.error).__name__}: {text[:200]}"
 
 
 def fake_inputs(mode: Any, inputs: Sequence[ArraySig], device: str) -> list[torch.Tensor]:
@@ -107,17 +125,19 @@ def infer_abstractly(
                 compat.tracing,
                 compat.tracing_flags(flags) as questions,
             ):
-                inference = _evaluate(
+                # The leaves are let go of at once: fakes that are left are kept by the function.
+                inference = evaluate(
                     function,
                     inputs,
                     device,
                     label,
                     closure,
                     how,
-                    surroundings,
+                    compat.fake_tensor_mode(),
                     observed,
                     DrawWatch(generators),
-                )
+                    surroundings,
+                )[0]
         # What is wrong with the function itself is so in every way.
         except BridgeError:
             raise
@@ -152,19 +172,40 @@ def _cannot_trace(error: Exception) -> bool:
     )
 
 
-def _evaluate(
+def evaluate(
     function: FlatCall,
     inputs: Sequence[ArraySig],
     device: str,
     label: str,
     closure: ClosureState,
     how: How,
-    surroundings: Callable[[], Any],
+    mode: Any,
     observed: Observed,
     draws: DrawWatch,
-) -> Inference:
-    """One abstract evaluation, which leaves nothing behind in the function's surroundings."""
-    mode = compat.fake_tensor_mode()
+    surroundings: Callable[[], Any] = contextlib.nullcontext,
+) -> tuple[Inference, list[torch.Tensor]]:
+    """One abstract evaluation, which leaves nothing behind in the function's surroundings.
+
+    Args:
+        function: What to evaluate.
+        inputs: Its inputs.
+        device: ``cpu`` or ``cuda``.
+        label: The callable's name, for messages.
+        closure: What it closes over.
+        how: Which way this is.
+        mode: What makes the fakes.
+        observed: Takes what is seen.
+        draws: Watches what it draws.
+        surroundings: Entered around it.
+
+    Returns:
+        What was found, and the flat results.
+
+    Raises:
+        MutationError: The function writes to an input.
+        OutputError: It returns something that is no tensor.
+        Exception: Whatever the function raises.
+    """
     fakes = fake_inputs(mode, inputs, device)
     snapshot = closure.snapshot()
     swaps = SwapWatch(closure)
@@ -193,7 +234,7 @@ def _evaluate(
         if version_of(fake) > 0:
             observed.written_inputs.add(index)
     _refuse_mutation(observed.written_inputs, inputs, label)
-    return Inference(
+    found = Inference(
         read_outputs(leaves, label),
         structure,
         how,
@@ -210,6 +251,7 @@ def _evaluate(
         swaps=", ".join(swaps.changed),
         leaves_changed=", ".join(swaps.left),
     )
+    return found, leaves
 
 
 def infer_by_running(

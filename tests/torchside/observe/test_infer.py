@@ -38,6 +38,11 @@ def positive_log(x):
     return x.log()
 
 
+def hundreds(x):
+    assert (x > 99).all(), "must be hundreds"
+    return x.log()
+
+
 def increasing(t):
     if not bool((t[1:] > t[:-1]).all()):
         raise ValueError("times must increase")
@@ -102,24 +107,25 @@ def test_under_jit_the_example_decides_with_one_run_and_a_warning(kind, x):
     assert "one extra run on the example arguments" in wrapped.explain(x)
 
 
-def test_zeros_are_the_last_resort_and_say_so(x):
+def test_made_up_values_are_the_last_resort_and_say_so(x):
     times, runs = counted(branches)
     wrapped = jax_callable(times)
-    with pytest.warns(BridgeWarning, match="run once more, on zeros"):
+    with pytest.warns(BridgeWarning, match="run twice more, on ones and on increasing numbers"):
         jax.jit(wrapped)(x)
-    assert runs == [0.0, 10.0]
+    assert runs == [4.0, 8.0, 10.0]
     assert "last resort" in wrapped.explain(x)
 
 
 def test_when_nothing_works_every_way_is_listed(x):
     with pytest.raises(PlanningError) as caught:
-        jax.jit(jax_callable(positive_log, example=(np.ones(7, np.float32),)))(x)
+        jax.jit(jax_callable(hundreds, example=(np.ones(7, np.float32),)))(x)
     text = str(caught.value)
     for words in (
         "`x` float32[2, 2]",
-        "  fake: DataDependent",
+        "  fake, fake-plain-attention: DataDependent",
         "  example: ",
-        "  zeros: Assertion",
+        "  made-up ones, made-up increasing numbers, ",
+        "made-up zeros: AssertionError: must be hundreds",
     ):
         assert words in text
     assert "give a contract with outputs, example=(...)" in text
