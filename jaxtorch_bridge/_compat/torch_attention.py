@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+
+from .torch_higher_order import CallMode
 
 # Their kernels take elements for neighbours in memory, or refuse others, and only
 # `scaled_dot_product_attention` itself, of which a batch makes these, sees to it that they are.
@@ -49,7 +50,7 @@ def copy_columns(graph: Any, node: Any) -> None:
 _HOST_RESULTS = {torch.ops.aten._scaled_dot_product_efficient_attention.default: (2, 3)}
 
 
-class PlainAttention(TorchFunctionMode):
+class PlainAttention(CallMode):
     """Has attention computed by plain matrix products, without the fused kernels.
 
     Of these some have no derivative, or not every one, and the CPU kernel's abstract rule gives
@@ -57,14 +58,13 @@ class PlainAttention(TorchFunctionMode):
     take their fast path either.
     """
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a torch function; attention by plain products."""
         if func is functional.scaled_dot_product_attention:
             func = _plain_attention
         elif func is functional.multi_head_attention_forward:
             func = _with_plain_attention(func)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def _plain_attention(

@@ -38,12 +38,22 @@ def load_deprecated(name: str) -> None:
         load(name)
 
 
+class _Here(threading.local):
+    """How often one thread has asked for code as it is written."""
+
+    depth = 0
+
+
+_here = _Here()
+_counting = threading.Lock()
+_users = 0
+
+
 class _Stance:
-    """Dynamo's stance: ``force_eager`` for the thread that makes it, as it was for all others."""
+    """Dynamo's stance: ``force_eager`` for threads that asked for it, as it was for all others."""
 
     def __init__(self, others: Any) -> None:
         self.others = others
-        self._thread: int | None = threading.get_ident()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.others, name)
@@ -51,29 +61,40 @@ class _Stance:
     @property
     def stance(self) -> Any:
         # Dynamo asks in the thread that calls a compiled function.
-        if threading.get_ident() == self._thread:
-            return "force_eager"
-        return self.others.stance
+        return "force_eager" if _here.depth else self.others.stance
 
-    def end(self) -> None:
-        self._thread = None
+
+@contextlib.contextmanager
+def as_written() -> Iterator[None]:
+    """Run functions made by ``torch.compile`` as they were written, in this thread.
+
+    Torch's own ``set_stance`` would have all threads run what they compiled as it was written.
+    """
+    global _users
+    frames = load("torch._dynamo.eval_frame")
+    with _counting:
+        _users += 1
+        # Another thread may have set a stance since, or have put back what it found.
+        if not isinstance(frames._stance, _Stance):
+            frames._stance = _Stance(frames._stance)
+    _here.depth += 1
+    try:
+        yield
+    finally:
+        _here.depth -= 1
+        with _counting:
+            _users -= 1
+            # Otherwise another thread has set one, which stays, and may put this one back: then it
+            # says to all what the one before said.
+            if not _users and isinstance(frames._stance, _Stance):
+                frames._stance = frames._stance.others
 
 
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
-    """Run functions made by ``torch.compile`` as they were written, in this thread.
+    """The same for what is traced; to be asked for under the lock of tracing.
 
-    Dynamo can neither be traced through nor be differentiated by ``torch.func``. Its own
-    ``set_stance`` would have all threads run what they compiled as it was written.
+    Dynamo can neither be traced through nor be differentiated by ``torch.func``.
     """
-    frames = load("torch._dynamo.eval_frame")
-    ours = _Stance(frames._stance)
-    frames._stance = ours
-    try:
-        with load("torch._dynamo.config").patch(error_on_nested_fx_trace=False):
-            yield
-    finally:
-        ours.end()  # another thread that set a stance meanwhile may still put this one back
-        # Otherwise another thread has set one since, which stays.
-        if frames._stance is ours:
-            frames._stance = ours.others
+    with as_written(), load("torch._dynamo.config").patch(error_on_nested_fx_trace=False):
+        yield

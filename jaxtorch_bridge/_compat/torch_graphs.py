@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch.torch_version import TorchVersion
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .torch_attention import FUSED_ATTENTION, copy_columns
+from .torch_higher_order import OpMode
 from .torch_internals import drawn_shape, draws_random_numbers
 from .torch_trees import tree_flatten
 
@@ -75,23 +75,25 @@ def remove_dead_code(graph: Any) -> None:
     graph.eliminate_dead_code(lambda node: node.is_impure() or node.target in _CHECKS)
 
 
-class OnDevice(TorchDispatchMode):
+class OnDevice(OpMode):
     """Has tensors made on ``device`` that torch's derivative formulas would make on meta.
 
     In C++, fakes say that they are on the meta device, and formulas make zeros like them.
     """
 
     def __init__(self, device: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._device = torch.device(device)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run an ATen op, on the device."""
+        kwargs = dict(kwargs)
         if _is_meta(kwargs.get("device")):
             kwargs["device"] = self._device
         return func(*args, **kwargs)
+
+    def unseen(self, func: Any) -> None:
+        """Let it pass: what is traced goes into the graph as it is."""
 
 
 def _is_meta(device: Any) -> bool:
@@ -253,20 +255,19 @@ def _described(schema: Any, *, written: bool) -> list[tuple[str, str]]:
     ]
 
 
-class FirstOp(TorchDispatchMode):
+class FirstOp(OpMode):
     """Stops at the first ATen op that a function comes down to, and notes its arguments."""
 
     class _Found(Exception):
         pass
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.found: tuple[Any, Any, Any] | None = None
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        self.found = func, args, kwargs or {}
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Note an ATen op, and stop."""
+        self.found = func, args, kwargs
         raise self._Found
 
     @classmethod

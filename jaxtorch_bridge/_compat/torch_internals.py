@@ -17,7 +17,6 @@ from types import CodeType, FrameType
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 from .torch_attention import PlainAttention as PlainAttention
 from .torch_dynamo import load_deprecated

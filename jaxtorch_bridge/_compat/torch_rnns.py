@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 import torch._decomp.decompositions
-from torch.overrides import TorchFunctionMode
 from torch.torch_version import TorchVersion
+
+from .torch_higher_order import CallMode
 
 _NAMES = {getattr(torch, name): name for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 
 
-class PlainRnns(TorchFunctionMode):
+class PlainRnns(CallMode):
     """Has recurrent layers on CPU computed by plain operations, by torch's own decompositions.
 
     An LSTM's fused layer, traced below autograd, does not save what its backward needs (torch
@@ -28,15 +29,14 @@ class PlainRnns(TorchFunctionMode):
         super().__init__()
         self._cudnn = cudnn
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a torch function; recurrent layers by plain operations."""
         name = _NAMES.get(func)
         # Those of packed sequences have the weights there, behind the batch's sizes.
         if name is None or isinstance(args[3], (list, tuple)):
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         if args[0].device.type != "cpu" and not self._cudnn:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         if name == "lstm":
             return _lstm(*args)
         # Of its two overloads the one for tensors that are no packed sequence.

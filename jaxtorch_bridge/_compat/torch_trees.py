@@ -15,6 +15,7 @@ from torch.utils._pytree import SUPPORTED_NODES
 from torch.utils._pytree import arg_tree_leaves as arg_tree_leaves
 from torch.utils._pytree import tree_flatten as tree_flatten
 from torch.utils._pytree import tree_leaves as tree_leaves
+from torch.utils._pytree import tree_map as tree_map
 from torch.utils._pytree import tree_map_only as tree_map_only
 
 # A torch.Size is a node of numbers there. Here it is a value.

@@ -80,6 +80,7 @@ class Inference:
             be evaluated otherwise: calls run without, and so may go another way.
         asks: The function, or a library that is not torch, asks that.
         made_up: The values that it was run on, in words, where nobody knew any.
+        higher_order: It was seen to use torch's higher-order operators (``torch.cond``).
     """
 
     outputs: tuple[OutputMeta, ...]
@@ -102,6 +103,7 @@ class Inference:
     flags: Flags = ""
     asks: bool = False
     made_up: tuple[str, ...] = ()
+    higher_order: bool = False
 
     @property
     def traced(self) -> bool:

@@ -74,6 +74,9 @@ def build_op(
         writing: ``function`` without copies of these.
         compiled: ``function`` compiled, with its derivative.
     """
+    # Not where torch compiles the function as a whole, these operators with it.
+    if terms.backend != "compile" and (plan.inference.higher_order or observed.higher_order):
+        context = replace(context, by_code=True)
     seeds = () if plan.random_key is None else (plan.random_key,)
     source = Source(
         plan.label,

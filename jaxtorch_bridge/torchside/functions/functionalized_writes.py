@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.overrides import TorchFunctionMode
 
+from ..._compat.torch_higher_order import CallMode
 from .source import Core
 
 # Aliases of in-place methods, and some that are made of others: functionalize refuses them.
@@ -59,11 +59,8 @@ def functional(function: Core) -> Core:
     return torch.func.functionalize(run)
 
 
-class _Writing(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+class _Writing(CallMode):
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         other = _VIEWS.get(func)
         # Only what has a derivative that could be lost.
         if other is None and func in _WRITES and _moves(args[0]):

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
+from ..._compat.torch_higher_order import CallMode
 from ..._compat.torch_internals import is_any_autocast_enabled
 from .source import Core
 
@@ -45,21 +45,19 @@ def _under(table: dict[Any, Any], function: Core) -> Core:
     return run
 
 
-class _Replacing(TorchFunctionMode):
+class _Replacing(CallMode):
     def __init__(self, table: dict[Any, Any]) -> None:
         super().__init__()
         self._table = table
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         plain = self._table.get(func)
         # Autocast decides on the dtypes of the fused operations as wholes.
         if plain is None or is_any_autocast_enabled():
-            return func(*args, **(kwargs or {}))
-        found = plain(*args, **_renamed(kwargs or {}))
+            return func(*args, **kwargs)
+        found = plain(*args, **_renamed(kwargs))
         # None: a case that the plain operations leave to torch.
-        return func(*args, **(kwargs or {})) if found is None else found
+        return func(*args, **kwargs) if found is None else found
 
 
 def _renamed(keywords: dict[str, Any]) -> dict[str, Any]:

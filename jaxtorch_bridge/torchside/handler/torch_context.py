@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..._compat.torch_higher_order import higher_order_by_code
 from ..._compat.torch_internals import function_modes, is_any_autocast_enabled
 
 # Autocast is one flag for each of torch's devices; calls are made on these two.
@@ -26,12 +27,15 @@ class TorchContext:
         autocast: The (device type, dtype) pairs that autocast is on for.
         default_dtype: What ``torch.zeros(3)`` makes. Global in torch, so only part of the key.
         default_device: Where it makes it.
+        by_code: Torch's higher-order operators are run by their own code. The caller's thread says
+            nothing of it; it is so for functions that are known to use them.
     """
 
     grad: bool
     autocast: Autocast
     default_dtype: torch.dtype
     default_device: str = "cpu"
+    by_code: bool = False
 
     def texts(self) -> tuple[tuple[str, str], ...]:
         """The settings that differ from torch's defaults, for plans and messages."""
@@ -48,11 +52,12 @@ class TorchContext:
     @property
     def plain(self) -> bool:
         """Grad mode on, no autocast, no default device: what the native handler checks for."""
-        return self.grad and not self.autocast and self.default_device == "cpu"
+        plain = self.grad and not self.autocast and self.default_device == "cpu"
+        return plain and not self.by_code
 
     def without_grad(self) -> TorchContext:
         """For captured graphs, which are below autograd and autocast already."""
-        return replace(self, grad=False, autocast=())
+        return replace(self, grad=False, autocast=(), by_code=False)
 
     def with_grad(self) -> TorchContext:
         """For functions that autograd is to record."""
@@ -74,6 +79,8 @@ class TorchContext:
                 wanted = dict(self.autocast)
                 for device in _AUTOCAST_DEVICES:
                     stack.enter_context(_autocast(device, wanted.get(device)))
+            if self.by_code:
+                stack.enter_context(higher_order_by_code())
             yield
 
 

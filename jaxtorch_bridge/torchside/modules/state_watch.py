@@ -9,25 +9,24 @@ import torch
 
 from ..._compat import torch_internals as compat
 from ..._compat import torch_trees
+from ..._compat.torch_higher_order import OpMode
 from ..._compat.torch_tensors import version_of
 from ...errors import ModuleError
 from ..closure.reachable_objects import memory_of
 from .skeleton import Template
 
 
-class OperationWatch(compat.TorchDispatchMode):
+class OperationWatch(OpMode):
     """Sees writes to what came in, and uses of tensors that the call cannot exchange."""
 
     def __init__(self, template: Template, state: Iterable[tuple[int, torch.Tensor]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.written: set[int] = set()
         self._template = template
         self._state = {memory_of(tensor): index for index, tensor in state}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Note what an ATen op writes to, and run it."""
         for tensor in compat.written_arguments(func, args, kwargs):
             memory = memory_of(tensor)
             if memory in self._state:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..._compat import torch_internals as compat
+from ..._compat.torch_higher_order import higher_order_by_code
 from ..._compat.torch_tensors import version_of
 from ...errors import BridgeError, MutationError, OutputError
 from ...planner.array_signature import ArraySig, OutputMeta
@@ -23,6 +24,7 @@ from ..randomness.generator_states import Generators
 from ..randomness.random_draws import DrawWatch
 from .attribute_swaps import SwapWatch
 from .watched_run import CallWatch, Observed, OpWatch
+from .written_copies import written_copies
 
 # Flat tensors in; flat leaves and an opaque, hashable structure out.
 FlatCall = Callable[..., tuple[list[Any], Hashable]]
@@ -112,6 +114,7 @@ def infer_abstractly(
         ways = (*ways, ("fake-without-cudnn", functools.partial(compat.PlainRnns, cudnn=True)))
     # What code asked of whether it is traced, in each way that torch itself found no end of.
     asked: dict[How, set[str]] = {}
+    higher_order = False
     for flags, (how, surroundings) in itertools.product(_FLAGS, ways):
         # What nobody asks makes no difference. And where it goes without flags, calls run the same.
         if flags and flags not in asked.get(how, ()):
@@ -143,6 +146,7 @@ def infer_abstractly(
             raise
         except Exception as error:
             attempts.append(Attempt(how, error, flags))
+            higher_order |= observed.higher_order
             # Checks that it makes itself must not be left out.
             if _cannot_trace(error):
                 asked[how] = questions.flags | asked.get(how, set())
@@ -160,7 +164,8 @@ def infer_abstractly(
         failures = tuple(attempt.words for attempt in attempts)
         found = replace(inference, failures=failures, flags=flags, asks=questions.outside)
         return found, observed, attempts
-    return None, Observed(untraced=True, generators=generators), attempts
+    unseen = Observed(untraced=True, generators=generators, higher_order=higher_order)
+    return None, unseen, attempts
 
 
 def _cannot_trace(error: Exception) -> bool:
@@ -250,6 +255,7 @@ def evaluate(
         attention=observed.attention or how == "fake-plain-attention",
         swaps=", ".join(swaps.changed),
         leaves_changed=", ".join(swaps.left),
+        higher_order=observed.higher_order,
     )
     return found, leaves
 
@@ -284,7 +290,7 @@ def infer_by_running(
     copies = [tensor.clone() for tensor in tensors]
     observed = Observed()
     before = torch.get_rng_state()
-    with CallWatch(observed):
+    with higher_order_by_code(), CallWatch(observed):
         leaves, structure = function(*copies)
     drew = not torch.equal(before, torch.get_rng_state())
     _refuse_mutation(written_copies(tensors, copies), inputs, label)
@@ -296,18 +302,9 @@ def infer_by_running(
         tuple(failures),
         random=drew,
         grads_inside=observed.grads_inside,
+        higher_order=observed.higher_order,
     )
     return inference, leaves
-
-
-def written_copies(originals: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> set[int]:
-    """Which copies a run has written to, by version and by content."""
-    found = set()
-    for index, (original, copy) in enumerate(zip(originals, copies, strict=True)):
-        same_bytes = copy.shape == original.shape and torch.equal(_bytes(copy), _bytes(original))
-        if not same_bytes or version_of(copy) > 0:
-            found.add(index)
-    return found
 
 
 def read_outputs(leaves: Sequence[Any], label: str) -> tuple[OutputMeta, ...]:
@@ -337,8 +334,3 @@ def read_outputs(leaves: Sequence[Any], label: str) -> tuple[OutputMeta, ...]:
 def _refuse_mutation(written: set[int], inputs: Sequence[ArraySig], label: str) -> None:
     for index in sorted(written):
         raise MutationError(mutation_message(label, inputs[index].path), callable_name=label)
-
-
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    # NaN is equal to itself here, and float8 has no comparison of its own.
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)

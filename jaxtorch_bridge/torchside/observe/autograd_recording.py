@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from ..._compat import torch_autograd as autograd
 from ..._compat import torch_internals as compat
+from ..._compat.torch_higher_order import CallMode, OpMode
 from ..._compat.torch_tensors import base_of
 
 
-class Recording(compat.TorchDispatchMode):
+class Recording(OpMode):
     """Calls ``refuse(slot, how)`` for each write that is not recorded.
 
     Attributes:
@@ -36,7 +36,7 @@ class Recording(compat.TorchDispatchMode):
             refuse: Raises.
             strict: They require grad: look whether each write gives them another ``grad_fn``.
         """
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.opaque = False
         self.statistics: set[int] = set()
         self.memory: MemoryWatch | None = None
@@ -47,10 +47,8 @@ class Recording(compat.TorchDispatchMode):
         # For each slot written to, the `grad_fn` from before: after the write it must be another.
         self._pending: dict[int, Any] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run an ATen op, and look whether what it writes is recorded."""
         if _from_within(func):
             return func(*args, **kwargs)
         # Its results are marked when gradients are on again.
@@ -142,16 +140,15 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-class single_views(TorchFunctionMode):
+class single_views(CallMode):
     """Has operations that return several views return views that may be written to.
 
     Autograd refuses writes to parts from ``unbind`` and the like, which iteration uses.
     """
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        found = func(*args, **(kwargs or {}))
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a torch function; of several views, make single ones."""
+        found = func(*args, **kwargs)
         if func not in _SEVERAL_VIEWS or not args or not isinstance(args[0], torch.Tensor):
             return found
         whole = args[0]

@@ -10,9 +10,9 @@ import torch
 from ...errors import MutationError
 from ...planner.array_signature import ArraySig
 from ..handler.failure_messages import mutation_message
-from .abstract_evaluation import written_copies
 from .rare_watch import RareWatch
 from .watched_run import WriteGuard
+from .written_copies import written_copies
 
 
 class Guarded:

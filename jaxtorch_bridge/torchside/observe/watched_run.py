@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from ..._compat import torch_internals as compat
 from ..._compat import torch_trees
+from ..._compat.torch_higher_order import CallMode, OpMode
 from ..randomness.generator_states import NO_GENERATORS, Generators
 from ..randomness.random_draws import DrawWatch
 from .attribute_swaps import SwapWatch
+from .written_copies import written_copies
 
 
 @dataclass
@@ -36,10 +37,13 @@ class Observed:
     everywhere: list[str] = field(default_factory=list)
     records: bool = False
     untraced: bool = False
+    higher_order: bool = False
 
 
-class OpWatch(compat.TorchDispatchMode):
+class OpWatch(OpMode):
     """Sees every ATen op: also writes through ``.data`` or ``detach()``, which versions miss."""
+
+    takes_every_branch = True
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class OpWatch(compat.TorchDispatchMode):
         swaps: SwapWatch,
         draws: DrawWatch,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._observed = observed
         self._swaps = swaps
         self._draws = draws
@@ -57,10 +61,8 @@ class OpWatch(compat.TorchDispatchMode):
         # By memory, which an input shares with its views and with what `detach()` makes of it.
         self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Note what an ATen op does, and run it on fakes."""
         observed = self._observed
         # At each op, since what is swapped may be put back before the end.
         self._swaps.look()
@@ -91,6 +93,11 @@ class OpWatch(compat.TorchDispatchMode):
                 observed.made.append(weakref.ref(value))
         return result
 
+    def run_higher_order(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a higher-order operator; what it is given may come back as it is."""
+        args, kwargs = self._with_fakes(args, kwargs)
+        return super().run_higher_order(func, args, kwargs)
+
     def _with_fakes(self, args: Any, kwargs: Any) -> Any:
         """The arguments with fakes in place of real tensors.
 
@@ -106,26 +113,45 @@ class OpWatch(compat.TorchDispatchMode):
         )
 
 
-class WriteGuard(compat.TorchDispatchMode):
+class WriteGuard(OpMode):
     """Calls ``refuse(index)`` before an ATen op writes to an input's memory."""
 
     def __init__(self, inputs: Sequence[torch.Tensor], refuse: Callable[[int], None]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._refuse = refuse
         self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run an ATen op, unless it writes to an input."""
         for tensor in compat.written_arguments(func, args, kwargs):
             index = self._inputs.get(compat.storage_key(tensor))
             if index is not None:
                 self._refuse(index)
         return func(*args, **kwargs)
 
+    def run_higher_order(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a higher-order operator on copies of the inputs, and see whether they still are."""
+        given: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
-class CallWatch(TorchFunctionMode):
+        def copied(tensor: torch.Tensor) -> torch.Tensor:
+            index = self._inputs.get(compat.memory_key(tensor))
+            if index is None:
+                return tensor
+            given.append((index, tensor, tensor.clone()))
+            return given[-1][-1]
+
+        args, kwargs = torch_trees.tree_map_only(torch.Tensor, copied, (args, kwargs))
+        found = super().run_higher_order(func, args, kwargs)
+        for index, tensor, copy in given:
+            if written_copies([tensor], [copy]):
+                self._refuse(index)
+        return found
+
+    def unseen(self, func: Any) -> None:
+        """Nothing is missing: the copies tell."""
+
+
+class CallWatch(CallMode):
     """Sees ``torch.autograd.grad`` without ``create_graph``, whose results are constants.
 
     In an abstract evaluation (``swaps``) it also looks at the modules that call torch, and stops
@@ -137,12 +163,15 @@ class CallWatch(TorchFunctionMode):
         self._observed = observed
         self._swaps = swaps
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def notice(self, func: Any, kwargs: dict[str, Any]) -> None:
+        """A higher-order operator runs, or autograd goes back."""
         if func in (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward):
             self._observed.grads_inside |= not kwargs.get("create_graph", False)
+        else:
+            self._observed.higher_order = True
+
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a torch function, unless it reads values."""
         self._observed.switches_grad |= func is compat.set_grad_enabled
         if self._swaps is not None:
             self._swaps.look_at_modules()
