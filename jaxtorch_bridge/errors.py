@@ -155,6 +155,10 @@ class TransferError(BridgeError, TypeError):
     """An array that cannot be handed over as it is."""
 
 
+class NoValuesError(TransferError):
+    """A tensor that only stands for others, as while a function is evaluated abstractly."""
+
+
 class TorchExecutionError(BridgeError, RuntimeError):
     """A torch function failed while running; the original exception is the ``__cause__``.
 

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
+from ._compat.torch_fakes import is_fake
 from .dtypes import DTYPES, remark_on
-from .errors import DtypeError, TransferError
+from .errors import DtypeError, NoValuesError, TransferError
 
 # XLA compiles code for entry buffers aligned like this, and on CPU it refuses others. torch's
 # own allocations always are; views into the middle of one need not be.
@@ -160,13 +161,15 @@ def _plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
         raise TransferError(f"t2j: expected a torch.Tensor; got {_type_name(tensor)}")
     obstacle = _obstacle(tensor)
     if obstacle is not None:
-        raise TransferError(f"t2j: expected a dense tensor with memory of its own; {obstacle}")
+        # Somebody evaluates abstractly, who has to know that values are missing and nothing else.
+        kind = NoValuesError if is_fake(tensor) else TransferError
+        raise kind(f"t2j: expected a dense tensor with memory of its own; {obstacle}")
     try:
         plain = tensor.detach()
         # The storage's address: the tensor's own one adds the offset, even to null.
         address = plain.untyped_storage().data_ptr()
     except Exception as error:
-        raise TransferError(
+        raise NoValuesError(
             "t2j: got a tensor without data of its own, as inside torch.func transforms and "
             "FakeTensorMode; call t2j outside of them"
         ) from error

@@ -255,8 +255,9 @@ def _by_rule(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 
     fakes: Any = detect_fake_mode(args)
     before = fakes.shape_env
-    # Rules ask for one, also where no size depends on values.
-    fakes.shape_env = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+    if before is None:
+        # Rules ask for one, also where no size depends on values.
+        fakes.shape_env = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
     try:
         # Autograd records such an operator by its operands alone.
         with torch._C._AutoDispatchBelowAutograd():

@@ -81,6 +81,8 @@ class Trials:
             # Not before: what the arrays are computed by may have to wait for these locks.
             with contextlib.ExitStack() as stack:
                 stack.enter_context((self._closure.locks | generator_locks()).alone())
+                # Here and now: the function may call JAX itself, which would be traced as well.
+                stack.enter_context(jax.ensure_compile_time_eval())
                 if key is not None:
                     stack.enter_context(drawing_from_key(_as_tensor(key)))
                 found = infer_by_running(function, tensors, inputs, how, failures, self._label)

@@ -15,7 +15,7 @@ import torch
 from ..._compat import torch_internals as compat
 from ..._compat.torch_higher_order import higher_order_by_code
 from ..._compat.torch_tensors import version_of
-from ...errors import BridgeError, MutationError, OutputError
+from ...errors import BridgeError, MutationError, NoValuesError, OutputError
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import FLAG_WORDS, Flags, How, Inference
 from ..closure.closure_state import ClosureState
@@ -224,7 +224,7 @@ def evaluate(
             stack.enter_context(mode)
             # The innermost, so that it sees real tensors before the mode makes fakes of them.
             with OpWatch(observed, mode, fakes, swaps, draws):
-                leaves, structure = function(*fakes)
+                leaves, structure = _with_values_asked_for(function, fakes)
         # Before anything is put back: what the function left changed counts.
         swaps.finish()
         observed.modules = list(swaps.used)
@@ -258,6 +258,13 @@ def evaluate(
         higher_order=observed.higher_order,
     )
     return found, leaves
+
+
+def _with_values_asked_for(function: FlatCall, fakes: Sequence[torch.Tensor]) -> Any:
+    try:
+        return function(*fakes)
+    except NoValuesError as error:  # it hands tensors to JAX itself
+        raise compat.ValuesReadError(str(error)) from error
 
 
 def infer_by_running(
