@@ -5,10 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
 
 import jax
 import torch
@@ -16,10 +24,11 @@ import torch
 from ._compat.jax_internals import ArrayImpl
 from ._compat.torch_internals import function_modes, is_any_autocast_enabled
 from .calling.arguments import KEYED, Leaves, quick_key, sort_leaves
-from .calling.bound_methods import BoundMethods
+from .calling.bound_methods import MOST_INSTANCES, BoundCallables, bound_function, is_bindable
 from .calling.call_planner import Planned, Planner
 from .calling.entry import Entry
 from .calling.exporting import remember
+from .calling.like_function import LikeFunction, described, signature_of, take_names
 from .calling.random_key import KEYWORD, check_key, key_for_tensors, key_use, missing_key
 from .choices import ConcurrencyMode, RandomMode, VmapMethod
 from .planner.annotated_contract import annotated_contract, refuse_other_annotations
@@ -37,6 +46,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Of methods: what they are bound to, and their other parameters.
+T = TypeVar("T")
+Q = ParamSpec("Q")
 
 SpecLike: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | CallableSpec"
 
@@ -171,16 +183,11 @@ def jax_callable(
 
         contract = load_spec(spec, near=_folder_of(function))
         refuse_other_defaults(contract, function)
-        refuse_other_annotations(contract, _with_signature(function))
+        refuse_other_annotations(contract, described(function))
         options.refuse_contradiction(contract)
     else:
-        contract = annotated_contract(_with_signature(function), name or name_of(function))
+        contract = annotated_contract(described(function), name or name_of(function))
     return JaxCallable(function, contract, example, name, options)
-
-
-def _with_signature(function: Callable[..., Any]) -> Callable[..., Any]:
-    # A module's own signature is that of __call__, which takes anything.
-    return function.forward if isinstance(function, torch.nn.Module) else function
 
 
 def _folder_of(function: Callable[..., Any]) -> str | None:
@@ -189,13 +196,19 @@ def _folder_of(function: Callable[..., Any]) -> str | None:
     return None if code is None else os.path.dirname(os.path.abspath(code.co_filename))
 
 
-class JaxCallable(Generic[P, R]):
+class JaxCallable(LikeFunction, Generic[P, R]):
     """A torch function as a JAX function; made by `jax_callable`.
 
     Attributes:
         torch: The original torch function.
         spec: The contract, or None.
     """
+
+    __slots__ = (
+        *("_label", "_planner", "_state_key", "_key_use"),
+        *("_entries", "_known", "_lock", "_bound"),
+        *("__dict__", "__weakref__"),
+    )
 
     def __init__(
         self,
@@ -205,11 +218,8 @@ class JaxCallable(Generic[P, R]):
         name: str | None = None,
         options: Options = NO_OPTIONS,
     ) -> None:
-        for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
-            value = getattr(function, attribute, None)
-            if value is not None:
-                setattr(self, attribute, value)
-        self.torch = function
+        take_names(self, function)
+        self.torch: Callable[P, R] = function
         self.spec = spec
         plain = name or (spec.name if spec else name_of(function))
         self._label = plain + spec.label.removeprefix(spec.name) if spec else plain
@@ -222,6 +232,7 @@ class JaxCallable(Generic[P, R]):
         self._known: dict[Any, Entry] = {}
         # Makes one entry of one way of calling, whichever thread comes first.
         self._lock = threading.RLock()
+        self._bound = BoundCallables() if is_bindable(function) else None
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run on JAX arrays, or pass torch tensors straight through.
@@ -291,40 +302,32 @@ class JaxCallable(Generic[P, R]):
         leaves = sort_leaves(self._label, args, kwargs if self._key_use == "no" else named)
         return self._entry(leaves).dimension_names(leaves.arrays)
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> JaxCallable[P, R]: ...
+    @overload
+    def __get__(
+        self: JaxCallable[Concatenate[T, Q], R], instance: T, owner: type | None = None
+    ) -> JaxCallable[Q, R]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method: bound to the instance, which torch gets as it is."""
-        if instance is None:
+        bound = self._bound
+        if instance is None or bound is None:
             return self
-        # Kept on the instance, so that plans live as long as it does, but not copied with it.
-        # An instance without a dict has nowhere to keep it, and gets another callable each time.
-        attributes = getattr(instance, "__dict__", {})
-        bound = attributes.get("_jax_callables")
-        # A shallow copy of an instance has its dict, with functions bound to the original.
-        if bound is None or bound.owner is not instance:
-            bound = attributes["_jax_callables"] = BoundMethods(instance)
-        found = bound.get(id(self))
-        if found is None:
-            method = functools.partial(self.torch, instance)
-            found = bound[id(self)] = JaxCallable(
-                method,
-                self.spec,
-                self._planner.example,
-                self._planner.name,
-                self._planner.options,
-            )
-        return found
+        found = bound.get(id(instance))
+        # Which is the latest matters only where one has to go.
+        if found is not None and len(bound) < MOST_INSTANCES:
+            return found
+        return bound.find(
+            instance,
+            lambda: JaxCallable(bound_function(self.torch, instance, owner), *self._made_of()[1:]),
+        )
 
-    def __reduce__(self) -> Any:
-        """Pickle and copy by name where the name leads here, otherwise by what it is made of."""
-        found: Any = sys.modules.get(getattr(self, "__module__", ""))
-        name = getattr(self, "__qualname__", "")
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if found is self:
-            return name
+    def _made_of(self) -> tuple[Any, ...]:
         planner = self._planner
-        made_of = (self.torch, self.spec, planner.example, planner.name, planner.options)
-        return JaxCallable, made_of
+        return self.torch, self.spec, planner.example, planner.name, planner.options
+
+    def _signature(self) -> inspect.Signature:
+        return signature_of(self.torch, (KEYWORD,) if self._key_use == "must" else ())
 
     def __repr__(self) -> str:
         return f"jax_callable({self._label})"

@@ -14,6 +14,7 @@ import torch
 from ..errors import ArgumentError
 from ..planner.array_signature import ArraySig
 from .arguments import is_array
+from .like_function import described
 
 if TYPE_CHECKING:
     from ..planner.options import Options
@@ -120,9 +121,8 @@ def key_for_tensors(label: str) -> ArgumentError:
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
     """The kinds of a function's parameters by name; empty for builtins, which have no such name."""
-    described = function.forward if isinstance(function, torch.nn.Module) else function
     try:
-        signature = inspect.signature(described)
+        signature = inspect.signature(described(function))
     except (TypeError, ValueError):
         return {}
     return {name: parameter.kind for name, parameter in signature.parameters.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from .._compat.jax_internals import ArrayImpl
 from ..call_site import caller_level
 from ..calling import trees
 from ..calling.call_planner import x64_enabled
+from ..calling.like_function import LikeFunction, as_bound, signature_of, take_names
 from ..calling.trees import Structure
 from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeWarning
@@ -30,12 +32,18 @@ from .sharding import call_per_shard, mesh_and_axes, shapes_of_shards
 _NUMBERS = (bool, int, float, complex, np.ndarray, np.generic)
 
 
-class Torch2Jax:
+class Torch2Jax(LikeFunction):
     """A torch function as a JAX function of arguments like the examples; see `torch2jax`.
 
     Attributes:
         torch: The original torch function.
     """
+
+    __slots__ = (
+        *("_label", "_examples", "_outputs", "_options", "_nondiff", "_out_specs"),
+        *("_callables", "_told", "_plain", "_count", "_whole", "_everyday"),
+        *("__dict__", "__weakref__"),
+    )
 
     def __init__(
         self,
@@ -46,10 +54,7 @@ class Torch2Jax:
         nondiff: tuple[bool, ...] = (),
         out_specs: Any = None,
     ) -> None:
-        for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
-            value = getattr(function, attribute, None)
-            if value is not None:
-                setattr(self, attribute, value)
+        take_names(self, function)
         self.torch = function
         self._label = name_of(function)
         self._examples = examples
@@ -106,6 +111,17 @@ class Torch2Jax:
 
     def __repr__(self) -> str:
         return f"torch2jax({self._label})"
+
+    def _signature(self) -> inspect.Signature:
+        found = signature_of(self.torch)
+        if self._examples is None:
+            return found
+        structure, count = self._examples.structure, len(self._examples.leaves)
+        return as_bound(found, *trees.unflatten(structure, [None] * count))
+
+    def _made_of(self) -> tuple[Any, ...]:
+        options, specs = self._options, self._out_specs
+        return self.torch, self._examples, self._outputs, options, self._nondiff, specs
 
     def _check_structure(self, structure: Structure, args: Any, kwargs: Any) -> None:
         if self._examples is None:

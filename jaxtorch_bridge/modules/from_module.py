@@ -10,6 +10,7 @@ from typing import Any, get_args
 import jax
 import torch
 
+from ..calling.like_function import OfInstances, with_keywords
 from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeError, ModuleError
 from ..planner.options import NO_OPTIONS, Options
@@ -86,7 +87,8 @@ class JaxModule:
         self._template = template
         self._method = method
         self.label = label
-        own = signature_of(template.module, method).parameters
+        self._signature = signature_of(template.module, method)
+        own = self._signature.parameters
         # Behind `params` and `buffers`, which are no arguments of the module.
         self._clashes = [name for name in ("buffers", "train") if name in list(own)[2:]]
         params = [named for named in template.named if not named.is_buffer]
@@ -166,6 +168,12 @@ class JaxModule:
 
     __call__ = apply
 
+    __name__ = OfInstances(lambda self: self.label)
+    __signature__ = OfInstances(lambda self: self._own_signature())
+
+    def __repr__(self) -> str:
+        return f"from_module({self.label})"
+
     def freeze(self, params: Any) -> Any:
         """The same parameters, without a gradient for those that the module had not require it.
 
@@ -241,6 +249,12 @@ class JaxModule:
             f"{self.label}: expected not to be pickled, since it holds plans and code of this "
             "process. Keep `.dump(params, buffers)`, and make it again by from_module and `load`."
         )
+
+    def _own_signature(self) -> inspect.Signature:
+        """``(params, /, ...)``, what the module takes, and keywords of `apply`."""
+        params, _, *rest = self._signature.parameters.values()
+        found = self._signature.replace(parameters=[params, *rest])
+        return with_keywords(found, ("buffers", "rng", "train"))
 
     def _refuse_clashes(self, **given: Any) -> None:
         for name in self._clashes:

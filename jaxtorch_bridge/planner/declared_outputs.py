@@ -31,6 +31,10 @@ class Declared:
     autograd_only: bool = False
     lock: AbstractContextManager[Any] | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Declared:
+        """Itself: nothing in it changes, and a copy of a callable holds the same lock."""
+        return self
+
 
 NOTHING_DECLARED = Declared()
 

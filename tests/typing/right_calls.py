@@ -12,6 +12,8 @@ from shop.layers import dense
 from shop.layers.conv import conv
 from torch import Tensor
 
+from jaxtorch_bridge import jax_callable
+
 
 def single_outputs(x: Array, t: Tensor) -> None:
     assert_type(attention(x, x, x), Array)
@@ -90,3 +92,28 @@ def names_that_clash(x: Array) -> None:
 def what_every_callable_has(x: Array) -> None:
     assert_type(attention.explain(x, x, x), str)
     not_in_a_contract(x)
+
+
+@jax_callable
+def decorated(x: Array, times: int = 1) -> Array:
+    return x
+
+
+@jax_callable(name="other")
+def named(x: Array, *, flag: bool) -> tuple[Array, Array]:
+    return x, x
+
+
+class Holder:
+    @jax_callable
+    def method(self, x: Array, times: int = 1) -> Array:
+        return x
+
+
+def decorated_functions_have_their_own_parameters(x: Array) -> None:
+    assert_type(decorated(x), Array)
+    assert_type(decorated(x, times=2), Array)
+    assert_type(named(x, flag=True)[0], Array)
+    assert_type(Holder().method(x, 2), Array)
+    assert_type(Holder.method(Holder(), x), Array)
+    assert_type(Holder().method.explain(x, times=2), str)

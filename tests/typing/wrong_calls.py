@@ -15,6 +15,8 @@ from mylib.ops import attention, shapes
 from mylib.optional import constants, late, noise
 from torch import Tensor
 
+from jaxtorch_bridge import jax_callable
+
 
 def kinds_of_arrays(x: Array, t: Tensor) -> None:
     attention(x, t, x)  # wrong: call-overload | ArgumentType CallIssue
@@ -60,3 +62,24 @@ def results(x: Array) -> None:
     scale(x)["rows"]  # wrong: typeddict-item | GeneralTypeIssues
     attention(x, x, x)["out"].keys()  # wrong: attr-defined | AttributeAccessIssue
     result: Tensor = attention(x, x, x)  # wrong: assignment | AssignmentType
+
+
+@jax_callable
+def decorated(x: Array, times: int = 1) -> Array:
+    return x
+
+
+class Holder:
+    @jax_callable
+    def method(self, x: Array, times: int = 1) -> Array:
+        return x
+
+
+def decorated_functions_have_their_own_parameters(x: Array) -> None:
+    decorated()  # wrong: call-arg | CallIssue
+    decorated(x, time=2)  # wrong: call-arg | CallIssue
+    decorated(x, times="2")  # wrong: arg-type | ArgumentType
+    Holder().method()  # wrong: call-arg | CallIssue
+    Holder().method(x, "2")  # wrong: arg-type | ArgumentType
+    Holder().method.explain(x, 1, 2)  # wrong: call-arg | CallIssue
+    other: Tensor = Holder().method(x)  # wrong: assignment | AssignmentType

@@ -304,8 +304,8 @@ def _plain_attributes(value: Any) -> list[tuple[str, Any]]:
 
 
 def _is_bookkeeping(name: str) -> bool:
-    # Ours keeps bound methods on the instance, torch's what `Module.compile` made.
-    return name in ("_jax_callables", "_compiled_call_impl")
+    # What `Module.compile` made.
+    return name == "_compiled_call_impl"
 
 
 def _shape_of(tensor: torch.Tensor | None) -> str:
