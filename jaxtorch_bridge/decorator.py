@@ -283,7 +283,10 @@ class JaxCallable(LikeFunction, Generic[P, R]):
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The plan for these arguments as text: what was chosen, and why not something better."""
         planned, placement = self._placed(args, kwargs)
-        derived = [item.words for item in planned.op.derived.named("linearize", "pushforward")]
+        derived = [
+            item.words
+            for item in planned.op.derived.named("linearize", "pushforward", "transposed")
+        ]
         batches = [item.words for item in planned.op.derived.named("batched")]
         return explain_plan(
             planned.plan,

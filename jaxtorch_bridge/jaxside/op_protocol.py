@@ -93,6 +93,9 @@ class FamilyLike(Protocol):
     def pushforward(self, op: Any, wrt: Indices) -> Any:
         """Results and tangents together."""
 
+    def transposed(self, op: Any, wrt: Indices, outs: Indices, known: Any) -> Any:
+        """The derivative by inputs in which the op is linear."""
+
     def batched(self, op: Any, size: int, dims: Dims) -> Any:
         """The op for a batch."""
 

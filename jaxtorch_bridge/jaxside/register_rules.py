@@ -9,7 +9,7 @@ from .._compat.jax_internals import (
     register_dce_rule,
     register_linearization,
 )
-from . import batching_rules, dead_code, derivative_rules, partial_evaluation
+from . import batching_rules, dead_code, derivative_rules, partial_evaluation, transpose_rules
 from .primitives import torch_call_p, torch_jvp_call_p, torch_linear_call_p
 
 for _primitive in (torch_call_p, torch_jvp_call_p):
@@ -19,6 +19,8 @@ for _primitive in (torch_call_p, torch_jvp_call_p):
 
 ad.primitive_jvps[torch_linear_call_p] = derivative_rules.linear_jvp
 register_linearization(torch_linear_call_p, derivative_rules.linear_linearize)
+ad.primitive_transposes[torch_call_p] = transpose_rules.call_transpose
+ad.primitive_transposes[torch_jvp_call_p] = transpose_rules.jvp_call_transpose
 ad.primitive_transposes[torch_linear_call_p] = derivative_rules.linear_transpose
 batching.primitive_batchers[torch_linear_call_p] = batching_rules.batch_linear_call
 

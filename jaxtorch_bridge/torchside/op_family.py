@@ -8,7 +8,9 @@ import weakref
 from .batch.batched_op import Batched, batch
 from .derive.forward_mode import Pushforward, pushforward
 from .derive.linear_part import Linearized
+from .derive.linearity import Known
 from .derive.linearize import linearize
+from .derive.transpose import Transposed, transpose
 from .op.torch_op import Function, Keeper, TorchOp
 
 
@@ -53,6 +55,33 @@ class OpFamily:
                 return pushforward(op, wrt)
 
         return op.derived.find(("pushforward", wrt), build)
+
+    def transposed(
+        self,
+        op: TorchOp,
+        wrt: tuple[int, ...],
+        outs: tuple[int, ...],
+        known: Known,
+    ) -> Linearized:
+        """The derivative by inputs in which the function is linear, built at first use.
+
+        Args:
+            op: The function.
+            wrt: The inputs.
+            outs: Results that have a cotangent.
+            known: Gives the values of its operands, None for ``wrt`` and where they are not known.
+
+        Raises:
+            DifferentiationError: It is not linear in them, or that cannot be told.
+        """
+
+        def build() -> Transposed:
+            with _context(op):
+                return transpose(op, wrt, outs)
+
+        found = op.derived.find(("transposed", wrt, outs), build)
+        found.test(known)
+        return found.linearized
 
     def batched(
         self, op: TorchOp, size: int, dims: tuple[int | None, ...], *, loop: bool = False

@@ -62,6 +62,7 @@ class Linearized:
         again: DerivedFunction | None = None,
         diff_outputs: tuple[int, ...] = (),
         failures: Sequence[str] = (),
+        repeats: bool = True,
     ) -> None:
         """Of what was found.
 
@@ -74,8 +75,10 @@ class Linearized:
             again: Otherwise the pullback of ``diff_outputs``; None if there are none.
             diff_outputs: Outputs that depend on ``wrt``.
             failures: Words on what did not work.
+            repeats: The linear part draws what a forward run drew, which there may not be.
         """
         self.op = op
+        self._repeats = repeats
         self.label = f"{op.label} (derivative)"
         self.source = source
         self.wrt = wrt
@@ -189,7 +192,7 @@ class Linearized:
         if key not in self._derived:
             kind: Kind = "pull" if transposed else "push"
             with self.source.context.scope():
-                derived = derive(Goal(self.source, kind, ins, outs, self.source.seeds_of_repeats))
+                derived = derive(Goal(self.source, kind, ins, outs, self._seeds))
             count = len(outs) if transposed else len(ins)
             self._derived[key] = (derived, self._kernel_of(derived, transposed, count))
         return self._derived[key][1]
@@ -224,12 +227,16 @@ class Linearized:
         found = [i for i, sig in enumerate(self.residuals) if sig.path.startswith("random state")]
         return tuple(len(self.op.inputs) + i for i in found)
 
+    @property
+    def _seeds(self) -> tuple[ArraySig, ...]:
+        return self.source.seeds_of_repeats if self._repeats else self.source.seeds
+
     def _forward(self) -> TorchOp:
         source, op = self.source, self.op
         tag = f"wrt{','.join(map(str, self.wrt))}"
         if self._kept is not None:
             program, word, kind = self._kept.forward, "forward with residuals", "forward"
-        elif not source.draws or self._again is None:
+        elif not source.draws or self._again is None or not self._repeats:
             # Nothing has to travel but the inputs, which JAX has.
             return op
         else:

@@ -56,6 +56,11 @@ class Family(Protocol):
     def pushforward(self, op: TorchOp, wrt: tuple[int, ...]) -> Any:
         """Results and tangents from one run."""
 
+    def transposed(
+        self, op: TorchOp, wrt: tuple[int, ...], outs: tuple[int, ...], known: Any
+    ) -> Any:
+        """The derivative by inputs in which the op is linear."""
+
     def batched(
         self, op: TorchOp, size: int, dims: tuple[int | None, ...], *, loop: bool = False
     ) -> Any:
