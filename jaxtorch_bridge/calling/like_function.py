@@ -78,17 +78,21 @@ def take_names(target: Any, function: Callable[..., Any]) -> None:
 
     In its `__dict__`, as `functools.wraps` does: its class has names of its own.
     """
-    origin = function
+    named, origin = False, function
     while isinstance(origin, functools.partial):
         origin = origin.func
     for attribute in _NAMES:
         # Where a partial is made tells nothing of who may change its function; it counts as
         # Python's own.
         source = function if attribute == "__module__" else origin
-        value = getattr(source, attribute, None)
+        try:
+            value = getattr(source, attribute, None)
+        except Exception:  # of an object that raises something else for what it has not
+            value = None
         if value is not None:
             setattr(target, attribute, value)
-    if "__name__" not in vars(target):
+            named |= attribute == "__name__"
+    if not named:
         target.__qualname__ = name_of(function)
         target.__name__ = target.__qualname__.rpartition(".")[2]
     target.__annotations__ = _annotations_of(function, origin)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from ..calling.like_function import take_names
 from ..errors import ArgumentError
 from ..planner.declared_outputs import Declared
 from ..planner.options import Options
@@ -181,6 +182,7 @@ def torch2jax_auto(
                 made.append(first)
         return made[0](*args, **kwargs)
 
+    take_names(wrapped, torch_fn)
     return wrapped
 
 

@@ -306,6 +306,11 @@ def test_torch2jax(w):
         assert_close(again(w), plain(w))
 
 
+def test_torch2jax_auto():
+    auto = compat.torch2jax_auto(plain)
+    assert (named(auto), auto.__name__) == (["w", "lam", "flag"], "plain")
+
+
 def test_torch2jax_with_a_lock_is_copied(w):
     other = compat.torch2jax(plain, w, lock=True)
     assert_close(copy.deepcopy(other)(w), plain(w))
