@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .behaviour_text import behaviour_of
+from .careful_access import attribute
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -22,10 +23,10 @@ def name_of(function: Callable[..., Any]) -> str:
         return type(function).__qualname__
     if inspect.isbuiltin(function):
         return function.__name__
-    owner = getattr(function, "__self__", None)
+    owner = attribute(function, "__self__")
     if owner is not None and not isinstance(owner, types.ModuleType):
-        return f"{type(owner).__qualname__}.{getattr(function, '__name__', 'call')}"
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+        return f"{type(owner).__qualname__}.{attribute(function, '__name__', 'call')}"
+    name = attribute(function, "__qualname__") or type(function).__qualname__
     return str(name).rpartition("<locals>.")[2]
 
 
