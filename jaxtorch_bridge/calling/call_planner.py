@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 
 from .._compat.jax_internals import hold_weakly
-from ..errors import DynamicSizeError
+from .._compat.jax_symbols import substitute, symbols_in
+from ..errors import DynamicSizeError, SpecMismatchError
 from ..jaxside import primitives, register_rules
 from ..jaxside.ffi_targets import cpu_devices, register_label
 from ..planner.array_signature import ArraySig, OutputMeta
@@ -42,6 +44,7 @@ from ..torchside.handler.thread_counts import share_threads
 from ..torchside.handler.torch_context import TorchContext
 from ..torchside.observe.abstract_evaluation import Attempt, infer_abstractly
 from ..torchside.observe.symbolic_evaluation import infer_with_symbols
+from ..torchside.observe.symbolic_shapes import infer_with_sizes
 from ..torchside.observe.undeclared_randomness import refuse_other_generators, warn_undeclared
 from ..torchside.observe.watched_run import Observed
 from ..torchside.op.torch_op import Keeper, TorchOp
@@ -273,7 +276,8 @@ class Planner:
         share_threads(cpu_devices())
         facts = self._facts(call, shapes)
         # What torch is to see of each array: by the contract, then by what the caller declared.
-        inputs, sizes = plan_inputs(self._spec, facts)
+        with self._told_for_all_sizes():
+            inputs, sizes = plan_inputs(self._spec, facts)
         inputs = mark_nondiff(self.label, inputs, self.options.nondiff)
         options = self.options.declared
         inputs = with_torch_dtypes(inputs, options.torch_dtypes, x64=facts.x64)
@@ -284,8 +288,11 @@ class Planner:
         evaluated = (call.function, inputs, device, self.label, self.closure)
         template = call.leaves.template
         # Planning may happen on another thread than the call, and torch's modes are the thread's.
+        variables = symbols_in([shape for shape, _ in shapes])
         with call.context.scope():
-            if of_values is None:
+            if variables:
+                inference, observed = self._for_all_sizes(call, inputs, device, variables, sizes)
+            elif of_values is None:
                 inference, observed, attempts = infer_abstractly(*evaluated, template)
             if inference is None:
                 # From the cheapest on: declared, symbols, a run on the call's values, a run that
@@ -327,6 +334,33 @@ class Planner:
         of_values = None if leaves is None else of_values
         return Findings(facts, inputs, sizes, device, inference, observed, leaves, of_values)
 
+    def _for_all_sizes(
+        self,
+        call: Call,
+        inputs: tuple[ArraySig, ...],
+        device: str,
+        variables: Mapping[str, Any],
+        sizes: Sizes | None,
+    ) -> tuple[Inference, Observed]:
+        """The outputs of a call with symbolic sizes: evaluated, or the contract's formulas."""
+        try:
+            return infer_with_sizes(
+                call.function,
+                inputs,
+                device,
+                self.label,
+                self.closure,
+                variables,
+                substitute,
+                call.leaves.template,
+            )
+        except DynamicSizeError as error:
+            by_contract = contract_outputs(self._spec, sizes)
+            if by_contract is None:
+                raise
+            attempts = [Attempt("fake", error)]
+            return self._as_declared(by_contract, "contract", attempts), Observed(untraced=True)
+
     def _plan_of(self, findings: Findings) -> CallPlan:
         """The plan, which checks outputs against the contract.
 
@@ -335,16 +369,36 @@ class Planner:
         """
         inference = findings.inference
         terms = terms_of(self._spec, self.options)
-        return plan_call(
-            self._spec,
-            findings.facts,
-            findings.inputs,
-            findings.sizes,
-            inference,
-            _output_paths(inference),
-            terms.vmap_method,
-            choose_concurrency(self._concurrency, inference, self.closure.words()),
-        )
+        with self._told_for_all_sizes():
+            return plan_call(
+                self._spec,
+                findings.facts,
+                findings.inputs,
+                findings.sizes,
+                inference,
+                _output_paths(inference),
+                terms.vmap_method,
+                choose_concurrency(self._concurrency, inference, self.closure.words()),
+            )
+
+    @contextlib.contextmanager
+    def _told_for_all_sizes(self) -> Iterator[None]:
+        """A contract's words about sizes are compared with symbolic ones.
+
+        Raises:
+            SpecMismatchError: Not for all sizes alike.
+        """
+        try:
+            yield
+        except jax.errors.InconclusiveDimensionOperation as error:
+            first = str(error).splitlines()[0]
+            raise SpecMismatchError(
+                f"{self.label}: expected symbolic sizes that the contract can be held against; got "
+                f"one for which that depends on the size: {first} Say more of it, as in "
+                "jax.export.symbolic_shape('b, 3', constraints=['b <= 10']).",
+                callable_name=self.label,
+                argument="",
+            ) from None
 
     def _planned(self, call: Call, findings: Findings, plan: CallPlan) -> Planned:
         inference, observed = findings.inference, findings.observed

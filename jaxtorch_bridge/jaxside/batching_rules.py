@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from .._compat.jax_internals import not_mapped
+from ..errors import DynamicSizeError
 from .derivative_rules import call_linearize
 from .op_protocol import Indices, LinearizedLike, OpLike, taken_apart
 from .primitives import call, linear_call, torch_call_p, torch_linear_call_p
@@ -117,7 +118,13 @@ def batch_linear_call(
 
 def _size(operands: Sequence[Any], dims: Sequence[Any]) -> int:
     pairs = zip(operands, dims, strict=True)
-    return next(int(operand.shape[dim]) for operand, dim in pairs if dim is not not_mapped)
+    size = next(operand.shape[dim] for operand, dim in pairs if dim is not not_mapped)
+    if isinstance(size, int):
+        return size
+    raise DynamicSizeError(
+        f"jax.vmap over a torch call: expected a batch of known size, got `{size}`. Let the torch "
+        "function take the whole batch, or export once for each size."
+    )
 
 
 def _axes(dims: Sequence[Any]) -> tuple[int | None, ...]:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import jax
 import torch
 
+from ..calling.exporting import remember
 from ..calling.like_function import OfInstances, with_keywords
 from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeError, ModuleError
@@ -106,6 +107,8 @@ class JaxModule:
         template.forget()
         # One for each way of calling; which buffers change is a part of it.
         self._calls: dict[Mode, JaxCallable[..., Any]] = {}
+        # Before there is one: what exported programs call is asked for before they are traced.
+        remember(self, self.label, "0")
         # By train mode: buffers that were seen to change.
         self._changed: dict[bool | None, frozenset[str]] = {}
         self._lock = threading.Lock()

@@ -29,6 +29,11 @@ class ArraySig:
     differentiable: bool = True
 
     @property
+    def is_symbolic(self) -> bool:
+        """Whether sizes are JAX's symbolic dimensions (`jax.export.symbolic_shape`)."""
+        return not all(isinstance(size, int) for size in self.shape)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes on the JAX side."""
         return math.prod(self.shape) * DTYPES[self.dtype].size_bytes

@@ -111,6 +111,8 @@ def unfit(sig: ArraySig, mode: OutputsMode, worthwhile_bytes: int) -> str:
     # The buffer is of JAX's dtype, and what torch computes has to be cast into it.
     if sig.dtype != sig.torch_dtype:
         return f"torch's {sig.torch_dtype} becomes {sig.dtype}"
+    if sig.is_symbolic:
+        return "its size is not known"
     if sig.size_bytes == 0:
         return "it is empty"
     if mode == "auto" and sig.size_bytes < worthwhile_bytes:
