@@ -293,7 +293,7 @@ class JaxCallable(LikeFunction, Generic[P, R]):
             [line for words in derived for line in words],
             [line for words in batches for line in words],
             () if placement is None else placement.words,
-            not_acted_on(self.spec),
+            [*planned.notes, *not_acted_on(self.spec)],
             results=planned.op.results,
         )
 

@@ -94,6 +94,13 @@ class Planned:
     keeper: Keeper
     of_values: DynamicSizeError | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for `explain`."""
+        if self.of_values is None:
+            return ()
+        return ("sizes follow from values: this plan is of these, and each eager call has its own",)
+
     def call(self, arrays: Sequence[Any]) -> list[Any]:
         """Flat results for flat arrays or tracers."""
         return primitives.call(self.op, *arrays)

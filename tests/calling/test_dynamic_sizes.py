@@ -83,6 +83,8 @@ def test_the_error_says_where_and_what_to_write():
     assert "aten.nonzero" in text
     assert "test_dynamic_sizes.py" in text
     assert "torch.where(mask, x, 0)" in text
+    assert "sizes follow from values" in f.explain(X)
+    assert f.plan(X).outputs[1].shape == (3,)
     # Also once a call has run: by then nothing evaluates it anew.
     f(X)
     with pytest.raises(DynamicSizeError, match=r"output 1: float32\[\?\]"):
