@@ -6,7 +6,6 @@ import inspect
 
 import jax
 import jax.numpy as jnp
-import pytest
 import torch
 from transformers import (
     BertConfig,
@@ -93,12 +92,16 @@ def test_a_decoder(compare):
     compare(model, TOKENS, first=lambda result: result.logits)
 
 
-def test_a_cache_is_refused_with_words():
+def test_a_cache_comes_back_and_goes_in_again():
     model = GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2)).eval()
     net = from_module(model)
-    with pytest.raises(Exception, match=r"expected a torch.Tensor, got DynamicCache"):
-        net.apply(net.params, TOKENS)
-    assert net.apply(net.params, TOKENS, use_cache=False).logits.shape == (2, 4, 30)
+    want = model(j2t(TOKENS)).logits.detach()
+    for call in (net.apply, jax.jit(net.apply)):
+        first = call(net.params, TOKENS[:, :3])
+        assert first.cache.kind is DynamicCache
+        rest = call(net.params, TOKENS[:, 3:], cache=first.cache)
+        assert_close(rest.logits, want[:, 3:], factor=4)
+    assert net.apply(net.params, TOKENS, use_cache=False).cache is None
 
 
 def test_a_function_of_the_model_hands_a_cache_in_and_out():

@@ -19,7 +19,7 @@ from jaxtorch_bridge import jax_callable
 
 pytestmark = [
     pytest.mark.derivatives,
-    pytest.mark.filterwarnings("ignore:.*the torch function was run once more"),
+    pytest.mark.filterwarnings("ignore:.*the torch function was run (once|twice) more"),
     pytest.mark.filterwarnings("ignore:.*jax.vmap calls torch once for each element"),
     pytest.mark.filterwarnings("ignore:.*draws random numbers, and nothing declares"),
 ]
