@@ -67,6 +67,7 @@ def jax_callable(
     concurrency: ConcurrencyMode | None = None,
     random: RandomMode | None = None,
     mutates: Sequence[str] | None = None,
+    copies: Sequence[str] | None = None,
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -82,6 +83,7 @@ def jax_callable(
     concurrency: ConcurrencyMode | None = None,
     random: RandomMode | None = None,
     mutates: Sequence[str] | None = None,
+    copies: Sequence[str] | None = None,
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -96,6 +98,7 @@ def jax_callable(
     concurrency: ConcurrencyMode | None = None,
     random: RandomMode | None = None,
     mutates: Sequence[str] | None = None,
+    copies: Sequence[str] | None = None,
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 
@@ -132,6 +135,9 @@ def jax_callable(
             returns nothing or only them. Under ``jit`` with ``donate_argnums`` the new value is
             the same memory; otherwise the caller's array is left as it is. Default: the
             contract's.
+        copies: Arguments of which the function gets a copy of its own, since its code writes to
+            them and cannot be changed; named as in ``mutates``, also whole containers. The
+            caller's array keeps its value, and what is written is lost. Default: the contract's.
 
     Returns:
         The JAX function. ``.torch`` is the original, ``.spec`` the contract, ``.plan(*args)``
@@ -154,6 +160,7 @@ def jax_callable(
             concurrency=concurrency,
             random=random,
             mutates=mutates,
+            copies=copies,
         )
     if not callable(function):
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
@@ -162,11 +169,12 @@ def jax_callable(
             f"jax_callable: expected nondiff as a sequence of paths, got {nondiff!r}; write "
             f"nondiff=({nondiff!r},)."
         )
-    if isinstance(mutates, str):
-        raise TypeError(
-            f"jax_callable: expected mutates as a sequence of names, got {mutates!r}; write "
-            f"mutates=({mutates!r},)."
-        )
+    for keyword, names in (("mutates", mutates), ("copies", copies)):
+        if isinstance(names, str):
+            raise TypeError(
+                f"jax_callable: expected {keyword} as a sequence of names, got {names!r}; write "
+                f"{keyword}=({names!r},)."
+            )
     options = Options(
         tuple(nondiff),
         vmap_method,
@@ -174,6 +182,7 @@ def jax_callable(
         concurrency,
         random=random,
         mutates=None if mutates is None else tuple(mutates),
+        copies=None if copies is None else tuple(copies),
     )
     options.refuse_invalid()
     contract = None

@@ -38,6 +38,7 @@ class Leaves:
         traced: Whether any array is a tracer.
         keyed: Whether a random key stands behind the arrays, which has no position.
         mutated: What of it the function writes to.
+        copied: Which of its arrays the function gets as copies of its own.
     """
 
     structure: Structure
@@ -49,6 +50,7 @@ class Leaves:
     traced: bool
     keyed: bool = False
     mutated: Mutated | None = None
+    copied: tuple[int, ...] = ()
 
     def with_key(self, key: Any) -> Leaves:
         """The same call with a random key."""
@@ -129,7 +131,7 @@ def describe_arrays(
     function: Callable[..., Any], leaves: Leaves, shapes: Sequence[tuple[tuple[int, ...], str]]
 ) -> tuple[tuple[ArrayArgument, ...], tuple[tuple[str, str], ...]]:
     """Name every leaf by its parameter: the arrays, and the static values as text."""
-    named = _named_leaves(function, leaves)
+    named = named_leaves(function, leaves)
     arrays = []
     for position, (shape, dtype) in zip(leaves.positions, shapes, strict=True):
         path = named[position]
@@ -156,7 +158,8 @@ def static_values(function: Callable[..., Any], leaves: Leaves) -> dict[str, Any
     return found
 
 
-def _named_leaves(function: Callable[..., Any], leaves: Leaves) -> list[tuple[str | int, ...]]:
+def named_leaves(function: Callable[..., Any], leaves: Leaves) -> list[tuple[str | int, ...]]:
+    """The path of each leaf of the call, from the name of its parameter on."""
     numbered = named_arguments(function, leaves, list(range(len(leaves.template))))
     paths: dict[int, tuple[str | int, ...]] = {}
     for name, value in numbered:
@@ -172,9 +175,7 @@ def named_arguments(
     args, kwargs = trees.unflatten(leaves.structure, flat)
     named: list[tuple[str, Any]] = []
     try:
-        # A module's own signature is that of __call__, which takes anything.
-        described = function.forward if isinstance(function, torch.nn.Module) else function
-        bound = inspect.signature(described).bind(*args, **kwargs)
+        bound = inspect.signature(_described(function)).bind(*args, **kwargs)
     except (TypeError, ValueError):  # no signature (builtins), or torch will object itself
         named = [(f"args[{index}]", value) for index, value in enumerate(args)]
         named += kwargs.items()
@@ -183,6 +184,19 @@ def named_arguments(
             kind = bound.signature.parameters[name].kind
             named += value.items() if kind is inspect.Parameter.VAR_KEYWORD else [(name, value)]
     return named
+
+
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The function's parameters; empty if nothing tells them."""
+    try:
+        return list(inspect.signature(_described(function)).parameters.values())
+    except (TypeError, ValueError):  # builtins have no signature
+        return []
+
+
+def _described(function: Callable[..., Any]) -> Callable[..., Any]:
+    # A module's own signature is that of __call__, which takes anything.
+    return function.forward if isinstance(function, torch.nn.Module) else function
 
 
 def _static_key(

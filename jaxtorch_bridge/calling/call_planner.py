@@ -51,7 +51,8 @@ from ..torchside.op.torch_op import Keeper, TorchOp
 from ..transfer import t2j
 from . import trees
 from .arguments import Leaves, describe_arrays, static_values
-from .effective_terms import mutates_of, terms_of
+from .copied_arguments import copied_slots
+from .effective_terms import copies_of, mutates_of, terms_of
 from .flat_function import FlatFunction
 from .mutated_arguments import Mutated
 from .random_key import key_sig
@@ -203,6 +204,15 @@ class Planner:
         """
         names = mutates_of(self._spec, self.options)
         return mutated_arguments(self.label, names, self.function, leaves)
+
+    def copied(self, leaves: Leaves) -> tuple[int, ...]:
+        """Which arrays of a way of calling the function gets as copies of its own.
+
+        Raises:
+            ArgumentError: What was asked for does not fit the call.
+        """
+        names = copies_of(self._spec, self.options)
+        return copied_slots(self.label, names, self.function, leaves)
 
     def plan(
         self,
@@ -492,6 +502,7 @@ class Planner:
             {} if self._spec is None else static_values(self.function, call.leaves),
             key_sig(shapes[-1][0]) if call.leaves.keyed else None,
             mutates_of(self._spec, self.options),
+            copies_of(self._spec, self.options),
         )
 
     def _device(self, values: Sequence[Any] | None) -> str:

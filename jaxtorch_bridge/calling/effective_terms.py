@@ -18,6 +18,13 @@ def mutates_of(spec: CallableSpec | None, options: Options) -> tuple[str, ...]:
     return () if spec is None else spec.mutates
 
 
+def copies_of(spec: CallableSpec | None, options: Options) -> tuple[str, ...]:
+    """The arguments that a function gets as copies: the caller's word, or the contract's."""
+    if options.copies is not None:
+        return options.copies
+    return () if spec is None else spec.copies
+
+
 def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
     """The terms of a callable's plans."""
     if spec is None:

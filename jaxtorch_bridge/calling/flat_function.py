@@ -21,6 +21,7 @@ from ..errors import OutputError
 from ..torchside.modules.module_call import ModuleCall
 from . import trees
 from .arguments import Leaves, named_arguments
+from .copied_arguments import on_copies
 from .trees import Structure
 
 Bind = Callable[[Sequence[Any]], tuple[Sequence[Any], dict[str, Any]]]
@@ -34,6 +35,8 @@ class FlatFunction:
         self._given = function
         self._function = function
         self._mutated = leaves.mutated
+        self._copied = leaves.copied
+        self._recorded = True
         self._passes_out = "out" in dict(named_arguments(function, leaves, leaves.template))
         if isinstance(function, ModuleCall):
             # It takes the tensors of its first two arguments as they come.
@@ -54,8 +57,7 @@ class FlatFunction:
     def __call__(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         """Flat tensors to flat leaves and their structure. Declared writes go to copies."""
         if self._mutated is None:
-            args, kwargs = self._bind(tensors)
-            return trees.flatten(self._function(*args, **kwargs))
+            return self._on_copies(self._plainly)(*tensors)  # type: ignore[no-any-return]
         copies = self._mutated.copies(tensors)
         found = self.writing(*copies)
         self._mutated.release(copies)
@@ -70,11 +72,21 @@ class FlatFunction:
         if isinstance(self._given, ModuleCall):
             return self
         made = copy.copy(self)
-        made._function = compiled_function(self._function)
+        made._function, made._recorded = compiled_function(self._function), False
         return made
 
     def writing(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         """The same, with declared writes to the tensors themselves."""
+        return self._on_copies(self._writing)(*tensors)  # type: ignore[no-any-return]
+
+    def _on_copies(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        return on_copies(run, self._copied, recorded=self._recorded)
+
+    def _plainly(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
+        args, kwargs = self._bind(tensors)
+        return trees.flatten(self._function(*args, **kwargs))
+
+    def _writing(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         assert self._mutated is not None
         args, kwargs = self._bind(tensors)
         result = self._mutated.call(self._function, args, kwargs)
@@ -92,7 +104,7 @@ class FlatFunction:
             function itself where nothing needs to be done around it.
         """
         if self._direct and structure.is_leaf:
-            return self._function
+            return self._on_copies(self._function)
         function, bind, unpack = self._function, self._bind, _unpacker(structure)
         mutated = self._mutated
 
@@ -105,7 +117,7 @@ class FlatFunction:
             leaves = unpack(result)
             return _checked(result, structure, label) if leaves is None else leaves
 
-        return run
+        return self._on_copies(run)
 
     @property
     def takes_out(self) -> bool:
@@ -128,7 +140,7 @@ class FlatFunction:
             leaves = unpack(result)
             return _checked(result, structure, label) if leaves is None else leaves
 
-        return run
+        return self._on_copies(run)
 
 
 def _numbered(structure: Structure, count: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..dotted_names import dotted
 from ..errors import ArgumentError
 from . import trees
 from .arguments import Leaves, named_arguments
@@ -24,17 +25,21 @@ def mutated_arguments(
     """
     if not names:
         return None
-    numbered = dict(named_arguments(function, leaves, list(range(len(leaves.template)))))
+    named = named_arguments(function, leaves, list(range(len(leaves.template))))
+    numbered = dict(named)
+    # Of functions without a signature: messages show `args[0]`, which is `args.0` as a name.
+    if unnamed := [value for name, value in named if dotted(name) != name]:
+        numbered["args"] = unnamed
     slots = {position: slot for slot, position in enumerate(leaves.positions)}
     groups = []
     for name in names:
         # Down the path through numbers in place of the leaves, which tell the tensors.
         value: Any = numbered
-        for part in name.split("."):
+        for part in dotted(name).split("."):
             try:
                 value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
             except (KeyError, IndexError, TypeError, ValueError):
-                known = ", ".join(f"`{known}`" for known in numbered)
+                known = ", ".join(f"`{known}`" for known, _ in named)
                 raise ArgumentError(
                     f"{label}: expected the argument `{name}`, which is declared under `mutates`, "
                     f"among {known or 'no arguments'}. Correct the name, or pass it."

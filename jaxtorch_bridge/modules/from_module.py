@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import jax
@@ -14,7 +15,7 @@ from ..calling.exporting import remember
 from ..calling.like_function import OfInstances, with_keywords
 from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeError, ModuleError
-from ..planner.options import NO_OPTIONS, Options
+from ..planner.options import Options
 from ..torchside.closure.function_identity import name_of
 from ..torchside.closure.locks import locks_of
 from ..torchside.closure.reachable_objects import keys_of
@@ -32,6 +33,7 @@ def from_module(
     names: Names = "nested",
     method: Method = None,
     copy: bool | None = None,
+    copies: Sequence[str] = (),
 ) -> JaxModule:
     """A module's parameters and buffers as JAX pytrees, and a pure function of them.
 
@@ -47,6 +49,8 @@ def from_module(
             function ``(module, *args, **kwargs)``.
         copy: As in `t2j`: True for arrays with memory of their own, False for an error instead
             of a copy.
+        copies: As in `jax_callable`: arguments that the module writes to (``("x",)``, as
+            activations with ``inplace=True`` do), of which a call gives it copies.
 
     Raises:
         ModuleError: A layer is run by TorchScript, or lazy and not yet called.
@@ -58,6 +62,11 @@ def from_module(
     if names not in get_args(Names):
         known = ", ".join(get_args(Names))
         raise ArgumentError(f"from_module: expected names as one of {known}; got {names!r}.")
+    if isinstance(copies, str):
+        raise TypeError(
+            f"from_module: expected copies as a sequence of names, got {copies!r}; write "
+            f"copies=({copies!r},)."
+        )
     if inspect.ismethod(method) and method.__self__ is module:
         # Bound to the original, whose parameters it would use.
         method = method.__func__
@@ -69,7 +78,7 @@ def from_module(
         raise ModuleError(
             f"from_module, {name_of(module)}: expected a module that can be copied; {error}."
         ) from error
-    return JaxModule(template, names, method, copy, name_of(module))
+    return JaxModule(template, names, method, copy, name_of(module), tuple(copies))
 
 
 class JaxModule:
@@ -83,10 +92,17 @@ class JaxModule:
     """
 
     def __init__(
-        self, template: Template, names: Names, method: Method, copy: bool | None, label: str
+        self,
+        template: Template,
+        names: Names,
+        method: Method,
+        copy: bool | None,
+        label: str,
+        copies: tuple[str, ...] = (),
     ) -> None:
         self._template = template
         self._method = method
+        self._options = Options(copies=copies)
         self.label = label
         self._signature = signature_of(template.module, method)
         own = self._signature.parameters
@@ -274,7 +290,7 @@ class JaxModule:
         if found is None:
             with self._lock:
                 function = ModuleCall(self._template, self._method, mode, self.label)
-                options = Options(random="key") if mode.keyed else NO_OPTIONS
+                options = replace(self._options, random="key") if mode.keyed else self._options
                 made = JaxCallable(function, name=self.label, options=options)
                 # Another thread may have made one meanwhile: that stays, with its plans.
                 found = self._calls.setdefault(mode, made)

@@ -47,6 +47,7 @@ class CallFacts:
         values: The static arguments that were passed, whole, by the parameters' names.
         random_key: The random key of the call, if it has one.
         mutates: The arguments that the function writes to, as declared.
+        copies: Those of which it gets a copy of its own, likewise.
     """
 
     name: str
@@ -58,6 +59,7 @@ class CallFacts:
     values: Mapping[str, object] = field(default_factory=dict)
     random_key: ArraySig | None = None
     mutates: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 def plan_inputs(
@@ -163,6 +165,7 @@ def plan_call(
         context=facts.context,
         derivative=_derivative_words(inputs, outputs, spec),
         mutates=mutates,
+        copies=facts.copies,
         vmap_method=vmap_method,
         contract=spec.digest() if spec else "",
         source=spec.where("") if spec else "",

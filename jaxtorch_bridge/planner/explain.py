@@ -27,6 +27,8 @@ MUTATES_WORDS = {
     False: "the graph works on a copy, and so do derivatives and batches",
 }
 
+COPIES_WORDS = "the function gets a copy of its own, and what it writes there is lost"
+
 
 def explain_plan(
     plan: CallPlan,
@@ -76,6 +78,9 @@ def explain_plan(
     if plan.mutates:
         names = ", ".join(f"`{name}`" for name in plan.mutates)
         lines.append(f"mutates      {names}: {MUTATES_WORDS[plan.backend == 'eager']}")
+    if plan.copies:
+        names = ", ".join(f"`{name}`" for name in plan.copies)
+        lines.append(f"copies       {names}: {COPIES_WORDS}")
     if plan.backend != "eager":
         lines.append(f"backend      {plan.backend}: {BACKEND_WORDS[plan.backend]}")
     lines.append(f"concurrency  {plan.concurrency}")

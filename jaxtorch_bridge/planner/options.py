@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from ..choices import ConcurrencyMode, RandomMode, VmapMethod, renamed
+from ..dotted_names import in_both
 from ..errors import ArgumentError
 from .declared_outputs import NOTHING_DECLARED, Declared
 
@@ -26,6 +27,7 @@ class Options:
         declared: What stands in for a contract.
         random: Whether every call takes a random key; None: what the contract says.
         mutates: Arguments that the function writes to; None: what the contract says.
+        copies: Arguments of which it gets a copy of its own; None: likewise.
     """
 
     nondiff: tuple[str, ...] = ()
@@ -35,6 +37,7 @@ class Options:
     declared: Declared = NOTHING_DECLARED
     random: RandomMode | None = None
     mutates: tuple[str, ...] | None = None
+    copies: tuple[str, ...] | None = None
 
     def refuse_invalid(self) -> None:
         """Object to values that mean nothing.
@@ -54,6 +57,7 @@ class Options:
                     f"jax_callable: expected {name} as one of {', '.join(known)}; got {value!r}"
                     f"{renamed(name, value)}."
                 )
+        _refuse_both(self.mutates or (), self.copies or ())
 
     def refuse_contradiction(self, spec: CallableSpec) -> None:
         """Object to a keyword that says something else than the contract.
@@ -61,7 +65,7 @@ class Options:
         Raises:
             ArgumentError: Shows both.
         """
-        for name in ("vmap_method", "verify", "concurrency", "random", "mutates"):
+        for name in ("vmap_method", "verify", "concurrency", "random", "mutates", "copies"):
             mine, theirs = getattr(self, name), getattr(spec, name)
             # What a contract leaves at its default it does not say, so a keyword may.
             if mine is not None and name in spec.model_fields_set and mine != theirs:
@@ -69,6 +73,18 @@ class Options:
                     f"jax_callable: {name}={mine!r} was passed, but the contract says `{name}: "
                     f"{theirs}` [{spec.where(name)}]. Say it in one place."
                 )
+        _refuse_both(
+            spec.mutates if self.mutates is None else self.mutates,
+            spec.copies if self.copies is None else self.copies,
+        )
+
+
+def _refuse_both(mutates: tuple[str, ...], copies: tuple[str, ...]) -> None:
+    for name in in_both(copies, mutates):
+        raise ArgumentError(
+            f"jax_callable: expected `{name}` under `mutates` or under `copies`; got both. With "
+            "`mutates` the new value comes back, with `copies` what is written is lost: choose one."
+        )
 
 
 NO_OPTIONS = Options()

@@ -32,6 +32,7 @@ class CallPlan:
         source: Where the contract stands, or the empty string.
         backend: What runs the function.
         mutates: Arguments that it writes to.
+        copies: Arguments of which it gets a copy of its own.
         concurrency: How calls on several devices share what the function closes over.
         random_key: The words of the random key, which come behind the inputs; None: it
             takes none.
@@ -53,6 +54,7 @@ class CallPlan:
     concurrency: Concurrency = PARALLEL
     backend: Backend = "eager"
     mutates: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
     random_key: ArraySig | None = None
 
     @property
@@ -83,6 +85,7 @@ class CallPlan:
             # Added where there is something to say, so that keys of other functions stay what they
             # were.
             *([self.mutates] if self.mutates else []),
+            *([("copies", *self.copies)] if self.copies else []),
         )
         if self.random_key is not None:
             facts += (str(self.random_key),)

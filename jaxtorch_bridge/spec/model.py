@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from ..choices import Backend, ConcurrencyMode, OutputsMode, Residuals, VmapMethod
+from ..dotted_names import in_both
 from .array_tree import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
 from .followed_dtypes import choices_of, faults_of_following
 from .group_remarks import faults_of_groups, read_groups
@@ -101,6 +102,7 @@ class CallableSpec(BaseModel):
         verify: Whether the first batched run of a plan is compared with single calls.
         sharding: Dimension name -> mesh axis; the other dimensions must be whole.
         mutates: Inputs that the function writes to.
+        copies: Inputs of which the function gets a copy of its own, since it writes to them.
         random: Whether every call takes a JAX random key, as ``rng=``.
         execution: How the function is run.
         concurrency: How calls on several devices share the function's modules, or None: as is best.
@@ -126,6 +128,7 @@ class CallableSpec(BaseModel):
     verify: StrictBool = False
     sharding: Annotated[FrozenDict[str, str], ReadBy(read_sharding)] = FrozenDict()
     mutates: Annotated[tuple[str, ...], ReadBy(read_names)] = ()
+    copies: Annotated[tuple[str, ...], ReadBy(read_names)] = ()
     random: Literal["none", "key"] = "none"
     execution: Execution = Execution()
     concurrency: ConcurrencyMode | None = None
@@ -229,16 +232,25 @@ class CallableSpec(BaseModel):
         cls, mutates: tuple[str, ...], info: ValidationInfo
     ) -> tuple[str, ...]:
         if "inputs" in info.data:
-            # A list, since names may hold dots: two paths can read the same.
-            known = [".".join(path) for path, _ in paths_of(info.data["inputs"])]
-            raise_faults(
-                Fault(_one_of("inputs", name, known), show(name), (str(index),))
-                if name not in known
-                else Fault("a name that only one input has", show(name), (str(index),))
-                for index, name in enumerate(mutates)
-                if known.count(name) != 1
-            )
+            raise_faults(_faults_of_names(mutates, info.data["inputs"]))
         return mutates
+
+    @field_validator("copies")
+    @classmethod
+    def _copied_inputs_exist(cls, copies: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "inputs" in info.data:
+            raise_faults(_faults_of_names(copies, info.data["inputs"]))
+        both = in_both(copies, info.data.get("mutates", ()))
+        raise_faults(
+            Fault(
+                "an input whose new value does not come back",
+                f"{show(name)}, which is under `mutates`",
+                (str(index),),
+            )
+            for index, name in enumerate(copies)
+            if name in both
+        )
+        return copies
 
     @field_validator("random")
     @classmethod
@@ -343,6 +355,8 @@ class CallableSpec(BaseModel):
             data["constraints"] = [one.to_data(docs=docs) for one in self.constraints]
         if self.mutates:
             data["mutates"] = list(self.mutates)  # in their order the new values come back
+        if self.copies:
+            data["copies"] = sorted(self.copies)
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     # pydantic's own would also compare the positions, and call 1 and true the same.
@@ -360,6 +374,16 @@ _DEFAULTS = {
 
 def _dimension_names(nodes: FrozenDict[str, Node]) -> frozenset[str]:
     return frozenset(name for _, leaf in leaves_of(nodes) for name in leaf.shape.plain_names)
+
+
+def _faults_of_names(names: tuple[str, ...], inputs: FrozenDict[str, Node]) -> Iterator[Fault]:
+    # A list, since names may hold dots: two paths can read the same.
+    known = [".".join(path) for path, _ in paths_of(inputs)]
+    for index, name in enumerate(names):
+        if name not in known:
+            yield Fault(_one_of("inputs", name, known), show(name), (str(index),))
+        elif known.count(name) != 1:
+            yield Fault("a name that only one input has", show(name), (str(index),))
 
 
 def _one_of(kind: str, name: str, known: Collection[str]) -> str:

@@ -167,7 +167,7 @@ FIELDS = st.sampled_from(
     [
         *("schema", "name", "version", "function", "doc", "inputs", "static", "outputs", "mutates"),
         *("groups", "rule", "dimensions", "constraints", "vjp_depth", "residuals", "sharding"),
-        *("random", "execution"),
+        *("random", "execution", "copies"),
         *("dtype", "shape", "optional", "differentiable", "like", "type", "default", "choices"),
         *("x", "y", "n", "dtyp", "shap", "inputz", "lambda", "", " "),
     ]

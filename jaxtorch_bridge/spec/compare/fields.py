@@ -35,6 +35,7 @@ def field_changes(old: CallableSpec, new: CallableSpec, pair: ShapePair) -> Iter
             yield "neutral", ("execution", part), _from_to(before, after)
     yield from _sharding(old, new, pair)
     yield from _mutates(old, new)
+    yield from _copies(old, new)
     if old.random != new.random:
         yield "breaking", ("random",), _from_to(old.random, new.random)
 
@@ -96,6 +97,16 @@ def _mutates(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
     if old.mutates != new.mutates and set(old.mutates) == set(new.mutates):
         order = ", ".join(f"`{name}`" for name in new.mutates)
         yield "breaking", ("mutates",), f"new values come back in another order: {order}"
+
+
+def _copies(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
+    # Neutral both ways: the caller's array keeps its value, and torch callers see what they saw.
+    for name in new.copies:
+        if name not in old.copies:
+            yield "neutral", ("copies",), f"the function now gets a copy of `{name}`"
+    for name in old.copies:
+        if name not in new.copies:
+            yield "neutral", ("copies",), f"the function no longer gets a copy of `{name}`"
 
 
 def _from_to(old: object, new: object) -> str:

@@ -88,6 +88,7 @@ def contract_schema() -> dict[str, Any]:
             "additionalProperties": {"type": "string", "minLength": 1},
         },
         "mutates": {"type": "array", "uniqueItems": True, "items": {"type": "string"}},
+        "copies": {"type": "array", "uniqueItems": True, "items": {"type": "string"}},
         "random": _choice(CallableSpec, "random"),
         "concurrency": {"enum": [*get_args(ConcurrencyMode), None]},
         "execution": {

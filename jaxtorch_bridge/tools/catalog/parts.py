@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ... import dtypes
+from ...dotted_names import is_part
 from ...spec.array_tree import Leaves, paths_of
 from ...spec.group_remarks import remarks_below
 from ...spec.language.problems import Path
@@ -13,6 +14,9 @@ from ...spec.language.shapes import Name, Rest, names_in
 from ...spec.language.static_arguments import StaticSpec
 from ...spec.model import CallableSpec
 from ...spec.tensor import TensorSpec
+
+# What happens to inputs, in a word, and the names of those that it happens to.
+Effects = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,13 @@ class Part:
 
 def inputs_of(spec: CallableSpec) -> tuple[Part, ...]:
     """The input arrays."""
-    return tuple(_array(spec, path, leaf, spec.mutates) for path, leaf in spec.input_leaves())
+    effects = {"written to": spec.mutates, "copied": spec.copies}
+    return tuple(_array(spec, path, leaf, effects) for path, leaf in spec.input_leaves())
 
 
 def outputs_of(spec: CallableSpec) -> tuple[Part, ...]:
     """The output arrays."""
-    return tuple(_array(spec, path, leaf, ()) for path, leaf in spec.output_leaves())
+    return tuple(_array(spec, path, leaf, {}) for path, leaf in spec.output_leaves())
 
 
 def with_groups(spec: CallableSpec, kind: str, parts: tuple[Part, ...]) -> tuple[Part, ...]:
@@ -79,22 +84,21 @@ def dimensions_of(spec: CallableSpec) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _array(spec: CallableSpec, path: Path, leaf: TensorSpec, mutates: tuple[str, ...]) -> Part:
+def _array(spec: CallableSpec, path: Path, leaf: TensorSpec, effects: Effects) -> Part:
     name = ".".join(path)
-    return Part(name, str(leaf), tuple(_tags(spec, name, leaf, mutates)), leaf.doc)
+    return Part(name, str(leaf), tuple(_tags(spec, name, leaf, effects)), leaf.doc)
 
 
-def _tags(
-    spec: CallableSpec, name: str, leaf: TensorSpec, mutates: tuple[str, ...]
-) -> Iterator[str]:
+def _tags(spec: CallableSpec, name: str, leaf: TensorSpec, effects: Effects) -> Iterator[str]:
     if leaf.optional:
         yield "optional"
     # A dtype without gradients says so by itself.
     has_gradients = any(dtypes.DTYPES[one].differentiable for one in spec.dtypes_of(leaf))
     if has_gradients and not leaf.differentiable:
         yield "no gradient"
-    if any(name == one or name.startswith(f"{one}.") for one in mutates):
-        yield "written to"
+    for effect, names in effects.items():
+        if any(is_part(name, one) for one in names):
+            yield effect
 
 
 def _kind(static: StaticSpec) -> Iterator[str]:

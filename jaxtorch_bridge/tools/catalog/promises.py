@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...planner.explain import BACKEND_WORDS, VMAP_WORDS
+from ...planner.explain import BACKEND_WORDS, COPIES_WORDS, VMAP_WORDS
 from ...spec.model import CallableSpec
 
 _RESIDUALS = {
@@ -38,6 +38,8 @@ def _promises(spec: CallableSpec) -> Iterator[tuple[str, str]]:
     yield "Sharding", _sharding(spec)
     if spec.mutates:
         yield "Writes to", ", ".join(spec.mutates)
+    if spec.copies:
+        yield "Copies", f"{', '.join(spec.copies)}: {COPIES_WORDS}"
     if spec.random != "none":
         yield "Random", "takes a JAX random key"
     if spec.concurrency is not None:

@@ -46,7 +46,7 @@ class Run:
     def torch_result(self, tensors: dict[Path, torch.Tensor] | None = None) -> list[torch.Tensor]:
         """Flat results of the plain torch function."""
         given = self.tensors if tensors is None else tensors
-        if self.subject.spec.mutates:
+        if self.subject.spec.mutates or self.subject.spec.copies:
             # The function writes to them, and later runs start from the same values.
             given = {path: tensor.clone() for path, tensor in given.items()}
         args, kwargs = arguments_of(self.subject, self.case, lambda path, *_: given[path])

@@ -10,6 +10,7 @@ import jax
 from ..._compat.torch_internals import cannot_be_fake, looks_at_values
 from ...calling import trees
 from ...calling.arguments import describe_arrays, sort_leaves, static_values
+from ...calling.copied_arguments import copied_slots
 from ...calling.flat_function import FlatFunction
 from ...calling.read_mutates import mutated_arguments
 from ...dtypes import canonical_name
@@ -87,7 +88,8 @@ class Evaluator:
         args, kwargs = arguments_of(subject, case, lambda _, *array: _aval(*array, x64=x64))
         leaves = sort_leaves(spec.label, args, kwargs)
         mutated = mutated_arguments(spec.label, spec.mutates, function, leaves)
-        leaves = replace(leaves, mutated=mutated)
+        copied = copied_slots(spec.label, spec.copies, function, leaves)
+        leaves = replace(leaves, mutated=mutated, copied=copied)
         shapes = [(tuple(array.shape), str(array.dtype)) for array in leaves.arrays]
         arrays, static = describe_arrays(function, leaves, shapes)
         values = static_values(function, leaves)

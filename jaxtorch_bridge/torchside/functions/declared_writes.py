@@ -7,14 +7,12 @@ be wrong in silence, so these are looked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import torch
 
-from ..._compat import torch_autograd as autograd
 from ..._compat import torch_internals as compat
 from ...errors import DifferentiationError
 from ...planner.array_signature import ArraySig
@@ -22,6 +20,7 @@ from ..observe.abstract_evaluation import fake_inputs
 from ..observe.autograd_recording import MemoryWatch, Recording, single_views
 from .functionalized_writes import functional
 from .graph_capture import NotCapturedError, abstractly
+from .saved_values import saving_values
 from .source import Core, Source
 
 
@@ -141,7 +140,7 @@ class Writes:
                 self.refuse(slot, how)
 
         watched = {slot: copies[slot] for slot in self.slots}
-        with _saving_values(list(watched.values())), single_views():
+        with saving_values(list(watched.values())), single_views():
             watch = Recording(watched, refuse, strict=True)
             # As in calls: what torch does not see is looked for in the first run.
             if not self._memory_seen and not any(map(compat.is_fake, copies)):
@@ -156,27 +155,6 @@ class Writes:
 
 
 _AS_STATISTICS = "as running statistics"
-
-
-@contextmanager
-def _saving_values(copies: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Have autograd keep values as they are, of tensors that may be written to later."""
-    if not autograd.may_hook_saved_tensors():
-        yield
-        return
-    # By memory: views of what may be written to are kept as they are too.
-    keys = {compat.storage_key(copy) for copy in copies}
-
-    # Torch asks the innermost hooks alone, and those of a tape around this must have their say.
-    around = autograd.hooks_of_saved_tensors()
-    pack, unpack = around or (lambda tensor: tensor, lambda kept: kept)
-
-    def keep(tensor: torch.Tensor) -> Any:
-        return pack(tensor.clone() if compat.storage_key(tensor) in keys else tensor)
-
-    # Autograd itself refuses to go back through a value that was written to after it was saved.
-    with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
-        yield
 
 
 def with_writes(

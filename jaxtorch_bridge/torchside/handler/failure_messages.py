@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ..._compat.torch_internals import give_own_memory, is_fake
+from ...dotted_names import dotted
 from ...errors import BridgeError, EscapeError, MutationError, OutputError, TorchExecutionError
 from ...planner.array_signature import ArraySig
 from .failure_record import claim, record
@@ -109,10 +110,12 @@ def execution_error(
 
 def mutation_message(label: str, path: str) -> str:
     """Words on an input that was written to."""
+    name = dotted(path)
     return (
         f"{label}, input `{path}`: expected it to be left as it is, but the torch function writes "
-        f"to it in place. JAX arrays cannot change. Work on a copy (`{path} = {path}.clone()`) or "
-        f"use the out-of-place form of the operation (`add` instead of `add_`)."
+        f'to it in place. JAX arrays cannot change. Wrap it with mutates=("{name}",), and the new '
+        f'value comes back; or with copies=("{name}",), and the function writes to a copy of its '
+        f"own, which is lost. Or let its code write to `{path}.clone()`."
     )
 
 

@@ -157,6 +157,7 @@ CASES = {
     "sharding removed": (changed("sharding"), [("breaking", "sharding.batch")]),
     "sharding axis": (changed("sharding", {"batch": "x"}), [("breaking", "sharding.batch")]),
     "mutates": (changed("mutates", ["q"]), [("breaking", "mutates")]),
+    "copies": (changed("copies", ["q", "k"]), [("neutral", "copies"), ("neutral", "copies")]),
     "random": (changed("random", "key"), [("breaking", "random")]),
     "function": (changed("function", "lib.ops:attention"), [("breaking", "function")]),
     "no function": (changed("function"), [("breaking", "function")]),
@@ -324,6 +325,7 @@ def test_no_field_is_forgotten():
     assert fields == {
         *("name", "function", "doc", "inputs", "static", "outputs", "constraints", "vjp_depth"),
         *("residuals", "vmap_method", "verify", "concurrency", "sharding", "mutates", "random"),
+        "copies",
         *("execution", "groups", "dimensions"),
     }, "teach jaxtorch_bridge.spec.compare.diff_contracts the new field, and the schema"
 
@@ -566,6 +568,28 @@ def test_remarks_are_neutral_and_need_no_version(fields, path):
         assert unsaid_by_version(before, after, changes) is None
     assert old.digest() == new.digest()
     assert old != new
+
+
+def test_copies_come_and_go_without_a_word_to_callers():
+    head = {
+        "schema": "jaxtorch/1",
+        "name": "f",
+        "version": "1.0.0",
+        "inputs": {"x": "float32[n]", "y": "float32[n]"},
+        "outputs": {"z": "float32[n]"},
+    }
+    one, other = (load_spec({**head, "copies": names}) for names in (["x", "y"], ["y", "x"]))
+    assert one == other
+    assert one.digest() == other.digest()
+    assert diff_specs(one, other) == ()
+    changes = diff_specs(one, load_spec({**head, "copies": ["y"]}))
+    assert [(one.level, one.path) for one in changes] == [("neutral", "copies")]
+    assert changes[0].text == "the function no longer gets a copy of `x`"
+    # What was written came back, and does not any more.
+    change, _ = diff_specs(
+        load_spec({**head, "mutates": ["x"]}), load_spec({**head, "copies": ["x"]})
+    )
+    assert (change.level, change.path) == ("breaking", "mutates")
 
 
 def test_the_order_of_new_values_is_part_of_the_contract():

@@ -37,6 +37,7 @@ residuals: tape                      # tape | recompute | auto
 vmap_method: torch_vmap              # torch_vmap | sequential | ...
 sharding: {batch: data, heads: model}   # dimension name -> mesh axis
 mutates: []
+copies: []
 random: none                         # none | key
 execution: {backend: auto, outputs: in_place}   # eager | compile | graph | auto
 """
@@ -94,7 +95,8 @@ def test_the_example_of_the_design_is_read(load):
     assert {name: one.default for name, one in spec.static.items()} == {"causal": False}
     assert dict(spec.sharding) == {"batch": "data", "heads": "model"}
     assert (spec.execution.backend, spec.execution.outputs) == ("auto", "in_place")
-    assert (spec.vjp_depth, spec.residuals, spec.random, spec.mutates) == (2, "tape", "none", ())
+    assert (spec.vjp_depth, spec.residuals, spec.random) == (2, "tape", "none")
+    assert (spec.mutates, spec.copies) == ((), ())
 
 
 def test_defaults_stand_where_the_contract_is_silent():
@@ -267,6 +269,13 @@ random: null
         ({"mutates": ["y"]}, "`mutates.0`: expected one of the inputs `x`; got `y`"),
         ({"mutates": ["x", "x"]}, "`mutates.1`: expected each input once"),
         ({"mutates": [3]}, "`mutates.0`: expected the name of an input; got 3"),
+        ({"copies": ["y"]}, "`copies.0`: expected one of the inputs `x`; got `y`"),
+        ({"copies": ["x", "x"]}, "`copies.1`: expected each input once"),
+        (
+            {"mutates": ["x"], "copies": ["x"]},
+            "`copies.0`: expected an input whose new value does not come back; got `x`, which is "
+            "under `mutates`",
+        ),
         (
             {"random": "key", "static": {"rng": 1}},
             "`random`: expected no input or static argument `rng`, by which a call passes its key",
@@ -524,6 +533,7 @@ def _contracts(draw: st.DrawFn) -> dict[str, object]:
     )
     inputs = draw(st.dictionaries(_NAMES.map("i_".__add__), _trees(True), max_size=3))
     binder = {"binder": "float32[n, m, batch]"}
+    written = draw(st.lists(st.sampled_from(["binder", *inputs]), unique=True))
     return {
         "schema": "jaxtorch/1",
         "name": "pkg.f",
@@ -537,7 +547,8 @@ def _contracts(draw: st.DrawFn) -> dict[str, object]:
         "residuals": draw(st.sampled_from(["tape", "recompute", "auto"])),
         "vmap_method": draw(st.sampled_from(["torch_vmap", "sequential", "broadcast_all"])),
         "sharding": draw(st.dictionaries(st.sampled_from(["n", "m", "batch"]), _NAMES)),
-        "mutates": draw(st.lists(st.sampled_from(["binder", *inputs]), unique=True)),
+        "mutates": written[::2],
+        "copies": written[1::2],
         "random": draw(st.sampled_from(["none", "key"])),
         "execution": {"backend": draw(st.sampled_from(["eager", "compile", "graph", "auto"]))},
     }

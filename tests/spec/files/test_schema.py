@@ -62,6 +62,7 @@ FULL: dict[str, Any] = {
     "verify": True,
     "sharding": {"n": "data"},
     "mutates": ["x"],
+    "copies": ["y"],
     "random": "key",
     "concurrency": "locked",
     "execution": {"backend": "graph", "outputs": "copy"},
@@ -126,6 +127,7 @@ INVALID: dict[str, tuple[str, object]] = {
     "verify": ("verify", 1),
     "sharding": ("sharding.n", ""),
     "mutates": ("mutates", ["x", "x"]),
+    "copies": ("copies", "x"),
     "random": ("random", "seed"),
     "concurrency": ("concurrency", "many"),
     "backend": ("execution.backend", "fast"),
@@ -194,7 +196,7 @@ def test_required_fields(field):
     st.text(alphabet="n m2+-*/.()[], ", max_size=8),
 )
 def test_whatever_the_loader_takes_the_schema_takes(dtype, shape):
-    data = {**FULL, "constraints": [], "sharding": {}, "mutates": []}
+    data = {**FULL, "constraints": [], "sharding": {}, "mutates": [], "copies": []}
     data["inputs"] = {"x": f"{dtype}[{shape}]", "y": "float32[n, m]"}
     data["outputs"] = {"z": "float32[]"}
     try:

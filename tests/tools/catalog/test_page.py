@@ -18,6 +18,7 @@ from jaxtorch_bridge.errors import SpecError
 from jaxtorch_bridge.spec.files.load import load_spec
 from jaxtorch_bridge.tools.catalog.collect import collect
 from jaxtorch_bridge.tools.catalog.page import render
+from jaxtorch_bridge.tools.catalog.promises import promises
 from jaxtorch_bridge.tools.catalog.view import views_of
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "specs"
@@ -110,6 +111,22 @@ def test_dimensions_say_where_their_sizes_come_from(tmp_path):
     assert parts["..."].type == "x leading"
     assert (parts["n"].type, parts["n"].tags) == ("x axis -2, w axis 0", ("mesh axis data",))
     assert (parts["m"].type, parts["m"].doc) == ("w axis 1", "m%2 == 0\ny has m+1")
+
+
+def test_what_happens_to_arguments_is_shown(tmp_path):
+    specs = contract(
+        tmp_path,
+        inputs={"x": "float32[n]", "params": {"w": "float32[n]", "b": "float32[n]"}},
+        mutates=["params.w"],
+        copies=["x"],
+    )
+    (view,) = views_of(collect([str(specs)]))
+    parts = dict(view.newest.lists)["Inputs"]
+    assert [one.tags for one in parts] == [("copied",), ("written to",), ()]
+    spec = load_spec(specs / "f-1.0.0.yaml")
+    assert ("Writes to", "params.w") in promises(spec)
+    (text,) = [text for title, text in promises(spec) if title == "Copies"]
+    assert text.startswith("x: the function gets a copy")
 
 
 def test_remarks_on_groups_and_constraints_are_shown_and_found(tmp_path):

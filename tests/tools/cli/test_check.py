@@ -104,6 +104,25 @@ def test_a_function_that_writes_to_its_arguments(here, jaxtorch, monkeypatch):
     assert "the torch function writes to it in place" in done.out
 
 
+def test_a_function_that_gets_copies_of_its_arguments(here, jaxtorch, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    code = "def centre(x, y):\n    x -= x.mean()\n    return x * y\n"
+    Path("copying_ops.py").write_text(code)
+    text = (
+        "schema: jaxtorch/1\nname: centre\nversion: 1.0.0\nfunction: copying_ops:centre\n"
+        "inputs:\n  x: float32[n, m]\n  y: float32[n, m]\n"
+        "outputs:\n  z: float32[n, m]\nconstraints: [n > 1, m > 1]\n"
+    )
+    Path("specs/good.yaml").write_text(text + "copies: [x]\n")
+    done = jaxtorch("check", "--numeric")
+    assert done.code == 0, done.out
+    assert "numeric      gradients are those of torch and of finite differences" in done.out
+    Path("specs/good.yaml").write_text(text)
+    done = jaxtorch("check")
+    assert done.code == 1
+    assert 'copies=("x",)' in done.out
+
+
 def test_the_contracts_of_this_repository(jaxtorch, monkeypatch):
     assert jaxtorch("check", "--syntax", ROOT / "specs").code == 0
     monkeypatch.chdir(ROOT)  # from where examples can be imported

@@ -458,6 +458,30 @@ class TestTerms:
             twin = jax.vmap(jax.grad(weighted(twin_saved), (0, 1)), axes)
             assert_close(jax.jit(mine)(batch, y), twin(batch, y))
 
+    def test_a_value_of_its_own_that_was_overwritten_is_an_error_in_every_mode(self):
+        def overwrites(x, y):
+            if float(y.detach().sum()) < 100:
+                x.add_(y).exp().mul_(2)
+
+        def keeps(x, y):
+            if float(y.detach().sum()) < 100:
+                x.add_(y)
+                x.copy_(x.exp())  # of which autograd saves the result
+
+        wrapped = jax_callable(keeps, mutates=("x",))
+        wrapped(X, Y)
+        twin = lambda x, y: jnp.exp(x + y)  # noqa: E731
+        assert_close(jax.jvp(wrapped, (X, Y), (Y, X)), jax.jvp(twin, (X, Y), (Y, X)))
+
+        wrapped = jax_callable(lambda x, y: (overwrites(x, y), y.exp().mul_(x))[1], mutates=("x",))
+        wrapped(X, Y)
+        for derive in (
+            lambda: jax.jvp(wrapped, (X, Y), (Y, X)),
+            lambda: jax.grad(lambda x, y: wrapped(x, y)[0].sum(), (0, 1))(X, Y),
+        ):
+            with pytest.raises(TorchExecutionError, match="modified by an inplace operation"):
+                derive()
+
     def test_explain(self):
         wrapped = wrap(saved_then_written)
         assert "gradient     tape: one run" in wrapped.explain(X, Y)

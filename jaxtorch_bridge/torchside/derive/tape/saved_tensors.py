@@ -15,7 +15,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from ...._compat.torch_internals import negative_view
-from ...._compat.torch_tensors import write_count
+from ...functions.saved_values import unless_written, with_writes_counted
 
 # Of what is smaller, nobody asks whether it is a part of something larger.
 _SMALL_BYTES = 4096
@@ -120,7 +120,7 @@ class SavedTensors:
             address = tensor.data_ptr()
         except (RuntimeError, NotImplementedError):
             # Sparse ones, and those that stand for others inside of torch.func: kept as they are.
-            return tensor.detach(), write_count(tensor)
+            return with_writes_counted(tensor)
         index = bisect_right(self._starts, address) - 1
         if index >= 0 and address < self._ends[index]:
             return Reference(
@@ -133,9 +133,7 @@ class SavedTensors:
                 tensor.is_neg(),
             )
         self._count(tensor)
-        # Detached: a result that kept its own node would be a cycle. The memory and its count of
-        # writes are the tensor's own. Where there are hooks torch leaves that count to them.
-        return tensor.detach(), write_count(tensor)
+        return with_writes_counted(tensor)
 
     def _count(self, tensor: torch.Tensor) -> None:
         size = tensor.nbytes
@@ -158,14 +156,7 @@ class SavedTensors:
         """
         if type(packed) is Reference:
             return packed.read(self.operands)
-        tensor, version = packed
-        if write_count(tensor) != version:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an "
-                f"inplace operation: [{tensor.type()} {list(tensor.shape)}] is at version "
-                f"{write_count(tensor)}; expected version {version} instead."
-            )
-        return tensor  # type: ignore[no-any-return]
+        return unless_written(packed)
 
     def hooks(self) -> saved_tensors_hooks:
         """To be in force while the function runs."""
