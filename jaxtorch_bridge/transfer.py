@@ -12,7 +12,6 @@ Nothing orders what comes after, so keep a shared array until the work that read
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -133,26 +132,6 @@ def j2t(array: jax.Array | np.ndarray[Any, Any], *, copy: bool | None = None) ->
     if isinstance(array, jax.Array):
         return _from_jax(array, copy)
     raise TransferError(f"j2t: expected a jax.Array or numpy.ndarray; got {_type_name(array)}")
-
-
-def tree_t2j(tree: Any, *, copy: bool | None = None) -> Any:
-    """The same pytree with each tensor turned by `t2j`; other leaves stay as they are.
-
-    Raises:
-        TransferError: As `t2j`, after the path of the leaf.
-        DtypeError: As `t2j`, after the path of the leaf.
-    """
-    return _map_leaves(lambda leaf: t2j(leaf, copy=copy), torch.Tensor, tree)
-
-
-def tree_j2t(tree: Any, *, copy: bool | None = None) -> Any:
-    """The same pytree with each JAX or numpy array turned by `j2t`; other leaves stay.
-
-    Raises:
-        TransferError: As `j2t`, after the path of the leaf.
-        DtypeError: As `j2t`, after the path of the leaf.
-    """
-    return _map_leaves(lambda leaf: j2t(leaf, copy=copy), (jax.Array, np.ndarray), tree)
 
 
 def _plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -341,21 +320,6 @@ def _jax_dtype_name(dtype: Any) -> str:
         return str(np.dtype(dtype).name)
     except (TypeError, ValueError):
         raise DtypeError(f"dtype_j2t: expected a dtype of JAX or numpy; got {dtype!r}") from None
-
-
-def _map_leaves(convert: Callable[[Any], Any], kinds: type | tuple[type, ...], tree: Any) -> Any:
-    """Convert the leaves of these kinds; an error names the path of its leaf."""
-
-    def one(path: tuple[Any, ...], leaf: Any) -> Any:
-        if not isinstance(leaf, kinds):
-            return leaf
-        try:
-            return convert(leaf)
-        except (TransferError, DtypeError) as error:
-            place = jax.tree_util.keystr(path)
-            raise type(error)(f"leaf `{place}`: {error}" if place else str(error)) from error
-
-    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def _type_name(value: Any) -> str:

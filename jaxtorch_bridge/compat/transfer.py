@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .. import transfer
+from ..calling import tree_transfer
 from ..errors import ArgumentError
 
 Via = Literal["dlpack", "cpu", "host"]
@@ -71,7 +72,7 @@ def tree_t2j(xs: Any, via: Via = "dlpack") -> Any:
         DtypeError: Likewise.
         ArgumentError: ``via`` is something else.
     """
-    return transfer.tree_t2j(xs, copy=_copies(via))
+    return tree_transfer.tree_t2j(xs, copy=_copies(via))
 
 
 def tree_j2t(xs: Any, via: Via = "dlpack") -> Any:
@@ -82,7 +83,7 @@ def tree_j2t(xs: Any, via: Via = "dlpack") -> Any:
         DtypeError: Likewise.
         ArgumentError: ``via`` is something else.
     """
-    return transfer.tree_j2t(xs, copy=_copies(via))
+    return tree_transfer.tree_j2t(xs, copy=_copies(via))
 
 
 def _copies(via: Via) -> bool | None:

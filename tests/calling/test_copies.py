@@ -161,6 +161,8 @@ def test_running_statistics_and_renormed_weights():
         MutationError, match=r'input `mean`.*mutates=\("mean",\).*copies=\("mean",\)'
     ):
         jax_callable(norm)(X, mean, var)
+    with pytest.raises(MutationError, match="So it does with `var`: name these, too"):
+        jax_callable(norm)(X, mean, var)
     f = jax_callable(norm, copies=("mean", "var"))
     want = norm(torch.tensor(X.tolist()), torch.zeros(3), torch.ones(3))
     assert_close(jax.jit(f)(X, mean, var), want)

@@ -13,7 +13,7 @@ import torch.utils._pytree as torch_pytree
 import transformers
 
 from comparing import assert_close, assert_equal
-from jaxtorch_bridge import jax_callable
+from jaxtorch_bridge import MutationError, jax_callable, tree_j2t, tree_t2j
 from jaxtorch_bridge.calling.torch_nodes import Unopened
 from jaxtorch_bridge.errors import OutputError
 
@@ -169,6 +169,53 @@ def test_a_language_model_as_it_is_returns_its_cache_and_takes_it_back(language_
     empty = transformers.DynamicCache(config=language_model.config)
     assert_close(step(ids[:, :3], cache=empty).logits, want[:, :3], factor=4)
     assert empty.get_seq_length() == 0
+
+
+def static_cache(model, length, *, early):
+    cache = transformers.StaticCache(config=model.config, max_cache_len=length)
+    if early:
+        cache.early_initialization(1, 2, 8, torch.float32, torch.device("cpu"))
+    return cache
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_cache_of_fixed_size_is_carried_by_scan(language_model, early):
+    step = jax_callable(language_model, copies=("cache",))
+    ids = jnp.array([[1, 2, 3, 4, 5, 6, 7]], jnp.int32)
+    with torch.no_grad():
+        want = language_model(torch.tensor(ids.tolist())).logits
+    empty = tree_t2j(static_cache(language_model, 9, early=early))
+    assert type(empty) is Unopened
+    before = [np.array(child) for child in empty.children]
+
+    def decode(ids, cache):
+        first = step(ids[:, :3], cache=cache)
+
+        def go_on(cache, word):
+            answer = step(word[None, None], cache=cache)
+            return answer.cache, answer.logits[0, 0]
+
+        last, rest = jax.lax.scan(go_on, first.cache, ids[0, 3:])
+        return jnp.concatenate([first.logits[0], rest]), last
+
+    for call in (decode, jax.jit(decode)):
+        logits, last = call(ids, empty)
+        assert_close(logits, want[0], factor=4)
+        # The caller's is left as it was.
+        for child, value in zip(empty.children, before, strict=True):
+            assert_equal(child, value)
+    back = tree_j2t(last)
+    assert type(back) is transformers.StaticCache
+    assert int(back.get_seq_length()) == 7
+
+    slope = jax.grad(lambda cache: step(ids[:, 6:], cache=cache).logits.sum(), allow_int=True)(last)
+    assert any(jnp.abs(part).max() > 0 for part in slope.children if part.ndim)
+
+
+def test_a_cache_that_is_written_to_names_the_cure(language_model):
+    empty = tree_t2j(static_cache(language_model, 9, early=True))
+    with pytest.raises(MutationError, match=r"input `cache\[0\]`.*copies=\(\"cache\","):
+        jax_callable(language_model)(jnp.array([[1, 2]], jnp.int32), cache=empty)
 
 
 def test_gradients_by_a_cache(language_model):

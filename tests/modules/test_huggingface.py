@@ -14,10 +14,11 @@ from transformers import (
     DynamicCache,
     GPT2Config,
     GPT2LMHeadModel,
+    StaticCache,
 )
 
 from comparing import assert_close, assert_equal
-from jaxtorch_bridge import from_module, j2t
+from jaxtorch_bridge import from_module, j2t, tree_t2j
 
 SMALL = {
     "vocab_size": 30,
@@ -92,16 +93,18 @@ def test_a_decoder(compare):
     compare(model, TOKENS, first=lambda result: result.logits)
 
 
-def test_a_cache_comes_back_and_goes_in_again():
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=2)).eval()
-    net = from_module(model)
-    want = model(j2t(TOKENS)).logits.detach()
-    for call in (net.apply, jax.jit(net.apply)):
-        first = call(net.params, TOKENS[:, :3])
-        assert first.cache.kind is DynamicCache
-        rest = call(net.params, TOKENS[:, 3:], cache=first.cache)
-        assert_close(rest.logits, want[:, 3:], factor=4)
-    assert net.apply(net.params, TOKENS, use_cache=False).cache is None
+@pytest.mark.parametrize("kind", [DynamicCache, StaticCache])
+def test_a_cache_goes_in_and_out(kind):
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=8, n_layer=2, n_head=2)).eval()
+    net = from_module(model, copies=("cache",))
+    expected = model(j2t(TOKENS)).logits.detach()
+    sizes = {"max_cache_len": 6} if kind is StaticCache else {}
+    empty = tree_t2j(kind(config=model.config, **sizes))
+    for apply in (net.apply, jax.jit(net.apply)):
+        first = apply(net.params, TOKENS[:, :2], cache=empty)
+        second = apply(net.params, TOKENS[:, 2:], cache=first.cache)
+        assert_close(jnp.concatenate([first.logits, second.logits], 1), expected)
+        assert second.cache.kind is kind
 
 
 def test_a_function_of_the_model_hands_a_cache_in_and_out():

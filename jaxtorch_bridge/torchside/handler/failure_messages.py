@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..._compat.torch_internals import give_own_memory, is_fake
-from ...dotted_names import dotted
+from ...dotted_names import dotted, is_part
 from ...errors import BridgeError, EscapeError, MutationError, OutputError, TorchExecutionError
 from ...planner.array_signature import ArraySig
 from .failure_record import claim, record
@@ -108,14 +108,26 @@ def execution_error(
     return TorchExecutionError(text, callable_name=label)
 
 
-def mutation_message(label: str, path: str) -> str:
-    """Words on an input that was written to."""
+def mutation_message(label: str, path: str, others: Sequence[str] = ()) -> str:
+    """Words on an input that was written to.
+
+    Args:
+        label: The callable's name.
+        path: The input.
+        others: Inputs that were written to as well.
+    """
     name = dotted(path)
+    top = name.partition(".")[0]
+    also = [f"`{other}`" for other in others if not is_part(dotted(other), top)]
+    if len(also) < len(others):
+        # Several parts of one argument: all of it, of which nobody may know the parts' names.
+        name = top
+    more = f" So it does with {', '.join(also)}: name these, too." if also else ""
     return (
         f"{label}, input `{path}`: expected it to be left as it is, but the torch function writes "
         f'to it in place. JAX arrays cannot change. Wrap it with mutates=("{name}",), and the new '
         f'value comes back; or with copies=("{name}",), and the function writes to a copy of its '
-        f"own, which is lost. Or let its code write to `{path}.clone()`."
+        f"own, which is lost. Or let its code write to `{path}.clone()`.{more}"
     )
 
 

@@ -339,5 +339,6 @@ def read_outputs(leaves: Sequence[Any], label: str) -> tuple[OutputMeta, ...]:
 
 
 def _refuse_mutation(written: set[int], inputs: Sequence[ArraySig], label: str) -> None:
-    for index in sorted(written):
-        raise MutationError(mutation_message(label, inputs[index].path), callable_name=label)
+    if written:
+        path, *others = (inputs[index].path for index in sorted(written))
+        raise MutationError(mutation_message(label, path, others), callable_name=label)
