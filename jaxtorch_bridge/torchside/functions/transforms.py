@@ -77,7 +77,7 @@ def pullback(
             return tuple(leaves[index] for index in outs)
 
         _, vjp, *_ = torch.func.vjp(moving, *(inputs[index] for index in ins))
-        return conjugated(vjp(tuple(conjugated(tensors[count:]))))
+        return as_cotangents(vjp(tuple(conjugated(tensors[count:]))))
 
     def pulled_by_autograd(*tensors: torch.Tensor) -> list[torch.Tensor]:
         # Somebody differentiates this derivative.
@@ -93,7 +93,7 @@ def pullback(
             gradients = _gradients(label, leaves, outs, asked, cotangents, again)
             if again:
                 _refuse_hidden(label, cotangents, gradients)
-            return conjugated(gradients)
+            return as_cotangents(gradients)
 
     return pulled_by_func if transform == "func" else pulled_by_autograd
 
@@ -254,6 +254,11 @@ def conjugated(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """From JAX's convention for complex gradients to torch's, or back."""
     # Resolved: XLA's buffers have no flag for a pending conjugation.
     return [tensor.conj().resolve_conj() if tensor.is_complex() else tensor for tensor in tensors]
+
+
+def as_cotangents(gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """What torch found, as JAX has it: dense (``embedding(sparse=True)``), in JAX's convention."""
+    return conjugated([one if one.layout is torch.strided else one.to_dense() for one in gradients])
 
 
 def batched(

@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge, increment_vers
 from ...._compat.torch_internals import memory_key, storage_use_count, use_count
 from ...._compat.torch_tensors import write_count
 from ...functions.source import Core
-from ...functions.transforms import conjugated
+from ...functions.transforms import as_cotangents, conjugated
 from ...functions.unrecorded_backward import nothing_recorded
 from .saved_tensors import SavedTensors
 
@@ -111,7 +111,7 @@ class Tape:
                 move.remove()
             if self._hooks is not None:
                 self._hooks.operands = ()
-        return [None if one is None else conjugated([one])[0] for one in found]
+        return [None if one is None else as_cotangents([one])[0] for one in found]
 
 
 def _moving_to(buffer: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
