@@ -155,6 +155,10 @@ class TransferError(BridgeError, TypeError):
     """An array that cannot be handed over as it is."""
 
 
+class TracedArrayError(TransferError, RuntimeError):
+    """An array of JAX's that has no data yet, as inside of ``jit``."""
+
+
 class NoValuesError(TransferError):
     """A tensor that only stands for others, as while a function is evaluated abstractly."""
 
@@ -172,7 +176,21 @@ class TorchExecutionError(BridgeError, RuntimeError):
 
 
 class MutationError(TorchExecutionError):
-    """A torch function wrote to an input that its contract does not list under ``mutates``."""
+    """A torch function wrote to an input that is not among ``mutates`` or ``copies``.
+
+    Attributes:
+        written: Which arrays of the call, as far as is known.
+    """
+
+    def __init__(
+        self, message: str, *, callable_name: str = "", written: tuple[int, ...] = ()
+    ) -> None:
+        self.written = written
+        super().__init__(message, callable_name=callable_name)
+
+
+class StaleClosureError(TorchExecutionError):
+    """A derivative belongs to a function whose surroundings have changed since it was made."""
 
 
 class EscapeError(TorchExecutionError):

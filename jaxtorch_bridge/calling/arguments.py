@@ -39,6 +39,7 @@ class Leaves:
         keyed: Whether a random key stands behind the arrays, which has no position.
         mutated: What of it the function writes to.
         copied: Which of its arrays the function gets as copies of its own.
+        tell: Called with those that a run has written to.
     """
 
     structure: Structure
@@ -51,6 +52,7 @@ class Leaves:
     keyed: bool = False
     mutated: Mutated | None = None
     copied: tuple[int, ...] = ()
+    tell: Callable[[list[int]], None] | None = None
 
     def with_key(self, key: Any) -> Leaves:
         """The same call with a random key."""

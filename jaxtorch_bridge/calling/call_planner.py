@@ -14,11 +14,13 @@ import torch
 
 from .._compat.jax_internals import hold_weakly
 from .._compat.jax_symbols import substitute, symbols_in
-from ..errors import DynamicSizeError, SpecMismatchError
+from ..dotted_names import dotted
+from ..errors import DynamicSizeError, MutationError, SpecMismatchError
 from ..jaxside import primitives, register_rules
 from ..jaxside.ffi_targets import cpu_devices, register_label
 from ..planner.array_signature import ArraySig, OutputMeta
 from ..planner.build_plan import (
+    ArrayArgument,
     CallFacts,
     contract_outputs,
     declared_outputs,
@@ -52,6 +54,7 @@ from ..transfer import t2j
 from . import trees
 from .arguments import Leaves, describe_arrays, static_values
 from .copied_arguments import copied_slots
+from .copied_as_needed import tell_of_copies
 from .effective_terms import copies_of, mutates_of, terms_of
 from .flat_function import FlatFunction
 from .mutated_arguments import Mutated
@@ -141,6 +144,8 @@ class Findings:
     """What is known of a call before there is an op for it.
 
     Attributes:
+        call: How the function is called; with copies of what it was seen to write to, where that is
+            done by itself.
         facts: From JAX's side.
         inputs: What torch is to see of each array.
         sizes: What the contract binds.
@@ -151,6 +156,7 @@ class Findings:
         of_values: Why it would be no plan for other values, if sizes of results follow from them.
     """
 
+    call: Call
     facts: CallFacts
     inputs: tuple[ArraySig, ...]
     sizes: Sizes | None
@@ -240,7 +246,7 @@ class Planner:
         if of_values is not None and values is None:
             raise of_values.with_traceback(None)
         findings = self._find(call, shapes, values, eager, "values", of_values=of_values)
-        return self._planned(call, findings, self._plan_of(findings))
+        return self._planned(findings, self._plan_of(findings))
 
     def plan_by_running(
         self,
@@ -263,7 +269,7 @@ class Planner:
         """
         findings = self._find(call, shapes, values, False, "call", of_values=of_values)
         plan = self._plan_of(findings)
-        planned = findings.of_values or self._planned(call, findings, plan)
+        planned = findings.of_values or self._planned(findings, plan)
         if isinstance(planned, Planned) and findings.leaves is None:
             # The outputs were found without a run, so that none has happened yet.
             return planned, planned.rebuild(planned.call([jnp.asarray(v) for v in values]))
@@ -288,6 +294,48 @@ class Planner:
         *,
         of_values: DynamicSizeError | None = None,
     ) -> Findings:
+        while True:
+            try:
+                return self._look(call, shapes, values, eager, whose, of_values)
+            except MutationError as error:
+                copied = call.leaves.copied
+                fresh = [slot for slot in error.written if slot not in copied]
+                if self.options.declared.told_of_copies is None or not fresh:
+                    raise
+            arrays = self._facts(call, shapes).arrays
+            self._tell_of_copies([arrays[slot].path for slot in fresh])
+            call = self._with_copies(call, sorted({*copied, *fresh}), arrays)
+
+    def _with_copies(
+        self,
+        call: Call,
+        slots: Sequence[int],
+        arrays: Sequence[ArrayArgument],
+        *,
+        tell: bool = False,
+    ) -> Call:
+        """The same call, in which the function gets copies of these arrays."""
+
+        def told(written: Sequence[int]) -> None:
+            self._tell_of_copies([arrays[slot].path for slot in written])
+
+        leaves = replace(call.leaves, copied=tuple(slots), tell=told if tell else None)
+        return replace(call, leaves=leaves, function=FlatFunction(self.function, leaves))
+
+    def _tell_of_copies(self, paths: Sequence[str]) -> None:
+        told = self.options.declared.told_of_copies
+        assert told is not None
+        tell_of_copies(self.label, paths, told)
+
+    def _look(
+        self,
+        call: Call,
+        shapes: Shapes,
+        values: Sequence[Any] | None,
+        eager: bool,
+        whose: How,
+        of_values: DynamicSizeError | None,
+    ) -> Findings:
         # Programs that were exported call the function by this name, here too from now on.
         register_label(native(), f"{self.name}@{version_of(self._spec)}")
         share_threads(cpu_devices())
@@ -311,6 +359,12 @@ class Planner:
                 inference, observed = self._for_all_sizes(call, inputs, device, variables, sizes)
             elif of_values is None:
                 inference, observed, attempts = infer_abstractly(*evaluated, template)
+            if options.told_of_copies is not None and (inference is None or not inference.seen):
+                # Any call may write to any of them.
+                every = range(len(inputs))
+                call = self._with_copies(call, every, facts.arrays, tell=True)
+                evaluated = (call.function, *evaluated[1:])
+                facts = replace(facts, copies=tuple(dotted(one.path) for one in facts.arrays))
             if inference is None:
                 # From the cheapest on: declared, symbols, a run on the call's values, a run that
                 # nobody asked for.
@@ -349,7 +403,7 @@ class Planner:
         elif observed.impure_draws or (not inference.traced and inference.random):
             warn_undeclared(self.label, self._notices, of_module=self.closure.secluded)
         of_values = None if leaves is None else of_values
-        return Findings(facts, inputs, sizes, device, inference, observed, leaves, of_values)
+        return Findings(call, facts, inputs, sizes, device, inference, observed, leaves, of_values)
 
     def _for_all_sizes(
         self,
@@ -417,8 +471,8 @@ class Planner:
                 argument="",
             ) from None
 
-    def _planned(self, call: Call, findings: Findings, plan: CallPlan) -> Planned:
-        inference, observed = findings.inference, findings.observed
+    def _planned(self, findings: Findings, plan: CallPlan) -> Planned:
+        call, inference, observed = findings.call, findings.inference, findings.observed
         with self.closure.locks:  # modules keep their own attributes meanwhile
             code, stateful = code_digest(
                 self.function, *call.leaves.template, state=observed.updated
@@ -492,6 +546,9 @@ class Planner:
 
     def _facts(self, call: Call, shapes: Shapes) -> CallFacts:
         arrays, static = describe_arrays(self.function, call.leaves, call.of_arrays(shapes))
+        copies = copies_of(self._spec, self.options)
+        if self.options.declared.told_of_copies is not None:
+            copies = tuple(dotted(arrays[slot].path) for slot in call.leaves.copied)
         return CallFacts(
             self.name,
             "",  # known once the function has run: it may import what it calls
@@ -502,7 +559,7 @@ class Planner:
             {} if self._spec is None else static_values(self.function, call.leaves),
             key_sig(shapes[-1][0]) if call.leaves.keyed else None,
             mutates_of(self._spec, self.options),
-            copies_of(self._spec, self.options),
+            copies,
         )
 
     def _device(self, values: Sequence[Any] | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .._compat.torch_internals import is_transformed
+from .._compat.torch_tensors import version_of
 from ..dotted_names import dotted, is_part
 from ..errors import ArgumentError
 from ..torchside.functions.saved_values import saving_values
@@ -51,7 +52,11 @@ def copied_slots(
 
 
 def on_copies(
-    run: Callable[..., Any], slots: Sequence[int], *, recorded: bool = True
+    run: Callable[..., Any],
+    slots: Sequence[int],
+    *,
+    recorded: bool = True,
+    tell: Callable[[list[int]], None] | None = None,
 ) -> Callable[..., Any]:
     """A function of flat tensors that is given copies of some.
 
@@ -59,6 +64,7 @@ def on_copies(
         run: The function.
         slots: Which.
         recorded: Autograd records what it does operation by operation: not where torch compiles it.
+        tell: Called after a run with those that were written to, if there are any.
     """
     if not slots:
         return run
@@ -67,6 +73,16 @@ def on_copies(
         given = list(tensors)
         for slot in slots:
             given[slot] = given[slot].clone()
+        if tell is None:
+            return run_recorded(given)
+        before = [version_of(given[slot]) for slot in slots]
+        result = run_recorded(given)
+        pairs = zip(slots, before, strict=True)
+        if written := [slot for slot, count in pairs if version_of(given[slot]) != count]:
+            tell(written)
+        return result
+
+    def run_recorded(given: Sequence[torch.Tensor]) -> Any:
         moves = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
         if not (recorded and moves) or any(map(is_transformed, given)):
             return run(*given)

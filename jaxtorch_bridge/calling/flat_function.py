@@ -35,7 +35,7 @@ class FlatFunction:
         self._given = function
         self._function = function
         self._mutated = leaves.mutated
-        self._copied = leaves.copied
+        self._copied, self._tell = leaves.copied, leaves.tell
         self._recorded = True
         self._passes_out = "out" in dict(named_arguments(function, leaves, leaves.template))
         if isinstance(function, ModuleCall):
@@ -80,7 +80,7 @@ class FlatFunction:
         return self._on_copies(self._writing)(*tensors)  # type: ignore[no-any-return]
 
     def _on_copies(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        return on_copies(run, self._copied, recorded=self._recorded)
+        return on_copies(run, self._copied, recorded=self._recorded, tell=self._tell)
 
     def _plainly(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         args, kwargs = self._bind(tensors)

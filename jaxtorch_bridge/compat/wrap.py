@@ -64,7 +64,8 @@ def torch2jax(
         lock: Held by all that torch runs for this function. True: one lock for the process.
 
     Returns:
-        The JAX function. Given torch tensors alone it is ``torch_fn`` itself.
+        The JAX function. Given torch tensors alone it is ``torch_fn`` itself. If it writes to its
+        arguments, it gets copies of them, and a warning says so once.
 
     Raises:
         ArgumentError: A parameter or an example is not valid.
@@ -84,6 +85,7 @@ def torch2jax(
         depth=_depth(label, depth),
         autograd_only=not use_torch_vjp,
         lock=_lock(label, lock),
+        told_of_copies=set(),
     )
     options = Options(vmap_method=vmap_method, declared=declared)
     options.refuse_invalid()
@@ -208,7 +210,8 @@ def torch2jax_flat(
     if output_shapes is None:
         raise ArgumentError(f"{label}: expected output_shapes; got none. torch2jax finds them out.")
     outputs = read_output_shapes(label, output_shapes, None)
-    options = Options(vmap_method=vmap_method, declared=Declared(depth=0, lock=_lock(label, lock)))
+    declared = Declared(depth=0, lock=_lock(label, lock), told_of_copies=set())
+    options = Options(vmap_method=vmap_method, declared=declared)
     options.refuse_invalid()
     return Torch2Jax(fn, None, outputs, options)
 

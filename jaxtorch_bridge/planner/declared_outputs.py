@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..dtypes import canonical_name
@@ -23,6 +23,8 @@ class Declared:
         depth: The highest order of derivative a caller may take; None: any.
         autograd_only: Differentiate by ``torch.autograd.grad`` and nothing else.
         lock: Held by every run of the function, of its derivatives and of its batched forms.
+        told_of_copies: Of what the function is seen to write to, calls give it copies; here is
+            which the caller has been told of. None: such a write is an error.
     """
 
     outputs: tuple[OutputMeta, ...] | None = None
@@ -30,6 +32,7 @@ class Declared:
     depth: int | None = None
     autograd_only: bool = False
     lock: AbstractContextManager[Any] | None = None
+    told_of_copies: set[str] | None = field(default=None, compare=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Declared:
         """Itself: nothing in it changes, and a copy of a callable holds the same lock."""

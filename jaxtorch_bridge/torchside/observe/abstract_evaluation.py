@@ -340,5 +340,7 @@ def read_outputs(leaves: Sequence[Any], label: str) -> tuple[OutputMeta, ...]:
 
 def _refuse_mutation(written: set[int], inputs: Sequence[ArraySig], label: str) -> None:
     if written:
-        path, *others = (inputs[index].path for index in sorted(written))
-        raise MutationError(mutation_message(label, path, others), callable_name=label)
+        which = tuple(sorted(written))
+        path, *others = (inputs[index].path for index in which)
+        words = mutation_message(label, path, others)
+        raise MutationError(words, callable_name=label, written=which)
