@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from .errors import SpecError as SpecError
     from .errors import SpecMismatchError as SpecMismatchError
     from .errors import SpecProblem as SpecProblem
+    from .errors import StaleClosureError as StaleClosureError
     from .errors import TorchExecutionError as TorchExecutionError
+    from .errors import TracedArrayError as TracedArrayError
     from .errors import TransferError as TransferError
     from .modules.from_module import JaxModule as JaxModule
     from .modules.from_module import from_module as from_module
@@ -70,7 +72,9 @@ _ERRORS = (
     "SpecError",
     "SpecMismatchError",
     "SpecProblem",
+    "StaleClosureError",
     "TorchExecutionError",
+    "TracedArrayError",
     "TransferError",
 )
 _HOME = {

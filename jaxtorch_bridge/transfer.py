@@ -21,7 +21,7 @@ import torch.utils.dlpack
 
 from ._compat.torch_fakes import is_fake
 from .dtypes import DTYPES, remark_on
-from .errors import DtypeError, NoValuesError, TransferError
+from .errors import DtypeError, NoValuesError, TracedArrayError, TransferError
 
 # XLA compiles code for entry buffers aligned like this, and on CPU it refuses others. torch's
 # own allocations always are; views into the middle of one need not be.
@@ -242,7 +242,7 @@ def _own_copy(tensor: torch.Tensor) -> torch.Tensor:
 def _check_array(array: jax.Array) -> None:
     """Raise for arrays that have no data, or not in one place."""
     if isinstance(array, jax.core.Tracer):
-        raise TransferError(
+        raise TracedArrayError(
             f"j2t: expected an array with data; got a tracer ({array.aval}). Inside jit, grad "
             "or vmap there is no data to hand over; wrap the torch function in jax_callable"
         )

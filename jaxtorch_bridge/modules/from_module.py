@@ -72,7 +72,7 @@ def from_module(
         method = method.__func__
     try:
         # Not while a call on another thread has given the module other parameters.
-        with locks_of(keys_of([module])):
+        with locks_of(keys_of([module]), f"`{name_of(module)}`"):
             template = Template(module)
     except NotCopiedError as error:
         raise ModuleError(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from comparing import assert_equal
-from jaxtorch_bridge import ArgumentError, DtypeError, TransferError
+from jaxtorch_bridge import ArgumentError, BridgeError, DtypeError, TransferError
 from jaxtorch_bridge.compat import (
     dtype_j2t,
     dtype_t2j,
@@ -67,3 +67,11 @@ def test_the_first_call_gives_the_examples_by_name_too():
     assert_equal(jax.grad(lambda a: wrapped(a, scale=x).sum())(x), x)
     with pytest.raises(ArgumentError, match="structure"):
         wrapped(x)
+
+
+def test_a_traced_array_is_an_error_that_the_peers_callers_catch():
+    with pytest.raises(RuntimeError, match="got a tracer") as raised:
+        jax.jit(j2t)(jnp.ones(2))
+    assert isinstance(raised.value, BridgeError)
+    with pytest.raises(RuntimeError, match="got a tracer"):
+        jax.jit(tree_j2t)({"a": jnp.ones(2)})

@@ -16,7 +16,7 @@ import torch
 from ...choices import VmapMethod
 from ...errors import BatchingError
 from ...planner.array_signature import with_batch
-from ..closure.closure_state import ClosureGuard
+from ..closure.closure_guard import ClosureGuard
 from ..derive.linear_part import Dims, batched_linearized
 from ..functions import transforms
 from ..functions.graph_capture import NotCapturedError, capture, draws_of_batch

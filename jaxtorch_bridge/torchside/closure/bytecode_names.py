@@ -45,19 +45,20 @@ def names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
 
 def plain_values_read(
     module: torch.nn.Module,
-) -> tuple[list[types.CellType], list[tuple[dict[str, Any], str]]]:
+) -> tuple[list[tuple[str, types.CellType]], list[tuple[dict[str, Any], str]]]:
     """Where the code of a module's parts, and of their hooks, finds numbers and texts by name.
 
     Returns:
-        Variables of enclosing functions, and globals: the table that each is in, and its name.
+        Variables of enclosing functions by their names, and globals: the table that each is in,
+        and its name.
     """
-    cells: list[types.CellType] = []
+    cells: list[tuple[str, types.CellType]] = []
     names: list[tuple[dict[str, Any], str]] = []
     known: set[Any] = set()
     for function in _code_of(module):
         read, written = names_used(function.__code__)
         own = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        cells += [cell for name, cell in own if name not in written and _is_plain_cell(cell)]
+        cells += [pair for pair in own if pair[0] not in written and _is_plain_cell(pair[1])]
         table = function.__globals__
         for name in sorted(read - written - BUILTINS):
             if (id(table), name) not in known and isinstance(table.get(name, ...), _PLAIN):

@@ -62,6 +62,7 @@ class ClosureState:
     def __init__(self, function: Callable[..., Any]) -> None:
         # What code only reads, and what the key is made of.
         self._cells: list[types.CellType] = []
+        self._names: dict[int, str] = {}  # of these cells, for messages
         self._globals: list[tuple[dict[str, Any], str]] = []
         # What code writes to: no part of the key, but put back after a trial run.
         self._counters: list[types.CellType] = []
@@ -87,6 +88,11 @@ class ClosureState:
         values = [_value(_cell_value(cell)) for cell in self._cells]
         values += [_value(names.get(name)) for names, name in self._globals]
         return flags, tuple(values)
+
+    def named_values(self) -> list[tuple[str, Hashable]]:
+        """What its variables and globals are bound to, by their names, as `key` compares it."""
+        found = [(self._names[id(cell)], _value(_cell_value(cell))) for cell in self._cells]
+        return found + [(name, _value(names.get(name))) for names, name in self._globals]
 
     def details(self) -> tuple[Hashable, ...]:
         """What takes longer to look at: the modules' tensors and their Python attributes.
@@ -118,7 +124,10 @@ class ClosureState:
         """The locks of all that it leads to, to read."""
         # `watch` may have found more since.
         if self._locks is None or self._locks[0] != len(self._seen):
-            self._locks = len(self._seen), locks_of(keys_of(self.parts(), self.holders))
+            self._locks = (
+                len(self._seen),
+                locks_of(keys_of(self.parts(), self.holders), self.words()),
+            )
         return self._locks[1]
 
     def parts(self) -> list[torch.nn.Module]:
@@ -240,6 +249,7 @@ class ClosureState:
                 self._counters.append(cell)
             elif _may_change(value):
                 self._cells.append(cell)
+                self._names[id(cell)] = name
         names = function.__globals__
         self._counted += [(names, name) for name in sorted(written & set(names))]
         for name in sorted(read - written - BUILTINS):
@@ -255,7 +265,9 @@ class ClosureState:
     def _read_code(self, module: torch.nn.Module) -> None:
         """What the code of a module's parts reads by name, where that is a number or text."""
         cells, names = plain_values_read(module)
-        self._cells += cells
+        for name, cell in cells:
+            self._cells.append(cell)
+            self._names[id(cell)] = name
         known = {(id(table), name) for table, name in self._globals}
         self._globals += [item for item in names if (id(item[0]), item[1]) not in known]
 
@@ -347,35 +359,6 @@ def _is_cache(function: Any) -> bool:
 def _may_change(value: Any) -> bool:
     # Modules are watched by their flags and tensors; containers are not followed.
     return not is_a(value, (*_SETTLED, torch.nn.Module, *_CONTAINERS))
-
-
-class StaleClosureError(RuntimeError):
-    """A compiled gradient belongs to a function whose surroundings have changed since."""
-
-
-class ClosureGuard:
-    """Refuses to run a captured graph once the function's surroundings have changed."""
-
-    def __init__(self, state: ClosureState) -> None:
-        self._state = state
-        self._key = state.key()
-        self._details = state.details()
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing has changed."""
-        return self._state.key() == self._key and self._state.details() == self._details
-
-    def check(self) -> None:
-        """Raise StaleClosureError if the captured graph is out of date."""
-        if self.holds:
-            return
-        raise StaleClosureError(
-            "a module that the function uses was switched between train() and eval(), a "
-            "parameter was replaced by another tensor, or a Python value that it reads has "
-            "changed since this graph was captured. Call the function again without "
-            "the old jit (or clear it with `jitted.clear_cache()`), so that it is traced anew."
-        )
 
 
 class _Same:

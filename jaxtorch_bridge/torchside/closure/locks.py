@@ -29,9 +29,16 @@ _waiting: dict[int, Locks] = {}
 
 
 class Lock:
-    """Stands for some things; who holds it is written down in one place for all."""
+    """Stands for some things; who holds it is written down in one place for all.
 
-    __slots__ = ("__weakref__",)
+    Attributes:
+        name: Of the things, for messages.
+    """
+
+    __slots__ = ("__weakref__", "name")
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
 
 
 class Locks:
@@ -120,16 +127,25 @@ class Locks:
             self._refuse_circle(me)
             if not _changed.wait_for(lambda: not self._in_the_way(me), _TOLD_SECONDS):
                 _logger.warning(
-                    "A call has waited %.0f s for a module (or torch's generators) that torch "
-                    "functions on other threads use. If this never ends, one of these waits for "
-                    "this thread inside of a JAX call: see docs/devices.md, Locks.",
+                    "A call has waited %.0f s for %s, in use by torch functions on other threads. "
+                    "If this never ends, one of these waits for this thread inside of a JAX call: "
+                    "see docs/devices.md, Locks.",
                     _TOLD_SECONDS,
+                    self._waited_for(me),
                 )
                 _changed.wait_for(lambda: not self._in_the_way(me))
         finally:
             del _waiting[me]
             # Those that came later stood behind this one.
             _changed.notify_all()
+
+    def _waited_for(self, me: int) -> str:
+        held = [lock for thread in self._in_the_way(me) for lock in _locks_held_by(thread)]
+        names = [lock.name for lock in self._alone if lock in held] or [
+            lock.name
+            for lock in self._alone  # not its turn yet
+        ]
+        return " and ".join(dict.fromkeys(filter(None, names))) or "what a function closes over"
 
     def _refuse_circle(self, me: int) -> None:
         seen: set[int] = set()
@@ -154,15 +170,24 @@ class Locks:
 _locks: weakref.WeakValueDictionary[Hashable, Lock] = weakref.WeakValueDictionary()
 
 
-def locks_of(things: Iterable[Hashable]) -> Locks:
-    """The locks of some things, to read; those without one get one together."""
+def _locks_held_by(thread: int) -> list[Lock]:
+    return [lock for locks in _holding.get(thread, ()) for lock in locks._alone]
+
+
+def locks_of(things: Iterable[Hashable], name: str = "") -> Locks:
+    """The locks of some things, to read; those without one get one together.
+
+    Args:
+        things: What tells them apart.
+        name: What to call them in messages.
+    """
     fresh: Lock | None = None
     found = []
     with _changed:
         for thing in things:
             lock = _locks.get(thing)
             if lock is None:
-                fresh = fresh or Lock()
+                fresh = fresh or Lock(name)
                 lock = _locks[thing] = fresh
             found.append((lock, False))
     return Locks(found)
@@ -170,4 +195,4 @@ def locks_of(things: Iterable[Hashable]) -> Locks:
 
 def generator_locks() -> Locks:
     """Of torch's random generators, whose states some calls take and put back."""
-    return locks_of(("torch's generators",))
+    return locks_of(("torch's generators",), "torch's random generators")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..closure.closure_state import ClosureGuard
+from ..closure.closure_guard import ClosureGuard
 from ..functions.graph_capture import dependent_outputs
 from ..functions.source import Source
 from ..op.make_op import op_of_program

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import DifferentiationError
 from ...planner.array_signature import ArraySig, with_batch
-from ..closure.closure_state import ClosureGuard
+from ..closure.closure_guard import ClosureGuard
 from ..functions.graph_capture import NotCapturedError
 from ..functions.source import Source
 from ..op.make_op import op_of_program

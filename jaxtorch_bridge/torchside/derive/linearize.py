@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..closure.closure_state import ClosureGuard
+from ..closure.closure_guard import ClosureGuard
 from ..functions.graph_capture import dependent_outputs
 from ..op.torch_op import TorchOp
 from .derived_function import derive

@@ -7,7 +7,7 @@ captured one does not run the function at all.
 from __future__ import annotations
 
 from ...errors import DifferentiationError
-from ..closure.closure_state import ClosureGuard
+from ..closure.closure_guard import ClosureGuard
 from ..op.torch_op import TorchOp
 from .derived_function import derive
 from .engines.engine import Goal

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..closure.closure_state import ClosureState
+from ..closure.function_identity import name_of
 from ..closure.locks import Locks, generator_locks, locks_of
 from ..closure.reachable_objects import keys_of, memory_of
 from ..observe.watched_run import Observed
@@ -83,7 +84,7 @@ def call_locks_of(
     *,
     exclusive: bool,
     draws: bool,
-    owner: object,
+    owner: Callable[..., Any],
     lock: AbstractContextManager[Any] | None,
 ) -> CallLocks:
     """What calls of a function have to hold.
@@ -97,10 +98,12 @@ def call_locks_of(
         lock: The caller's own.
     """
     seen = keys_of(observed.modules, tensors=[*observed.updated, *observed.read.values()])
-    locks = closure.locks | locks_of([*seen, *observed.everywhere])
+    name = f"`{name_of(owner)}`"
+    around = closure.words() or f"what {name} uses"
+    locks = closure.locks | locks_of([*seen, *observed.everywhere], around)
     if exclusive:
         # Else there might be no lock at all that its calls could take.
-        locks = (locks | locks_of([id(owner)])).alone()
+        locks = (locks | locks_of([id(owner)], name)).alone()
     written = _written(closure, observed) if exclusive else frozenset()
     return CallLocks(locks, draws, written, lock)
 

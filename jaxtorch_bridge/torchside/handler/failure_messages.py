@@ -19,7 +19,14 @@ import torch
 
 from ..._compat.torch_internals import give_own_memory, is_fake
 from ...dotted_names import dotted, is_part
-from ...errors import BridgeError, EscapeError, MutationError, OutputError, TorchExecutionError
+from ...errors import (
+    BridgeError,
+    EscapeError,
+    MutationError,
+    OutputError,
+    StaleClosureError,
+    TorchExecutionError,
+)
 from ...planner.array_signature import ArraySig
 from .failure_record import claim, record
 from .native_module import native
@@ -37,6 +44,13 @@ _OUT_OF_MEMORY = (
 )
 # XLA hands an error on when all devices are done, and ends the process if they never are.
 _WAITING = "(Told at once: other devices may wait for this one in a collective until XLA gives up.)"
+
+
+# Only where JAX raises the text itself: an eager derivative has no jit to clear.
+_JITTED = (
+    " Under jax.jit, call the function without the old jit, or clear it with "
+    "`jitted.clear_cache()`, so that it is traced anew."
+)
 
 
 class _Here(threading.local):
@@ -66,6 +80,11 @@ def translated(error: BaseException) -> BaseException | None:
 
 def _translated(text: str) -> BaseException | None:
     original = claim(text)
+    if isinstance(original, StaleClosureError):
+        label = _label_in(text)
+        stale = StaleClosureError(f"{label}: {original}", callable_name=label)
+        stale.__cause__ = original
+        return stale
     if original is None or isinstance(original, BridgeError) or not isinstance(original, Exception):
         return original
     # XLA's text begins with a code ("INTERNAL: "), ours with the callable's name.
@@ -180,6 +199,8 @@ class Faults:
 
     def exception_text(self, error: BaseException) -> str:
         """Type, message and torch-side traceback of an exception, and the arguments."""
+        if isinstance(error, StaleClosureError):
+            return f"{self._label}: {type(error).__name__}: {error}{_JITTED}"
         advice = _OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else ""
         return (
             f"{self._label}: the torch function raised {type(error).__name__}: {error}\n{advice}"
@@ -229,7 +250,13 @@ class Faults:
                 got += f" of {len(payload)}"
             return f"{self._label}: expected {len(self._outputs)} tensors ({expected}), got {got}."
         if kind in ("input_dtype", "result_dtype"):
-            return f"{self._label}, {kind} {index}: XLA's dtype has no counterpart in torch."
+            is_input = kind == "input_dtype"
+            sig = (self._inputs if is_input else self._outputs)[index]
+            return (
+                f"{self._label}, {'input' if is_input else 'output'} `{sig.path}`: expected a "
+                f"dtype that torch has, for {_torch_words(sig)}; XLA's buffer of {sig.dtype} has "
+                "one that it does not have. Cast to one that both have: dtype_j2t tells."
+            )
         sig = self._outputs[index]
         where = f"{self._label}, output `{sig.path}`: planned {_torch_words(sig)}"
         if kind == "output_type":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..._compat.torch_graphs import loses_checks
 from ...errors import PlanningError
-from ..closure.closure_state import ClosureGuard
+from ..closure.closure_guard import ClosureGuard
 from ..functions.graph_capture import NotCapturedError, capture
 from ..functions.source import Source
 from .program import Program

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...planner.array_signature import ArraySig
-from ..closure.closure_state import ClosureGuard, ClosureState
+from ..closure.closure_guard import ClosureGuard
+from ..closure.closure_state import ClosureState
 from ..functions.graph_capture import capture
 from ..functions.source import Core, Source
 from ..handler.torch_context import TorchContext

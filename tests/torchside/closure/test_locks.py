@@ -209,3 +209,22 @@ def test_locks_go_with_the_last_callable_that_needs_them():
     assert len(locks._locks) == before + 2
     del held
     assert len(locks._locks) == before
+
+
+def test_a_long_wait_names_what_is_waited_for(monkeypatch, caplog):
+    monkeypatch.setattr(locks, "_TOLD_SECONDS", 0.0)
+    module = torch.nn.Linear(2, 2)
+    held = ClosureState(lambda x: module(x)).locks | locks.generator_locks()
+    wanted = ClosureState(module).locks
+
+    def wait():
+        with wanted.alone():
+            pass
+
+    with held, caplog.at_level("WARNING", logger="jaxtorch_bridge"):
+        thread, errors = in_thread(wait)
+        until(lambda: caplog.messages)
+    thread.join()
+    assert not errors
+    (words,) = caplog.messages
+    assert "has waited 0 s for `Linear`, in use by torch functions on other threads" in words

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 from ....planner.array_signature import ArraySig
-from ...closure.closure_state import ClosureGuard
+from ...closure.closure_guard import ClosureGuard
 from ...functions.graph_capture import NotCapturedError
 from ...functions.source import Source, tangent_sig
 from ...op.program import Program

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ...._compat.torch_autograd import refuses_hooks
-from ...closure.closure_state import ClosureGuard
+from ...closure.closure_guard import ClosureGuard
 from ...functions.graph_capture import NotCapturedError
 from ...functions.one_by_one_notice import warn_one_by_one
 from ...functions.source import Core, Source

@@ -7,8 +7,9 @@ import secrets
 
 import torch
 
+from ....errors import StaleClosureError
 from ....planner.array_signature import ArraySig
-from ...closure.closure_state import StaleClosureError
+from ...closure.closure_guard import ClosureGuard
 from ...functions.source import Source
 from .closure_versions import ClosureVersions
 from .recorded_run import Tape
@@ -28,6 +29,7 @@ class Tokens:
         self._key = source.key
         self._versions = ClosureVersions(source)
         self._planned = self._versions.now()[1]
+        self._guard = ClosureGuard(source.closure)
 
     def put(self, tape: Tape | None, device: torch.device) -> torch.Tensor:
         """Hold a tape, and give its token; one is needed where there is no tape as well."""
@@ -56,9 +58,12 @@ class Tokens:
         # Another run goes by how the function was planned: what it draws, for one.
         alike = now[1] & _MASK == around and now[1] == self._planned
         if changed or (tape is None and not alike):
+            what = self._guard.change
+            if not what:
+                kind = "tensor" if changed else "training flag or a Python value"
+                what = f"a {kind} that the function closes over was changed"
             raise StaleClosureError(
-                "a parameter, a training flag or a Python value that the function closes over was "
-                "changed after the forward pass, or since the gradient was compiled, and the "
+                f"{what} after the forward pass, or since the gradient was compiled, and the "
                 "backward pass needs it as it was. Take the gradient before that, or pass it as "
                 "an argument."
             )
