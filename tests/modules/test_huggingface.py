@@ -6,6 +6,7 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import pytest
 import torch
 from transformers import (
     BertConfig,
