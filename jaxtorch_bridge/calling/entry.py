@@ -20,7 +20,8 @@ from ..torchside.handler.torch_context import current_context
 from ..torchside.observe.symbolic_evaluation import other_sizes
 from . import trees
 from .arguments import Leaves
-from .call_planner import Call, ConcreteRunNeeded, Planned, Planner, Shapes, x64_enabled
+from .call_planner import Planned, Planner
+from .find_outputs import Call, ConcreteRunNeeded, Shapes, x64_enabled
 from .flat_function import FlatFunction
 from .random_key import key_data
 

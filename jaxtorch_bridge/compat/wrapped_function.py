@@ -16,7 +16,7 @@ import torch
 from .._compat.jax_internals import ArrayImpl
 from ..call_site import caller_level
 from ..calling import trees
-from ..calling.call_planner import x64_enabled
+from ..calling.find_outputs import x64_enabled
 from ..calling.like_function import LikeFunction, as_bound, signature_of, take_names
 from ..calling.trees import Structure
 from ..decorator import JaxCallable

@@ -12,7 +12,7 @@ import torch
 
 from ...calling import trees
 from ...calling.arguments import sort_leaves
-from ...calling.call_planner import x64_enabled
+from ...calling.find_outputs import x64_enabled
 from ...calling.read_mutates import mutated_arguments
 from ...dtypes import DTYPES, canonical_name
 from ...errors import BridgeWarning
