@@ -58,12 +58,11 @@ class Tokens:
         # Another run goes by how the function was planned: what it draws, for one.
         alike = now[1] & _MASK == around and now[1] == self._planned
         if changed or (tape is None and not alike):
-            what = self._guard.change
-            if not what:
-                kind = "tensor" if changed else "training flag or a Python value"
-                what = f"a {kind} that the function closes over was changed"
+            kind = "a tensor" if changed else "a training flag or a Python value"
+            named = self._guard.change
             raise StaleClosureError(
-                f"{what} after the forward pass, or since the gradient was compiled, and the "
+                f"{kind} that the function closes over was changed after the forward pass, or "
+                f"since the gradient was compiled{f' ({named})' if named else ''}, and the "
                 "backward pass needs it as it was. Take the gradient before that, or pass it as "
                 "an argument."
             )
