@@ -11,10 +11,26 @@ import torch
 _NO_GRAD = torch._C._autograd.CreationMeta.NO_GRAD_MODE
 
 
+_OWN = frozenset({"aten", "prims", "prim"})
+
+
+def is_own(op: Any) -> bool:
+    """Whether an op is torch's own, whose derivatives torch knows in both modes and every order."""
+    return getattr(op, "namespace", "aten") in _OWN
+
+
 def in_custom_function() -> bool:
     """Whether the code that runs was called by a ``torch.autograd.Function``'s ``apply``."""
-    codes = _codes_below_apply()
-    frame: FrameType | None = sys._getframe(1)
+    return _runs_below(_codes_below_apply())
+
+
+def in_custom_backward() -> bool:
+    """Whether the code that runs was called by autograd for such a function's ``backward``."""
+    return _runs_below(frozenset({torch.autograd.function.BackwardCFunction.apply.__code__}))
+
+
+def _runs_below(codes: frozenset[CodeType]) -> bool:
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_code in codes:
             return True

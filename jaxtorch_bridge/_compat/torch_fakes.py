@@ -9,6 +9,9 @@ import torch
 
 from .torch_dynamo import load
 
+# What hands a tensor's memory to others, as function modes see it.
+LEAVES_TORCH = frozenset({torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__})
+
 
 def fake_tensor_mode() -> Any:
     """A mode in which tensors have shapes, dtypes and strides but no memory.

@@ -62,29 +62,53 @@ class CallMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _GOES_BACK:
-            run = _GOES_BACK[func]
-        elif _takes_code(func, args, kwargs):
-            run = functools.partial(_by_its_code, func)
-        else:
-            return self.see(func, args, kwargs)
+            return self._go_back(_GOES_BACK[func], func, args, kwargs)
+        if _takes_code(func, args, kwargs):
+            with self:
+                for mode in _call_modes():
+                    mode.notice(func)
+                return _by_its_code(func, *args, **kwargs)
+        return self.see(func, args, kwargs)
+
+    def _go_back(
+        self, run: Callable[..., Any], func: Any, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        # Torch passes all of these by name when a mode is on.
+        recorded = bool(kwargs.get("create_graph", False))
         with self:
-            # Of several modes the last one handles a call alone.
-            for mode in _get_current_function_mode_stack():
-                if isinstance(mode, CallMode):
-                    mode.notice(func, kwargs)
-            return run(*args, **kwargs)
+            modes = _call_modes()
+            for mode in modes:
+                mode.going_back(recorded)
+            try:
+                found = run(*args, **kwargs)
+            finally:
+                for mode in modes:
+                    mode.went_back(recorded)
+            for mode in modes:
+                found = mode.gradients(recorded, found)
+            return found
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run a torch function, the mode being off."""
         return func(*args, **kwargs)
 
-    def notice(self, func: Any, kwargs: dict[str, Any]) -> None:
-        """Code that a program has given to torch runs under the mode.
+    def notice(self, func: Any) -> None:
+        """The code that a higher-order operator was given runs under the mode."""
 
-        Args:
-            func: A higher-order operator, or what goes back through a record of autograd.
-            kwargs: Its keywords.
-        """
+    def going_back(self, recorded: bool) -> None:
+        """Autograd is about to go back through a record (``recorded``: with ``create_graph``)."""
+
+    def went_back(self, recorded: bool) -> None:
+        """It has, or has failed."""
+
+    def gradients(self, recorded: bool, found: Any) -> Any:
+        """What it has found, to be handed out."""
+        return found
+
+
+def _call_modes() -> list[CallMode]:
+    """All that are on: of several modes the last one handles a call alone."""
+    return [mode for mode in _get_current_function_mode_stack() if isinstance(mode, CallMode)]
 
 
 class OpMode(TorchDispatchMode):

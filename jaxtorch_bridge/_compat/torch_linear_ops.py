@@ -7,9 +7,19 @@ is looked up without the underscore at its end.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def _named(text: str) -> frozenset[str]:
     return frozenset(text.split())
+
+
+def name_of(func: Any) -> str:
+    """Under which name an operation stands here."""
+    packet = getattr(func, "overloadpacket", None)
+    name = str(getattr(packet, "__name__", func))
+    # Of an op in place, what it does.
+    return name[:-1] if name.endswith("_") and not name.startswith("__") else name
 
 
 # Linear in their first argument, with all others fixed: views, sums, places, discrete Fourier
@@ -109,6 +119,8 @@ MADE_LIKE = _named(
     sym_stride size numel stride is_same_size
     """
 )
+# Their derivative is nought wherever they have one.
+WITHOUT_SLOPE = _named("sign round floor ceil trunc heaviside floor_divide")
 # What nobody has written to yet is as good as nought.
 NOUGHTS = _named(
     """

@@ -95,7 +95,7 @@ class _Call:
         self._func, self._of, self._kwargs = func, of, kwargs
         # A higher-order operator has neither a schema nor overloads.
         self._known = isinstance(func, torch._ops.OpOverload) and func.namespace == "aten"
-        self.name = _name(func)
+        self.name = ops.name_of(func)
         self._values = _by_position(func, args, kwargs) if self._known else [*args, kwargs]
         self.tensors = list(_tensors((args, kwargs)))
         self.written = _written(func, self._values)
@@ -212,13 +212,6 @@ class _Call:
 def _key(tensor: torch.Tensor) -> int:
     # Sparse tensors have no memory of their own.
     return memory_key(tensor) or id(tensor)
-
-
-def _name(func: Any) -> str:
-    packet = getattr(func, "overloadpacket", None)
-    name = str(getattr(packet, "__name__", func))
-    # Of an op in place, what it does.
-    return name[:-1] if name.endswith("_") and not name.startswith("__") else name
 
 
 def _joined(one: Dependence, other: Dependence) -> Dependence:

@@ -8,6 +8,7 @@ from typing import Any
 from .._compat.jax_internals import ad, aval_of, is_zero, zero_tangent_of
 from .op_protocol import Indices, LinearizedLike, OpLike, saved_for
 from .primitives import call, jvp_call, linear_call
+from .refused_tangents import refused_tangents
 
 
 def _carrying(op: OpLike, moves: Sequence[bool]) -> Indices:
@@ -36,14 +37,20 @@ def call_jvp(
     if linearized is not None:
         return _forward_jvp(primals, tangents, op, linearized, wrt)
     push = op.family.pushforward(op, wrt) if wrt else None
-    # No result depends on what moves: the function alone, and zeros.
-    if push is None or push.op is None:
+    if push is None:
         outputs = call(op, *primals)
         return outputs, _with_zeros(outputs, {})
-    operands = [*primals, *(tangents[index] for index in wrt)]
-    results = jvp_call(push.op, *(operands[index] for index in push.operands))
-    outputs, moved = results[: len(op.outputs)], results[len(op.outputs) :]
-    return outputs, _with_zeros(outputs, dict(zip(push.diff_outputs, moved, strict=True)))
+    moving = [tangents[index] for index in wrt]
+    # No result depends on what moves: the function alone, and zeros.
+    if push.op is None:
+        outputs, moved = call(op, *primals), []
+    else:
+        operands = [*primals, *moving]
+        results = jvp_call(push.op, *(operands[index] for index in push.operands))
+        outputs, moved = results[: len(op.outputs)], results[len(op.outputs) :]
+    found = dict(zip(push.diff_outputs, moved, strict=True))
+    found |= refused_tangents(outputs, push.refused, moving)
+    return outputs, _with_zeros(outputs, found)
 
 
 def _forward_jvp(
@@ -65,7 +72,9 @@ def _forward_jvp(
         residuals = results[len(linearized.op.outputs) :]
         linear = [by_input[index] for index in ins]
         moved = linear_call(linearized, False, ins, outs, [*primals, *residuals], linear)
-        return results, _with_zeros(results, dict(zip(outs, moved, strict=True)))
+        found = dict(zip(outs, moved, strict=True))
+        found |= refused_tangents(results, linearized.refused, list(by_input.values()))
+        return results, _with_zeros(results, found)
     # By other inputs than the residuals are for: the function runs once more, for its tangents.
     _, moved = call_jvp(primals, tangents, op=linearized.op)
     moving = {index: tangent for index, tangent in enumerate(moved) if not is_zero(tangent)}
@@ -83,7 +92,7 @@ def call_linearize(
     if wrt:
         same = saved is not None and saved.wrt == wrt
         linearized = saved if same else function.family.linearize(function, wrt)
-    if linearized is None or not linearized.diff_outputs:
+    if linearized is None or not (linearized.diff_outputs or linearized.refused):
         outputs = call(op, *primals)
         zeros = _with_zeros(outputs, {})
         return outputs, [False] * len(outputs), (), lambda residuals, *tangents: zeros
@@ -104,12 +113,13 @@ def call_linearize(
     def linear(residuals: Sequence[Any], *tangents: Any) -> list[Any]:
         # Torch is called on arrays; a symbolic zero is none.
         asked = [ad.instantiate_zeros(tangents[index]) for index in ins]
-        moved = dict(
-            zip(outs, linear_call(linearized, False, ins, outs, residuals, asked), strict=True)
-        )
+        results = linear_call(linearized, False, ins, outs, residuals, asked) if outs else []
+        moved = dict(zip(outs, results, strict=True))
+        moving = [tangents[index] for index in wrt]
+        moved |= refused_tangents(outputs, linearized.refused, moving)
         return [moved.get(index, zero) for index, zero in enumerate(zeros)]
 
-    moves = [index in outs for index in range(len(outputs))]
+    moves = [index in outs or index in linearized.refused for index in range(len(outputs))]
     return outputs, moves, [*primals, *residuals], linear
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ..planner.array_signature import ArraySig
@@ -35,6 +35,7 @@ class LinearizedLike(Protocol):
     diff_outputs: Indices
     grad_inputs: Indices
     residuals: tuple[ArraySig, ...]
+    refused: Mapping[int, str]
 
     @property
     def unrolled(self) -> bool:

@@ -72,6 +72,8 @@ class Inference:
             statistics).
         grads_inside: It calls ``torch.autograd.grad`` without ``create_graph``, so torch
             treats what comes out as constant.
+        own_backwards: It was seen to run code with a backward that is not torch's: custom functions
+            and custom operations.
         attention: It uses fused attention kernels, or may.
         switches_grad: It enters ``torch.no_grad`` or the like, which forward mode does not heed.
         swaps: What it changes while it runs, in words: parameters of a module, for one.
@@ -96,6 +98,7 @@ class Inference:
     strided_draws: bool = False
     updates_state: bool = False
     grads_inside: bool = False
+    own_backwards: bool = False
     attention: bool = False
     switches_grad: bool = False
     swaps: str = ""

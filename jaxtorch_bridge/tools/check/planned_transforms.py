@@ -13,6 +13,7 @@ from ...errors import BatchingError, BridgeWarning, DifferentiationError, Planni
 from ...planner.unenforced import not_acted_on
 from ...spec.model import CallableSpec
 from ...torchside.derive.linear_part import Linearized
+from ...torchside.derive.refused_outputs import refuse_all
 from ...torchside.op.torch_op import TorchOp
 from . import problems
 from .calls import arguments_of, with_key
@@ -117,6 +118,7 @@ def _one_order(op: TorchOp, order: int) -> tuple[Linearized, TorchOp | None]:
         assert op.source is not None
         wrt = tuple(i for i in wrt if i < op.source.primal_count)
     linearized = op.family.linearize(op, wrt)
+    refuse_all(linearized.source, wrt, linearized.refused)
     if linearized.engine == "zero":
         return linearized, None
     ins, outs = linearized.grad_inputs, linearized.diff_outputs

@@ -107,7 +107,7 @@ def _derivative(one: Linearized | DifferentiationError) -> dict[str, Any]:
         "residuals": [_array(sig) for sig in one.residuals],
         "tape_bytes": one.tape_bytes,
         "words": one.words[0].partition(": ")[2],
-        "why": list(one.failures),
+        "why": [*one.failures, *one.refused.values()],
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..closure.closure_guard import ClosureGuard
 from ..functions.graph_capture import dependent_outputs
@@ -12,6 +12,7 @@ from ..op.torch_op import TorchOp, WithTangents
 from .derived_function import derive
 from .engines.engine import Goal
 from .refusals import differentiable_source
+from .refused_outputs import Refused, refuse_all, refused_outputs
 
 
 @dataclass(eq=False, repr=False)
@@ -23,6 +24,7 @@ class Pushforward:
             ``diff_outputs``). None if nothing depends.
         operands: Where the op's operands are among (inputs, tangents of ``wrt``).
         diff_outputs: Outputs that carry a tangent.
+        refused: Outputs whose tangent must not be used, with the reason.
     """
 
     op: TorchOp | None
@@ -32,6 +34,7 @@ class Pushforward:
     source: Source
     failures: tuple[str, ...]
     guard: ClosureGuard
+    refused: Refused = field(default_factory=dict)
 
     @property
     def fresh(self) -> bool:
@@ -58,10 +61,12 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
     """
     source = differentiable_source(op, wrt)
     guard = ClosureGuard(source.closure)
-    outs = dependent_outputs(source, wrt)
+    refused = refused_outputs(source, wrt)
+    refuse_all(source, wrt, refused)
+    outs = tuple(index for index in dependent_outputs(source, wrt) if index not in refused)
     # JAX then takes the function's own op, and zeros for its tangents.
     if not outs:
-        return Pushforward(None, (), (), wrt, source, (), guard)
+        return Pushforward(None, (), (), wrt, source, (), guard, refused)
     goal = Goal(source, "push", wrt, outs, source.seeds, again=False, primal=True)
     derived = derive(goal)
     role = WithTangents(derived.source, op, wrt)
@@ -70,4 +75,4 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
     tangents = range(len(op.inputs), len(op.inputs) + len(wrt))
     # The op has its inputs, then tangents, then seeds; the JAX side has seeds before tangents.
     operands = (*range(core), *tangents, *range(core, len(op.inputs)))
-    return Pushforward(made, operands, outs, wrt, source, derived.failures, guard)
+    return Pushforward(made, operands, outs, wrt, source, derived.failures, guard, refused)

@@ -15,6 +15,7 @@ from ..op.make_op import op_of_program
 from ..op.torch_op import Function, LinearKernel, SavingForward, TorchOp
 from .derived_function import derive
 from .engines.engine import DerivedFunction, Goal, Kept, Kind, linear_sigs
+from .refused_outputs import NOTHING_REFUSED, Refused
 
 Dims = tuple[int | None, ...]
 
@@ -48,6 +49,7 @@ class Linearized:
         diff_outputs: Outputs that carry a tangent.
         grad_inputs: Those of ``wrt`` that any of these outputs depends on.
         failures: Words on the engines that did not work.
+        refused: Outputs whose derivative must not be used, with the reason.
         tape_bytes: Bytes that torch keeps for the backward; None if only a run could tell.
     """
 
@@ -62,6 +64,7 @@ class Linearized:
         again: DerivedFunction | None = None,
         diff_outputs: tuple[int, ...] = (),
         failures: Sequence[str] = (),
+        refused: Refused = NOTHING_REFUSED,
         repeats: bool = True,
     ) -> None:
         """Of what was found.
@@ -75,6 +78,7 @@ class Linearized:
             again: Otherwise the pullback of ``diff_outputs``; None if there are none.
             diff_outputs: Outputs that depend on ``wrt``.
             failures: Words on what did not work.
+            refused: See the class.
             repeats: The linear part draws what a forward run drew, which there may not be.
         """
         self.op = op
@@ -83,6 +87,7 @@ class Linearized:
         self.source = source
         self.wrt = wrt
         self.failures = tuple(failures)
+        self.refused = refused
         self.tape_bytes = None if kept is None else kept.size_bytes
         self._kept = kept
         self._kernels: dict[tuple[bool, tuple[int, ...], tuple[int, ...]], Kernel] = {}
@@ -131,7 +136,11 @@ class Linearized:
             way = self._again.source.way
             how = f"recompute with {way}, {self.residual_bytes} bytes kept"
         names = self.source.names(self.wrt)
-        return (f"by {names}: {how}", *(f"  not {words}" for words in self.failures))
+        return (
+            f"by {names}: {how}",
+            *(f"  not {words}" for words in self.failures),
+            *(f"  refused: {words}" for words in self.refused.values()),
+        )
 
     @property
     def unrolled(self) -> bool:

@@ -10,18 +10,19 @@ from .engine_order import KEEPING
 from .engines.engine import Goal
 from .linear_part import Linearized
 from .refusals import differentiable_source
+from .refused_outputs import refused_outputs
 
 
 def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
     """The derivative by the inputs ``wrt``.
 
     Raises:
-        DifferentiationError: The function hides a derivative from torch, the contract forbids
-            it, or no engine works.
+        DifferentiationError: The contract forbids it, or no engine works.
     """
     source = differentiable_source(op, wrt)
     guard = ClosureGuard(source.closure)
-    goal = Goal(source, "pull", wrt, seeds=source.seeds_of_repeats)
+    refused = refused_outputs(source, wrt)
+    goal = Goal(source, "pull", wrt, seeds=source.seeds_of_repeats, refused=tuple(refused))
     failures: list[str] = []
     for engine in KEEPING:
         reason = engine.objection(goal)
@@ -29,13 +30,13 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
             kept = engine.build(goal)
             # No output depends on these inputs: the derivative is zero.
             if kept is None:
-                return Linearized(op, source, wrt, guard)
-            return Linearized(op, source, wrt, guard, kept=kept, failures=failures)
+                return Linearized(op, source, wrt, guard, refused=refused)
+            return Linearized(op, source, wrt, guard, kept=kept, failures=failures, refused=refused)
         failures.append(f"{engine.name}: {reason}")
     # Only now: an engine that keeps residuals finds out by itself.
-    outs = dependent_outputs(source, wrt)
+    outs = tuple(index for index in dependent_outputs(source, wrt) if index not in refused)
     if not outs:
-        return Linearized(op, source, wrt, guard)
+        return Linearized(op, source, wrt, guard, refused=refused)
     again = derive(Goal(source, "pull", wrt, outs, source.seeds_of_repeats))
     return Linearized(
         op,
@@ -45,4 +46,5 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
         again=again,
         diff_outputs=outs,
         failures=(*failures, *again.failures),
+        refused=refused,
     )

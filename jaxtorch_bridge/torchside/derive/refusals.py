@@ -14,14 +14,13 @@ def differentiable_source(op: TorchOp, wrt: Sequence[int]) -> Source:
     """What to differentiate.
 
     Raises:
-        DifferentiationError: The op has no derivative, the contract forbids it, or the function
-            hides its derivative from torch.
+        DifferentiationError: The op has no derivative, the contract forbids it, or a backward
+            inside has none.
     """
     source = op.source
     if source is None:
         raise DifferentiationError(f"{op.label}: this part of a derivative has none of its own.")
     _refuse_beyond_depth(source)
-    _refuse_hidden_derivative(source, wrt)
     if source.refuse_writes is not None:
         source.refuse_writes(source, wrt)
     if source.once_differentiable:
@@ -46,22 +45,4 @@ def _refuse_beyond_depth(source: Source) -> None:
     raise DifferentiationError(
         f"{source.label}: expected {allowed}, since {reason}; got "
         f"one of order {source.order + 1}. Raise {name}, or use jax.lax.stop_gradient.{where}"
-    )
-
-
-def _refuse_hidden_derivative(source: Source, wrt: Sequence[int]) -> None:
-    """Object to a function whose inner ``autograd.grad`` hides the way to its results.
-
-    Raises:
-        DifferentiationError: Says what to pass.
-    """
-    if not source.inference.grads_inside:
-        return
-    where = f" [{source.terms.depth_at}]" if source.terms.depth_at else ""
-    names = ", ".join(f"`{source.inputs[index].path}`" for index in wrt)
-    raise DifferentiationError(
-        f"{source.label}: cannot differentiate by {names}: the function calls "
-        "torch.autograd.grad without create_graph=True, so torch takes what comes out as a "
-        "constant and the gradient would be silently wrong. Pass create_graph=True inside, or "
-        f"stop the gradient with jax.lax.stop_gradient.{where}"
     )

@@ -14,6 +14,7 @@ from .engines.engine import Goal
 from .linear_part import Linearized
 from .linearity import Known, doubt_of, test_by_numbers
 from .refusals import differentiable_source
+from .refused_outputs import refused_outputs
 
 
 class Transposed:
@@ -77,6 +78,10 @@ def transpose(op: TorchOp, wrt: tuple[int, ...], outs: tuple[int, ...]) -> Trans
             )
     source = differentiable_source(op, wrt)
     guard = ClosureGuard(source.closure)
+    refused = refused_outputs(source, wrt)
+    for index in outs:
+        if index in refused:
+            raise DifferentiationError(refused[index])
     doubt = doubt_of(source, wrt, outs)
     # Not the seeds of a forward run, which there is none of.
     again = derive(Goal(source, "pull", wrt, outs, source.seeds))

@@ -15,7 +15,7 @@ import torch
 from ..._compat import torch_internals as compat
 from ..randomness.generator_states import NO_GENERATORS
 from . import unrecorded_backward
-from .forward_mode_guard import ForwardModeGuard
+from .forward_mode_guard import ForwardModeGuard, refuse_without_tangent
 from .source import Core, Transform
 
 
@@ -109,8 +109,14 @@ def _push_by_func(function: Core, ins: Sequence[int], outs: Sequence[int]) -> _P
         inputs: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         moving, primals = _moving(function, inputs, ins, outs)
+
+        def watched(*values: torch.Tensor) -> tuple[Any, Any]:
+            moved, leaves = moving(*values)
+            refuse_without_tangent(moved)
+            return moved, leaves
+
         with ForwardModeGuard():
-            found: Any = torch.func.jvp(moving, primals, tuple(tangents), has_aux=True)
+            found: Any = torch.func.jvp(watched, primals, tuple(tangents), has_aux=True)
         _, moved, leaves = found
         return list(leaves), list(moved)
 
@@ -179,9 +185,6 @@ def _gradients(
     again: bool,
 ) -> list[torch.Tensor]:
     """Gradients of what autograd recorded of some results, in torch's convention."""
-    # One that depends on nothing is no sign of a mistake where another is recorded.
-    if not any(leaf.requires_grad for leaf in leaves):
-        raise unrecorded_backward.nothing_recorded(label)
     outputs = [leaves[index] for index in outs]
     unrecorded_backward.refuse_lacking(label, outputs)
     return _pulled(outputs, inputs, cotangents, again)

@@ -251,6 +251,7 @@ def evaluate(
         strided_draws=draws.strided,
         updates_state=bool(observed.updated) or kept,
         grads_inside=observed.grads_inside,
+        own_backwards=observed.own_backwards,
         switches_grad=observed.switches_grad,
         attention=observed.attention or how == "fake-plain-attention",
         swaps=", ".join(swaps.changed),

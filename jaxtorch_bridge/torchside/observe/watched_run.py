@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..._compat import torch_autograd as autograd
 from ..._compat import torch_internals as compat
 from ..._compat import torch_trees
 from ..._compat.torch_higher_order import CallMode, OpMode
@@ -29,6 +30,7 @@ class Observed:
     generators: Generators = NO_GENERATORS
     impure_draws: bool = False
     grads_inside: bool = False
+    own_backwards: bool = False
     attention: bool = False
     switches_grad: bool = False
     made: list[weakref.ref[torch.Tensor]] = field(default_factory=list)
@@ -83,6 +85,11 @@ class OpWatch(OpMode):
                     observed.closes_over_grad |= value.requires_grad
         if not compat.lifts_constants(func):
             args, kwargs = self._with_fakes(args, kwargs)
+        if not observed.own_backwards:
+            # Torch runs a custom forward without gradients; looking for one walks the stack.
+            observed.own_backwards = not autograd.is_own(func) or (
+                not torch.is_grad_enabled() and autograd.in_custom_function()
+            )
         observed.attention |= compat.is_attention(func)
         result = func(*args, **kwargs)
         if compat.draws_random_numbers(func, args, kwargs):
@@ -163,12 +170,13 @@ class CallWatch(CallMode):
         self._observed = observed
         self._swaps = swaps
 
-    def notice(self, func: Any, kwargs: dict[str, Any]) -> None:
-        """A higher-order operator runs, or autograd goes back."""
-        if func in (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward):
-            self._observed.grads_inside |= not kwargs.get("create_graph", False)
-        else:
-            self._observed.higher_order = True
+    def notice(self, func: Any) -> None:
+        """A higher-order operator runs."""
+        self._observed.higher_order = True
+
+    def going_back(self, recorded: bool) -> None:
+        """Autograd goes back inside."""
+        self._observed.grads_inside |= not recorded
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run a torch function, unless it reads values."""

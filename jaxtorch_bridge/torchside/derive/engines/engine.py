@@ -28,6 +28,7 @@ class Goal:
         again: The function itself has run already: leave nothing behind.
         primal: Forwards: give the results as well.
         once_differentiable: A backward inside is marked so.
+        refused: Outputs that must not be among those that an engine finds.
     """
 
     source: Source
@@ -38,6 +39,7 @@ class Goal:
     again: bool = True
     primal: bool = False
     once_differentiable: bool = False
+    refused: tuple[int, ...] = ()
 
 
 class NoWayError(NotCapturedError):

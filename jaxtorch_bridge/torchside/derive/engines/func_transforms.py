@@ -19,6 +19,8 @@ class FuncTransforms(RunAgain):
         # TorchScript, for one, hides from torch.func what it does.
         if not source.derivable_by_graph:
             return "no graph of it can be trusted"
+        if source.order and source.inference.own_backwards:
+            return "what custom backwards take for constants, torch.func does not show"
         if source.terms.autograd_only:
             return "torch.autograd.grad alone was asked for"
         if source.transform == "autograd":

@@ -22,6 +22,7 @@ from ...functions.one_by_one_notice import warn_one_by_one
 from ...functions.source import Core, Source
 from ...functions.unrecorded_backward import refuse_lacking
 from ...observe.guarded_run import Guarded
+from ...observe.hidden_gradients import JudgedRuns, Judgement
 from ...observe.rare_watch import RareWatch
 from ...op.program import Program, Undo
 from ..tape.expected_tape import ExpectedTape, expected_tape
@@ -50,7 +51,7 @@ class KeptTape:
         """Forward and linear part; None if no output depends on the inputs."""
         source = goal.source
         guard = ClosureGuard(source.closure)
-        expected = expected_tape(source, goal.ins)
+        expected = expected_tape(source, goal.ins, goal.refused)
         if not expected.outs:
             return None
         if expected.function is source.loop:
@@ -86,6 +87,7 @@ class RecordedForward:
     _tokens: Tokens = field(init=False)
     _watch: RareWatch = field(init=False)
     _guarded: Guarded = field(init=False)
+    _judged: JudgedRuns | None = field(init=False, default=None)
     _seen: bool = field(init=False)
     _hooks_seen: bool = field(init=False)
     # What hooks last saw torch keep, where runs that are not watched do better without them.
@@ -97,6 +99,9 @@ class RecordedForward:
         self._watch = RareWatch()
         self._guarded = Guarded(self.function, source.label, source.inputs, first_on_copies=False)
         self._seen = source.inference.seen
+        if not source.capturable:
+            # Of others, results that must not be differentiated are told ahead.
+            self._judged = JudgedRuns(always=source.inference.grads_inside)
         self._hooks_seen = self.expected.hooks_work is not None
 
     @property
@@ -194,6 +199,7 @@ class RecordedForward:
                 memory = "copied"
         elif self._unhooked_bytes is not None:
             memory, saved_bytes = "unhooked", self._unhooked_bytes
+        function, judgement = self._judging(function)
         # Torch tells in the middle of a run that it allows no hooks.
         put_back = None if self._hooks_seen else self._begin()
         try:
@@ -218,6 +224,8 @@ class RecordedForward:
             put_back()
             return self._run(*tensors)
         self._seen = self._hooks_seen = True
+        if tape is not None:
+            tape.judgement = judgement()
         if tape is None:
             self.memory = "copied"
         elif tape.saved is not None:
@@ -240,10 +248,25 @@ class RecordedForward:
 
     def _record_again(self, tensors: Sequence[torch.Tensor]) -> Tape:
         """The tape of another run, to be used before this call ends."""
-        _, tape = record(self.function, tensors, self.grad_inputs, self._dtypes, memory="borrowed")
+        function, judgement = self._judging(self.function)
+        _, tape = record(function, tensors, self.grad_inputs, self._dtypes, memory="borrowed")
         if tape is None:
             raise AssertionError("what is borrowed cannot escape")
+        tape.judgement = judgement()
         return tape
+
+    def _judging(self, function: Core) -> tuple[Core, Callable[[], Judgement]]:
+        """A function, and what is to be thought of its latest run."""
+        judged, found = self._judged, Judgement()
+        if judged is None:
+            return function, Judgement
+
+        def run(*tensors: torch.Tensor) -> list[Any]:
+            nonlocal found
+            results, found = judged.run(function, tensors, self.grad_inputs)
+            return results
+
+        return run, lambda: found
 
     @property
     def _dtypes(self) -> list[torch.dtype]:

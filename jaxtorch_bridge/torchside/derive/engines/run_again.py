@@ -12,6 +12,7 @@ from ...functions.graph_capture import NotCapturedError
 from ...functions.replaced_ops import with_plain_determinants, with_plain_norms
 from ...functions.source import Core, Source, Transform, tangent_sig
 from ...op.program import program_of
+from ..refused_outputs import refusing_hidden
 from .engine import DerivedFunction, Goal, NoWayError
 
 _PULLBACK_WORDS: dict[Transform, str] = {
@@ -93,7 +94,11 @@ class RunAgain(abc.ABC):
             # plain ones where torch's higher derivatives are wrong (normalisations from the second
             # order on, determinants from the third).
             base = way.form if goal.source.order else with_plain_norms(way.form)
-            function = _transformed(goal, base, way, lasting=True)
+            lasting = way
+            if goal.source.inference.own_backwards:
+                # What custom backwards take for constants shows under autograd alone.
+                lasting = replace(way, transform="autograd")
+            function = _transformed(goal, base, lasting, lasting=True)
             candidate = replace(
                 made,
                 function=with_plain_determinants(function) if goal.source.order == 1 else function,
@@ -149,6 +154,8 @@ def _made(goal: Goal) -> Source:
 def _transformed(goal: Goal, function: Core, way: Way, *, lasting: bool) -> Core:
     """The derivative of a function, to be run, or (lasting) to be differentiated again."""
     count, label = len(goal.source.inputs), goal.source.label
+    if not goal.source.capturable:
+        function = refusing_hidden(function, goal.source, goal.ins, goal.outs)
     if goal.kind == "pull":
         return transforms.pullback(
             function, count, goal.ins, goal.outs, transform=way.transform, label=label

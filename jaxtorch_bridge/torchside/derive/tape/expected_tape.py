@@ -61,8 +61,8 @@ class ExpectedTape:
     hooks_work: bool | None = None
 
 
-def expected_tape(source: Source, wrt: Sequence[int]) -> ExpectedTape:
-    """By the first form that can be recorded.
+def expected_tape(source: Source, wrt: Sequence[int], refused: Sequence[int] = ()) -> ExpectedTape:
+    """By the first form that can be recorded; ``refused`` outputs are left out.
 
     Raises:
         LackingDerivativeError: An output comes from an operation without a derivative.
@@ -71,7 +71,9 @@ def expected_tape(source: Source, wrt: Sequence[int]) -> ExpectedTape:
     forms = source.differentiable_forms[::-1]
     if source.loop is not None:
         forms = (*forms, source.loop)
-    possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
+    possible = tuple(
+        i for i, sig in enumerate(source.outputs) if sig.differentiable and i not in refused
+    )
     if not source.capturable:
         return ExpectedTape(forms[0], possible, None)
     ways = (source.plain_attention, True) if source.inference.attention else (False,)

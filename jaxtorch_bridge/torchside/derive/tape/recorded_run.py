@@ -16,6 +16,7 @@ from ...._compat.torch_tensors import write_count
 from ...functions.source import Core
 from ...functions.transforms import as_cotangents, conjugated
 from ...functions.unrecorded_backward import nothing_recorded
+from ...observe.hidden_gradients import Judgement
 from .saved_tensors import SavedTensors
 
 _NOWHERE: Mapping[int, torch.Tensor] = {}
@@ -29,7 +30,10 @@ class Tape:
         size_bytes: Memory that it keeps; None if nobody could count it.
         saved: How many tensors autograd saved, and the memory of these alone; None if nobody could
             count them.
+        judgement: What was seen of the run that bears on derivatives.
     """
+
+    judgement = Judgement()
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class Tape:
                 found.
 
         Raises:
-            DifferentiationError: The run recorded nothing of any output.
+            DifferentiationError: The run left torch, and recorded nothing of any output.
         """
         edges, weights = [], []
         for index, cotangent in zip(outs, conjugated(cotangents), strict=True):
@@ -87,7 +91,7 @@ class Tape:
                 edges.append(edge)
                 weights.append(cotangent)
         asked = [self._leaves[index] for index in ins]
-        if not any(self._edges):
+        if self.judgement.left and not any(self._edges):
             raise nothing_recorded(label)
         if not edges:
             return [None] * len(asked)

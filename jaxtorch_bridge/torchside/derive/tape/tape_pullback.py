@@ -10,6 +10,7 @@ import torch
 from ....planner.array_signature import ArraySig
 from ...functions.source import Source
 from ...op.program import Program, Undo
+from ..refused_outputs import refuse_hidden
 from .recorded_run import Tape
 from .tape_token import Tokens
 
@@ -68,6 +69,7 @@ class Pullback:
         cotangents: Sequence[torch.Tensor],
         buffers: Mapping[int, torch.Tensor],
     ) -> list[torch.Tensor]:
+        refuse_hidden(self.source, self.ins, self.outs, tape.judgement.hidden)
         batched = self.batch is not None
         front = (self.batch,) if batched else ()
         if self.one_by_one:

@@ -1,0 +1,243 @@
+"""Which results were computed from what autograd takes for a constant, though it is none.
+
+What ``torch.autograd.grad`` gives without ``create_graph`` depends on the inputs, and autograd has
+no way back through it. The same is true of what a custom function computes in its forward, or
+detaches in its backward. So whatever is made of these has a derivative that torch does not know,
+also where autograd leads back by another way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from ..._compat import torch_autograd as autograd
+from ..._compat import torch_internals as compat
+from ..._compat import torch_trees
+from ..._compat.torch_fakes import LEAVES_TORCH
+from ..._compat.torch_higher_order import CallMode, OpMode
+from ..._compat.torch_linear_ops import MADE_LIKE, WITHOUT_SLOPE, name_of
+from .rare_watch import RareWatch
+
+# What was taken for a constant: an inner gradient, or something in a custom function.
+Reason = Literal["gradient", "function"]
+Hidden = Mapping[int, Reason]
+
+
+class HiddenGradients:
+    """Follows some tensors, and what inner gradients by them become, while a function runs.
+
+    By memory, since functions write to views of it.
+
+    Attributes:
+        noticed: There was such a constant.
+        left: Torch was left by numpy or DLPack, so that nobody can tell what depends on what.
+    """
+
+    def __init__(self, moving: Sequence[torch.Tensor]) -> None:
+        self.noticed = False
+        self.left = False
+        # How deep in passes back that autograd records, and that it does not.
+        self._depth = {True: 0, False: 0}
+        self._moving: set[int] = set()
+        # What a custom function has made: a constant wherever autograd leads nowhere from it.
+        self._sealed: set[int] = set()
+        self._hidden: dict[int, Reason] = {}
+        # Memory that is given back would be somebody else's under the same number.
+        self._reserved: dict[int, Any] = {}
+        for tensor in moving:
+            self._move(tensor)
+        self._modes = contextlib.ExitStack()
+
+    def __enter__(self) -> HiddenGradients:
+        self._modes.enter_context(_Calls(self))
+        self._modes.enter_context(_Ops(self))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._modes.close()
+
+    def of(self, results: Sequence[Any]) -> Hidden:
+        """Which of these have a derivative that torch does not know, and why."""
+        return {
+            index: self._hidden[_key(result)]
+            for index, result in enumerate(results)
+            if isinstance(result, torch.Tensor) and _key(result) in self._hidden
+        }
+
+    def going_back(self, recorded: bool, by: int) -> None:
+        """Autograd goes back (``by`` 1), or has done so (-1)."""
+        self._depth[recorded] += by
+
+    def own(self, gradient: torch.Tensor) -> torch.Tensor:
+        """A gradient that was not recorded, in memory that is marked."""
+        key = _key(gradient)
+        if key in self._hidden or key not in self._moving or gradient.requires_grad:
+            return gradient
+        # A view of something that has a derivative of its own, such as the cotangent.
+        copy = gradient.clone()
+        self._hide(copy, "gradient")
+        return copy
+
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run an ATen op, and mark what it makes and writes to."""
+        given = _tensors((args, kwargs))
+        # Asked before it runs, which may give a tensor other memory.
+        keys = [_key(tensor) for tensor in given]
+        constant = name_of(func) in MADE_LIKE or name_of(func) in WITHOUT_SLOPE
+        moves = not constant and not self._moving.isdisjoint(keys)
+        reason = None if constant else self._reason(given, keys, moves)
+        result = func(*args, **kwargs)
+        if not moves and reason is None:
+            return result
+        seals = moves and self._seals(func)
+        if seals:
+            # Also what is only another view of it.
+            self._sealed.update(_key(tensor) for tensor in _tensors(result))
+        # A view of what was given is what its memory is.
+        made = [tensor for tensor in _tensors(result) if _key(tensor) not in keys]
+        for tensor in (*compat.written_arguments(func, args, kwargs), *made):
+            # Numbers that only decide or count carry no derivative.
+            if not (tensor.is_floating_point() or tensor.is_complex()):
+                continue
+            if moves:
+                self._move(tensor)
+            if reason is not None:
+                self._hide(tensor, reason)
+        return result
+
+    def _reason(
+        self, given: Sequence[torch.Tensor], keys: Sequence[int], moves: bool
+    ) -> Reason | None:
+        """Why what is made of these would be taken for a constant, or of one."""
+        found = next((self._hidden[key] for key in keys if key in self._hidden), None)
+        if found is not None:
+            return found
+        if self._depth[False]:
+            return "gradient" if moves else None
+        if self._depth[True] and self._sealed:
+            # Autograd leads on from what a backward takes from `saved_tensors`.
+            pairs = zip(given, keys, strict=True)
+            if any(key in self._sealed and not tensor.requires_grad for tensor, key in pairs):
+                return "function"
+        return None
+
+    def _seals(self, func: Any) -> bool:
+        if not autograd.is_own(func):
+            return True
+        recorded = torch.is_grad_enabled()
+        if self._depth[True]:
+            return (not recorded or name_of(func) == "detach") and autograd.in_custom_backward()
+        return not recorded and autograd.in_custom_function()
+
+    def _move(self, tensor: torch.Tensor) -> None:
+        key = _key(tensor)
+        self._moving.add(key)
+        if key not in self._reserved:
+            lies = compat.memory_key(tensor)
+            self._reserved[key] = compat.reserve_storage_key(tensor) if lies else tensor
+
+    def _hide(self, tensor: torch.Tensor, reason: Reason) -> None:
+        self._move(tensor)
+        self.noticed = True
+        self._hidden.setdefault(_key(tensor), reason)
+
+
+class _Ops(OpMode):
+    def __init__(self, hidden: HiddenGradients) -> None:
+        super().__init__()
+        self._hidden = hidden
+
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return self._hidden.see(func, args, kwargs)
+
+    def run_higher_order(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        # Without code of its own: as one op.
+        run = super().run_higher_order
+        return self._hidden.see(lambda *given, **named: run(func, given, named), args, kwargs)
+
+    def unseen(self, func: Any) -> None:
+        """Nothing is missing: what goes in marks what comes out."""
+
+
+class _Calls(CallMode):
+    def __init__(self, hidden: HiddenGradients) -> None:
+        super().__init__()
+        self._hidden = hidden
+
+    def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        self._hidden.left |= func in LEAVES_TORCH
+        return func(*args, **kwargs)
+
+    def going_back(self, recorded: bool) -> None:
+        self._hidden.going_back(recorded, 1)
+
+    def went_back(self, recorded: bool) -> None:
+        self._hidden.going_back(recorded, -1)
+
+    def gradients(self, recorded: bool, found: Any) -> Any:
+        if recorded:
+            return found
+        return torch_trees.tree_map_only(torch.Tensor, self._hidden.own, found)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a run has shown.
+
+    Attributes:
+        hidden: Results whose derivative torch does not know.
+        left: It has left torch, as far as anybody has seen: a result that nothing was recorded of
+            need not be a constant.
+    """
+
+    hidden: Hidden = field(default_factory=dict)
+    left: bool = False
+
+
+class JudgedRuns:
+    """Runs of a function that nobody has seen abstractly, and what is to be thought of them.
+
+    Until something is seen, runs are watched ever more rarely; then all of them are, since what the
+    function does may change from run to run.
+
+    Args:
+        always: Something has been seen already.
+    """
+
+    def __init__(self, *, always: bool) -> None:
+        self._always = always
+        self._left = False
+        self._watch = RareWatch()
+
+    def run(
+        self,
+        function: Callable[..., Sequence[Any]],
+        tensors: Sequence[torch.Tensor],
+        wrt: Sequence[int],
+    ) -> tuple[list[Any], Judgement]:
+        """The results on these tensors, and a judgement of their derivatives by ``wrt``."""
+        if not (self._watch.due() or self._always):
+            return list(function(*tensors)), Judgement(left=self._left)
+        with HiddenGradients([tensors[index] for index in wrt]) as watch:
+            results = list(function(*tensors))
+        self._left |= watch.left
+        self._always |= watch.noticed or not any(map(_is_recorded, results))
+        return results, Judgement(watch.of(results), self._left)
+
+
+def _is_recorded(result: Any) -> bool:
+    return isinstance(result, torch.Tensor) and result.requires_grad
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in torch_trees.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _key(tensor: torch.Tensor) -> int:
+    # Sparse tensors have no memory of their own.
+    return compat.memory_key(tensor) or id(tensor)
