@@ -88,11 +88,11 @@ def refuse_missing(
 
 
 def nothing_recorded(label: str) -> DifferentiationError:
-    """The error for a run whose results autograd knows nothing of."""
+    """The error for a run that left torch, and whose results autograd knows nothing of."""
     return DifferentiationError(
         f"{label}: torch recorded no way from the inputs to any result (no result requires "
-        "grad), so the gradient would be zero without a word. If that is meant, use "
-        "jax.lax.stop_gradient; otherwise look for detach(), no_grad or backward() inside."
+        "grad) of a function that leaves torch by numpy or DLPack, so the gradient would be zero "
+        "without a word. If that is meant, use jax.lax.stop_gradient; otherwise compute with torch."
     )
 
 
