@@ -24,16 +24,22 @@ class ClosureGuard:
         self._state = state
         self._key = state.key()
         self._details = state.details()
+        self._held = state.held()
         self._named = _named(state)
 
     @property
     def holds(self) -> bool:
-        """Whether nothing has changed."""
+        """Whether nothing has changed that the function's own calls would see."""
+        return self._runs_on and self._state.holds_same(self._held)
+
+    @property
+    def _runs_on(self) -> bool:
+        # Compiled programs keep what objects held when they were traced.
         return self._state.key() == self._key and self._state.details() == self._details
 
     def check(self) -> None:
         """Raise StaleClosureError if the captured graph is out of date."""
-        if self.holds:
+        if self._runs_on:
             return
         what = self.change or "what the function closes over was changed"
         raise StaleClosureError(

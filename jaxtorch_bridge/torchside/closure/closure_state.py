@@ -20,6 +20,7 @@ from ..._compat.torch_tensors import hook_tables, is_training
 from ..._compat.torch_trees import tree_leaves
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
 from .careful_access import entries, is_a, own_attributes, present_attribute, stored_items
+from .held_values import HeldValues, Picture
 from .locks import Locks, locks_of
 from .reachable_objects import keys_of, modules_in, parts_of
 
@@ -55,8 +56,9 @@ class Secluded(abc.ABC):
 class ClosureState:
     """The changeable surroundings of one function.
 
-    Values inside other objects (attributes, lists) are not followed: like ``jax.jit``, a
-    captured graph keeps those as they were when it was traced.
+    Values inside other objects (attributes, lists) are no part of the key: plain calls read them.
+    What is derived eagerly is made anew when they change; a captured graph in a compiled program
+    keeps those, like ``jax.jit``, as they were when it was traced.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -69,6 +71,7 @@ class ClosureState:
         self._counted: list[tuple[dict[str, Any], str]] = []
         self._caches: list[Any] = []
         self._holders: list[Any] = []
+        self._held = HeldValues()
         self._seen: set[int] = set()
         self.modules: list[torch.nn.Module] = []
         self._scripted = False
@@ -118,6 +121,14 @@ class ClosureState:
                         if is_a(value, (bool, int, float, str))
                     ]
             return tuple(found)
+
+    def held(self) -> Picture:
+        """What the objects and containers hold that it refers to."""
+        return self._held.picture(self._holders) if self._holders else {}
+
+    def holds_same(self, before: Picture) -> bool:
+        """Whether that is what it was, but for what the function itself changes."""
+        return not self._holders or self._held.same(before, self.held())
 
     @property
     def locks(self) -> Locks:
@@ -197,7 +208,14 @@ class ClosureState:
         parts = [part for module in self.modules for part in module.modules()]
         cells = [*self._cells, *self._counters]
         names = [*self._globals, *self._counted]
-        return Snapshot([*parts, *self._holders], cells, names, self._caches)
+        before = self.held()
+        return Snapshot(
+            [*parts, *self._holders],
+            cells,
+            names,
+            self._caches,
+            lambda: self._held.note_changes(before, self.held()),
+        )
 
     def watch(self, function: Any) -> None:
         """Take in a function, module or object, and what it leads to."""
@@ -281,7 +299,9 @@ class Snapshot:
         cells: list[types.CellType],
         names: list[tuple[dict[str, Any], str]],
         caches: list[Any],
+        note_changes: Callable[[], None],
     ) -> None:
+        self._note_changes = note_changes
         self._caches = [(cache, cache.cache_info().currsize) for cache in caches]
         self._containers = [
             (container, _stored(container)) for held in holders for container in _containers(held)
@@ -291,6 +311,7 @@ class Snapshot:
 
     def restore(self) -> bool:
         """Put everything back; True if any tensor had been kept or replaced meanwhile."""
+        self._note_changes()
         found: list[Any] = []
         for cache, size in self._caches:
             if cache.cache_info().currsize != size:
