@@ -15,7 +15,7 @@ from jaxtorch_bridge.errors import TracedArrayError
 # How parts of the package tell each other something: whoever calls such a part catches it.
 WITHIN = {
     "_compat.torch_fakes.ValuesReadError": "one way to evaluate has failed",
-    "calling.call_planner.ConcreteRunNeeded": "an eager call runs for real",
+    "calling.find_outputs.ConcreteRunNeeded": "an eager call runs for real",
     "spec.annotations.shapes.NotReadable": "an annotation says nothing",
     "spec.files.read_contract._NewerFormat": "becomes a SpecError",
     "spec.files.yaml_document.DocumentError": "becomes a SpecError",

@@ -157,7 +157,7 @@ class TestGraphs:
         expected = (module(x) - x @ w).detach()
         for call in (wrapped, jax.jit(lambda x, w: wrapped(x, w))):
             assert_close(call(X, W), expected)
-        with pytest.raises(Exception, match="has changed since this graph was captured"):
+        with pytest.raises(Exception, match="since this derivative was traced"):
             program(X, W).block_until_ready()
 
     @BOTH
@@ -208,7 +208,7 @@ def test_a_graph_that_is_out_of_date_does_not_run():
     old = jax.jit(jax_callable(lambda x, w: module(x) + x @ w, spec=contract("graph")))
     old(X, W)
     module.weight = torch.nn.Parameter(torch.zeros(5, 4))
-    with pytest.raises(Exception, match="a parameter was replaced by another tensor"):
+    with pytest.raises(Exception, match="was replaced by another tensor"):
         jax.block_until_ready(old(X, W))
 
 
