@@ -18,19 +18,25 @@ _Named = dict[tuple[str, str, str], Hashable]
 
 
 class ClosureGuard:
-    """Refuses to run a captured graph once the function's surroundings have changed."""
+    """Refuses to run a captured graph once the function's surroundings have changed.
 
-    def __init__(self, state: ClosureState) -> None:
+    Args:
+        state: What the function closes over.
+        held: Whether what objects and containers hold counts, which runs of the function's own code
+            read anew.
+    """
+
+    def __init__(self, state: ClosureState, *, held: bool = True) -> None:
         self._state = state
         self._key = state.key()
         self._details = state.details()
-        self._held = state.held()
+        self._held = state.held() if held else None
         self._named = _named(state)
 
     @property
     def holds(self) -> bool:
         """Whether nothing has changed that the function's own calls would see."""
-        return self._runs_on and self._state.holds_same(self._held)
+        return self._runs_on and (self._held is None or self._state.holds_same(self._held))
 
     @property
     def _runs_on(self) -> bool:

@@ -60,7 +60,7 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
         DifferentiationError: As in `linearize`.
     """
     source = differentiable_source(op, wrt)
-    guard = ClosureGuard(source.closure)
+    guard = ClosureGuard(source.closure, held=source.capturable)
     refused = refused_outputs(source, wrt)
     refuse_all(source, wrt, refused)
     outs = tuple(index for index in dependent_outputs(source, wrt) if index not in refused)

@@ -20,7 +20,7 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
         DifferentiationError: The contract forbids it, or no engine works.
     """
     source = differentiable_source(op, wrt)
-    guard = ClosureGuard(source.closure)
+    guard = ClosureGuard(source.closure, held=source.capturable)
     refused = refused_outputs(source, wrt)
     goal = Goal(source, "pull", wrt, seeds=source.seeds_of_repeats, refused=tuple(refused))
     failures: list[str] = []

@@ -50,7 +50,7 @@ class KeptTape:
     def build(self, goal: Goal) -> RecordedForward | None:
         """Forward and linear part; None if no output depends on the inputs."""
         source = goal.source
-        guard = ClosureGuard(source.closure)
+        guard = ClosureGuard(source.closure, held=source.capturable)
         expected = expected_tape(source, goal.ins, goal.refused)
         if not expected.outs:
             return None
