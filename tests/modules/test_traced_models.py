@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -18,7 +20,7 @@ from transformers import (
 )
 
 from comparing import assert_close
-from jaxtorch_bridge import from_module, j2t, jax_callable, t2j
+from jaxtorch_bridge import BridgeWarning, from_module, j2t, jax_callable, t2j
 
 SMALL = {
     "vocab_size": 30,
@@ -164,9 +166,16 @@ def test_second_derivatives_are_by_graphs(model, moved):
         return (call({**named, key: part})[0] ** 2).sum()
 
     expected = torch.autograd.functional.hessian(theirs, named[key])
-    found = jax.hessian(lambda part: (net.apply({**params, key: part}, TOKENS, None) ** 2).sum())(
-        params[key]
-    )
+
+    def ours(part):
+        return (net.apply({**params, key: part}, TOKENS, None) ** 2).sum()
+
+    with warnings.catch_warnings():
+        if isinstance(model, MixtralForCausalLM):
+            # Its experts are a custom op, of whose backward torch.func would not show what it takes
+            # for constants: autograd goes twice, which torch cannot do for a batch.
+            warnings.filterwarnings("ignore", ".*once for each element", BridgeWarning)
+        found = jax.hessian(ours)(params[key])
     assert_close(found, expected, factor=10)  # a sum over all tokens of squares of sums
 
 
