@@ -12,7 +12,7 @@ BUILD_INPUTS := pyproject.toml $(CONSTRAINTS) $(wildcard native_src/*)
 MATRIX_PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3; do \
   $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo browser test test-processors lint typecheck bench docs golden gpu-check matrix matrix-python clean
+.PHONY: setup demo browser test test-processors lint typecheck bench zoo docs golden gpu-check matrix matrix-python clean
 
 setup: $(VENV)/.installed
 
@@ -68,6 +68,11 @@ golden: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Models of transformers and timm against torch; half an hour on two cores.
+zoo: setup
+	$(PIP) --no-deps timm
+	$(BIN)/python zoo/run.py --page docs/zoo.md
 
 bench: setup
 	$(PIP) --no-deps wrap-torch2jax psutil rich setuptools
