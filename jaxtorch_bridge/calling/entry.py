@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -211,12 +212,15 @@ class Entry:
     def _run_for_real(self, arrays: Sequence[Any]) -> Any:
         """Run on the caller's own arguments, and plan by what comes out, which is handed back."""
         # A call on constants may stand inside somebody's jit; it is run here and now all the same.
-        with jax.ensure_compile_time_eval(), self._lock:
+        with jax.ensure_compile_time_eval(), contextlib.ExitStack() as planning:
             arrays = [_as_jax(array) for array in self.operands(arrays)]
             shapes = _shapes(arrays)
             key = (shapes, x64_enabled())
+            known = self._of_values.get(key)
+            if known is None:  # otherwise there is nothing to plan, and calls do not wait
+                planning.enter_context(self._lock)
             planned, result = self._planner.plan_by_running(
-                self._call, shapes, arrays, of_values=self._of_values.get(key)
+                self._call, shapes, arrays, of_values=known
             )
             if isinstance(planned, Planned):
                 self._plans[key] = planned
@@ -233,10 +237,12 @@ class Entry:
         key = self._key(arrays)
         planned = self._plans.get(key)
         of_one_run = planned is not None and planned.plan.inference.of_one_run
-        if not failure.differs or not of_one_run:
+        label = self._planner.label
+        # The function may itself have made a call that failed so.
+        own = failure.differs and failure.callable_name == label
+        if not own or not of_one_run:
             raise failure from failure.__cause__
         with self._lock:
-            label = self._planner.label
             self._of_values[key] = DynamicSizeError(
                 other_sizes(label, "two calls with these shapes"), callable_name=label
             )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from comparing import assert_close, assert_equal
-from jaxtorch_bridge import jax_callable
+from jaxtorch_bridge import j2t, jax_callable
 from jaxtorch_bridge.errors import BridgeWarning, DynamicSizeError, OutputError
 
 X = jnp.array([1.0, -2.0, 3.0, 4.0])
@@ -211,3 +211,40 @@ def test_what_a_function_that_looks_at_values_is_tried_on(function, arguments, v
     with pytest.warns(BridgeWarning, match=values):
         found = jax.jit(f)(*arguments)
     assert_close(found, function(*(torch.tensor(jnp.asarray(a).tolist()) for a in arguments)))
+
+
+def test_a_call_inside_that_differs_is_not_taken_for_the_function_itself():
+    inner = jax_callable(
+        lambda x: x[:2] if bool(x.sum() > 0) else x, name="inner", example=(torch.ones(4),)
+    )
+
+    def outer(x):
+        assert float(x.abs().sum()) >= 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            j2t(jax.block_until_ready(jax.jit(inner)(jnp.asarray(x.numpy()))))
+        return x * 2
+
+    f = jax_callable(outer, name="outer")
+    assert_close(f(X * X), 2 * X * X)
+    with pytest.raises(Exception, match="inner"):
+        f(-X * X)
+    # The sizes of its own results are as they were.
+    assert not next(iter(f._entries.values()))._of_values
+
+
+def test_what_a_class_would_keep_of_an_evaluation_is_taken_back():
+    class Cached:
+        table = None
+
+    def f(x):
+        total = x[x > 0].sum()
+        if Cached.table is None:
+            Cached.table = torch.ones(3)
+        return total + Cached.table.sum()
+
+    for call in (jax.jit(jax_callable(f)), jax_callable(f)):
+        Cached.table = None
+        assert_close(call(X), 11.0)
+        assert type(Cached.table) is torch.Tensor
+        assert_close(call(X), 11.0)

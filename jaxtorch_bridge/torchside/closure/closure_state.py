@@ -15,19 +15,17 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch_internals import is_fake, is_scripted
+from ..._compat.torch_internals import is_scripted
 from ..._compat.torch_tensors import hook_tables, is_training
-from ..._compat.torch_trees import tree_leaves
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
-from .careful_access import entries, is_a, own_attributes, present_attribute, stored_items
+from .careful_access import entries, is_a, own_attributes, present_attribute
+from .code_text import value_of_cell
+from .compared_values import compared
 from .held_values import HeldValues, Picture
 from .locks import Locks, locks_of
 from .reachable_objects import keys_of, modules_in, parts_of
+from .snapshot import CONTAINERS, Snapshot
 
-_PLAIN = (bool, int, float, complex, str, type(None))
-# What an empty closure cell holds.
-_UNBOUND = object()
-_CONTAINERS = (dict, list, set)
 _SETTLED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
 
@@ -71,6 +69,8 @@ class ClosureState:
         self._counted: list[tuple[dict[str, Any], str]] = []
         self._caches: list[Any] = []
         self._holders: list[Any] = []
+        # Those that code refers to by name.
+        self._classes: list[type] = []
         self._held = HeldValues()
         self._seen: set[int] = set()
         self.modules: list[torch.nn.Module] = []
@@ -88,14 +88,14 @@ class ClosureState:
         if not self.modules and not self._cells and not self._globals:
             return ()
         flags = tuple(is_training(part) for module in self.modules for part in module.modules())
-        values = [_value(_cell_value(cell)) for cell in self._cells]
-        values += [_value(names.get(name)) for names, name in self._globals]
+        values = [compared(value_of_cell(cell)) for cell in self._cells]
+        values += [compared(names.get(name)) for names, name in self._globals]
         return flags, tuple(values)
 
     def named_values(self) -> list[tuple[str, Hashable]]:
         """What its variables and globals are bound to, by their names, as `key` compares it."""
-        found = [(self._names[id(cell)], _value(_cell_value(cell))) for cell in self._cells]
-        return found + [(name, _value(names.get(name))) for names, name in self._globals]
+        found = [(self._names[id(cell)], compared(value_of_cell(cell))) for cell in self._cells]
+        return found + [(name, compared(names.get(name))) for names, name in self._globals]
 
     def details(self) -> tuple[Hashable, ...]:
         """What takes longer to look at: the modules' tensors and their Python attributes.
@@ -161,7 +161,7 @@ class ClosureState:
 
     def contents(self) -> list[Any]:
         """The values that it refers to, and what its modules and holders hold."""
-        values = [_cell_value(cell) for cell in (*self._cells, *self._counters)]
+        values = [value_of_cell(cell) for cell in (*self._cells, *self._counters)]
         values += [names.get(name) for names, name in (*self._globals, *self._counted)]
         return [*values, *self._holders, *map(vars, self.parts())]
 
@@ -173,7 +173,7 @@ class ClosureState:
         found += [f"a {type(holder).__name__}" for holder in self.holders]
         found += [f"`{name}`" for _, name in self._counted]
         found += ["a variable of the function around it"] if self._counters else []
-        values = [_cell_value(cell) for cell in self._cells]
+        values = [value_of_cell(cell) for cell in self._cells]
         values += [names.get(name) for names, name in self._globals]
         found += ["a tensor"] if any(is_a(value, torch.Tensor) for value in values) else []
         return " and ".join(dict.fromkeys(found))
@@ -195,7 +195,7 @@ class ClosureState:
 
     def tensors(self) -> list[torch.Tensor]:
         """Tensors that its variables and globals are bound to themselves."""
-        values = [_cell_value(cell) for cell in self._cells]
+        values = [value_of_cell(cell) for cell in self._cells]
         values += [names.get(name) for names, name in self._globals]
         return [value for value in values if is_a(value, torch.Tensor)]
 
@@ -214,6 +214,7 @@ class ClosureState:
             cells,
             names,
             self._caches,
+            {*self._classes, *map(type, parts), *map(type, self._holders)},
             lambda: self._held.note_changes(before, self.held()),
         )
 
@@ -250,8 +251,10 @@ class ClosureState:
             return [
                 value for value in entries(own_attributes(function)) if is_a(value, torch.nn.Module)
             ]
-        elif is_a(function, _CONTAINERS):
+        elif is_a(function, CONTAINERS):
             self._holders.append(function)
+        elif is_a(function, type):
+            self._classes.append(function)
         return []
 
     def _look_into(self, function: types.FunctionType) -> list[Any]:
@@ -259,7 +262,7 @@ class ClosureState:
         found: list[Any] = []
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
-            value = _cell_value(cell)
+            value = value_of_cell(cell)
             found.append(value)
             # A counter is put back after a trial run, but is no part of the key: it moves in every
             # call.
@@ -290,83 +293,6 @@ class ClosureState:
         self._globals += [item for item in names if (id(item[0]), item[1]) not in known]
 
 
-class Snapshot:
-    """Attributes, containers and names around a function, shallowly, as they were."""
-
-    def __init__(
-        self,
-        holders: list[Any],
-        cells: list[types.CellType],
-        names: list[tuple[dict[str, Any], str]],
-        caches: list[Any],
-        note_changes: Callable[[], None],
-    ) -> None:
-        self._note_changes = note_changes
-        self._caches = [(cache, cache.cache_info().currsize) for cache in caches]
-        self._containers = [
-            (container, _stored(container)) for held in holders for container in _containers(held)
-        ]
-        self._cells = [(cell, _cell_value(cell)) for cell in cells]
-        self._names = [(table, name, table.get(name, _UNBOUND)) for table, name in names]
-
-    def restore(self) -> bool:
-        """Put everything back; True if any tensor had been kept or replaced meanwhile."""
-        self._note_changes()
-        found: list[Any] = []
-        for cache, size in self._caches:
-            if cache.cache_info().currsize != size:
-                # Entries cannot be taken out one by one.
-                cache.cache_clear()
-        for container, before in self._containers:
-            if not _same_content(container, before):
-                found += entries(container)
-                # In place: others refer to the container itself.
-                container.clear()
-                if isinstance(container, list):
-                    container.extend(before)
-                else:
-                    container.update(before)
-        for cell, value in self._cells:
-            if _cell_value(cell) is not value:
-                found.append(_cell_value(cell))
-                if value is _UNBOUND:
-                    del cell.cell_contents
-                else:
-                    cell.cell_contents = value
-        for table, name, value in self._names:
-            if table.get(name, _UNBOUND) is not value:
-                found.append(table.pop(name, None))
-                if value is not _UNBOUND:
-                    table[name] = value
-        return any(is_fake(leaf) for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor))
-
-
-def _containers(holder: Any) -> list[Any]:
-    """The dicts, lists and sets that hold an object's state."""
-    if is_a(holder, _CONTAINERS):
-        return [holder]
-    own = own_attributes(holder)
-    return [] if own is None else [own, *(one for one in entries(own) if is_a(one, _CONTAINERS))]
-
-
-def _stored(container: Any) -> Any:
-    """What a dict, list or set holds, in one of Python's own."""
-    if is_a(container, dict):
-        return dict(stored_items(container))
-    return list.copy(container) if is_a(container, list) else set.copy(container)
-
-
-def _same_content(now: Any, before: Any) -> bool:
-    if len(now) != len(before):
-        return False
-    # By identity: `==` of tensors and arrays is no truth value.
-    if is_a(now, dict):
-        return all(dict.get(now, key, _UNBOUND) is value for key, value in before.items())
-    if is_a(now, list):
-        return all(one is other for one, other in zip(now, before, strict=True))
-    return bool(now == before)
-
-
 def _leads_on(value: Any) -> bool:
     """Whether to follow what code refers to: modules, containers and the user's own helpers."""
     own = is_a(value, torch.nn.Module) or is_scripted(value)
@@ -379,31 +305,4 @@ def _is_cache(function: Any) -> bool:
 
 def _may_change(value: Any) -> bool:
     # Modules are watched by their flags and tensors; containers are not followed.
-    return not is_a(value, (*_SETTLED, torch.nn.Module, *_CONTAINERS))
-
-
-class _Same:
-    """An object by its identity, kept alive so that no other can take its place unnoticed."""
-
-    __slots__ = ("held",)
-
-    def __init__(self, held: Any) -> None:
-        self.held = held
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.held is other.held
-
-    def __hash__(self) -> int:
-        return id(self.held)
-
-
-def _cell_value(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not bound yet
-        return _UNBOUND
-
-
-def _value(value: Any) -> Hashable:
-    # The type keeps 1, 1.0 and True apart; the text keeps 0.0 and -0.0 apart.
-    return (type(value), repr(value)) if is_a(value, _PLAIN) else _Same(value)
+    return not is_a(value, (*_SETTLED, torch.nn.Module, *CONTAINERS))

@@ -12,13 +12,14 @@ import torch
 
 from .bytecode_names import is_of_framework
 from .careful_access import entries, is_a, own_attributes, stored_items
+from .compared_values import PLAIN, Same, compared
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 # Enough for configurations; who holds more than that holds data.
 _MOST = 1000
 
-# An object or container, and an attribute, key or position in it; None: how many there are.
-Place = tuple[int, Hashable]
+# An object or container, and an attribute, key or position in it; None: how many there are. Both,
+# and what stands there, are kept alive by a picture, or another object could pass for one of them.
+Place = tuple[Same, Hashable]
 Picture = Mapping[Place, Hashable]
 
 
@@ -38,13 +39,13 @@ class HeldValues:
             if id(held) in seen:
                 continue
             seen.add(id(held))
-            count = 0
+            owner, count = Same(held), 0
             for name, value in _places(held):
                 count += 1
-                found[id(held), name] = _shown(value)
+                found[owner, name] = compared(value)
                 if _leads_on(value):
                     waiting.append(value)
-            found[id(held), None] = count
+            found[owner, None] = count
         return found
 
     def note_changes(self, before: Picture, after: Picture) -> None:
@@ -69,11 +70,11 @@ class HeldValues:
 
 def _places(held: Any) -> Iterator[tuple[Hashable, Any]]:
     if is_a(held, dict):
-        yield from ((_shown(key), value) for key, value in stored_items(held))
+        yield from ((compared(key), value) for key, value in stored_items(held))
     elif is_a(held, (list, tuple)):
         yield from enumerate(entries(held))
     elif is_a(held, (set, frozenset)):
-        yield from ((shown, None) for shown in map(_shown, entries(held)))
+        yield from ((key, None) for key in map(compared, entries(held)))
     else:
         for kind in reversed(type(held).__mro__):
             if not is_of_framework(kind) and kind.__module__ != "builtins":
@@ -81,21 +82,13 @@ def _places(held: Any) -> Iterator[tuple[Hashable, Any]]:
         yield from stored_items(own_attributes(held) or {})
 
 
-def _shown(value: Any) -> Hashable:
-    # By the type itself: what a class of the user's says of its objects may be anything.
-    if type(value) in _PLAIN:
-        return type(value), repr(value)
-    # A graph holds the tensors that it uses, so that no later one takes their numbers.
-    return id(value)
-
-
 def _is_set(value: Any) -> bool:
     """Whether it is what a class holds rather than does."""
-    return is_a(value, (*_PLAIN, torch.Tensor, list, dict, tuple, set))
+    return is_a(value, (*PLAIN, torch.Tensor, list, dict, tuple, set))
 
 
 def _leads_on(value: Any) -> bool:
-    if is_a(value, (*_PLAIN, torch.Tensor, torch.nn.Module, type)) or callable(value):
+    if is_a(value, (*PLAIN, torch.Tensor, torch.nn.Module, type)) or callable(value):
         return False
     if is_a(value, (list, dict, tuple, set, frozenset)):
         return True

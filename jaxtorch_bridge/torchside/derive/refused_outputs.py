@@ -6,16 +6,14 @@ are told ahead, and refused when they are used.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from ...errors import DifferentiationError
-from ..functions.graph_capture import NotCapturedError, abstractly
+from ..functions.graph_capture import on_moving_fakes
 from ..functions.source import Core, Source
 from ..functions.unrecorded_backward import nothing_recorded
-from ..observe.abstract_evaluation import fake_inputs
 from ..observe.hidden_gradients import Hidden, HiddenGradients, JudgedRuns, Reason
 
 # By output, why it must not be differentiated.
@@ -109,19 +107,14 @@ def refusing_hidden(
 
 
 def _hidden(source: Source, wrt: Sequence[int]) -> Hidden:
-    ways = (source.plain_attention, True) if source.inference.attention else (False,)
-    for function, plain in itertools.product(source.differentiable_forms, ways):
-        try:
-            with abstractly(source, plain) as mode:
-                fakes = fake_inputs(mode, source.inputs, source.device)
-                for index in wrt:
-                    fakes[index].requires_grad_()
-                watch = HiddenGradients([fakes[index] for index in wrt])
-                with torch.enable_grad(), watch:
-                    leaves = function(*fakes)
-                return watch.of(leaves)
-        except NotCapturedError:
-            continue
+    def look(function: Core, fakes: Sequence[torch.Tensor]) -> Hidden:
+        with HiddenGradients([fakes[index] for index in wrt]) as watch:
+            leaves = function(*fakes)
+        return watch.of(leaves)
+
+    found = on_moving_fakes(source, wrt, look)
+    if found is not None:
+        return found
     # Nobody can tell.
     reason: Reason = "gradient" if source.inference.grads_inside else "function"
     return dict.fromkeys(range(len(source.outputs)), reason)

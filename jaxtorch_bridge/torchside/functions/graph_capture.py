@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -17,6 +17,8 @@ from ...planner.output_inference import Flags
 from ..observe.abstract_evaluation import fake_inputs
 from .source import Core, Source, first_line
 from .unrecorded_backward import refuse_lacking
+
+T = TypeVar("T")
 
 
 class NotCapturedError(RuntimeError):
@@ -157,6 +159,30 @@ def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
     possible = tuple(i for i, sig in enumerate(source.outputs) if sig.differentiable)
     if not source.capturable:
         return possible
+
+    def look(function: Core, fakes: Sequence[torch.Tensor]) -> tuple[int, ...]:
+        leaves = function(*fakes)
+        found = tuple(index for index in possible if leaves[index].requires_grad)
+        refuse_lacking(source.label, [leaves[index] for index in found])
+        return found
+
+    found = on_moving_fakes(source, wrt, look)
+    return possible if found is None else found
+
+
+def on_moving_fakes(
+    source: Source, wrt: Sequence[int], look: Callable[[Core, Sequence[torch.Tensor]], T]
+) -> T | None:
+    """What is seen of a function on fakes, where the inputs ``wrt`` require grad.
+
+    Args:
+        source: The function.
+        wrt: Inputs that move.
+        look: Runs the form that it is given on the fakes that it is given.
+
+    Returns:
+        What ``look`` returns; None where no form can be traced.
+    """
     # Fused kernels first, if it runs with them: plain attention where these cannot be traced.
     ways = (source.plain_attention, True) if source.inference.attention else (False,)
     for function, plain in itertools.product(source.differentiable_forms, ways):
@@ -166,13 +192,10 @@ def dependent_outputs(source: Source, wrt: Sequence[int]) -> tuple[int, ...]:
                 for index in wrt:
                     fakes[index].requires_grad_()
                 with torch.enable_grad():
-                    leaves = function(*fakes)
-                found = tuple(index for index in possible if leaves[index].requires_grad)
-                refuse_lacking(source.label, [leaves[index] for index in found])
-                return found
+                    return look(function, fakes)
         except NotCapturedError:
             continue
-    return possible
+    return None
 
 
 def is_once_differentiable(source: Source) -> bool:

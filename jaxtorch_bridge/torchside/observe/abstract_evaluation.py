@@ -153,12 +153,8 @@ def infer_abstractly(
             else:
                 asked.pop(how, None)
             continue
-        # A fake in a reference cycle is kept by nobody. One that is kept would meet real calls, and
-        # has no memory.
-        if any(made() is not None for made in observed.made):
-            gc.collect()
-        if any(made() is not None for made in observed.made):
-            kept = RuntimeError("the function keeps tensors that it makes")
+        kept = kept_fakes(observed)
+        if kept is not None:
             attempts.append(Attempt(how, kept, flags))
             continue
         failures = tuple(attempt.words for attempt in attempts)
@@ -166,6 +162,19 @@ def infer_abstractly(
         return found, observed, attempts
     unseen = Observed(untraced=True, generators=generators, higher_order=higher_order)
     return None, unseen, attempts
+
+
+def kept_fakes(observed: Observed) -> Exception | None:
+    """What is wrong with an evaluation after which fakes are left; to be asked without its results.
+
+    One that the function keeps would meet real calls, and has no memory.
+    """
+    # A fake in a reference cycle is kept by nobody.
+    if any(made() is not None for made in observed.made):
+        gc.collect()
+    if any(made() is not None for made in observed.made):
+        return RuntimeError("the function keeps tensors that it makes")
+    return None
 
 
 def _cannot_trace(error: Exception) -> bool:

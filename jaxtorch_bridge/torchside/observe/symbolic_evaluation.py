@@ -21,7 +21,7 @@ from ..closure.closure_state import ClosureState
 from ..handler.failure_messages import users_line
 from ..randomness.generator_states import Generators
 from ..randomness.random_draws import DrawWatch
-from .abstract_evaluation import Attempt, FlatCall, evaluate
+from .abstract_evaluation import Attempt, FlatCall, evaluate, kept_fakes
 from .watched_run import Observed
 
 _CURE = (
@@ -59,12 +59,12 @@ def infer_with_symbols(
     """
     if not any(compat.looks_at_values(attempt.error) for attempt in attempts):
         return None
-    draws = DrawWatch(Generators.around(closure, static))
+    draws, observed = DrawWatch(Generators.around(closure, static)), Observed()
     try:
         with closure.locks.alone(), compat.tracing, compat.tracing_flags(""):
             found, leaves = evaluate(
                 *(function, inputs, device, label, closure, "symbols"),
-                *(symbolic_mode(), Observed(), draws),
+                *(symbolic_mode(), observed, draws),
             )
     except BridgeError:
         raise
@@ -72,20 +72,22 @@ def infer_with_symbols(
         attempts.append(Attempt("symbols", error))
         return None
     dynamic = {
-        index: leaf
+        index: f"{str(leaf.dtype).removeprefix('torch.')}[{_sizes(leaf)}]"
         for index, leaf in enumerate(leaves)
         if not all(isinstance(size, int) for size in leaf.shape)
     }
     if dynamic:
         raise DynamicSizeError(_words(label, dynamic, attempts[0].error), callable_name=label)
+    leaves.clear()
+    kept = kept_fakes(observed)
+    if kept is not None:
+        attempts.append(Attempt("symbols", kept))
+        return None
     return replace(found, failures=tuple(attempt.words for attempt in attempts))
 
 
-def _words(label: str, dynamic: dict[int, torch.Tensor], error: BaseException) -> str:
-    outputs = ", ".join(
-        f"output {index}: {str(leaf.dtype).removeprefix('torch.')}[{_sizes(leaf)}]"
-        for index, leaf in dynamic.items()
-    )
+def _words(label: str, dynamic: dict[int, str], error: BaseException) -> str:
+    outputs = ", ".join(f"output {index}: {words}" for index, words in dynamic.items())
     reader = reader_in(error)
     by = f" ({reader}{users_line(error)})" if reader else users_line(error)
     return (

@@ -16,7 +16,7 @@ from ...planner.output_inference import Inference
 from ..closure.closure_state import ClosureState
 from ..randomness.generator_states import Generators
 from ..randomness.random_draws import DrawWatch
-from .abstract_evaluation import Attempt, FlatCall, evaluate
+from .abstract_evaluation import Attempt, FlatCall, evaluate, kept_fakes
 from .watched_run import Observed
 
 # A size, what stands for its variables, and for its calls (``floordiv``), to a size of torch.
@@ -62,11 +62,15 @@ def infer_with_sizes(
                 *(symbols.mode, observed, DrawWatch(generators), with_symbolic_sizes),
             )
         outputs = tuple(_translated(symbols, leaf, variables) for leaf in leaves)
+        leaves.clear()
     except BridgeError:
         raise
     except Exception as error:
         why = f"torch could not evaluate it so ({Attempt('fake', error).failure})"
         raise _refused(label, inputs, why) from error
+    kept = kept_fakes(observed)
+    if kept is not None:
+        raise _refused(label, inputs, str(kept))
     fixed = symbols.fixed()
     if fixed:
         names = " and ".join(f"`{name}`" for name in fixed)

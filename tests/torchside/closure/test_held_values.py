@@ -11,6 +11,7 @@ import torch
 
 from comparing import assert_close
 from jaxtorch_bridge import jax_callable
+from jaxtorch_bridge.torchside.closure.held_values import HeldValues
 
 X = jnp.array([1.0, 2.0, -0.5])
 BATCH = jnp.stack([X, 2 * X])
@@ -117,3 +118,40 @@ def test_what_the_function_itself_changes_makes_nothing_anew():
         assert len(traces) == before, name
     held.scale = 5.0
     assert_close(WAYS["vmap"](wrapped), jnp.full_like(BATCH, 5.0))
+
+
+def test_an_object_that_takes_the_place_of_another_in_memory_is_another():
+    class Box:
+        pass
+
+    box, values = Box(), HeldValues()
+    for number in range(200):
+        box.inner = Box()
+        box.inner.table = [float(number)]
+        before = values.picture([box])
+        # The old ones are let go of first, so that new ones get their numbers.
+        box.inner = None
+        box.inner = Box()
+        box.inner.table = [float(number)]
+        assert not values.same(before, values.picture([box]))
+
+
+class Registry:
+    entries = {"first": 1}
+    latest = None
+
+
+def test_classes_lose_fakes_alone():
+    """What an import inside of the function has registered would not come again."""
+
+    def f(x):
+        Registry.entries["second"] = 2
+        Registry.latest = "second"
+        Registry.table = x * 2
+        return x + 1
+
+    before = dict(Registry.entries)
+    jax.eval_shape(jax_callable(f), jnp.ones(3))
+    assert Registry.entries == {**before, "second": 2}
+    assert Registry.latest == "second"
+    assert not hasattr(Registry, "table")
