@@ -245,7 +245,7 @@ MADE = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.parametrize("make", MADE.values(), ids=MADE.keys())
 def test_modules_that_torchs_own_tools_make(make):
     f = jax_callable(make())
