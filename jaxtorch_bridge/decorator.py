@@ -31,7 +31,12 @@ from .calling.exporting import remember
 from .calling.like_function import LikeFunction, described, signature_of, take_names
 from .calling.random_key import KEYWORD, check_key, key_for_tensors, key_use, missing_key
 from .choices import ConcurrencyMode, RandomMode, VmapMethod
-from .planner.annotated_contract import annotated_contract, refuse_other_annotations
+from .errors import ArgumentError
+from .planner.annotated_contract import (
+    annotated_contract,
+    contract_of_outputs,
+    refuse_other_annotations,
+)
 from .planner.build_plan import version_of
 from .planner.explain import explain_plan
 from .planner.options import NO_OPTIONS, Options
@@ -59,6 +64,7 @@ def jax_callable(
     /,
     *,
     spec: SpecLike | None = None,
+    outputs: Mapping[str, Any] | str | None = None,
     example: Sequence[Any] | None = None,
     name: str | None = None,
     nondiff: Sequence[str] = (),
@@ -75,6 +81,7 @@ def jax_callable(
     /,
     *,
     spec: SpecLike | None = None,
+    outputs: Mapping[str, Any] | str | None = None,
     example: Sequence[Any] | None = None,
     name: str | None = None,
     nondiff: Sequence[str] = (),
@@ -90,6 +97,7 @@ def jax_callable(
     /,
     *,
     spec: SpecLike | None = None,
+    outputs: Mapping[str, Any] | str | None = None,
     example: Sequence[Any] | None = None,
     name: str | None = None,
     nondiff: Sequence[str] = (),
@@ -114,6 +122,10 @@ def jax_callable(
         spec: Its contract: a path to YAML, a name and version of the registry (``attention@2``:
             the newest 2.x), a mapping, or a `CallableSpec`. Enforced at trace time and when
             running. Default: what jaxtyping's annotations of the function say, if it has any.
+        outputs: What comes back, as a contract's ``outputs`` say it, for functions without one:
+            a mapping by name, in the order of the results, or one array as text. With
+            ``float32[kept<=100, 4]`` a result whose size follows from values is padded to a bound,
+            as ``jax.numpy.nonzero(size=100)`` does.
         example: Concrete positional arguments to run on once, where the outputs depend on
             values and abstract evaluation fails.
         name: Name for messages and op keys; default: the contract's, or the function's own.
@@ -144,7 +156,8 @@ def jax_callable(
         the frozen plan, ``.explain(*args)`` the plan as text.
 
     Raises:
-        SpecError: The contract is not valid, or the function's annotations contradict it.
+        SpecError: The contract or ``outputs`` are not valid, or the function's annotations
+            contradict them.
         ArgumentError: A keyword is not valid, or contradicts the contract.
         TypeError: ``function`` cannot be called.
     """
@@ -152,6 +165,7 @@ def jax_callable(
         return functools.partial(
             jax_callable,
             spec=spec,
+            outputs=outputs,
             example=example,
             name=name,
             nondiff=nondiff,
@@ -185,8 +199,16 @@ def jax_callable(
         copies=None if copies is None else tuple(copies),
     )
     options.refuse_invalid()
-    contract = None
-    if spec is not None:
+    contract: CallableSpec | None
+    if outputs is not None:
+        if spec is not None:
+            raise ArgumentError(
+                "jax_callable: expected outputs from `spec` or from `outputs`; got both. Write "
+                "those of `outputs` into the contract."
+            )
+        contract = contract_of_outputs(described(function), name or name_of(function), outputs)
+        refuse_other_annotations(contract, described(function))
+    elif spec is not None:
         # Here: a program without contracts starts without pydantic.
         from .spec.files.load import load_spec
 

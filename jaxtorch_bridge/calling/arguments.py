@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -24,6 +24,13 @@ ARRAY = "<array>"
 KEYED = "<keyed>"
 
 
+class ResultsLike(Protocol):
+    """What takes the place of a function's results; see `bounded_results`."""
+
+    def result(self, result: Any, tensors: Sequence[torch.Tensor], behind: int = 0) -> Any:
+        """The result of a call, from what the function returned and was called with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Leaves:
     """The leaves of one call.
@@ -40,6 +47,7 @@ class Leaves:
         mutated: What of it the function writes to.
         copied: Which of its arrays the function gets as copies of its own.
         tell: Called with those that a run has written to.
+        bounded: What pads its results.
     """
 
     structure: Structure
@@ -53,6 +61,7 @@ class Leaves:
     mutated: Mutated | None = None
     copied: tuple[int, ...] = ()
     tell: Callable[[list[int]], None] | None = None
+    bounded: ResultsLike | None = None
 
     def with_key(self, key: Any) -> Leaves:
         """The same call with a random key."""

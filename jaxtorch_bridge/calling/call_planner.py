@@ -32,6 +32,7 @@ from ..torchside.op.torch_op import Keeper, TorchOp
 from ..transfer import t2j
 from . import trees
 from .arguments import Leaves, describe_arrays
+from .bounded_results import BoundedResults, bounded_results
 from .copied_arguments import copied_slots
 from .effective_terms import copies_of, mutates_of, terms_of
 from .find_outputs import Call, Findings, OutputFinder, Shapes, told_for_all_sizes
@@ -136,6 +137,10 @@ class Planner:
         names = mutates_of(self._spec, self.options)
         return mutated_arguments(self.label, names, self.function, leaves)
 
+    def bounded(self, leaves: Leaves) -> BoundedResults | None:
+        """What pads the results of a way of calling; None if its contract gives no bounds."""
+        return bounded_results(self._spec, self.function, leaves)
+
     def copied(self, leaves: Leaves) -> tuple[int, ...]:
         """Which arrays of a way of calling the function gets as copies of its own.
 
@@ -224,7 +229,7 @@ class Planner:
                 findings.inputs,
                 findings.sizes,
                 inference,
-                _output_paths(inference),
+                trees.paths_of(inference.structure),
                 terms.vmap_method,
                 choose_concurrency(self._concurrency, inference, self.closure.words()),
             )
@@ -297,7 +302,7 @@ class Planner:
             ShardingError: Nothing says how to put the shards together.
         """
         assert self._spec is not None
-        leaves = declared_outputs(self._spec, _output_paths(plan.inference))
+        leaves = declared_outputs(self._spec, trees.paths_of(plan.inference.structure))
         assert leaves is not None  # planning has compared the counts
         ranks = [len(sig.shape) for sig in plan.outputs]
         return place_outputs(self.label, self._spec, placement, leaves, ranks)
@@ -310,8 +315,3 @@ def _out_runner(
     if terms.outputs != "in_place" or not inference.outputs or not function.takes_out:
         return None
     return function.out_runner(inference.structure, label)
-
-
-def _output_paths(inference: Inference) -> list[tuple[str | int, ...]]:
-    numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))
-    return [path for path, _ in trees.flatten_with_paths(numbered)]

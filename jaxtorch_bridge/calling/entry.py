@@ -34,6 +34,7 @@ class Entry:
         # Only the form of the call is kept, not the arrays of whoever came first.
         form = replace(leaves, arrays=[], tensors=0, traced=False)
         form = replace(form, mutated=planner.mutated(form), copied=planner.copied(form))
+        form = replace(form, bounded=planner.bounded(form))
         self._planner = planner
         # Whoever came first, its context is that of every call: entries are looked up by it.
         self._call = Call(FlatFunction(planner.function, form), form, current_context())

@@ -234,22 +234,26 @@ class OutputFinder:
                 evaluated = (call.function, *evaluated[1:])
                 facts = replace(facts, copies=tuple(dotted(one.path) for one in facts.arrays))
             if inference is None:
-                # From the cheapest on: declared, symbols, a run on the call's values, a run that
-                # nobody asked for.
-                by_contract = contract_outputs(self._spec, sizes)
-                if by_contract is not None:
-                    inference = _as_declared(by_contract, "contract", attempts)
-                elif options.outputs is not None:
-                    inference = _as_declared(options.outputs, "declared", attempts)
-                elif of_values is None:
+                # Symbols, which tell the containers of results too; what was declared; a run on the
+                # call's values; a run that nobody asked for.
+                dynamic = of_values
+                if dynamic is None:
                     try:
                         inference = infer_with_symbols(*evaluated, attempts, template)
                     except DynamicSizeError as error:
-                        if values is not None or eager:
-                            of_values = error.with_traceback(None)
-                        # The user's own word for the sizes, which calls are checked against.
-                        elif not self._trials.has_example(inputs):
-                            raise
+                        dynamic = error.with_traceback(None)
+                if inference is None:
+                    by_contract = contract_outputs(self._spec, sizes)
+                    if by_contract is not None:
+                        inference = _as_declared(by_contract, "contract", attempts)
+                    elif options.outputs is not None:
+                        inference = _as_declared(options.outputs, "declared", attempts)
+                    elif values is not None or eager:
+                        of_values = dynamic
+                    # An example is the user's own word for the sizes, which calls are checked
+                    # against.
+                    elif dynamic is not None and not self._trials.has_example(inputs):
+                        raise dynamic
         if inference is None:
             if values is not None:
                 # The words of a random key stand behind the arrays.

@@ -36,6 +36,7 @@ class FlatFunction:
         self._function = function
         self._mutated = leaves.mutated
         self._copied, self._tell = leaves.copied, leaves.tell
+        self._bounded = leaves.bounded
         self._recorded = True
         self._passes_out = "out" in dict(named_arguments(function, leaves, leaves.template))
         if isinstance(function, ModuleCall):
@@ -47,7 +48,7 @@ class FlatFunction:
         args, kwargs = _numbered(leaves.structure, len(leaves.template))
         # Arrays alone, by position and in order: `runner` can be the function itself.
         self._direct = not kwargs and args == tuple(range(len(leaves.positions)))
-        self._direct = self._direct and leaves.mutated is None
+        self._direct = self._direct and leaves.mutated is None and leaves.bounded is None
 
     @property
     def mutated(self) -> tuple[int, ...]:
@@ -84,13 +85,19 @@ class FlatFunction:
 
     def _plainly(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         args, kwargs = self._bind(tensors)
-        return trees.flatten(self._function(*args, **kwargs))
+        return trees.flatten(self._padded(self._function(*args, **kwargs), tensors))
 
     def _writing(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         assert self._mutated is not None
         args, kwargs = self._bind(tensors)
         result = self._mutated.call(self._function, args, kwargs)
-        return trees.flatten(self._mutated.result(result, tensors))
+        return trees.flatten(self._padded(self._mutated.result(result, tensors), tensors))
+
+    def _padded(self, result: Any, tensors: Sequence[torch.Tensor]) -> Any:
+        if self._bounded is None:
+            return result
+        behind = 0 if self._mutated is None else self._mutated.behind
+        return self._bounded.result(result, tensors, behind)
 
     def runner(self, structure: Structure, label: str) -> Callable[..., Any]:
         """The function from flat tensors to flat results, for results of this structure.
@@ -106,7 +113,7 @@ class FlatFunction:
         if self._direct and structure.is_leaf:
             return self._on_copies(self._function)
         function, bind, unpack = self._function, self._bind, _unpacker(structure)
-        mutated = self._mutated
+        mutated, bounded = self._mutated, self._bounded
 
         def run(*tensors: torch.Tensor) -> Any:
             args, kwargs = bind(tensors)
@@ -114,6 +121,9 @@ class FlatFunction:
             if mutated is not None:
                 result = mutated.result(result, tensors)
                 mutated.release(tensors)
+            if bounded is not None:
+                behind = 0 if mutated is None else mutated.behind
+                result = bounded.result(result, tensors, behind)
             leaves = unpack(result)
             return _checked(result, structure, label) if leaves is None else leaves
 
@@ -122,6 +132,8 @@ class FlatFunction:
     @property
     def takes_out(self) -> bool:
         """Whether the function has a parameter ``out`` that the call leaves at None."""
+        if self._bounded is not None:  # what it writes has not the size of the buffer
+            return False
         try:
             parameter = inspect.signature(self._function).parameters.get("out")
         except (TypeError, ValueError):  # builtins have no signature

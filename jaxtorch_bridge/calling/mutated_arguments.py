@@ -62,6 +62,11 @@ class Mutated:
             return (result, *values)
         return values[0] if len(values) == 1 else tuple(values)
 
+    @property
+    def behind(self) -> int:
+        """How many new values stand behind the function's result in the last one that was made."""
+        return 0 if self._values_alone else len(self.groups)
+
     def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Any:
         """The function's result, where all that it does to its arguments are writes.
 

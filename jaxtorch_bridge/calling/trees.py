@@ -74,6 +74,12 @@ def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
     return jax.tree_util.tree_unflatten(structure.treedef, outer)
 
 
+def paths_of(structure: Structure) -> list[tuple[str | int, ...]]:
+    """The path of each leaf of a tree of this structure."""
+    numbered = unflatten(structure, list(range(leaf_count(structure))))
+    return [path for path, _ in flatten_with_paths(numbered)]
+
+
 def leaf_count(structure: Structure) -> int:
     """Number of flat leaves."""
     if not structure.inner:

@@ -24,6 +24,18 @@ def annotated_contract(function: Callable[..., Any], name: str) -> AnnotatedSpec
     return spec_from_annotations(function, name)
 
 
+def contract_of_outputs(function: Callable[..., Any], name: str, outputs: object) -> AnnotatedSpec:
+    """The contract that ``outputs`` are, with what annotations say of the inputs.
+
+    Raises:
+        SpecError: They are not valid.
+    """
+    # Here: a program without contracts starts without pydantic.
+    from ..spec.annotations.as_contract import spec_of_outputs
+
+    return spec_of_outputs(function, name, outputs, annotated="jaxtyping" in sys.modules)
+
+
 def refuse_other_annotations(spec: CallableSpec, function: Callable[..., Any]) -> None:
     """Object to a contract that its function's annotations contradict.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -166,6 +166,7 @@ def plan_call(
         derivative=_derivative_words(inputs, outputs, spec),
         mutates=mutates,
         copies=facts.copies,
+        bounds=() if spec is None else tuple(_bound_words(spec)),
         vmap_method=vmap_method,
         contract=spec.digest() if spec else "",
         source=spec.where("") if spec else "",
@@ -173,6 +174,14 @@ def plan_call(
         backend="eager" if backend == "auto" else backend,
         random_key=facts.random_key,
     )
+
+
+def _bound_words(spec: CallableSpec) -> Iterator[str]:
+    for bound in spec.bounds.values():
+        more = "an error" if bound.overflow == "error" else "cut off"
+        counts = [".".join(path) for path, name in spec.counts.items() if name == bound.name]
+        counted = f"; how many there are is `{counts[0]}`" if counts else ""
+        yield f"{bound}: results are filled up to that, more is {more}{counted}"
 
 
 def version_of(spec: CallableSpec | None) -> str:

@@ -65,6 +65,7 @@ def explain_plan(
         lines.append("sizes        " + ", ".join(f"{name}={size}" for name, size in plan.sizes))
     if plan.context:
         lines.append("context      " + ", ".join(f"{name}={text}" for name, text in plan.context))
+    lines += [f"bound        {words}" for words in plan.bounds]
     lines.append(f"found by     {plan.inference.words}")
     lines += [f"             not {failure}" for failure in plan.inference.failures]
     lines.append(f"extra runs   {plan.inference.extra_runs} of the torch function")

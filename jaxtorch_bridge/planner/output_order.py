@@ -49,7 +49,7 @@ def contract_order(
 def _readings(
     declared: Sequence[Names], paths: Sequence[tuple[str | int, ...]]
 ) -> Iterator[list[Names]]:
-    """The paths as they are; as a tuple of the outputs; as the only output itself."""
+    """The paths as they are; as a tuple of the outputs or of named ones; as the only one itself."""
     yield [tuple(map(str, path)) for path in paths]
     outputs = list(dict.fromkeys(path[0] for path in declared))
     places = list(dict.fromkeys(path[0] for path in paths if path))
@@ -58,5 +58,11 @@ def _readings(
         # Only the outer places: JAX sorts the keys of a dict in a tuple, so within it names decide.
         name_of = dict(zip(places, outputs, strict=True))
         yield [(name_of[path[0]], *map(str, path[1:])) for path in paths]
+    named = [path for path in paths if len(path) > 1 and path[0] == 0]
+    if positions and named and len(named) + len(places) == len(paths) + 1:
+        # Named results and others behind them.
+        first = [tuple(map(str, path[1:])) for path in named]
+        rest = (name for name in outputs if not any(path[0] == name for path in first))
+        yield first + [(name,) for name, _ in zip(rest, places[1:], strict=False)]
     if len(outputs) == 1:
         yield [(outputs[0], *map(str, path)) for path in paths]

@@ -34,6 +34,7 @@ class CallPlan:
         mutates: Arguments that it writes to.
         copies: Arguments of which it gets a copy of its own.
         concurrency: How calls on several devices share what the function closes over.
+        bounds: On each dimension of outputs that has a bound, in words.
         random_key: The words of the random key, which come behind the inputs; None: it
             takes none.
     """
@@ -55,6 +56,7 @@ class CallPlan:
     backend: Backend = "eager"
     mutates: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
+    bounds: tuple[str, ...] = ()
     random_key: ArraySig | None = None
 
     @property

@@ -6,7 +6,7 @@ dataclass of the call), a list is a list or tuple, a string an array in shorthan
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -118,6 +118,15 @@ def leaves_of(node: Node, path: Path = ()) -> Leaves:
     return tuple(
         leaf for name, child in _children(node) for leaf in leaves_of(child, (*path, name))
     )
+
+
+def with_leaves(node: Any, change: Callable[[TensorSpec], TensorSpec]) -> Any:
+    """The tree with other arrays in the place of its own."""
+    if isinstance(node, TensorSpec):
+        return change(node)
+    if isinstance(node, tuple):
+        return tuple(with_leaves(child, change) for child in node)
+    return FrozenDict({name: with_leaves(child, change) for name, child in node.items()})
 
 
 def paths_of(node: Node | Mapping[str, Node], path: Path = ()) -> Iterator[tuple[Path, Node]]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from .. import dtypes
 from ..errors import SpecMismatchError
+from .bounded_sizes import Bound
 from .followed_dtypes import dtype_in_call
-from .language.sizes import Binder, Clash, Sizes, resolve
+from .language.sizes import Binder, Clash, PartlyKnown, Sizes, resolve
 from .language.wording import did_you_mean, listed, one_line, show
 from .model import CallableSpec
 from .tensor import TensorSpec
@@ -74,12 +75,40 @@ def bind_inputs(spec: CallableSpec, leaves: Mapping[Path, ShapeAndDtype], *, x64
     _check_names(spec, known, leaves)
     given = [(path, known[path], leaves[path]) for path in known if path in leaves]
     binder = Binder(Sizes(dtypes=tuple(_choose_dtypes(spec, leaves, x64=x64).items())))
-    # All plain names first: arithmetic may speak of a name that a later input binds.
-    for step in (_bind, _check):
-        for path, leaf, (shape, _) in given:
-            step(binder, _Subject(spec, "input", path), leaf, shape, "Make both agree.")
+    _compare(
+        binder,
+        [(_Subject(spec, "input", path), leaf, shape) for path, leaf, (shape, _) in given],
+        "Make both agree.",
+    )
     _check_constraints(spec, binder.sizes)
     return binder.sizes
+
+
+def bind_shapes(spec: CallableSpec, shapes: Mapping[Path, tuple[int, ...]]) -> Sizes:
+    """The same from the shapes alone, of a call that has been held against the contract.
+
+    Raises:
+        SpecMismatchError: They do not fit it, as those of a batch that is passed as one call.
+    """
+    binder = Binder(Sizes())
+    given = [
+        (_Subject(spec, "input", path), leaf, shapes[path])
+        for path, leaf in spec.input_leaves()
+        if path in shapes
+    ]
+    _compare(binder, given, "Make both agree.")
+    return binder.sizes
+
+
+def _compare(
+    binder: Binder,
+    given: Sequence[tuple[_Subject, TensorSpec, PartlyKnown]],
+    remedy: str,
+) -> None:
+    # All plain names first: arithmetic may speak of a name that a later array binds.
+    for step in (_bind, _check):
+        for subject, leaf, shape in given:
+            step(binder, subject, leaf, shape, remedy)
 
 
 def _choose_dtypes(
@@ -167,8 +196,8 @@ def _check_names(
         if path[0] in spec.static:
             expected = "a plain Python value, as it is static in the contract"
             raise subject.error(expected, found, "Pass a value that is no array.", Sizes())
-        # A contract in annotations does not speak of every argument.
-        if spec.unread:
+        # A contract in annotations need not speak of every argument.
+        if not spec.complete:
             continue
         expected = f"one of the inputs {listed(names)}{did_you_mean(subject.name, names)}"
         remedy = "List it in the contract or leave it out."
@@ -186,7 +215,7 @@ def _accepted(dtype: str, *, x64: bool) -> tuple[str, str]:
 
 
 def _bind(
-    binder: Binder, subject: _Subject, leaf: TensorSpec, shape: tuple[int, ...], remedy: str
+    binder: Binder, subject: _Subject, leaf: TensorSpec, shape: PartlyKnown, remedy: str
 ) -> None:
     try:
         binder.bind(leaf.shape, shape, subject.name)
@@ -196,7 +225,7 @@ def _bind(
 
 
 def _check(
-    binder: Binder, subject: _Subject, leaf: TensorSpec, shape: tuple[int, ...], remedy: str
+    binder: Binder, subject: _Subject, leaf: TensorSpec, shape: PartlyKnown, remedy: str
 ) -> None:
     try:
         binder.check(leaf.shape, shape)
@@ -249,10 +278,9 @@ def check_outputs(
     Raises:
         SpecMismatchError: If the number of outputs, a rank, a size or a dtype differs.
     """
-    remedy = "Change the function or the contract so that both agree."
     leaves = spec.output_leaves()
     if len(outputs) != len(leaves):
-        raise _miscounted(spec, len(outputs), when, remedy, sizes)
+        raise miscounted(spec, len(outputs), when, sizes)
     binder = Binder(sizes)
     given = [(_Subject(spec, "output", path, when), leaf) for path, leaf in leaves]
     for (subject, leaf), (shape, dtype) in zip(given, outputs, strict=True):
@@ -266,18 +294,74 @@ def check_outputs(
             expected = f"dtype {' or '.join(allowed)}"
             if leaf.dtype.like is not None:
                 expected += f", that of `{leaf.dtype.like}`"
-            raise subject.error(expected, found, remedy, sizes)
-    # As for inputs: every plain name before any arithmetic over it.
-    for step in (_bind, _check):
-        for (subject, leaf), (shape, _) in zip(given, outputs, strict=True):
-            step(binder, subject, leaf, shape, remedy)
+            raise subject.error(expected, found, _BOTH_AGREE, sizes)
+    shapes = [(*one, shape) for one, (shape, _) in zip(given, outputs, strict=True)]
+    _compare(binder, shapes, _BOTH_AGREE)
     return binder.sizes
 
 
-def _miscounted(
-    spec: CallableSpec, count: int, when: str, remedy: str, sizes: Sizes
+_BOTH_AGREE = "Change the function or the contract so that both agree."
+
+
+def check_returned(spec: CallableSpec, sizes: Sizes, shapes: Sequence[tuple[int, ...]]) -> Sizes:
+    """The sizes of a run, with those of dimensions that have a bound.
+
+    An evaluation may have symbols for some, which are not looked at.
+
+    Args:
+        spec: The contract.
+        sizes: What the inputs gave.
+        shapes: Of all that torch returned, in the contract's order.
+
+    Raises:
+        SpecMismatchError: A rank or a size differs.
+    """
+    binder = Binder(sizes)
+    given = [
+        (
+            _Subject(spec, "output", path, "when running"),
+            leaf,
+            tuple(size if isinstance(size, int) else None for size in shape),
+        )
+        for (path, leaf), shape in zip(spec.returned_leaves(), shapes, strict=True)
+    ]
+    _compare(binder, given, _BOTH_AGREE)
+    return binder.sizes
+
+
+def too_many(
+    spec: CallableSpec, sizes: Sizes, bound: Bound, count: int, most: int | None
 ) -> SpecMismatchError:
-    names = [".".join(path) for path, _ in spec.output_leaves()]
+    """The error for a dimension that has more than its bound."""
+    path = next(
+        path for path, leaf in spec.returned_leaves() if bound.name in leaf.shape.plain_names
+    )
+    subject = _Subject(spec, "output", path, "when running")
+    if most is None:
+        remedy = "Pass the argument that has that size, or take another bound."
+        return subject.error(f"a size for the bound `{bound}`", f"{count}", remedy, sizes)
+    remedy = "Raise the bound, or say `overflow: cut` for what is beyond it to be lost."
+    return subject.error(f"at most {most} (`{bound}`)", f"{count}", remedy, sizes)
+
+
+def miscounted(
+    spec: CallableSpec, count: int, when: str, sizes: Sizes, *, returned: bool = False
+) -> SpecMismatchError:
+    """The error for another number of results.
+
+    Args:
+        spec: The contract.
+        count: How many came.
+        when: When, for the message.
+        sizes: What the inputs gave.
+        returned: They are counted as torch returns them.
+    """
+    remedy = _BOTH_AGREE
+    if returned and spec.counts:
+        made = listed(".".join(path) for path in spec.counts)
+        remedy = f"The function does not return {made}, which is counted for it. {remedy}"
+    leaves = spec.returned_leaves() if returned else spec.output_leaves()
+    names = [".".join(path) for path, _ in leaves]
     noun = "array" if count == 1 else "arrays"
     return SpecMismatchError(
         f"{spec.label}, outputs: expected {len(names)} ({listed(names)}); "
@@ -310,7 +394,7 @@ def check_static(spec: CallableSpec, given: Mapping[str, object]) -> None:
             if expected is not None:
                 remedy = "Pass such a value, or change the contract."
                 raise _static_error(spec, name, expected, show(value), remedy, f"static.{name}")
-        elif not _is_empty(value) and (name in spec.inputs or not spec.unread):
+        elif not _is_empty(value) and (name in spec.inputs or spec.complete):
             raise _unknown_static(spec, name)
     for name, static in spec.static.items():
         if static.required and name not in given:

@@ -24,12 +24,21 @@ from pydantic import (
 from ..choices import Backend, ConcurrencyMode, OutputsMode, Residuals, VmapMethod
 from ..dotted_names import in_both
 from .array_tree import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
+from .bounded_sizes import (
+    Bound,
+    as_padded,
+    as_returned,
+    bounds_of,
+    counts_of,
+    faults_of_bounds,
+    faults_of_inputs,
+)
 from .followed_dtypes import choices_of, faults_of_following
 from .group_remarks import faults_of_groups, read_groups
 from .language.constraints import Constraint
 from .language.frozen_mapping import FrozenDict
 from .language.parsed_field import ReadBy
-from .language.problems import Fault, fault, raise_faults
+from .language.problems import Fault, Path, fault, raise_faults
 from .language.shapes import names_in
 from .language.static_arguments import Scalar, StaticSpec, read_statics
 from .language.wording import did_you_mean, listed, show
@@ -142,7 +151,13 @@ class CallableSpec(BaseModel):
     @classmethod
     def _inputs_agree(cls, inputs: FrozenDict[str, Node]) -> FrozenDict[str, Node]:
         leaves = leaves_of(inputs)
-        raise_faults([*_unbound_expressions(leaves), *faults_of_following(leaves, leaves)])
+        raise_faults(
+            [
+                *_unbound_expressions(leaves),
+                *faults_of_following(leaves, leaves),
+                *faults_of_inputs(leaves),
+            ]
+        )
         return inputs
 
     @field_validator("outputs")
@@ -159,7 +174,8 @@ class CallableSpec(BaseModel):
             if leaf.optional
         )
         if "inputs" in info.data:
-            raise_faults(faults_of_following(leaves, leaves_of(info.data["inputs"])))
+            inputs = leaves_of(info.data["inputs"])
+            raise_faults([*faults_of_following(leaves, inputs), *faults_of_bounds(leaves, inputs)])
         return outputs
 
     @field_validator("static")
@@ -270,13 +286,40 @@ class CallableSpec(BaseModel):
         """What it leaves open, with reasons; only contracts in annotations leave anything open."""
         return ()
 
+    @property
+    def complete(self) -> bool:
+        """Whether it speaks of every argument; calls of others it refuses."""
+        return True
+
     def input_leaves(self) -> Leaves:
         """All input arrays with their paths, such as ``("params", "conv", "weight")``."""
         return self._input_leaves
 
     def output_leaves(self) -> Leaves:
-        """All output arrays with their paths, in the contract's order."""
+        """All output arrays with their paths, in the contract's order, as they come back.
+
+        A dimension with a bound has the size of the bound.
+        """
         return self._output_leaves
+
+    @cached_property
+    def results(self) -> FrozenDict[str, Node]:
+        """The outputs as they come back: `outputs`, with bounds in the place of dimensions."""
+        return as_padded(self.outputs, self.bounds)
+
+    def returned_leaves(self) -> Leaves:
+        """All arrays that torch returns, likewise: without counts, and with dimensions as names."""
+        return as_returned(leaves_of(self.outputs), self.counts)
+
+    @cached_property
+    def bounds(self) -> Mapping[str, Bound]:
+        """The dimensions of outputs that have a bound, by name."""
+        return bounds_of(leaves_of(self.outputs))
+
+    @cached_property
+    def counts(self) -> Mapping[Path, str]:
+        """The outputs that are the size of such a dimension, with its name."""
+        return counts_of(leaves_of(self.outputs), self.bounds)
 
     def dtypes_of(self, leaf: TensorSpec) -> tuple[str, ...]:
         """Every dtype that an input or output may have; that of an input it follows, if it does."""
@@ -322,7 +365,7 @@ class CallableSpec(BaseModel):
         """A copy, with ``update`` taken as it is (pydantic validates nothing here)."""
         copy = super().model_copy(update=update, deep=deep)
         # What was worked out for the original need not hold for the copy.
-        for name in ("_input_leaves", "_output_leaves", "_identity"):
+        for name in _WORKED_OUT:
             copy.__dict__.pop(name, None)
         return copy
 
@@ -332,7 +375,7 @@ class CallableSpec(BaseModel):
 
     @cached_property
     def _output_leaves(self) -> Leaves:
-        return leaves_of(self.outputs)
+        return leaves_of(self.results)
 
     @cached_property
     def _identity(self) -> str:
@@ -367,6 +410,7 @@ class CallableSpec(BaseModel):
         return hash(self._identity)
 
 
+_WORKED_OUT = ("_input_leaves", "_output_leaves", "_identity", "bounds", "counts", "results")
 _DEFAULTS = {
     name: info.default for name, info in CallableSpec.model_fields.items() if not info.is_required()
 }

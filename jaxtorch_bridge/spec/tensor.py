@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     StrictBool,
+    StrictFloat,
+    StrictInt,
     StrictStr,
     ValidationInfo,
     field_validator,
@@ -19,6 +21,7 @@ from .language.array_dtype import Dtype, differentiable_by_default, read_dtype
 from .language.parsed_field import ReadBy
 from .language.problems import Fault, fault, raise_faults
 from .language.shapes import (
+    Bounded,
     Dimension,
     Rest,
     Shape,
@@ -28,6 +31,9 @@ from .language.shapes import (
     parse_shape,
 )
 from .language.wording import quote, show
+
+# Fields that only outputs have.
+OUTPUTS_ALONE = ("fill", "overflow", "counts")
 
 
 def _read_shape(value: object) -> Shape:
@@ -44,7 +50,7 @@ def _read_shape(value: object) -> Shape:
 
 
 def _read_listed_shape(values: list[object]) -> Shape:
-    dimensions: list[Dimension] = []
+    dimensions: list[Dimension | Bounded] = []
     faults = []
     for index, value in enumerate(values):
         try:
@@ -57,10 +63,10 @@ def _read_listed_shape(values: list[object]) -> Shape:
             faults.append(Fault("`...` at most once in a shape", "another `...`", (str(index),)))
         dimensions.append(dimension)
     raise_faults(faults)
-    return Shape(tuple(dimensions))
+    return Shape.of(dimensions)
 
 
-def _read_dimension(value: object) -> Dimension:
+def _read_dimension(value: object) -> Dimension | Bounded:
     # True is an int in Python, but no size. The limit is that of sizes in text.
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
         return Size(value)
@@ -88,6 +94,11 @@ class TensorSpec(BaseModel):
         dtype: One dtype, several to choose from, or that of an input.
         differentiable: Whether gradients flow through it; by default where the dtype allows it.
         optional: Whether a call may leave it out (inputs only).
+        fill: What stands behind the values where a dimension has a bound (outputs only); 0.
+        overflow: What more values than a bound are: an ``error``, or ``cut`` off (outputs only);
+            for all outputs with that dimension.
+        counts: The dimension with a bound whose size this output is (outputs only). Torch does not
+            return it. An integer ``count`` does so by itself, if there is one bound.
         doc: A remark for readers.
     """
 
@@ -97,6 +108,9 @@ class TensorSpec(BaseModel):
     shape: Annotated[Shape, ReadBy(_read_shape)]
     differentiable: StrictBool = False
     optional: StrictBool = False
+    fill: StrictBool | StrictInt | StrictFloat | None = None
+    overflow: Literal["error", "cut"] | None = None
+    counts: StrictStr | None = None
     doc: StrictStr | None = None
 
     @model_validator(mode="before")
@@ -130,6 +144,9 @@ class TensorSpec(BaseModel):
             data["differentiable"] = self.differentiable
         if self.optional:
             data["optional"] = True
+        for field in OUTPUTS_ALONE:
+            if getattr(self, field) is not None:
+                data[field] = getattr(self, field)
         if docs and self.doc is not None:
             data["doc"] = self.doc
         # In the shorthand a shape begins at the first bracket.

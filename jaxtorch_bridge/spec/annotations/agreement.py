@@ -100,7 +100,7 @@ def _kind(static: StaticSpec) -> str:
 def _outputs(
     spec: CallableSpec, annotated: Mapping[str, Node], known: dict[str, Term]
 ) -> Iterator[Disagreement]:
-    mine = spec.output_leaves()
+    mine = spec.returned_leaves()
     theirs = _in_order(mine, annotated, spec)
     if theirs is None:
         yield Disagreement(("outputs",), _text(FrozenDict(annotated)), _leaves_text(mine))

@@ -1,4 +1,4 @@
-"""A function's annotations as its contract."""
+"""A function's annotations as its contract, and outputs that stand in for one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import PrivateAttr, ValidationError
 
 from ..files.format_versions import CURRENT_ID
+from ..files.read_contract import from_mapping
 from ..language.frozen_mapping import FrozenDict
 from ..language.identifiers import is_dotted_name
 from ..model import CallableSpec
@@ -23,6 +24,7 @@ class AnnotatedSpec(CallableSpec):
     """
 
     _unread: tuple[tuple[str, str], ...] = PrivateAttr(())
+    _complete: bool = PrivateAttr(True)
 
     @property
     def label(self) -> str:
@@ -34,6 +36,34 @@ class AnnotatedSpec(CallableSpec):
         """Parameters (and ``return``) that are not enforced, each with the reason."""
         return self._unread
 
+    @property
+    def complete(self) -> bool:
+        """Whether every parameter is annotated."""
+        return self._complete and not self._unread
+
+
+def spec_of_outputs(
+    function: Callable[..., Any], name: str, outputs: object, *, annotated: bool
+) -> AnnotatedSpec:
+    """The contract of a function whose outputs are given as a contract gives them.
+
+    Args:
+        function: The torch function.
+        name: Its name.
+        outputs: A mapping as under ``outputs``, or one array as ``float32[n<=100]``.
+        annotated: Whether its annotations say what they can of the inputs.
+
+    Raises:
+        SpecError: They are not valid.
+    """
+    found = read_annotations(function) if annotated else Annotations()
+    named = {"output": outputs} if isinstance(outputs, str) else outputs
+    parts = {**_parts(found, name), "outputs": named}
+    spec = from_mapping({"schema": CURRENT_ID, **parts}, AnnotatedSpec)
+    spec._complete = found.has_arrays
+    spec._unread = tuple(one for one in found.unread.items() if one[0] != "return")
+    return _at(spec, function)
+
 
 def spec_from_annotations(function: Callable[..., Any], name: str) -> AnnotatedSpec | None:
     """The contract in a function's annotations; None if no array in them has a shape."""
@@ -43,20 +73,27 @@ def spec_from_annotations(function: Callable[..., Any], name: str) -> AnnotatedS
 
 def annotated_spec(found: Annotations, name: str, function: Callable[..., Any]) -> AnnotatedSpec:
     """The contract that ``found`` is."""
-    parts: dict[str, Any] = {
-        "name": name if is_dotted_name(name) else "function",
-        # A contract needs one; `label` leaves it out.
-        "version": "0.0.0",
-        "inputs": FrozenDict(found.inputs),
-        "static": FrozenDict(found.static),
-        "outputs": FrozenDict(found.outputs or {}),
-    }
+    parts = {**_parts(found, name), "outputs": FrozenDict(found.outputs or {})}
     try:
         spec = AnnotatedSpec.model_validate({"schema": CURRENT_ID, **parts})
     except ValidationError:
         # Arithmetic over names that nothing binds, or no results: what is there still holds.
         spec = AnnotatedSpec.model_construct(schema_id=CURRENT_ID, **parts)
     spec._unread = tuple(found.unread.items())
+    return _at(spec, function)
+
+
+def _parts(found: Annotations, name: str) -> dict[str, Any]:
+    return {
+        "name": name if is_dotted_name(name) else "function",
+        # A contract needs one; `label` leaves it out.
+        "version": "0.0.0",
+        "inputs": FrozenDict(found.inputs),
+        "static": FrozenDict(found.static),
+    }
+
+
+def _at(spec: AnnotatedSpec, function: Callable[..., Any]) -> AnnotatedSpec:
     # Annotations have no lines of their own: all parts stand where the function does.
     code = code_of(function)
     if code is not None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from ..language.shapes import Dimension, Name, Rest, Shape, ShapeSyntaxError, parse_dimension
+from ..language.shapes import (
+    Bounded,
+    Dimension,
+    Name,
+    Rest,
+    Shape,
+    ShapeSyntaxError,
+    parse_dimension,
+)
 
 
 class NotReadable(Exception):
@@ -53,6 +61,8 @@ class AnnotatedShapes:
             found = parse_dimension(word)
         except ShapeSyntaxError:
             raise NotReadable(f"`{word}` is no dimension that a contract can have") from None
+        if isinstance(found, Bounded):  # of which the caller would get another size than it says
+            raise NotReadable(f"`{word}` has a bound, which only contracts and `outputs` can say")
         return found
 
 

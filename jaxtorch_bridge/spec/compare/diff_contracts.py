@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..language.versions import Level, parse_version, version_problem
 from ..model import CallableSpec
 from .arrays import empty_changes, input_changes, output_changes, structure_changes
+from .bounded_sizes import bounded_changes
 from .change import Change, highest
 from .fields import field_changes
 from .shapes import (
@@ -47,7 +48,11 @@ def _found(old: CallableSpec, new: CallableSpec) -> Iterator[Found]:
     pair = pair_shapes(old, new)
     for found in (input_changes(old, new), input_shape_changes(pair)):
         yield from _below("inputs", found)
-    for found in (output_changes(old, new), output_shape_changes(pair)):
+    for found in (
+        output_changes(old, new),
+        output_shape_changes(pair),
+        bounded_changes(old, new),
+    ):
         yield from _below("outputs", found)
     for kind in ("inputs", "outputs"):
         yield from structure_changes(getattr(old, kind), getattr(new, kind), (kind,))

@@ -18,7 +18,7 @@ from ... import dtypes
 from ...choices import ConcurrencyMode, VmapMethod
 from ..language.static_arguments import StaticSpec
 from ..model import CallableSpec, Execution
-from ..tensor import TensorSpec
+from ..tensor import OUTPUTS_ALONE, TensorSpec
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 # Whether parentheses match is more than a regular expression can tell.
@@ -26,7 +26,8 @@ _ATOM = rf"(?:\(\s*)*(?:{_NAME}|[0-9]{{1,18}})(?:\s*\))*"
 # As the parser refuses it: a divisor of 0, with however many digits.
 _NOT_BY_ZERO = r"(?!\s*0+(?![0-9]))"
 _TERM = rf"{_ATOM}(?:\s*(?:\+|-|\*|//{_NOT_BY_ZERO})\s*{_ATOM})*"
-_DIMENSION = rf"(?:\.\.\.|{_TERM})"
+# A bound that only dimensions of outputs have.
+_DIMENSION = rf"(?:\.\.\.|(?:{_NAME}\s*<=\s*)?{_TERM})"
 _SHAPE = rf"\[\s*(?:{_DIMENSION}(?:\s*,\s*{_DIMENSION})*\s*)?\]\s*"
 # As `_TERM`, with the remainder that only constraints have.
 _SIDE = rf"{_ATOM}(?:\s*(?:\+|-|\*|(?://|%){_NOT_BY_ZERO})\s*{_ATOM})*"
@@ -115,8 +116,18 @@ def contract_schema() -> dict[str, Any]:
             "constraint": _constraint(),
             "shape": _shape(),
             "shorthand": _shorthand(),
-            "input": _node("input", optional={"type": "boolean", "default": False}),
-            "output": _node("output", optional={"const": False}),
+            "input": _node(
+                "input",
+                optional={"type": "boolean", "default": False},
+                **{name: {"const": None} for name in OUTPUTS_ALONE},
+            ),
+            "output": _node(
+                "output",
+                optional={"const": False},
+                fill={"type": ["boolean", "number", "null"]},
+                overflow={"enum": ["error", "cut", None]},
+                counts={"type": ["string", "null"], "pattern": f"^{_NAME}$"},
+            ),
         },
     }
 
@@ -164,8 +175,9 @@ def _shape() -> dict[str, Any]:
         ]
     }
     return {
-        "description": "Dimensions: names, sizes, `...`, or arithmetic over names.",
-        "examples": ["[batch, 3]", "[..., seq+1]"],
+        "description": "Dimensions: names, sizes, `...`, arithmetic over names, or, in outputs, a "
+        "name with a bound.",
+        "examples": ["[batch, 3]", "[..., seq+1]", "[kept<=100]"],
         "anyOf": [
             {"type": "string", "pattern": rf"^\s*{_SHAPE}$"},
             {"type": "array", "items": dimension},
@@ -246,14 +258,19 @@ def _static() -> dict[str, Any]:
     }
 
 
-def _node(kind: str, optional: dict[str, Any]) -> dict[str, Any]:
-    """An array, a group of nodes or a list of them; the form decides, for short complaints."""
+def _node(kind: str, **own: dict[str, Any]) -> dict[str, Any]:
+    """An array, a group of nodes or a list of them; the form decides, for short complaints.
+
+    Args:
+        kind: ``input`` or ``output``.
+        **own: What its fields may be that differ between both.
+    """
     fields = {
         "dtype": _ref("dtype"),
         "shape": _ref("shape"),
         "differentiable": {"type": "boolean"},
-        "optional": optional,
         "doc": {"type": ["string", "null"]},
+        **own,
     }
     # As `TensorSpec` refuses it: a dtype without tangents that claims to be differentiable.
     without = [row.name for row in dtypes.DTYPES.values() if not row.differentiable]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -15,6 +15,8 @@ from ..language.wording import escaped, show
 from ..model import CallableSpec, Execution
 from .format_versions import is_older, migrate, newer_format, rename_words
 from .yaml_document import MOST_BYTES, Document, DocumentError, Dumper, read_document
+
+SpecT = TypeVar("SpecT", bound=CallableSpec)
 
 _FIELDS = tuple(info.alias or name for name, info in CallableSpec.model_fields.items())
 
@@ -27,14 +29,17 @@ def dump_spec(spec: CallableSpec) -> str:
     return text
 
 
-def from_mapping(data: Mapping[str, object]) -> CallableSpec:
+def from_mapping(
+    data: Mapping[str, object],
+    model: type[SpecT] = CallableSpec,  # type: ignore[assignment]
+) -> SpecT:
     """The contract in a dict.
 
     Raises:
         SpecError: If it is not valid.
     """
     try:
-        return CallableSpec.model_validate(_in_current_format(dict(data)))
+        return model.model_validate(_in_current_format(dict(data)))
     except (ValidationError, _NewerFormat) as error:
         faults = _faults(error) if isinstance(error, ValidationError) else (error.fault,)
         problems = tuple(SpecProblem(_dotted(one.path), one.expected, one.found) for one in faults)

@@ -1,14 +1,15 @@
 """Shapes as contracts write them, such as ``[..., batch, 3, seq+1]``: parse, print, evaluate.
 
-A dimension is a name, a size, ``...`` (any run of dimensions) or arithmetic over names and
-sizes. Text is read by a small recursive descent parser; nothing is ever evaluated as Python.
+A dimension is a name, a size, ``...`` (any run of dimensions), arithmetic over names and sizes, or
+a name with a bound, such as ``kept<=100``. Text is read by a small recursive descent parser, and
+nothing is ever evaluated as Python.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
@@ -96,18 +97,44 @@ Term: TypeAlias = Name | Size | Operation
 Dimension: TypeAlias = Term | Rest
 
 
+@dataclass(frozen=True)
+class Bounded:
+    """A dimension whose size follows from values, and is at most that of ``bound``."""
+
+    name: str
+    bound: Term
+
+    def __str__(self) -> str:
+        return f"{self.name}<={self.bound}"
+
+
 def _precedence(term: Term) -> int:
     return _PRECEDENCE[term.operator] if isinstance(term, Operation) else 3
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The dimensions of one array, outermost first."""
+    """The dimensions of one array, outermost first.
+
+    Attributes:
+        dimensions: What each is.
+        bounds: Those of its names that have a bound.
+    """
 
     dimensions: tuple[Dimension, ...]
+    bounds: tuple[Bounded, ...] = ()
+
+    @staticmethod
+    def of(parts: Sequence[Dimension | Bounded]) -> Shape:
+        """The shape with these dimensions."""
+        bounds = tuple(dict.fromkeys(one for one in parts if isinstance(one, Bounded)))
+        return Shape(
+            tuple(Name(one.name) if isinstance(one, Bounded) else one for one in parts), bounds
+        )
 
     def __str__(self) -> str:
-        return "[" + ", ".join(str(dimension) for dimension in self.dimensions) + "]"
+        written = {one.name: str(one) for one in self.bounds}
+        return "[" + ", ".join(written.get(str(one), str(one)) for one in self.dimensions) + "]"
 
     @property
     def rest_axis(self) -> int | None:
@@ -133,6 +160,16 @@ def names_in(dimension: Dimension) -> frozenset[str]:
     if isinstance(dimension, Operation):
         return names_in(dimension.left) | names_in(dimension.right)
     return frozenset()
+
+
+def with_terms(term: Term, terms: Mapping[str, Term]) -> Term:
+    """The term with others in the place of names."""
+    if isinstance(term, Name):
+        return terms.get(term.name, term)
+    if isinstance(term, Size):
+        return term
+    left, right = with_terms(term.left, terms), with_terms(term.right, terms)
+    return Operation(term.operator, left, right)
 
 
 def evaluate(term: Term, sizes: Mapping[str, int]) -> int | None:
@@ -172,7 +209,7 @@ def parse_shape(text: str, start: int = 0) -> Shape:
     """
     parser = _Parser(text, start)
     parser.take("[", "`[`")
-    dimensions: list[Dimension] = []
+    dimensions: list[Dimension | Bounded] = []
     if parser.here.text != "]":
         dimensions.append(parser.dimension(dimensions))
         while parser.here.text == ",":
@@ -180,10 +217,10 @@ def parse_shape(text: str, start: int = 0) -> Shape:
             dimensions.append(parser.dimension(dimensions))
     parser.take("]", "`,` or `]`")
     parser.finish("the end after `]`")
-    return Shape(tuple(dimensions))
+    return Shape.of(dimensions)
 
 
-def parse_dimension(text: str) -> Dimension:
+def parse_dimension(text: str) -> Dimension | Bounded:
     """The single dimension written in ``text``, such as ``seq+1``.
 
     Raises:
@@ -252,12 +289,22 @@ class _Parser:
         if self.here.kind != "end":
             raise self.unexpected(expected)
 
-    def dimension(self, before: list[Dimension]) -> Dimension:
+    def dimension(self, before: list[Dimension | Bounded]) -> Dimension | Bounded:
         if self.here.text == "...":
             if any(isinstance(one, Rest) for one in before):
                 raise self.unexpected("`...` at most once in a shape")
             self.advance()
             return Rest()
+        first = self.here
+        term = self._size()
+        if self.here.text != "<=":
+            return term
+        if not isinstance(term, Name):
+            raise self._error("a name alone before `<=`", first)
+        self.advance()
+        return Bounded(term.name, self._size())
+
+    def _size(self) -> Term:
         first = self.here
         term = self.term()
         # Of numbers alone: with names it may be negative in some calls only, which are refused

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 
 from .problems import Path
 from .shapes import Name, Rest, Shape, Size, Term, evaluate
+
+SizeT = TypeVar("SizeT")
+# A shape with None for sizes that nobody knows.
+PartlyKnown: TypeAlias = "tuple[int | None, ...]"
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Binder:
         pairs, origins = tuple(self.named.items()), tuple(self._origins.items())
         return Sizes(pairs, self._ellipsis, origins, self._dtypes)
 
-    def bind(self, shape: Shape, actual: tuple[int, ...], owner: str) -> None:
+    def bind(self, shape: Shape, actual: PartlyKnown, owner: str) -> None:
         """Bind the plain names of ``shape`` to ``actual``, the shape of the array ``owner``.
 
         Raises:
@@ -67,21 +72,26 @@ class Binder:
         """
         _check_rank(shape, len(actual))
         for dimension, axis, size in aligned(shape, actual):
+            if size is None:
+                continue
             if isinstance(dimension, Name):
                 self._bind_name(dimension.name, size, f"`{owner}` axis {axis}", axis)
             elif isinstance(dimension, Size) and dimension.size != size:
                 raise Clash(f"axis {axis} to have size {dimension.size}", str(size))
         if shape.rest_axis is not None:
-            self._bind_ellipsis(_rest_of(shape, actual), f"`{owner}`")
+            rest = _rest_of(shape, actual)
+            known = tuple(size for size in rest if size is not None)
+            if len(known) == len(rest):
+                self._bind_ellipsis(known, f"`{owner}`")
 
-    def check(self, shape: Shape, actual: tuple[int, ...]) -> None:
+    def check(self, shape: Shape, actual: PartlyKnown) -> None:
         """Compare the arithmetic in ``shape`` with ``actual``; skip what has unbound names.
 
         Raises:
             Clash: If a size differs or cannot be worked out.
         """
         for dimension, axis, size in aligned(shape, actual):
-            if isinstance(dimension, (Name, Size)):
+            if size is None or isinstance(dimension, (Name, Size)):
                 continue
             # None where a name is unbound: only an input that was left out has it.
             expected = size_of(dimension, self.named)
@@ -149,12 +159,12 @@ def _check_rank(shape: Shape, rank: int) -> None:
         raise Clash(f"at least rank {least} for `{shape}`", f"rank {rank}")
 
 
-def _rest_of(shape: Shape, actual: tuple[int, ...]) -> tuple[int, ...]:
+def _rest_of(shape: Shape, actual: PartlyKnown) -> PartlyKnown:
     start = shape.rest_axis or 0
     return actual[start : start + len(actual) - shape.least_rank]
 
 
-def aligned(shape: Shape, actual: tuple[int, ...]) -> Iterator[tuple[Term, int, int]]:
+def aligned(shape: Shape, actual: Sequence[SizeT]) -> Iterator[tuple[Term, int, SizeT]]:
     """Each dimension but ``...`` with its axis and size in the array."""
     skipped = len(actual) - len(shape.dimensions)
     axis = 0

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ... import dtypes
 from ...dotted_names import is_part
-from ...spec.array_tree import Leaves, paths_of
+from ...spec.array_tree import Leaves, leaves_of, paths_of
+from ...spec.bounded_sizes import remarks_on
 from ...spec.group_remarks import remarks_below
 from ...spec.language.problems import Path
 from ...spec.language.shapes import Name, Rest, names_in
@@ -44,7 +45,7 @@ def inputs_of(spec: CallableSpec) -> tuple[Part, ...]:
 
 def outputs_of(spec: CallableSpec) -> tuple[Part, ...]:
     """The output arrays."""
-    return tuple(_array(spec, path, leaf, {}) for path, leaf in spec.output_leaves())
+    return tuple(_array(spec, path, leaf, {}) for path, leaf in leaves_of(spec.outputs))
 
 
 def with_groups(spec: CallableSpec, kind: str, parts: tuple[Part, ...]) -> tuple[Part, ...]:
@@ -86,7 +87,10 @@ def dimensions_of(spec: CallableSpec) -> tuple[Part, ...]:
 
 def _array(spec: CallableSpec, path: Path, leaf: TensorSpec, effects: Effects) -> Part:
     name = ".".join(path)
-    return Part(name, str(leaf), tuple(_tags(spec, name, leaf, effects)), leaf.doc)
+    tags = [*_tags(spec, name, leaf, effects), *remarks_on(leaf, spec.bounds)]
+    if path in spec.counts:
+        tags.append(f"counts {spec.counts[path]}")
+    return Part(name, str(leaf), tuple(tags), leaf.doc)
 
 
 def _tags(spec: CallableSpec, name: str, leaf: TensorSpec, effects: Effects) -> Iterator[str]:

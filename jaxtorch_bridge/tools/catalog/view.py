@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...spec.array_tree import Leaves
+from ...spec.array_tree import Leaves, leaves_of
 from ...spec.compare.history import line_of
 from ...spec.language.problems import Path
 from ...spec.language.versions import parse_version
@@ -123,7 +123,7 @@ def _words(spec: CallableSpec) -> list[str]:
     words = [spec.name, spec.label]
     words += [spec.function] if spec.function else []
     words += _array_words(spec, "input", spec.input_leaves())
-    words += _array_words(spec, "output", spec.output_leaves())
+    words += _array_words(spec, "output", leaves_of(spec.outputs))
     words += [f"static:{name}" for name in spec.static]
     words += [f"mesh:{axis}" for axis in spec.sharding.values()]
     words += (spec.doc or "").split()

@@ -12,6 +12,7 @@ import torch
 
 from ...calling import trees
 from ...calling.arguments import sort_leaves
+from ...calling.bounded_results import bounded_results
 from ...calling.find_outputs import x64_enabled
 from ...calling.read_mutates import mutated_arguments
 from ...dtypes import DTYPES, canonical_name
@@ -54,7 +55,7 @@ class Run:
         return list(trees.flatten(self._with_new_values(result, args, kwargs))[0])
 
     def _with_new_values(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What JAX gets: with the arguments that the function has written to."""
+        """What JAX gets: with the arguments that the function has written to, and padded."""
         subject = self.subject
         # With arrays of JAX's: of tensors `sort_leaves` tells no positions.
         again = arguments_of(subject, self.case, lambda path, *_: self.arrays[path])
@@ -62,10 +63,13 @@ class Run:
         mutated = mutated_arguments(
             subject.spec.label, subject.spec.mutates, subject.function, leaves
         )
-        if mutated is None:
-            return result
+        bounded = bounded_results(subject.spec, subject.function, leaves)
         flat, _ = trees.flatten((args, kwargs))
-        return mutated.result(result, [flat[position] for position in leaves.positions])
+        given = [flat[position] for position in leaves.positions]
+        if mutated is not None:
+            result = mutated.result(result, given)
+        behind = 0 if mutated is None else mutated.behind
+        return result if bounded is None else bounded.result(result, given, behind)
 
 
 def run_of(subject: Subject, case: Case) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,15 +11,23 @@ import jax
 from ..._compat.torch_internals import cannot_be_fake, looks_at_values
 from ...calling import trees
 from ...calling.arguments import describe_arrays, sort_leaves, static_values
+from ...calling.bounded_results import bounded_results
 from ...calling.copied_arguments import copied_slots
 from ...calling.flat_function import FlatFunction
 from ...calling.read_mutates import mutated_arguments
 from ...dtypes import canonical_name
-from ...errors import BridgeError, SpecError, SpecMismatchError, SpecProblem
+from ...errors import (
+    BridgeError,
+    DynamicSizeError,
+    SpecError,
+    SpecMismatchError,
+    SpecProblem,
+)
 from ...planner.build_plan import CallFacts, plan_call, plan_inputs
 from ...torchside.closure.closure_state import ClosureState
 from ...torchside.handler.torch_context import current_context
 from ...torchside.observe.abstract_evaluation import infer_abstractly
+from ...torchside.observe.symbolic_evaluation import infer_with_symbols
 from . import problems
 from .calls import arguments_of
 from .cases import Case
@@ -89,26 +98,29 @@ class Evaluator:
         leaves = sort_leaves(spec.label, args, kwargs)
         mutated = mutated_arguments(spec.label, spec.mutates, function, leaves)
         copied = copied_slots(spec.label, spec.copies, function, leaves)
-        leaves = replace(leaves, mutated=mutated, copied=copied)
+        bounded = bounded_results(spec, function, leaves)
+        leaves = replace(leaves, mutated=mutated, copied=copied, bounded=bounded)
         shapes = [(tuple(array.shape), str(array.dtype)) for array in leaves.arrays]
         arrays, static = describe_arrays(function, leaves, shapes)
         values = static_values(function, leaves)
         facts = CallFacts(spec.name, "", arrays, static, (), x64, values)
         inputs, sizes = plan_inputs(spec, facts)
+        flat = FlatFunction(function, leaves)
+        evaluated = (flat, inputs, self._device, spec.label, self._closure)
         with current_context().scope():
-            inference, observed, attempts = infer_abstractly(
-                FlatFunction(function, leaves), inputs, self._device, spec.label, self._closure
-            )
+            inference, observed, attempts = infer_abstractly(*evaluated)
+            if inference is None:
+                with contextlib.suppress(DynamicSizeError):
+                    inference = infer_with_symbols(*evaluated, attempts)
         if inference is None:
             errors = [attempt.error for attempt in attempts]
             # A function that fails is wrong at these sizes; one that cannot be a fake only has to
             # run.
             unseen = any(looks_at_values(one) or cannot_be_fake(one) for one in errors)
             return Outcome("unseen" if unseen else "raises", reason=problems.first_line(errors[0]))
-        numbered = trees.unflatten(inference.structure, list(range(len(inference.outputs))))
         # Numbers for arrays: only in what they come is looked at later.
-        self.returned = numbered
-        paths = [path for path, _ in trees.flatten_with_paths(numbered)]
+        self.returned = trees.unflatten(inference.structure, range(len(inference.outputs)))
+        paths = trees.paths_of(inference.structure)
         plan_call(spec, facts, inputs, sizes, inference, paths)
         if observed.impure_draws and spec.random == "none":
             return Outcome("differs", problems.undeclared_draws(spec, case.words(spec)))

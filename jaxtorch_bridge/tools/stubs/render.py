@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ...spec.array_tree import paths_of
+from ...spec.bounded_sizes import remarks_on
 from ...spec.group_remarks import remarks_below
+from ...spec.language.problems import Path
 from ...spec.model import CallableSpec
 from ...spec.tensor import TensorSpec
 from .collect import StubFunction, StubModule
@@ -190,9 +192,18 @@ def _docs_of(spec: CallableSpec, kind: str) -> dict[str, str | None]:
     """The remarks on all arrays, and on groups before those on what they hold."""
     docs: dict[str, str | None] = dict(remarks_below(spec.groups, kind))
     return {
-        name: node.doc if isinstance(node, TensorSpec) else docs.get(name)
-        for name, node in ((".".join(path), node) for path, node in paths_of(getattr(spec, kind)))
+        ".".join(path): _doc_of(spec, path, node)
+        if isinstance(node, TensorSpec)
+        else docs.get(".".join(path))
+        for path, node in paths_of(getattr(spec, kind))
     }
+
+
+def _doc_of(spec: CallableSpec, path: Path, leaf: TensorSpec) -> str | None:
+    bounded = ", ".join(remarks_on(leaf, spec.bounds))
+    shape = f"`{leaf}`, {bounded}." if bounded else ""
+    counts = f"How many `{spec.counts[path]}` there are." if path in spec.counts else ""
+    return "\n".join(one for one in (leaf.doc, shape or counts) if one) or None
 
 
 def _remarks(docs: Mapping[str, str | None]) -> dict[str, str]:

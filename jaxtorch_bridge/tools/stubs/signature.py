@@ -164,7 +164,7 @@ def _result(spec: CallableSpec, trees: Trees, path: tuple[str, ...], as_dict: bo
     The planner goes by name where torch returns a dict with the contract's names, and else by
     position. Only a dict can hold a group by name; arrays and lists are taken for a tuple.
     """
-    outputs = spec.outputs
+    outputs = spec.results
     groups = any(not isinstance(node, (TensorSpec, tuple)) for node in outputs.values())
     if as_dict or groups:
         return trees.dict_of(outputs, *path, "outputs")

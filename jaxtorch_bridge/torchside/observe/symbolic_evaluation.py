@@ -26,8 +26,9 @@ from .watched_run import Observed
 
 _CURE = (
     "Under a JAX transformation sizes must be known when tracing. Call the function outside of it, "
-    "where each call gives the size that it has, or let it return a result of fixed size, such as "
-    "`torch.where(mask, x, 0)` together with the mask."
+    "where each call gives the size that it has; or give its results a bound, to which they are "
+    "padded, as in `jax_callable(f, outputs='float32[n<=100]')`; or let it return a result of "
+    "fixed size, such as `torch.where(mask, x, 0)` together with the mask."
 )
 
 

@@ -1,0 +1,63 @@
+"""The sizes of what torch returns in one call, against a contract whose dimensions have bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..errors import SpecMismatchError
+from .enforce import Path, bind_shapes, check_returned, miscounted, too_many
+from .language.shapes import evaluate, names_in, with_terms
+from .language.sizes import aligned
+from .model import CallableSpec
+
+Shape = tuple[int, ...]
+
+
+class ReturnedSizes:
+    """What the sizes of the arguments say of those of the results.
+
+    Args:
+        spec: The contract.
+        shapes: Path of each array of the call -> its shape.
+
+    Raises:
+        SpecMismatchError: The arguments do not fit the contract.
+    """
+
+    def __init__(self, spec: CallableSpec, shapes: Mapping[Path, Shape]) -> None:
+        self._spec = spec
+        self._leaves = spec.returned_leaves()
+        self._sizes = bind_shapes(spec, shapes)
+        self._terms = {name: bound.most for name, bound in spec.bounds.items()}
+
+    def padded(self, shapes: Sequence[Shape], *, known: bool) -> tuple[list[Shape], dict[str, int]]:
+        """The shapes that the results of a run are padded to, and the sizes that they have.
+
+        Args:
+            shapes: What torch returned, in the contract's order.
+            known: Whether these are all numbers; others are not looked at.
+
+        Raises:
+            SpecMismatchError: They do not fit the contract, or are more than a bound.
+        """
+        named = check_returned(self._spec, self._sizes, shapes).named
+        if known:
+            for name, bound in self._spec.bounds.items():
+                # None: it has the size of an argument that was left out.
+                most = evaluate(bound.most, named)
+                if most is None or (named[name] > most and bound.overflow == "error"):
+                    raise too_many(self._spec, self._sizes, bound, named[name], most)
+        found = []
+        for (_, leaf), shape in zip(self._leaves, shapes, strict=True):
+            target = list(shape)
+            for dimension, axis, _ in aligned(leaf.shape, shape):
+                if names_in(dimension) & self._terms.keys():
+                    size = evaluate(with_terms(dimension, self._terms), named)
+                    assert size is not None  # all of its names are bound
+                    target[axis] = size
+            found.append(tuple(target))
+        return found, named
+
+    def miscounted(self, count: int) -> SpecMismatchError:
+        """The error for another number of results."""
+        return miscounted(self._spec, count, "when running", self._sizes, returned=True)
