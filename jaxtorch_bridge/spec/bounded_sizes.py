@@ -89,9 +89,13 @@ def _with_terms(leaf: TensorSpec, terms: Mapping[str, Term]) -> TensorSpec:
     return leaf if shape == leaf.shape else leaf.model_copy(update={"shape": shape})
 
 
-def as_returned(outputs: Leaves, counts: Mapping[Path, str]) -> Leaves:
+def as_returned(
+    outputs: FrozenDict[str, Node], counts: Mapping[Path, str]
+) -> FrozenDict[str, Node]:
     """The outputs as torch returns them."""
-    return tuple((path, _with_terms(leaf, {})) for path, leaf in outputs if path not in counts)
+    own = FrozenDict({name: node for name, node in outputs.items() if (name,) not in counts})
+    tree: FrozenDict[str, Node] = with_leaves(own, lambda leaf: _with_terms(leaf, {}))
+    return tree
 
 
 def remarks_on(leaf: TensorSpec, bounds: Mapping[str, Bound]) -> Iterator[str]:

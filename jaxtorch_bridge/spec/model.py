@@ -307,9 +307,14 @@ class CallableSpec(BaseModel):
         """The outputs as they come back: `outputs`, with bounds in the place of dimensions."""
         return as_padded(self.outputs, self.bounds)
 
+    @cached_property
+    def returned(self) -> FrozenDict[str, Node]:
+        """The outputs as torch returns them: without counts, and with dimensions as names."""
+        return as_returned(self.outputs, self.counts)
+
     def returned_leaves(self) -> Leaves:
-        """All arrays that torch returns, likewise: without counts, and with dimensions as names."""
-        return as_returned(leaves_of(self.outputs), self.counts)
+        """All arrays that torch returns with their paths."""
+        return leaves_of(self.returned)
 
     @cached_property
     def bounds(self) -> Mapping[str, Bound]:
@@ -410,7 +415,10 @@ class CallableSpec(BaseModel):
         return hash(self._identity)
 
 
-_WORKED_OUT = ("_input_leaves", "_output_leaves", "_identity", "bounds", "counts", "results")
+_WORKED_OUT = (
+    *("_input_leaves", "_output_leaves", "_identity"),
+    *("bounds", "counts", "results", "returned"),
+)
 _DEFAULTS = {
     name: info.default for name, info in CallableSpec.model_fields.items() if not info.is_required()
 }

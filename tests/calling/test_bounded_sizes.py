@@ -143,7 +143,7 @@ def test_several_arrays_and_axes_share_a_bound():
     other = jax_callable(
         lambda x: (x[x > 0], x[x < 0]), outputs={"a": "float32[k<=5]", "b": "float32[k]"}
     )
-    with pytest.raises(SpecMismatchError, match="dimension `k` .* to be 3, set by `a`"):
+    with pytest.raises(SpecMismatchError, match=r"dimension `k` .* to be 3, set by `a`"):
         other(X)
 
 
@@ -275,7 +275,7 @@ def test_annotations_say_what_they_can():
     jaxtyping = pytest.importorskip("jaxtyping")
     array = jaxtyping.Float32[torch.Tensor, "n"]
 
-    def f(x: array) -> jaxtyping.Float32[torch.Tensor, "kept"]:
+    def f(x: array) -> jaxtyping.Float32[torch.Tensor, "kept"]:  # noqa: F821
         return x[x > 0]
 
     g = jax_callable(f, outputs="float32[kept<=n]")
@@ -304,7 +304,7 @@ def test_what_it_says_of_itself():
     assert "how many there are is `count`" in text
     with pytest.raises(ArgumentError, match="got both"):
         jax_callable(positive, outputs=KEPT, spec=contract(KEPT))
-    with pytest.raises(SpecError, match="positive: 1 problem.*\n.*`outputs.output`"):
+    with pytest.raises(SpecError, match=r"positive: 1 problem.*\n.*`outputs.output`"):
         jax_callable(positive, outputs="float32[k<=4")
 
 

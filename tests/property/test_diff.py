@@ -25,6 +25,11 @@ CONSTRAINT = st.builds(
 )
 
 
+def bounded(shape: list[str]) -> st.SearchStrategy[list[str]]:
+    """The shape of an output, which may have a dimension with a bound."""
+    return st.sampled_from([shape, ["k<=4", *shape], [*shape, "k<=a"]])
+
+
 def array(dtype: str, shape: list[str], optional: bool = False) -> dict[str, Any]:
     kind = {"like": "x"} if dtype == "like x" else dtype.split("|")
     return {"dtype": kind, "shape": f"[{', '.join(shape)}]", "optional": optional}
@@ -37,7 +42,7 @@ def pairs(draw: st.DrawFn) -> list[CallableSpec]:
         "x": (DTYPE.filter(lambda one: one != "like x"), SHAPE, st.just(False)),
         "y": (DTYPE, SHAPE, st.booleans()),
         "z": (DTYPE, SHAPE, st.booleans()),
-        "out": (DTYPE, SHAPE, st.just(False)),
+        "out": (DTYPE, SHAPE.flatmap(bounded), st.just(False)),
     }
     drawn: list[dict[str, tuple[Any, ...]]] = [{}, {}]
     for name, strategies in parts.items():

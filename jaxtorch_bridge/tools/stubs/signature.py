@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ...spec.array_tree import leaves_of
+from ...spec.array_tree import Node, leaves_of
 from ...spec.language.static_arguments import StaticSpec, type_told_by
 from ...spec.model import CallableSpec
 from ...spec.tensor import TensorSpec
@@ -60,11 +60,11 @@ def forms_of(spec: CallableSpec, jax: Trees, torch: Trees, *path: str, as_dict: 
         as_dict: Whether several outputs come back in a dict.
     """
     key = () if spec.random == "none" else (_key(jax.names),)
-    own = Form((*_inputs(spec, jax, path), *key), _result(spec, jax, path, as_dict))
+    own = Form((*_inputs(spec, jax, path), *key), _result(spec.results, jax, path, as_dict))
     forms = [own]
     if leaves_of(spec.inputs):
         # Without the key: calls on torch tensors take none.
-        tensors = Form(_inputs(spec, torch, path), _result(spec, torch, path, as_dict))
+        tensors = Form(_inputs(spec, torch, path), _result(spec.returned, torch, path, as_dict))
         forms += _with_an_array(tensors)
     static = tuple(_static(name, value, jax.names) for name, value in spec.static.items())
     return [Form((*form.parameters, *static), form.result) for form in forms]
@@ -158,13 +158,12 @@ def _python_type(name: str, names: Names) -> str:
     return "None" if name == "null" else names.use(name)
 
 
-def _result(spec: CallableSpec, trees: Trees, path: tuple[str, ...], as_dict: bool) -> str:
+def _result(outputs: Mapping[str, Node], trees: Trees, path: tuple[str, ...], as_dict: bool) -> str:
     """What comes back; see docs/stubs.md for the choice.
 
     The planner goes by name where torch returns a dict with the contract's names, and else by
     position. Only a dict can hold a group by name; arrays and lists are taken for a tuple.
     """
-    outputs = spec.results
     groups = any(not isinstance(node, (TensorSpec, tuple)) for node in outputs.values())
     if as_dict or groups:
         return trees.dict_of(outputs, *path, "outputs")

@@ -113,6 +113,20 @@ def test_dimensions_say_where_their_sizes_come_from(tmp_path):
     assert (parts["m"].type, parts["m"].doc) == ("w axis 1", "m%2 == 0\ny has m+1")
 
 
+def test_bounds_are_shown(tmp_path):
+    outputs = {
+        "kept": {"dtype": "float32", "shape": "[k<=2*n]", "fill": -1, "overflow": "cut"},
+        "count": "int32[]",
+    }
+    specs = contract(tmp_path, inputs={"x": "float32[n]"}, outputs=outputs)
+    (view,) = views_of(collect([str(specs)]))
+    kept, count = dict(view.newest.lists)["Outputs"]
+    assert kept.type == "float32[k<=2*n]"
+    assert kept.tags == ("filled with -1", "cut at the bound of `k`")
+    assert count.tags == ("counts k",)
+    assert "kept: float32[k<=2*n]" in view.newest.signature
+
+
 def test_what_happens_to_arguments_is_shown(tmp_path):
     specs = contract(
         tmp_path,

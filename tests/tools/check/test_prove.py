@@ -182,6 +182,29 @@ def test_functions_that_look_at_values_are_not_proven_until_they_run(proof_of, c
     assert proof_of(code, wrong, numeric=True).problems
 
 
+SELECTS = "def f(x):\n    return x[x > 0], torch.nonzero(x > 0)[:, 0]\n"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "found"),
+    [
+        ("{y: 'float32[k<=n]', at: 'int64[k]', count: 'int32[]'}", None),
+        ("{y: 'float32[k<=n]', at: 'int64[k, 1]', count: 'int32[]'}", "rank 1"),
+        ("{y: 'float32[k<=n]', at: 'float32[k]'}", "int64"),
+        ("{y: 'float32[k<=n]', count: 'int32[]'}", "2 arrays"),
+    ],
+    ids=["right", "rank", "dtype", "number"],
+)
+def test_results_with_a_bound(proof_of, outputs, found):
+    contract = f"inputs: {{x: 'float32[n]'}}\noutputs: {outputs}\nvmap_method: sequential\n"
+    proof = proof_of(SELECTS, contract, numeric=True)
+    if found is None:
+        assert proof.problems == []
+        assert ("numeric", "values are those of torch") in proof.remarks
+    else:
+        assert found in proof.problems[0].found
+
+
 def test_older_and_newer_contracts_of_a_decorated_function(proof_of):
     code = (
         "from jaxtorch_bridge import jax_callable\n"

@@ -1,5 +1,6 @@
 # Made by `jaxtorch stubs` from contracts. Change those and run it again.
 #   attention@1.10.0 (not 1.9.0): attention
+#   bounded@1.0.0: bounded
 #   noisy@1.0.0: noisy
 #   shapes@1.0.0: shapes
 # ruff: noqa
@@ -9,7 +10,7 @@
 from typing import Any, overload
 from jax import Array
 from jaxtorch_bridge import JaxCallable
-from jaxtyping import BFloat16, Bool, Complex64, Float16, Float32, Float64, Float8e4m3fn, Int64, Shaped, UInt16, UInt8
+from jaxtyping import BFloat16, Bool, Complex64, Float16, Float32, Float64, Float8e4m3fn, Int32, Int64, Shaped, UInt16, UInt8
 from torch import Tensor
 
 # What the contracts do not speak of.
@@ -51,6 +52,33 @@ class _Attention(JaxCallable[..., Any]):
         causal: bool = False,
         scale: Any = None,
     ) -> Float32[Tensor, "batch heads seq dim"]: ...
+
+class _Bounded(JaxCallable[..., Any]):
+    @overload
+    def __call__(
+        self,
+        /,
+        boxes: Float32[Array, "n 4"],
+        most: Float32[Array, "m"],
+    ) -> tuple[Float32[Array, "100 4"], Int64[Array, "100"], Float32[Array, "2*m"], Int32[Array, ""]]:
+        """Results whose size follows from values.
+
+        Contract bounded@1.0.0.
+
+        Returns:
+            kept: The best boxes.
+                `float32[k<=100, 4]`, filled with -1, cut at the bound of `k`.
+            places: `int64[k]`, filled with 0, cut at the bound of `k`.
+            rows: `float32[rows<=2*m]`, filled with 0.
+            count: How many `k` there are.
+        """
+    @overload
+    def __call__(
+        self,
+        /,
+        boxes: Float32[Tensor, "n 4"],
+        most: Float32[Tensor, "m"],
+    ) -> tuple[Float32[Tensor, "k 4"], Int64[Tensor, "k"], Float32[Tensor, "rows"]]: ...
 
 class _Noisy(JaxCallable[..., Any]):
     @overload
@@ -123,6 +151,12 @@ attention: _Attention
 """Scaled dot-product attention over heads.
 
 Contract attention@1.10.0.
+"""
+
+bounded: _Bounded
+"""Results whose size follows from values.
+
+Contract bounded@1.0.0.
 """
 
 noisy: _Noisy
