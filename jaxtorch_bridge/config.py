@@ -23,23 +23,27 @@ class Settings:
             first compilation for the other processes to compile it too; 0: not at all.
         torch_threads: How many threads torch may use in all of XLA's threads together; each CPU
             device has an equal share, and at least one. None: as many as there are cores.
+        most_plans: How many ways of calling each function are kept planned and compiled: they
+            differ in structure, static values, and what the function closes over, not in shapes.
+            Above that the oldest are dropped, with a warning. None: all of them.
     """
 
     tape_bytes: int | None = None
     watch_every_call: bool = False
     process_timeout_seconds: int = 120
     torch_threads: int | None = None
+    most_plans: int | None = 512
 
     def __setattr__(self, name: str, value: object) -> None:
         # A misspelt name would be a new attribute that nobody reads.
         if name not in type(self).__annotations__:
             known = ", ".join(type(self).__annotations__)
             raise AttributeError(f"settings: expected one of {known}; got `{name}`.")
-        if name == "torch_threads":
+        if name in ("torch_threads", "most_plans"):
             if value is not None and not _is_count(value, at_least=1):
                 raise ValueError(
-                    f"settings.{name}: expected a number of threads, at least 1, or None; "
-                    f"got {value!r}."
+                    f"settings.{name}: expected a number of {name.rpartition('_')[2]}, at least 1, "
+                    f"or None; got {value!r}."
                 )
         elif name == "watch_every_call":
             if not isinstance(value, bool):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
@@ -26,6 +25,7 @@ from ._compat.torch_internals import function_modes, is_any_autocast_enabled
 from .calling.arguments import KEYED, Leaves, quick_key, sort_leaves
 from .calling.bound_methods import MOST_INSTANCES, BoundCallables, bound_function, is_bindable
 from .calling.call_planner import Planned, Planner
+from .calling.entries import Entries
 from .calling.entry import Entry
 from .calling.exporting import remember
 from .calling.like_function import LikeFunction, described, signature_of, take_names
@@ -237,7 +237,7 @@ class JaxCallable(LikeFunction, Generic[P, R]):
 
     __slots__ = (
         *("_label", "_planner", "_state_key", "_key_use"),
-        *("_entries", "_known", "_lock", "_bound"),
+        *("_entries", "_known", "_bound"),
         *("__dict__", "__weakref__"),
     )
 
@@ -258,11 +258,9 @@ class JaxCallable(LikeFunction, Generic[P, R]):
         remember(self, plain, version_of(spec))
         self._state_key = self._planner.state_key
         self._key_use = key_use(function, spec, options, self._label)
-        # By all that tells ways of calling apart; then the everyday ones, by cheaper keys.
-        self._entries: dict[Any, Entry] = {}
-        self._known: dict[Any, Entry] = {}
-        # Makes one entry of one way of calling, whichever thread comes first.
-        self._lock = threading.RLock()
+        self._entries = Entries(self._planner)
+        # Of these the everyday ones, by cheaper keys.
+        self._known = self._entries.quick
         self._bound = BoundCallables() if is_bindable(function) else None
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -418,12 +416,7 @@ class JaxCallable(LikeFunction, Generic[P, R]):
         return entry.trace(leaves.arrays) if leaves.traced else entry.run(leaves.arrays)
 
     def _entry(self, leaves: Leaves) -> Entry:
-        key = (leaves.key, current_context(), self._state_key())
-        entry = self._entries.get(key)
-        if entry is None:
-            with self._lock:
-                entry = self._entries.setdefault(key, Entry(self._planner, leaves))
-        return entry
+        return self._entries.find(leaves, current_context(), self._state_key())
 
     def _planned(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Planned:
         return self._placed(args, kwargs)[0]

@@ -128,6 +128,12 @@ class Planner:
             return lambda: (closure.key(), closure.details())
         return closure.key
 
+    def changed_around(self, before: Any, after: Any) -> list[str]:
+        """The names whose values differ between two results of `state_key`."""
+        if terms_of(self._spec, self.options).backend in ("graph", "compile"):
+            before, after = before[0], after[0]
+        return self.closure.changed(before, after)
+
     def mutated(self, leaves: Leaves) -> Mutated | None:
         """What a way of calling writes to, as declared.
 

@@ -20,7 +20,7 @@ from ..torchside.handler import failure_messages
 from ..torchside.handler.torch_context import current_context
 from ..torchside.observe.symbolic_evaluation import other_sizes
 from . import trees
-from .arguments import Leaves
+from .arguments import Leaves, named_leaves
 from .call_planner import Planned, Planner
 from .find_outputs import Call, ConcreteRunNeeded, Shapes, x64_enabled
 from .flat_function import FlatFunction
@@ -39,6 +39,8 @@ class Entry:
         # Whoever came first, its context is that of every call: entries are looked up by it.
         self._call = Call(FlatFunction(planner.function, form), form, current_context())
         self._plans: dict[Any, Planned] = {}
+        # Whether there was a call since somebody looked.
+        self.used = True
         # Shapes of which each call has results of its own sizes.
         self._of_values: dict[Any, DynamicSizeError] = {}
         # Held while planning, so that a function is planned once. Reentrant, since a torch function
@@ -54,6 +56,7 @@ class Entry:
         Raises:
             TorchExecutionError: With the original exception as its cause.
         """
+        self.used = True
         if self._waits:
             # An eager call is run here and now: XLA would run it later, on another thread, if
             # its arguments were still being computed, and its failure would come without cause.
@@ -82,6 +85,7 @@ class Entry:
 
     def trace(self, arrays: Sequence[Any]) -> Any:
         """A call under a JAX transformation."""
+        self.used = True
         arrays = [_as_jax(array) for array in self.operands(arrays)]
         placement = self.placement(arrays)
         if placement is not None:
@@ -89,6 +93,10 @@ class Entry:
             return planned.rebuild(results)
         planned = self.planned(arrays)
         return planned.rebuild(planned.call(arrays))
+
+    def paths(self) -> list[tuple[str | int, ...]]:
+        """The path of each leaf of a call, from the name of its parameter on."""
+        return named_leaves(self._planner.function, self._call.leaves)
 
     def dimension_names(self, arrays: Sequence[Any]) -> tuple[tuple[str | None, ...], ...]:
         """For each array, what the contract calls each dimension, or None."""

@@ -97,6 +97,14 @@ class ClosureState:
         found = [(self._names[id(cell)], compared(value_of_cell(cell))) for cell in self._cells]
         return found + [(name, compared(names.get(name))) for names, name in self._globals]
 
+    def changed(self, before: Any, after: Any) -> list[str]:
+        """The names of variables and globals that differ between two results of `key`."""
+        if not before or not after:
+            return []
+        names = [name for name, _ in self.named_values()]
+        pairs = zip(names, before[1], after[1], strict=False)
+        return [name for name, was, now in pairs if was != now]
+
     def details(self) -> tuple[Hashable, ...]:
         """What takes longer to look at: the modules' tensors and their Python attributes.
 

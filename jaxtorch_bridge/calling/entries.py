@@ -1,0 +1,117 @@
+"""The ways in which a function was called, as many as are to be kept."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from ..call_site import caller_level
+from ..config import settings
+from ..errors import BridgeWarning
+from ..torchside.handler.torch_context import TorchContext
+from . import trees
+from .arguments import ARRAY, Leaves
+from .call_planner import Planner
+from .entry import Entry
+
+
+class Entries:
+    """One entry for each structure of arguments, set of static values and state of a closure.
+
+    A static value that differs in every call would make an entry each time, with its plans, ops
+    and compiled forms. The oldest goes that was not used since the last one went.
+
+    Attributes:
+        quick: The same by keys that cost little, for everyday calls.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        self.quick: dict[Any, Entry] = {}
+        self._planner = planner
+        self._entries: dict[Any, Entry] = {}
+        # Makes one entry of one way of calling, whichever thread comes first.
+        self._lock = threading.RLock()
+        self._told = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def find(self, leaves: Leaves, context: TorchContext, state: Hashable) -> Entry:
+        """The entry for a way of calling; made if there is none.
+
+        Args:
+            leaves: Structure and static values.
+            context: Torch's settings.
+            state: That of what the function closes over.
+        """
+        key = (leaves.key, context, state)
+        entry = self._entries.get(key)
+        if entry is None:
+            words = ""
+            with self._lock:
+                entry = self._entries.get(key)
+                if entry is None:
+                    entry = Entry(self._planner, leaves)
+                    last = next(reversed(self._entries), None)
+                    if self._make_room() and last is not None and not self._told:
+                        self._told = True
+                        words = self._changing(last, key)
+                    self._entries[key] = entry
+            if words:
+                self._tell(words)
+        return entry
+
+    def _make_room(self) -> bool:
+        """Whether one had to go."""
+        most, went = settings.most_plans, False
+        while most is not None and len(self._entries) >= max(most, 1):
+            key, entry = next(iter(self._entries.items()))
+            del self._entries[key]
+            if entry.used:
+                # Once more around, behind all others.
+                entry.used = False
+                self._entries[key] = entry
+                continue
+            went = True
+        if went:
+            # Also of those that went while another thread was about to note their keys.
+            alive = {id(entry) for entry in self._entries.values()}
+            for known in [known for known, one in list(self.quick.items()) if id(one) not in alive]:
+                self.quick.pop(known, None)
+        return went
+
+    def _changing(self, last: tuple[Any, ...], key: tuple[Any, ...]) -> str:
+        """What differs between two ways of calling, in words."""
+        (leaves, _, state), (own, _, own_state) = last, key
+        if leaves[0] != own[0]:
+            return "the structure of the arguments"
+        paths = self._entries[last].paths() if leaves != own else []
+        changed = [
+            f"`{trees.path_text(path)}` ({_value(before)}, now {_value(after)})"
+            for path, before, after in zip(paths, leaves[1:], own[1:], strict=False)
+            if before != after
+        ]
+        if not changed and state != own_state:
+            changed = [f"`{name}`" for name in self._planner.changed_around(state, own_state)]
+            changed = changed or ["what it closes over"]
+        return " and ".join(changed) or "what torch has set, such as its default dtype"
+
+    def _tell(self, words: str) -> None:
+        warnings.warn(
+            f"{self._planner.label}: of {settings.most_plans} ways of calling it the oldest are "
+            "now dropped, and planned anew (some 30 ms) if they come back. What differs from call "
+            f"to call is {words}. Pass it as an array (`jnp.asarray(value)`), whose value is no "
+            "part of a plan; or raise `jaxtorch_bridge.settings.most_plans`.",
+            BridgeWarning,
+            stacklevel=caller_level(),
+        )
+
+
+def _value(leaf: Any) -> str:
+    # As `sort_leaves` has it: a type and what tells values of it apart.
+    return "an array" if leaf is ARRAY else str(leaf[-1])
