@@ -146,7 +146,12 @@ def lacks_derivative(outputs: Sequence[torch.Tensor]) -> bool:
 
 def checkpoints_reentrantly(outputs: Sequence[torch.Tensor]) -> bool:
     """Whether ``torch.utils.checkpoint`` with ``use_reentrant=True`` has a part in these."""
-    return any(node.name() == "CheckpointFunctionBackward" for node in _recorded(outputs))
+    # Without the module no such node was made.
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    if checkpoint is None:
+        return False
+    kind = checkpoint.CheckpointFunction._backward_cls
+    return any(isinstance(node, kind) for node in _recorded(outputs))
 
 
 def leaves_behind(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -135,6 +135,6 @@ NOT_LINEAR = _named(
     cummin max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d native_layer_norm
     native_group_norm _linalg_det _linalg_slogdet linalg_inv_ex linalg_cholesky_ex linalg_qr
     _linalg_svd _linalg_eigh linalg_eig matrix_exp _cdist_forward _pdist_forward any all
-    count_nonzero nonzero unique
+    count_nonzero nonzero _unique2
     """
 )

@@ -1,0 +1,100 @@
+"""What is recognised by names that torch gives: a torch that renames it must fail here."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from jaxtorch_bridge._compat import torch_attention, torch_linear_ops
+from jaxtorch_bridge._compat import torch_internals as compat
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient * 2
+
+
+def moving():
+    return torch.ones(2, 3, requires_grad=True)
+
+
+def plain():
+    x = moving()
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3), torch.nn.GELU())
+    return [layer(x).sum(), checkpoint(layer, x, use_reentrant=False), Once.apply(x)]
+
+
+def gradients_of(y, x):
+    return torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
+def test_a_backward_that_hides_its_derivative():
+    x = moving()
+    assert compat.hides_its_derivative(gradients_of(Once.apply(x).sin(), x))
+    assert compat.hides_its_derivative(gradients_of(Once.apply(x.sin()).exp(), x))
+    assert not compat.hides_its_derivative(gradients_of(x.sin().exp(), x))
+
+
+def test_an_operation_without_a_derivative():
+    x = moving()
+    with torch.library._scoped_library("jaxtorch_names", "FRAGMENT") as library:
+        library.define("twice(Tensor x) -> Tensor")
+        # As a kernel of C++, of which autograd sees nothing.
+        library.impl("twice", lambda x: torch.from_numpy(x.detach().numpy() * 2), "CPU")
+        assert compat.lacks_derivative([torch.ops.jaxtorch_names.twice(x).sin()])
+    assert not compat.lacks_derivative(plain())
+
+
+def test_a_reentrant_checkpoint():
+    x = moving()
+    assert compat.checkpoints_reentrantly([checkpoint(torch.sin, x, use_reentrant=True) * 2])
+    assert not compat.checkpoints_reentrantly(plain())
+
+
+def test_leaves():
+    x = moving()
+    assert [leaf is x for leaf in compat.leaves_behind(x.sin() * 2)] == [True]
+
+
+class Ops(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_attention():
+    with Ops() as ops:
+        q = torch.ones(1, 2, 4, 8, requires_grad=True)
+        torch.nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
+    fused = [op for op in ops.found if compat.is_attention(op)]
+    assert len(fused) == 2  # forth and back
+    assert all(op in torch_attention.FUSED_ATTENTION for op in fused)
+
+
+def test_batch_norm():
+    for name in compat.UPDATES_STATISTICS:
+        namespace, _, plain = name.partition("::")
+        assert hasattr(getattr(torch.ops, namespace), plain)
+
+
+LISTS = {
+    name: value
+    for name, value in vars(torch_linear_ops).items()
+    if name.isupper() and isinstance(value, (dict, frozenset))
+}
+
+
+@pytest.mark.parametrize("names", LISTS.values(), ids=LISTS.keys())
+def test_linear_operations(names):
+    assert len(names) > 5
+    assert [name for name in names if not hasattr(torch.ops.aten, name)] == []
