@@ -38,6 +38,8 @@ def own_buffers(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
 
 
 # A module has these from the beginning; its class may name other things alike.
+# What every module has, whatever its class.
+OF_EVERY_MODULE = frozenset(vars(torch.nn.Module()))
 HOOK_TABLES = tuple(name for name in vars(torch.nn.Module()) if name.endswith("_hooks"))
 
 

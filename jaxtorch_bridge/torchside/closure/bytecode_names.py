@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import functools
 import inspect
 import types
 from typing import Any
@@ -26,9 +27,11 @@ def is_of_framework(value: Any) -> bool:
     return module_of(value).partition(".")[0] in _FRAMEWORKS
 
 
-def names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
+# The code of models is asked for at every evaluation.
+@functools.lru_cache(maxsize=4096)
+def names_used(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
     """Globals that code reads; globals and closure names that it writes to (a call counter)."""
-    read, written = set(), set()
+    read, written = set[str](), set[str]()
     for instruction in dis.get_instructions(code):
         if instruction.opname == "LOAD_GLOBAL":
             read.add(instruction.argval)
@@ -40,7 +43,7 @@ def names_used(code: types.CodeType) -> tuple[set[str], set[str]]:
             inner_read, inner_written = names_used(constant)
             read |= inner_read
             written |= inner_written
-    return read, written
+    return frozenset(read), frozenset(written)
 
 
 def plain_values_read(

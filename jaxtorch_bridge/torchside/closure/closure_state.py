@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..._compat.torch_internals import is_scripted
-from ..._compat.torch_tensors import hook_tables, is_training
+from ..._compat.torch_tensors import OF_EVERY_MODULE, hook_tables, is_training
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
 from .careful_access import entries, is_a, own_attributes, present_attribute
 from .code_text import value_of_cell
@@ -72,6 +72,7 @@ class ClosureState:
         # Those that code refers to by name.
         self._classes: list[type] = []
         self._held = HeldValues()
+        self._roots: list[types.FunctionType] = []
         self._seen: set[int] = set()
         self.modules: list[torch.nn.Module] = []
         self._scripted = False
@@ -167,6 +168,16 @@ class ClosureState:
         """Whether a module is reached by one call at a time, so that nobody need care."""
         return self._secluded is not None and self._secluded.owns(module)
 
+    def roots(self) -> list[Any]:
+        """All that it leads to, to look further from."""
+        held = [
+            value
+            for part in self.parts()
+            for name, value in vars(part).items()
+            if name not in OF_EVERY_MODULE
+        ]
+        return [*self._roots, *self._holders, *held, *map(type, self.parts()), *self._classes]
+
     def contents(self) -> list[Any]:
         """The values that it refers to, and what its modules and holders hold."""
         values = [value_of_cell(cell) for cell in (*self._cells, *self._counters)]
@@ -234,6 +245,8 @@ class ClosureState:
             value = waiting.pop()
             if id(value) not in self._seen:
                 self._seen.add(id(value))
+                if is_a(value, types.FunctionType):
+                    self._roots.append(value)
                 # In the order in which they are met.
                 waiting += reversed(self._take_in(value))
 

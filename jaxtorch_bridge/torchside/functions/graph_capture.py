@@ -14,6 +14,7 @@ from ..._compat import torch_internals as compat
 from ...errors import LackingDerivativeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Flags
+from ..closure.deep_contents import DeepContents
 from ..observe.abstract_evaluation import fake_inputs
 from .source import Core, Source, first_line
 from .unrecorded_backward import refuse_lacking
@@ -44,6 +45,8 @@ def abstractly(source: Source, plain_attention: bool, flags: Flags | None = None
 def _alone(source: Source, plain_attention: bool, flags: Flags) -> Iterator[Any]:
     # The function's own Python code runs, and may leave fakes in what it closes over.
     snapshot = source.closure.snapshot()
+    # Few functions keep anything, and of these the first evaluation has told.
+    deep = DeepContents(source.closure.roots() if source.inference.updates_state else ())
     surroundings = compat.PlainAttention if plain_attention else contextlib.nullcontext
     mode = compat.fake_tensor_mode()
     try:
@@ -66,6 +69,7 @@ def _alone(source: Source, plain_attention: bool, flags: Flags) -> Iterator[Any]
         raise NotCapturedError(first_line(error)) from error
     finally:
         snapshot.restore()
+        deep.take_fakes_back()
 
 
 def capture(

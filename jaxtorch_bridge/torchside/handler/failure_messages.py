@@ -183,7 +183,7 @@ class Faults:
         if kind == "exception":
             text, error = self.exception_text(payload), payload
             # Frames hold the tensors that point to XLA's memory; the traceback stays.
-            _clear_frames(payload)
+            clear_frames(payload)
         else:
             text, error = self._own_fault(kind, index, payload)
         # XLA's messages are UTF-8; an exception's text may hold lone surrogates.
@@ -312,7 +312,8 @@ def _torch_traceback(error: BaseException) -> str:
     return "".join(traceback.format_list(own or frames))
 
 
-def _clear_frames(error: BaseException | None) -> None:
+def clear_frames(error: BaseException | None) -> None:
+    """Let go of what an exception's frames hold, and those of its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

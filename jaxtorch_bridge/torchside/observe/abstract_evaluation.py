@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +18,12 @@ from ...errors import BridgeError, MutationError, NoValuesError, OutputError
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import FLAG_WORDS, Flags, How, Inference
 from ..closure.closure_state import ClosureState
-from ..handler.failure_messages import mutation_message
+from ..closure.deep_contents import DeepContents
+from ..handler.failure_messages import clear_frames, mutation_message
 from ..randomness.generator_states import Generators
 from ..randomness.random_draws import DrawWatch
 from .attribute_swaps import SwapWatch
+from .left_fakes import alive, take_back
 from .watched_run import CallWatch, Observed, OpWatch
 from .written_copies import written_copies
 
@@ -146,6 +147,7 @@ def infer_abstractly(
             raise
         except Exception as error:
             attempts.append(Attempt(how, error, flags))
+            take_back_after(error, observed)
             higher_order |= observed.higher_order
             # Checks that it makes itself must not be left out.
             if _cannot_trace(error):
@@ -159,6 +161,7 @@ def infer_abstractly(
             continue
         failures = tuple(attempt.words for attempt in attempts)
         found = replace(inference, failures=failures, flags=flags, asks=questions.outside)
+        found = replace(found, updates_state=found.updates_state or observed.kept)
         return found, observed, attempts
     unseen = Observed(untraced=True, generators=generators, higher_order=higher_order)
     return None, unseen, attempts
@@ -167,14 +170,22 @@ def infer_abstractly(
 def kept_fakes(observed: Observed) -> Exception | None:
     """What is wrong with an evaluation after which fakes are left; to be asked without its results.
 
-    One that the function keeps would meet real calls, and has no memory.
+    One that the function keeps would meet real calls, and has no memory. What cannot be put back
+    as it was, only a real run can set right.
     """
-    # A fake in a reference cycle is kept by nobody.
-    if any(made() is not None for made in observed.made):
-        gc.collect()
-    if any(made() is not None for made in observed.made):
-        return RuntimeError("the function keeps tensors that it makes")
-    return None
+    around, observed.around = observed.around, None
+    if not alive(observed.made):
+        return None
+    observed.kept = True
+    if around is not None and take_back(observed.made, around):
+        return None
+    return RuntimeError("the function keeps tensors that it makes")
+
+
+def take_back_after(error: Exception, observed: Observed) -> None:
+    """Take fakes out of where a function has put them that has then failed."""
+    clear_frames(error)  # which hold what was made on the way
+    kept_fakes(observed)
 
 
 def _cannot_trace(error: Exception) -> bool:
@@ -222,6 +233,7 @@ def evaluate(
     """
     fakes = fake_inputs(mode, inputs, device)
     snapshot = closure.snapshot()
+    observed.around = DeepContents(closure.roots())
     swaps = SwapWatch(closure)
     kept = False
     try:

@@ -21,7 +21,7 @@ from ..closure.closure_state import ClosureState
 from ..handler.failure_messages import users_line
 from ..randomness.generator_states import Generators
 from ..randomness.random_draws import DrawWatch
-from .abstract_evaluation import Attempt, FlatCall, evaluate, kept_fakes
+from .abstract_evaluation import Attempt, FlatCall, evaluate, kept_fakes, take_back_after
 from .watched_run import Observed
 
 _CURE = (
@@ -71,15 +71,17 @@ def infer_with_symbols(
         raise
     except Exception as error:
         attempts.append(Attempt("symbols", error))
+        take_back_after(error, observed)
         return None
     dynamic = {
         index: f"{str(leaf.dtype).removeprefix('torch.')}[{_sizes(leaf)}]"
         for index, leaf in enumerate(leaves)
         if not all(isinstance(size, int) for size in leaf.shape)
     }
-    if dynamic:
-        raise DynamicSizeError(_words(label, dynamic, attempts[0].error), callable_name=label)
     leaves.clear()
+    if dynamic:
+        kept_fakes(observed)
+        raise DynamicSizeError(_words(label, dynamic, attempts[0].error), callable_name=label)
     kept = kept_fakes(observed)
     if kept is not None:
         attempts.append(Attempt("symbols", kept))

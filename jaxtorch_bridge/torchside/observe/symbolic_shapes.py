@@ -16,7 +16,7 @@ from ...planner.output_inference import Inference
 from ..closure.closure_state import ClosureState
 from ..randomness.generator_states import Generators
 from ..randomness.random_draws import DrawWatch
-from .abstract_evaluation import Attempt, FlatCall, evaluate, kept_fakes
+from .abstract_evaluation import Attempt, FlatCall, evaluate, kept_fakes, take_back_after
 from .watched_run import Observed
 
 # A size, what stands for its variables, and for its calls (``floordiv``), to a size of torch.
@@ -66,6 +66,7 @@ def infer_with_sizes(
     except BridgeError:
         raise
     except Exception as error:
+        take_back_after(error, observed)
         why = f"torch could not evaluate it so ({Attempt('fake', error).failure})"
         raise _refused(label, inputs, why) from error
     kept = kept_fakes(observed)

@@ -13,6 +13,7 @@ from ..._compat import torch_autograd as autograd
 from ..._compat import torch_internals as compat
 from ..._compat import torch_trees
 from ..._compat.torch_higher_order import CallMode, OpMode
+from ..closure.deep_contents import DeepContents
 from ..randomness.generator_states import NO_GENERATORS, Generators
 from ..randomness.random_draws import DrawWatch
 from .attribute_swaps import SwapWatch
@@ -40,6 +41,8 @@ class Observed:
     records: bool = False
     untraced: bool = False
     higher_order: bool = False
+    around: DeepContents | None = None
+    kept: bool = False
 
 
 class OpWatch(OpMode):

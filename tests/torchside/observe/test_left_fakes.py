@@ -1,0 +1,400 @@
+"""Planning leaves no trace: no fake tensor stays in a cache, wherever it is."""
+
+import collections
+import contextvars
+import dataclasses
+import functools
+import gc
+import sys
+import threading
+import types
+import weakref
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from comparing import assert_close
+from jaxtorch_bridge import from_module, jax_callable
+
+X = jnp.arange(3.0)
+
+
+class Box:
+    """An object that holds others."""
+
+    table = None
+
+    def __init__(self, **held):
+        vars(self).update(held)
+
+
+def deep(leaf, steps=6):
+    for _ in range(steps):
+        leaf = Box(inner=leaf, others=[1, "a"])
+    return leaf
+
+
+def inmost(box):
+    while hasattr(box, "inner"):
+        box = box.inner
+    return box
+
+
+def table_of(x):
+    return torch.arange(len(x)) * 2.0
+
+
+# Of each a function that makes a tensor once, and keeps it.
+def in_attribute():
+    box = deep(Box(memo=None))
+
+    def f(x):
+        own = inmost(box)
+        if own.memo is None:
+            own.memo = table_of(x)
+        return x + own.memo
+
+    return f
+
+
+def in_missing_attribute():
+    box = deep(Box())
+
+    def f(x):
+        own = inmost(box)
+        if not hasattr(own, "memo"):
+            own.memo = table_of(x)
+        return x + own.memo
+
+    return f
+
+
+def in_class_default():
+    box = deep(Box())
+
+    def f(x):
+        own = inmost(box)
+        if own.table is None:
+            own.table = table_of(x)
+        return x + own.table
+
+    return f
+
+
+def in_dict(kind=dict):
+    box = deep(Box(cache=kind()))
+
+    def f(x):
+        cache = inmost(box).cache
+        if len(x) not in cache:
+            cache[len(x)] = table_of(x)
+        return x + cache[len(x)]
+
+    return f
+
+
+def in_tuples():
+    box = deep(Box(cache={}))
+
+    def f(x):
+        cache = inmost(box).cache
+        if len(x) not in cache:
+            cache[len(x)] = (len(x), [table_of(x)], {"half": table_of(x) / 2})
+        return x + cache[len(x)][1][0] / 2 + cache[len(x)][2]["half"]
+
+    return f
+
+
+def in_list():
+    box = deep(Box(seen=[]))
+
+    def f(x):
+        seen = inmost(box).seen
+        if not seen:
+            seen.append(table_of(x))
+        return x + seen[0]
+
+    return f
+
+
+def in_new_object():
+    box = deep(Box(made=None))
+
+    def f(x):
+        own = inmost(box)
+        if own.made is None:
+            own.made = Box(cache={"table": table_of(x)})
+        return x + own.made.cache["table"]
+
+    return f
+
+
+class Lazy:
+    @functools.cached_property
+    def table(self):
+        return torch.arange(3) * 2.0
+
+
+def in_cached_property():
+    box = deep(Lazy())
+    return lambda x: x + inmost(box).table
+
+
+class Slots:
+    __slots__ = ("memo",)
+
+
+def in_slots():
+    box = deep(Slots())
+
+    def f(x):
+        own = inmost(box)
+        if not hasattr(own, "memo"):
+            own.memo = table_of(x)
+        return x + own.memo
+
+    return f
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    memo: object = None
+
+
+def in_frozen_dataclass():
+    box = deep(Frozen())
+
+    def f(x):
+        own = inmost(box)
+        if own.memo is None:
+            object.__setattr__(own, "memo", table_of(x))
+        return x + own.memo
+
+    return f
+
+
+class Helper:
+    def __init__(self):
+        memo = None
+
+        def table(x):
+            nonlocal memo
+            if memo is None:
+                memo = table_of(x)
+            return memo
+
+        self.table = table
+        self.lru = functools.lru_cache(lambda size: torch.arange(size) * 2.0)
+
+
+def in_cell():
+    box = deep(Helper())
+    return lambda x: x + inmost(box).table(x)
+
+
+def in_lru_cache():
+    box = deep(Helper())
+    return lambda x: x + inmost(box).lru(len(x))
+
+
+CODE = """
+import functools, torch
+TABLES, LAST = {}, None
+
+@functools.cache
+def cached(size):
+    return torch.arange(size) * 2.0
+
+def looked_up(size):
+    if size not in TABLES:
+        TABLES[size] = torch.arange(size) * 2.0
+    return TABLES[size]
+
+def last(size):
+    global LAST
+    if LAST is None:
+        LAST = torch.arange(size) * 2.0
+    return LAST
+
+class Rotary:
+    tables = {}
+
+    def dict(self, size):
+        return looked_up(size)
+
+    def cache(self, size):
+        return cached(size)
+
+    def name(self, size):
+        return last(size)
+
+    def of_class(self, size):
+        return type(self).tables.setdefault(size, torch.arange(size) * 2.0)
+"""
+
+
+def in_module(how):
+    module = types.ModuleType("a_library_with_caches")
+    sys.modules[module.__name__] = module
+    exec(compile(CODE, "a_library_with_caches.py", "exec"), vars(module))
+    # By a computed name: nobody can see which function is called.
+    box, name = deep(module.Rotary()), "".join(how)
+    return lambda x: x + getattr(inmost(box), name)(len(x))
+
+
+def in_thread_local():
+    box = deep(threading.local())
+
+    def f(x):
+        own = inmost(box)
+        if not hasattr(own, "memo"):
+            own.memo = table_of(x)
+        return x + own.memo
+
+    return f
+
+
+class Key:
+    pass
+
+
+def in_weak_dict():
+    key = Key()
+    box = deep(Box(cache=weakref.WeakKeyDictionary()))
+
+    def f(x):
+        cache = inmost(box).cache
+        if key not in cache:
+            cache[key] = table_of(x)
+        return x + cache[key]
+
+    return f
+
+
+def in_context_variable():
+    variable = contextvars.ContextVar("memo", default=None)
+    box = deep(Box(variable=variable))
+
+    def f(x):
+        own = inmost(box).variable
+        if own.get() is None:
+            own.set(table_of(x))
+        return x + own.get()
+
+    return f
+
+
+KEEPERS = {
+    "attribute": in_attribute,
+    "missing attribute": in_missing_attribute,
+    "class default": in_class_default,
+    "dict": in_dict,
+    "ordered dict": lambda: in_dict(collections.OrderedDict),
+    "default dict": lambda: in_dict(lambda: collections.defaultdict(list)),
+    "user dict": lambda: in_dict(collections.UserDict),
+    "tuples": in_tuples,
+    "list": in_list,
+    "new object": in_new_object,
+    "cached property": in_cached_property,
+    "slots": in_slots,
+    "frozen dataclass": in_frozen_dataclass,
+    "cell": in_cell,
+    "lru_cache": in_lru_cache,
+    "dict of a module": lambda: in_module("dict"),
+    "cache of a module": lambda: in_module("cache"),
+    "name of a module": lambda: in_module("name"),
+    "class of a module": lambda: in_module("of_class"),
+    "thread local": in_thread_local,
+    "weak dict": in_weak_dict,
+    "context variable": in_context_variable,
+}
+
+
+def fakes():
+    gc.collect()
+    return [one for one in gc.get_objects() if type(one) is FakeTensor]
+
+
+@pytest.mark.filterwarnings("ignore::jaxtorch_bridge.errors.BridgeWarning")
+@pytest.mark.parametrize("how", ["eager", "jit", "grad", "plan"])
+@pytest.mark.parametrize("make", KEEPERS.values(), ids=KEEPERS.keys())
+def test_no_fake_is_left(make, how):
+    before = {id(one) for one in fakes()}
+    f = make()
+    g = jax_callable(f)
+    want = X + 2 * jnp.arange(3)
+    if how == "grad":
+        assert_close(jax.grad(lambda x: (g(x) ** 2).sum())(X), 2 * want)
+    elif how == "plan":
+        g.plan(jax.ShapeDtypeStruct(X.shape, X.dtype))
+    else:
+        assert_close((jax.jit(g) if how == "jit" else g)(X), want)
+    assert [one for one in fakes() if id(one) not in before] == []
+    # Torch's own code finds what it would have made itself.
+    assert_close(f(torch.arange(3.0)), want)
+    assert_close(g(X), want)
+    assert_close(jax.vmap(g)(jnp.stack([X, X]))[1], want)
+
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+        self.helper = deep(Box(cache={}))
+
+    def forward(self, x):
+        cache = inmost(self.helper).cache
+        if len(x) not in cache:
+            cache[len(x)] = table_of(x)
+        return x * self.weight + cache[len(x)]
+
+
+@pytest.mark.filterwarnings("ignore::jaxtorch_bridge.errors.BridgeWarning")
+def test_of_modules():
+    before = {id(one) for one in fakes()}
+    layer, want = Layer(), X + 2 * jnp.arange(3)
+    g = jax_callable(layer)
+    assert_close(jax.jit(g)(X), want)
+    taken = from_module(Layer())
+    assert_close(jax.jit(taken.apply)(taken.params, X), want)
+    assert [one for one in fakes() if id(one) not in before] == []
+    assert_close(layer(torch.arange(3.0)).detach(), want)
+
+
+@pytest.mark.filterwarnings("ignore::jaxtorch_bridge.errors.BridgeWarning")
+def test_what_was_there_before_stays():
+    old = torch.ones(3)
+    box = deep(Box(last=old, cache={"a": old}, seen=[old]))
+
+    def f(x):
+        own = inmost(box)
+        own.last = x * 2
+        own.cache["a"] = x * 3
+        own.cache["b"] = x * 4
+        own.seen[0] = x * 5
+        return x + 1
+
+    jax_callable(f).plan(jax.ShapeDtypeStruct(X.shape, X.dtype))
+    own = inmost(box)
+    assert own.last is old
+    assert own.cache == {"a": old}
+    assert own.seen == [old]
+
+
+@pytest.mark.filterwarnings("ignore::jaxtorch_bridge.errors.BridgeWarning")
+def test_of_an_evaluation_that_fails_half_way():
+    box = deep(Box(cache={}))
+
+    def f(x):
+        cache = inmost(box).cache
+        if "table" not in cache:
+            cache["table"] = table_of(x)
+        if x.sum() > 100:
+            return x
+        return x + cache["table"]
+
+    assert_close(jax.jit(jax_callable(f))(X), X + 2 * jnp.arange(3))
+    assert type(inmost(box).cache.get("table")) in (torch.Tensor, type(None))
