@@ -320,6 +320,23 @@ def functions_named(op: Any) -> list[Callable[..., Any]]:
         return []
     name = op.overloadpacket.__name__
     places = (torch._C._VariableFunctions, torch._C._nn, torch._C.TensorBase)
-    found = [getattr(place, name) for place in places if hasattr(place, name)]
+    named = [getattr(place, name) for place in places if hasattr(place, name)]
+    found = [function for function in named if _is_what_graphs_write(function)]
     # Python's operators take the shortest way of all.
     return [_OPERATORS[name], *found] if name in _OPERATORS else found
+
+
+def _is_what_graphs_write(function: Any) -> bool:
+    """Whether the text of a graph comes to this function.
+
+    The text has names. ``torch.block_diag`` is written for the C function too, but is one of
+    Python's, which takes other arguments.
+    """
+    from torch.fx.node import _get_qualified_name
+
+    try:
+        path = _get_qualified_name(function).split(".")
+        meant = functools.reduce(getattr, path[1:], torch)
+    except (AttributeError, RuntimeError):
+        return False
+    return path[0] == "torch" and meant is function

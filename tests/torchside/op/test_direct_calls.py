@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import pytest
 import torch
 
 from comparing import assert_equal
+from jaxtorch_bridge import jax_callable
 from jaxtorch_bridge._compat.torch_graphs import FirstOp, same_calls, trace_graph
 from jaxtorch_bridge._compat.torch_internals import fake_tensor_mode
 from jaxtorch_bridge.torchside.op.direct_calls import with_direct_calls
@@ -46,3 +49,25 @@ def test_a_graph_computes_the_same_with_few_overloads_left():
     calls = [node for node in direct.graph.nodes if node.op == "call_function"]
     left = [node for node in calls if isinstance(node.target, torch._ops.OpOverload)]
     assert len(left) < len(calls) / 4
+
+
+@pytest.mark.parametrize(
+    ("overload", "arguments"),
+    [
+        # In torch a function of Python's has the name, and takes the tensors one by one.
+        (aten.block_diag.default, lambda x: ([x, x],)),
+        (aten.cartesian_prod.default, lambda x: ([x[0], x[1]],)),
+        (aten.split.Tensor, lambda x: (x, 1)),
+    ],
+)
+def test_a_function_that_the_text_of_a_graph_would_not_name_is_left_out(overload, arguments):
+    with fake_tensor_mode():
+        graph = trace_graph(lambda x: overload(*arguments(x)), [torch.empty(2, 3)], "cpu")
+    assert_equal(with_direct_calls(graph)(X), overload(*arguments(X)))
+
+
+def test_a_batch_of_a_function_of_pythons_that_has_a_c_function_below():
+    call = jax_callable(lambda x, y: torch.block_diag(x, y))
+    x, y = jnp.ones((4, 2, 3)), jnp.arange(4.0).reshape(4, 1, 1)
+    wanted = jnp.stack([jax.scipy.linalg.block_diag(*each) for each in zip(x, y, strict=True)])
+    assert_equal(jax.vmap(call)(x, y), wanted)
