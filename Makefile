@@ -12,7 +12,7 @@ BUILD_INPUTS := pyproject.toml $(CONSTRAINTS) $(wildcard native_src/*)
 MATRIX_PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3; do \
   $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo browser test test-processors lint typecheck bench zoo docs golden gpu-check matrix matrix-python clean
+.PHONY: setup demo browser test test-processors lint typecheck bench zoo conformance docs golden gpu-check matrix matrix-python clean
 
 setup: $(VENV)/.installed
 
@@ -73,6 +73,12 @@ docs: setup
 zoo: setup
 	$(PIP) --no-deps timm
 	$(BIN)/python zoo/run.py --page docs/zoo.md
+
+# All operators of torch's own database; half an hour on two cores. CONFORMANCE=--resume goes on.
+CONFORMANCE ?=
+
+conformance: setup
+	$(BIN)/python -m conformance --page docs/conformance.md $(CONFORMANCE)
 
 bench: setup
 	$(PIP) --no-deps wrap-torch2jax psutil rich setuptools
