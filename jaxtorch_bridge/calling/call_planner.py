@@ -28,11 +28,13 @@ from ..torchside.closure.function_identity import code_digest
 from ..torchside.derive.linear_part import BatchedLinearized, Linearized
 from ..torchside.functions.call_locks import call_locks_of
 from ..torchside.functions.contract_terms import Terms
+from ..torchside.modules.module_call import Mode, ModuleCall
 from ..torchside.op.torch_op import Keeper, TorchOp
 from ..transfer import t2j
 from . import trees
 from .arguments import Leaves, describe_arrays
 from .bounded_results import BoundedResults, bounded_results
+from .call_form import form_of
 from .copied_arguments import copied_slots
 from .effective_terms import copies_of, mutates_of, terms_of
 from .find_outputs import Call, Findings, OutputFinder, Shapes, told_for_all_sizes
@@ -133,6 +135,11 @@ class Planner:
         if terms_of(self._spec, self.options).backend in ("graph", "compile"):
             before, after = before[0], after[0]
         return self.closure.changed(before, after)
+
+    @property
+    def mode(self) -> Mode | None:
+        """In which way a module of `from_module` is called; None for any other function."""
+        return self.function.mode if isinstance(self.function, ModuleCall) else None
 
     def mutated(self, leaves: Leaves) -> Mutated | None:
         """What a way of calling writes to, as declared.
@@ -242,11 +249,12 @@ class Planner:
 
     def _planned(self, findings: Findings, plan: CallPlan) -> Planned:
         call, inference, observed = findings.call, findings.inference, findings.observed
+        form, contents = form_of(call.leaves.structure, self.mode)
         with self.closure.locks:  # modules keep their own attributes meanwhile
             code, stateful = code_digest(
-                self.function, *call.leaves.template, state=observed.updated
+                self.function, *call.leaves.template, *contents, state=observed.updated
             )
-        plan = replace(plan, code=code)
+        plan = replace(plan, code=code, form=form)
         terms = terms_of(self._spec, self.options)
         # What was not seen to run may draw.
         call_locks = call_locks_of(

@@ -56,7 +56,7 @@ class Unopened:
         children: The arrays.
     """
 
-    def __init__(self, rest: _Rest, children: Sequence[Any]) -> None:
+    def __init__(self, rest: NodeRest, children: Sequence[Any]) -> None:
         self._rest = rest
         self.children = tuple(children)
 
@@ -69,7 +69,7 @@ class Unopened:
         return f"{self.kind.__name__} of {list(self.children)!r}"
 
 
-class _Rest:
+class NodeRest:
     """What there is of an object besides its children; compared by content, where that can be."""
 
     def __init__(self, kind: type, content: Any) -> None:
@@ -77,7 +77,7 @@ class _Rest:
         self.content = content
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Rest) or self.kind is not other.kind:
+        if not isinstance(other, NodeRest) or self.kind is not other.kind:
             return False
         if self.content is other.content:
             return True
@@ -152,21 +152,21 @@ def __getattr__(name: str) -> Any:
 def _register_node(kind: type) -> None:
     node = torch_trees.node_of(kind)
 
-    def flatten(value: Any) -> tuple[Sequence[Any], _Rest]:
+    def flatten(value: Any) -> tuple[Sequence[Any], NodeRest]:
         children, content = node.flatten(value)
-        return tuple(children), _Rest(kind, content)
+        return tuple(children), NodeRest(kind, content)
 
-    def keyed(value: Any) -> tuple[Sequence[tuple[Any, Any]], _Rest]:
+    def keyed(value: Any) -> tuple[Sequence[tuple[Any, Any]], NodeRest]:
         if node.keyed is None:
             children, rest = flatten(value)
             return [(jax.tree_util.SequenceKey(i), c) for i, c in enumerate(children)], rest
         pairs, content = node.keyed(value)
-        return [(_jax_key(key), child) for key, child in pairs], _Rest(kind, content)
+        return [(_jax_key(key), child) for key, child in pairs], NodeRest(kind, content)
 
     # Decided once, with children that can do nothing: the first objects of a class tell for all.
     opens: list[bool] = []
 
-    def unflatten(rest: _Rest, children: Iterable[Any]) -> Any:
+    def unflatten(rest: NodeRest, children: Iterable[Any]) -> Any:
         children = list(children)
         if getattr(_making, "for_torch", False):
             return node.unflatten(children, rest.content)
@@ -180,7 +180,7 @@ def _register_node(kind: type) -> None:
 
 
 def _holds_anything(
-    node: torch_trees.Node, kind: type, rest: _Rest, children: Sequence[Any]
+    node: torch_trees.Node, kind: type, rest: NodeRest, children: Sequence[Any]
 ) -> bool:
     inert = [object() for _ in children]
     try:
@@ -189,7 +189,7 @@ def _holds_anything(
     except Exception:
         return False
     same = len(found) == len(inert) and all(a is b for a, b in zip(found, inert, strict=True))
-    return type(made) is kind and same and _Rest(kind, content) == rest
+    return type(made) is kind and same and NodeRest(kind, content) == rest
 
 
 def _jax_key(key: Any) -> Any:
@@ -204,11 +204,11 @@ def _jax_key(key: Any) -> Any:
     return jax.tree_util.DictKey(str(key))
 
 
-def _flatten_unopened(value: Unopened) -> tuple[tuple[Any, ...], _Rest]:
+def _flatten_unopened(value: Unopened) -> tuple[tuple[Any, ...], NodeRest]:
     return value.children, value._rest
 
 
-def _unflatten_unopened(rest: _Rest, children: Sequence[Any]) -> Any:
+def _unflatten_unopened(rest: NodeRest, children: Sequence[Any]) -> Any:
     if getattr(_making, "for_torch", False):
         return torch_trees.node_of(rest.kind).unflatten(list(children), rest.content)
     return Unopened(rest, children)

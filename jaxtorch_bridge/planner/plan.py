@@ -37,6 +37,7 @@ class CallPlan:
         bounds: On each dimension of outputs that has a bound, in words.
         random_key: The words of the random key, which come behind the inputs; None: it
             takes none.
+        form: Digest of the form of the arguments and of the call; empty for leaves by position.
     """
 
     name: str
@@ -58,6 +59,7 @@ class CallPlan:
     copies: tuple[str, ...] = ()
     bounds: tuple[str, ...] = ()
     random_key: ArraySig | None = None
+    form: str = ""
 
     @property
     def label(self) -> str:
@@ -88,6 +90,7 @@ class CallPlan:
             # were.
             *([self.mutates] if self.mutates else []),
             *([("copies", *self.copies)] if self.copies else []),
+            *([("form", self.form)] if self.form else []),
         )
         if self.random_key is not None:
             facts += (str(self.random_key),)

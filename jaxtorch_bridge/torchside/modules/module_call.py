@@ -121,6 +121,11 @@ class ModuleCall(Secluded):
     def __repr__(self) -> str:
         return f"<{self.__name__} {self._mode}: {self._template.module}>"
 
+    @property
+    def mode(self) -> Mode:
+        """In which way the module is called."""
+        return self._mode
+
     def owns(self, module: torch.nn.Module) -> bool:
         """Whether a module is part of a skeleton, which one call at a time can reach."""
         return id(module) in self._parts

@@ -11,7 +11,13 @@ import torch
 from jax import export
 
 from comparing import assert_equal
-from jaxtorch_bridge import BridgeError, ExportError, ffi_target_names, jax_callable
+from jaxtorch_bridge import (
+    BridgeError,
+    ExportError,
+    ffi_target_names,
+    from_module,
+    jax_callable,
+)
 
 
 def exported(function, *arguments):
@@ -137,3 +143,37 @@ print("sinister" in sys.modules)
     )
     assert "`sinister.f@1.0.0`" in text
     assert text.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda f, x: f({"a": x}), lambda f, x: f({"b": x})),
+        (lambda f, x: f({"b": x}, None), lambda f, x: f({"b": x}, ())),
+        (lambda f, x: f({"b": x}, [1]), lambda f, x: f({"b": x}, (1,))),
+    ],
+    ids=["keys", "nothing", "containers"],
+)
+def test_a_program_calls_the_function_in_its_own_form(first, second):
+    def by_form(tree, rest=None):
+        factor = 2 if "a" in tree else 3
+        return next(iter(tree.values())) * (factor if isinstance(rest, tuple) else 5 * factor)
+
+    f = jax_callable(by_form, name="by_form")
+    x = jnp.ones(2)
+    assert not jnp.array_equal(first(f, x), second(f, x))
+    for way in (second, first):
+        program = lambda x, way=way: way(f, x)  # noqa: E731
+        assert_equal(round_trip(program, x)(x), program(x))
+
+
+def test_a_program_calls_a_module_in_its_own_mode():
+    taken = from_module(torch.nn.Dropout(0.5))
+    x, key = jnp.ones(64), jax.random.key(0)
+
+    def applied(train):
+        return lambda x: taken.apply(taken.params, x, train=train, rng=key)
+
+    assert_equal(applied(False)(x), x)
+    for train in (True, False):
+        assert_equal(round_trip(applied(train), x)(x), applied(train)(x))
