@@ -22,7 +22,7 @@ import torch
 
 from ._compat.jax_internals import ArrayImpl
 from ._compat.torch_internals import function_modes, is_any_autocast_enabled
-from .calling.arguments import KEYED, Leaves, quick_key, sort_leaves
+from .calling.arguments import KEYED, Leaves, quick_key, sort_flat, sort_leaves
 from .calling.bound_methods import MOST_INSTANCES, BoundCallables, bound_function, is_bindable
 from .calling.call_planner import Planned, Planner
 from .calling.entries import Entries
@@ -30,6 +30,7 @@ from .calling.entry import Entry
 from .calling.exporting import remember
 from .calling.like_function import LikeFunction, described, signature_of, take_names
 from .calling.random_key import KEYWORD, check_key, key_for_tensors, key_use, missing_key
+from .calling.recipe.recipe import Recipe
 from .choices import ConcurrencyMode, RandomMode, VmapMethod
 from .errors import ArgumentError
 from .planner.annotated_contract import (
@@ -308,6 +309,22 @@ class JaxCallable(LikeFunction, Generic[P, R]):
         May run the torch function, if it cannot be evaluated abstractly; `explain` tells.
         """
         return self._planned(args, kwargs).plan
+
+    def planned_from(self, recipe: Recipe) -> Planned:
+        """The plan of the call that an exported program describes.
+
+        Raises:
+            ConcreteRunNeeded: The function would have to be run for that.
+            ArgumentError: It cannot be called so.
+        """
+        if recipe.mode != self._planner.mode:
+            raise ArgumentError(f"{self._label}: expected to be called in another mode.")
+        leaves = sort_flat(self._label, recipe.flat, recipe.structure)
+        if recipe.key is not None and self._key_use == "no":
+            raise ArgumentError(f"{self._label}: expected no random key, and the program has one.")
+        leaves = self._with_key(leaves, recipe.key)
+        entry = self._entry(leaves)
+        return entry.planned(entry.operands(leaves.arrays), concrete=False, runs=False)
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The plan for these arguments as text: what was chosen, and why not something better."""

@@ -116,7 +116,9 @@ std::string AskProcesses(const std::string& key, bool held, int64_t devices) {
   if (g_torch.agreement == nullptr) return std::string();
   GilScope gil;
   if (!gil.held()) return "the Python interpreter is shutting down";
-  PyRef text = PyRef::Steal(PyObject_CallFunction(g_torch.agreement, "sOL", key.c_str(),
+  // It may set another one in its place.
+  PyRef agreement = PyRef::Borrow(g_torch.agreement);
+  PyRef text = PyRef::Steal(PyObject_CallFunction(agreement.get(), "sOL", key.c_str(),
                                                   held ? Py_True : Py_False,
                                                   static_cast<long long>(devices)));
   if (text) return TextOf(text.get());
@@ -126,24 +128,72 @@ std::string AskProcesses(const std::string& key, bool held, int64_t devices) {
   return "asking the other processes failed: " + TextOf(words.get());
 }
 
+// The op that Python plans from what an exported program says of it; null, and why in `refusal`, if
+// it cannot. `op` is what the table has.
+std::shared_ptr<Op> PlannedOp(const std::string& key, std::string_view recipe,
+                              std::string_view steps, std::shared_ptr<Op> op,
+                              std::string* refusal) {
+  if (g_torch.resolver == nullptr) return op;
+  GilScope gil;
+  if (!gil.held()) {
+    *refusal = "the Python interpreter is shutting down";
+    return nullptr;
+  }
+  PyRef found = PyRef::Steal(PyObject_CallFunction(
+      g_torch.resolver, "ss#s#O", key.c_str(), recipe.data(),
+      static_cast<Py_ssize_t>(recipe.size()), steps.data(), static_cast<Py_ssize_t>(steps.size()),
+      op == nullptr ? Py_False : Py_True));
+  if (found && found.get() == Py_None) return op;
+  if (found && PyCapsule_IsValid(found.get(), kOpCapsule)) {
+    return *static_cast<std::shared_ptr<Op>*>(PyCapsule_GetPointer(found.get(), kOpCapsule));
+  }
+  if (found && PyUnicode_Check(found.get())) {
+    *refusal = TextOf(found.get());
+    return nullptr;
+  }
+  // Among others a program whose texts are no UTF-8.
+  PyRef error = TakeRaisedException();
+  PyRef words = PyRef::Steal(PyObject_Str(error ? error.get() : Py_None));
+  PyErr_Clear();
+  *refusal = "ExportError: planning the call of an exported program failed: " +
+             (words ? TextOf(words.get()) : std::string("no words"));
+  return nullptr;
+}
+
+// The op that an exported program calls, or why there is none.
+std::shared_ptr<Op> ExportedOp(const std::string& key, ffi::Dictionary attributes,
+                               std::string* refusal) {
+  std::shared_ptr<Op> op = OpTable::FindAlike(key);
+  const ffi::ErrorOr<std::string_view> recipe = attributes.get<std::string_view>("recipe");
+  const ffi::ErrorOr<std::string_view> steps = attributes.get<std::string_view>("steps");
+  // Programs of older versions have none.
+  if (recipe.has_value() && steps.has_value()) {
+    op = PlannedOp(key, *recipe, *steps, std::move(op), refusal);
+  }
+  // Only now: planning may have found a second one. Programs that were not exported hold the very
+  // key of their op, number included.
+  if (OpTable::HasDouble(key)) {
+    *refusal = "ExportError: this program was exported and calls the torch function `" +
+               LabelOf(key) + "`, but this process holds several that look alike (op key " + key +
+               "). Give each a name of its own, jax_callable(..., name=...), and export again.";
+  }
+  return refusal->empty() ? op : nullptr;
+}
+
 ffi::ErrorOr<std::shared_ptr<Op>> OpOf(ffi::Dictionary attributes) {
   ffi::ErrorOr<std::string_view> key = attributes.get<std::string_view>("op");
   if (!key.has_value()) return ffi::Unexpected(key.error());
   const std::string text(*key);
   const ffi::ErrorOr<int64_t> devices = attributes.get<int64_t>("devices");
   const bool exported = attributes.get<int64_t>("exported").has_value();
-  // Other programs hold the very key of their op, number included.
-  if (exported && OpTable::HasDouble(text)) {
-    return ffi::Unexpected(ffi::Error(
-        ffi::ErrorCode::kFailedPrecondition,
-        "ExportError: this program was exported and calls the torch function `" + LabelOf(text) +
-            "`, but this process holds several that look alike (op key " + text +
-            "). Give each a name of its own, jax_callable(..., name=...), and export again."));
-  }
-  std::shared_ptr<Op> op = exported ? OpTable::FindAlike(text) : OpTable::Find(text);
+  std::string refusal;
+  std::shared_ptr<Op> op = exported ? ExportedOp(text, attributes, &refusal) : OpTable::Find(text);
   // Also where the op is missing: the other processes wait for the word of this one.
   const std::string disagreement =
       AskProcesses(text, op != nullptr, devices.has_value() ? *devices : 1);
+  if (!refusal.empty()) {
+    return ffi::Unexpected(ffi::Error(ffi::ErrorCode::kFailedPrecondition, refusal));
+  }
   if (op == nullptr) {
     const std::string name = LabelOf(text);
     return ffi::Unexpected(ffi::Error(

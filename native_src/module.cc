@@ -14,8 +14,6 @@ TorchApi g_torch;
 
 namespace {
 
-constexpr char kOpCapsule[] = "jaxtorch_bridge.op";
-
 PyObject* Interned(const char* name) { return PyUnicode_InternFromString(name); }
 
 // configure(exchange_api, tensor_type, version, is_grad_enabled, is_any_autocast_enabled,
@@ -63,6 +61,13 @@ PyObject* Configure(PyObject*, PyObject* args) {
 PyObject* SetAgreement(PyObject*, PyObject* function) {
   PyObject* old =
       std::exchange(g_torch.agreement, function == Py_None ? nullptr : Py_NewRef(function));
+  Py_XDECREF(old);
+  Py_RETURN_NONE;
+}
+
+// set_resolver(function): who is asked for the ops of exported programs; see calling/exporting.py.
+PyObject* SetResolver(PyObject*, PyObject* function) {
+  PyObject* old = std::exchange(g_torch.resolver, Py_NewRef(function));
   Py_XDECREF(old);
   Py_RETURN_NONE;
 }
@@ -210,6 +215,7 @@ PyObject* NoopHandler(PyObject*, PyObject*) { return Capsule(reinterpret_cast<vo
 PyMethodDef kMethods[] = {
     {"configure", Configure, METH_VARARGS, "Hand over the torch functions that the handler calls."},
     {"set_agreement", SetAgreement, METH_O, "What the processes of a run agree on an op by."},
+    {"set_resolver", SetResolver, METH_O, "What plans the calls of exported programs."},
     {"register_op", RegisterOp, METH_VARARGS,
      "Add an op under a key: (capsule that owns it, None), or (None, closure of who has the key)."},
     {"set_thread_entry", SetThreadEntryFunction, METH_O,

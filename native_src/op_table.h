@@ -47,6 +47,9 @@ struct Op {
   bool may_be_lazy = true;
 };
 
+// The name of capsules that own an op: they hold a `std::shared_ptr<Op>*`.
+inline constexpr char kOpCapsule[] = "jaxtorch_bridge.op";
+
 class OpTable {
  public:
   // Null when a live op already has this key.

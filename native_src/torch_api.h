@@ -20,6 +20,9 @@ struct TorchApi {
   PyObject* leave_stream = nullptr;  // (token)
   // (key, held, devices) -> text, empty if all is well; null in a run of one process.
   PyObject* agreement = nullptr;
+  // (key, recipe, steps, held) -> a capsule that owns the op, a text that says why there is none,
+  // or None: what the table has.
+  PyObject* resolver = nullptr;
   // Interned attribute and method names.
   PyObject* name_is_neg = nullptr;
   PyObject* name_is_conj = nullptr;

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jax.export import symbolic_shape
+from jax.export import SymbolicScope, symbolic_shape
 
 
 def symbols_in(shapes: Sequence[Sequence[Any]]) -> dict[str, Any]:
@@ -20,6 +20,23 @@ def symbols_in(shapes: Sequence[Sequence[Any]]) -> dict[str, Any]:
                     # Of the same scope, or the two could not be computed with together.
                     (found[name],) = symbolic_shape(name, scope=size.scope)
     return found
+
+
+def constraints_of(shapes: Sequence[Sequence[Any]]) -> list[str]:
+    """What is said of the dimension variables of some shapes, as `symbolic_shape` takes it."""
+    found = [size.scope for shape in shapes for size in shape if not isinstance(size, int)]
+    # The shapes of a call are of one scope: JAX computes with all of them.
+    return [str(one.debug_str) for one in found[0]._explicit_constraints] if found else []
+
+
+def shapes_of_texts(texts: Sequence[str], constraints: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Symbolic shapes of which equal names are the same size.
+
+    Raises:
+        ValueError: A text is no shape, or no constraint.
+    """
+    scope = SymbolicScope(tuple(constraints))
+    return [tuple(symbolic_shape(text, scope=scope)) for text in texts]
 
 
 _OPERATORS: dict[type, Callable[..., Any]] = {

@@ -106,6 +106,18 @@ def sort_leaves(label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Le
         ArgumentError: Arrays of both sides in one call, or a leaf that can be no static value.
     """
     flat, structure = trees.flatten((args, kwargs))
+    leaves = sort_flat(label, flat, structure)
+    if leaves.tensors and leaves.arrays:
+        raise ArgumentError(_mixed_message(label, args, kwargs))
+    return leaves
+
+
+def sort_flat(label: str, flat: Sequence[Any], structure: Structure) -> Leaves:
+    """Sort the leaves of a call whose structure is known.
+
+    Raises:
+        ArgumentError: A leaf can be no static value.
+    """
     arrays: list[Any] = []
     positions: list[int] = []
     key: list[Any] = [structure]
@@ -124,10 +136,8 @@ def sort_leaves(label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Le
             # Only counted: a call on tensors is handed to the function as it came.
             tensors += 1
         else:
-            key.append(_static_key(label, leaf, index, args, kwargs))
+            key.append(_static_key(label, flat, structure, index))
             template.append(leaf)
-    if tensors and arrays:
-        raise ArgumentError(_mixed_message(label, args, kwargs))
     return Leaves(structure, template, tuple(positions), arrays, tuple(key), tensors, traced)
 
 
@@ -210,13 +220,12 @@ def _described(function: Callable[..., Any]) -> Callable[..., Any]:
     return function.forward if isinstance(function, torch.nn.Module) else function
 
 
-def _static_key(
-    label: str, leaf: Any, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def _static_key(label: str, flat: Sequence[Any], structure: Structure, index: int) -> Any:
+    leaf = flat[index]
     try:
         hash(leaf)
     except Exception:  # mostly a TypeError; but it is the object's own code
-        path = _call_path(index, args, kwargs)
+        path = _call_path(flat, structure, index)
         raise ArgumentError(
             f"{label}, argument `{path}`: expected an array or a static value, got an unhashable "
             f"{type(leaf).__name__}. Static values are part of the plan's key: pass a hashable one "
@@ -224,8 +233,8 @@ def _static_key(
         ) from None
     if isinstance(leaf, Iterator):
         raise ArgumentError(
-            f"{label}, argument `{_call_path(index, args, kwargs)}`: expected a static value that "
-            f"can be read more than once, got a {type(leaf).__name__}. Pass a tuple."
+            f"{label}, argument `{_call_path(flat, structure, index)}`: expected a static value "
+            f"that can be read more than once, got a {type(leaf).__name__}. Pass a tuple."
         )
     # 1, 1.0 and True are equal but not the same to torch; nor are 0.0 and -0.0.
     if isinstance(leaf, (float, complex)):
@@ -236,8 +245,10 @@ def _static_key(
     return (type(leaf), leaf)
 
 
-def _call_path(index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    return _call_paths(args, kwargs)[index][0]
+def _call_path(flat: Sequence[Any], structure: Structure, index: int) -> str:
+    # Of numbers in place of the leaves, one of which may be a container itself.
+    numbered = trees.unflatten(structure, range(len(flat)))
+    return next(path for path, number in _call_paths(*numbered) if number == index)
 
 
 def _call_paths(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ from .find_outputs import Call, Findings, OutputFinder, Shapes, told_for_all_siz
 from .flat_function import FlatFunction
 from .mutated_arguments import Mutated
 from .read_mutates import mutated_arguments
+from .recipe.recipe import recipe_text
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec
@@ -277,6 +279,9 @@ class Planner:
             findings.device,
             findings.facts.x64,
             keeper=keeper,
+            recipe=functools.partial(
+                recipe_text, call.leaves, call.context, findings.facts.x64, plan, self.mode
+            ),
             stateful=stateful,
             terms=terms,
             notices=self._notices,

@@ -168,16 +168,24 @@ class Entry:
             outputs,
         )
 
-    def planned(self, arrays: Sequence[Any], *, concrete: bool = True) -> Planned:
+    def planned(
+        self, arrays: Sequence[Any], *, concrete: bool = True, runs: bool = True
+    ) -> Planned:
         """The plan for these arrays; made if it is not there yet.
 
         Args:
             arrays: Arrays, tracers or ``ShapeDtypeStruct``.
             concrete: Values may be used where they are known.
-        """
-        return self._planned_for(_shapes(arrays), arrays if concrete else None)
+            runs: The function may be run on made-up values if nothing else tells its outputs.
 
-    def _planned_for(self, shapes: Shapes, arrays: Sequence[Any] | None) -> Planned:
+        Raises:
+            ConcreteRunNeeded: It would have to, and may not.
+        """
+        return self._planned_for(_shapes(arrays), arrays if concrete else None, runs=runs)
+
+    def _planned_for(
+        self, shapes: Shapes, arrays: Sequence[Any] | None, *, runs: bool = True
+    ) -> Planned:
         # Equal shapes are not enough: what JAX holds of the results depends on x64 as well.
         key = (shapes, x64_enabled())
         # First without the lock: who has a plan must not wait while another one is made.
@@ -188,7 +196,10 @@ class Entry:
                 if found is None:
                     values = None if arrays is None else _values(arrays)
                     found = self._planner.plan(
-                        self._call, shapes, values, eager=False, of_values=self._of_values.get(key)
+                        *(self._call, shapes, values),
+                        # The author's own example may be run on.
+                        eager=not runs and self._planner.example is None,
+                        of_values=self._of_values.get(key),
                     )
                     if found.of_values is None:
                         self._plans[key] = found

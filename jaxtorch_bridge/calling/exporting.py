@@ -1,19 +1,55 @@
-"""What programs made by `jax.export` call, to be allowed there."""
+"""What programs made by `jax.export` call: to be allowed there, and found where they are loaded."""
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any
 
-from ..jaxside.ffi_targets import CALL_TARGET, export_target, register_label, register_targets
+from ..jaxside.ffi_targets import (
+    CALL_TARGET,
+    announce,
+    export_target,
+    register_label,
+    register_targets,
+)
+from ..planner.op_keys import label_of_key
 from ..torchside.handler.native_module import native
+from .loaded_calls import find_op
 
 _labels: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 def remember(function: Any, name: str, version: str) -> None:
-    """Take note of a callable as long as it lives."""
-    _labels[function] = f"{name}@{version}"
+    """Take note of a callable as long as it lives, and have XLA know what programs call it by."""
+    label = f"{name}@{version}"
+    _labels[function] = label
+    # Without it calls fail, with words; nothing is lost by wrapping a function.
+    with contextlib.suppress(ImportError):
+        native().set_resolver(resolve)
+        announce(native(), label)
+
+
+def resolve(key: str, recipe: str, steps: str, held: bool) -> Any:
+    """The op that an exported program calls. Called by the native handler.
+
+    Args:
+        key: Of the op, as exported.
+        recipe: What it is planned from.
+        steps: How it derives from its function's own op.
+        held: Whether the native table has an op of this key.
+
+    Returns:
+        The handle that owns it; a text, why there is none; or None: what the table has.
+    """
+    label = label_of_key(key)
+    functions = [function for function, known in list(_labels.items()) if known == label]
+    # One that is held is the only one; of several, others that have not been planned may look
+    # the same and differ in their weights.
+    if not functions or (held and len(functions) == 1):
+        return None
+    found = find_op(functions, key, recipe, steps)
+    return None if held and isinstance(found, str) else found
 
 
 def ffi_target_names() -> tuple[str, ...]:
@@ -26,8 +62,7 @@ def ffi_target_names() -> tuple[str, ...]:
 
     There is one for each `jax_callable` that is alive, with the name and the version of its
     contract (0 without one), such as ``jaxtorch_bridge.call:attention@2.1.0``. The first is what
-    runs of many processes call. XLA knows all of them from then on, so that a process that has
-    imported the functions, but not called them, gets this library's errors. Starts JAX's backends.
+    runs of many processes call. Starts JAX's backends.
     """
     labels = sorted(set(_labels.values()))
     for label in labels:

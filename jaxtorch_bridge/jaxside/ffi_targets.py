@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Sequence
 from types import ModuleType
 
 import jax
 
+from .._compat.jax_ffi import open_platforms, when_plugins_are_there
 from .end_of_process import wait_at_the_end
-from .process_agreement import agreement_of_this_run
+from .process_agreement import Agreement, agreement_of_this_run
 
 CALL_TARGET = "jaxtorch_bridge.call"
 _STATE_TYPE = "jaxtorch_bridge.OpState"
@@ -23,30 +26,69 @@ def export_target(label: str) -> str:
     return f"{CALL_TARGET}:{label}"
 
 
+# Threads that compile may be the first ones at the same time. Reentrant: starting JAX's backends,
+# under it, announces what has been wrapped.
+_lock = threading.RLock()
+# Labels that XLA is to know on every platform, also on those that it does not have yet.
+_announced: set[str] = set()
+
+
+def announce(native: ModuleType, label: str) -> None:
+    """Have XLA know a label where it can know it by now, and later where it cannot.
+
+    So a process that has wrapped a function can run programs that call it. Starts no backend.
+    """
+    if label in _announced:
+        return
+    with _lock:
+        if not _announced and not _prepared.cache_info().currsize:
+            # Asked by the first executable with a torch call; from then on what it sets holds.
+            native.set_agreement(functools.partial(_first_executable, native))
+        if not _announced:
+            when_plugins_are_there(functools.partial(_announce_all, native))
+        _announced.add(label)
+    _register(native, label, open_platforms())
+
+
+def _announce_all(native: ModuleType) -> None:
+    for label in sorted(_announced):
+        _register(native, label, open_platforms())
+
+
+def _first_executable(native: ModuleType, key: str, held: bool, devices: int) -> str:
+    agreement = register_targets(native)
+    return "" if agreement is None else agreement(key, held, devices)
+
+
 @functools.cache
 def register_label(native: ModuleType, label: str) -> None:
     """Tell XLA of the target that programs which were exported call ``label`` by."""
     register_targets(native)
-    for platform in _platforms():
-        _register_target(native, export_target(label), platform)
+    _register(native, label, _platforms())
+
+
+def register_targets(native: ModuleType) -> Agreement | None:
+    """Tell XLA of the handler, once a process, on every platform that is there.
+
+    Starts JAX's backends: only they know of processes and platforms.
+
+    Returns:
+        What the processes of a run agree on an op by; None where there is one process.
+    """
+    with _lock:
+        return _prepared(native)
 
 
 @functools.cache
-def register_targets(native: ModuleType) -> None:
-    """Tell XLA of the handler, once a process, on every platform that is there.
-
-    Backends must exist first: JAX replays registrations made earlier in an order (handlers
-    before types) that XLA refuses.
-    """
+def _prepared(native: ModuleType) -> Agreement | None:
     platforms = _platforms()
     # Before XLA knows the handler: the first executable that is made may ask for it.
-    native.set_agreement(agreement_of_this_run())
+    agreement = agreement_of_this_run()
+    native.set_agreement(agreement)
     wait_at_the_end(native)
     for platform in platforms:
-        # A type for each platform: JAX's CPU client and its CUDA plugin number theirs apart, and an
-        # id of one names another type of the other.
-        jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(platform), platform=platform)
-        _register_target(native, CALL_TARGET, platform)
+        _register_platform(native, platform)
+    return agreement
 
 
 def _platforms() -> tuple[str, ...]:
@@ -55,6 +97,22 @@ def _platforms() -> tuple[str, ...]:
     return ("cpu", "CUDA") if found & {"gpu", "cuda"} else ("cpu",)
 
 
+def _register(native: ModuleType, label: str, platforms: Sequence[str]) -> None:
+    for platform in platforms:
+        _register_platform(native, platform)
+        _register_target(native, export_target(label), platform)
+
+
+@functools.cache
+def _register_platform(native: ModuleType, platform: str) -> None:
+    # First: XLA refuses a handler of which it does not know the state. A type for each platform:
+    # JAX's CPU client and its CUDA plugin number theirs apart, and an id of one names another type
+    # of the other.
+    jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(platform), platform=platform)
+    _register_target(native, CALL_TARGET, platform)
+
+
+@functools.cache
 def _register_target(native: ModuleType, target: str, platform: str) -> None:
     jax.ffi.register_ffi_target(target, native.handlers(platform), platform=platform)
 

@@ -18,6 +18,7 @@ from .._compat.jax_internals import (
     watch_sharding,
 )
 from ..planner.op_keys import double_error, exported_key, label_of_key
+from ..planner.op_steps import steps_text
 from ..planner.sharding import refuse_export, refuse_parts
 from .ffi_targets import CALL_TARGET, export_target
 from .op_protocol import OpLike
@@ -37,7 +38,8 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     keep_alive_with(context, op.handle)
     if cuts_are_left_to_xla(context):
         _watch_operands(context, operands, op)
-    target, key, extra = CALL_TARGET, op.key, {}
+    target, key = CALL_TARGET, op.key
+    extra: dict[str, Any] = {}
     if is_exported(context):
         if op.has_double:
             raise op.refused(double_error(op.label))
@@ -46,6 +48,8 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
         if jax.process_count() == 1:
             target = export_target(label_of_key(key))
         key, extra["exported"] = exported_key(key), np.int64(1)
+        # Two texts: calls of one plan share the first, which is the longer one.
+        extra["recipe"], extra["steps"] = op.recipe, steps_text(op.steps)
     devices = device_count_of(context)
     # Without this word the handler asks no other process, and a program for one device pays
     # nothing.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ..planner.array_signature import ArraySig
+from ..planner.op_steps import Steps
 
 Indices = tuple[int, ...]
 Dims = tuple[int | None, ...]
@@ -135,6 +136,14 @@ class OpLike(Protocol):
     @property
     def family(self) -> FamilyLike:
         """Knows what derives from it and what batches it."""
+
+    @property
+    def recipe(self) -> str:
+        """What another process plans the function's own op from."""
+
+    @property
+    def steps(self) -> Steps:
+        """How the op derives from that."""
 
     @property
     def unrolled(self) -> bool:

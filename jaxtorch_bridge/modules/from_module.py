@@ -11,8 +11,10 @@ from typing import Any, get_args
 import jax
 import torch
 
+from ..calling.call_planner import Planned
 from ..calling.exporting import remember
 from ..calling.like_function import OfInstances, with_keywords
+from ..calling.recipe.recipe import Recipe
 from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeError, ModuleError
 from ..planner.options import Options
@@ -214,6 +216,12 @@ class JaxModule:
         return self._call(Mode(train)).explain(
             self._params.named(params), self._own_buffers, *args, **kwargs
         )
+
+    def planned_from(self, recipe: Recipe) -> Planned:
+        """The plan of the call that an exported program describes; see `JaxCallable`."""
+        if recipe.mode is None:
+            raise ArgumentError(f"{self.label}: expected a call of a module, by `apply`.")
+        return self._call(recipe.mode).planned_from(recipe)
 
     def load(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> tuple[Any, Any]:
         """Parameters and buffers from a ``state_dict``, in the module's dtypes.

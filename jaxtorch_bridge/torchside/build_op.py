@@ -42,6 +42,7 @@ def build_op(
     x64: bool,
     *,
     keeper: Keeper,
+    recipe: Callable[[], str],
     stateful: bool,
     terms: Terms = NO_TERMS,
     notices: set[str],
@@ -64,6 +65,7 @@ def build_op(
         device: ``cpu`` or ``cuda``: where to evaluate abstractly.
         x64: Whether JAX holds 64-bit dtypes.
         keeper: Where the JAX side keeps compiled forms; the caller holds it.
+        recipe: Gives what another process plans the same from.
         stateful: Functions with the same code and constants may still differ.
         terms: What the contract says of derivatives and batches.
         notices: What the caller of this callable has been warned of.
@@ -105,7 +107,7 @@ def build_op(
     if writing is not None:
         source = with_writes(source, plan.mutates, mutated, lambda *tensors: writing(*tensors)[0])
     source = with_flags(source)
-    family, role = OpFamily(keeper), Function(source)
+    family, role = OpFamily(keeper, recipe), Function(source)
     # Before any alias: a graph sees declared writes on copies.
     if terms.backend in ("graph", "compile"):
         return op_of_program(
@@ -114,6 +116,7 @@ def build_op(
             plan.key,
             role,
             family,
+            (),
             static=plan.static,
             contract=_contract_words(plan),
         )
@@ -145,6 +148,7 @@ def build_op(
         plan.key,
         role,
         family,
+        (),
         inputs=source.operands,
         outputs=plan.outputs,
         # Around the seeding: until the generators are put back, nobody else may draw.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Callable
 
 from .batch.batched_op import Batched, batch
 from .derive.forward_mode import Pushforward, pushforward
@@ -20,15 +21,23 @@ class OpFamily:
     Args:
         keeper: Where the JAX side keeps compiled forms. The caller holds it: ops refer to it
             weakly.
+        recipe: Gives what another process plans the function's own op from.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, recipe: Callable[[], str]) -> None:
         self._keeper = weakref.ref(keeper)
+        self._recipe = recipe
 
     @property
     def keeper(self) -> Keeper | None:
         """Where the JAX side keeps compiled forms; None once nobody can call the ops."""
         return self._keeper()
+
+    @property
+    def recipe(self) -> str:
+        """What another process plans the function's own op from; see `calling.recipe`."""
+        # Made when it is asked for: few ops are exported.
+        return self._recipe()
 
     def linearize(self, op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
         """The derivative with respect to these inputs, built at first use.
@@ -61,7 +70,7 @@ class OpFamily:
         op: TorchOp,
         wrt: tuple[int, ...],
         outs: tuple[int, ...],
-        known: Known,
+        known: Known | None,
     ) -> Linearized:
         """The derivative by inputs in which the function is linear, built at first use.
 
@@ -70,6 +79,7 @@ class OpFamily:
             wrt: The inputs.
             outs: Results that have a cotangent.
             known: Gives the values of its operands, None for ``wrt`` and where they are not known.
+                Instead None: that it is linear has been told, as in a program that was exported.
 
         Raises:
             DifferentiationError: It is not linear in them, or that cannot be told.
@@ -80,7 +90,8 @@ class OpFamily:
                 return transpose(op, wrt, outs)
 
         found = op.derived.find(("transposed", wrt, outs), build)
-        found.test(known)
+        if known is not None:
+            found.test(known)
         return found.linearized
 
     def batched(

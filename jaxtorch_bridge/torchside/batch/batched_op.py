@@ -174,7 +174,8 @@ def _claimed(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
     program = Program(
         core, made.inputs, made.outputs, made, source.context, seeds=made.seeds, eager=True
     )
-    return op_of_program(program, made.label, made.key, Function(made), op.family)
+    steps = op.then("batched", size, dims, False)
+    return op_of_program(program, made.label, made.key, Function(made), op.family, steps)
 
 
 def _batched_source(
@@ -219,7 +220,8 @@ def _batched_source(
         outputs=with_batch(source.outputs, out_dims, size),
     )
     program = _program_of_forms(made)
-    return op_of_program(program, made.label, made.key, Function(made), op.family)
+    steps = op.then("batched", size, dims, False)
+    return op_of_program(program, made.label, made.key, Function(made), op.family, steps)
 
 
 def _program_of_forms(source: Source) -> Program:
@@ -260,7 +262,8 @@ def _looped(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
     )
     # Only derivatives go one by one in here: they repeat a run, and leave nothing behind.
     program = replace(program_of(made), undo=Undo.of(source))
-    return op_of_program(program, made.label, made.key, Function(made), op.family)
+    steps = op.then("batched", size, dims, True)
+    return op_of_program(program, made.label, made.key, Function(made), op.family, steps)
 
 
 def _batched_by_itself(op: TorchOp, size: int, dims: Dims, one_by_one: bool) -> TorchOp:
@@ -279,7 +282,8 @@ def _batched_by_itself(op: TorchOp, size: int, dims: Dims, one_by_one: bool) -> 
         writing=None,
     )
     key = f"{op.key}/{'loop' if one_by_one else 'vmap'}{size}:{_dims_text(dims)}"
-    return op_of_program(made, f"{op.label} (vmap)", key, op.role, op.family)
+    steps = op.then("batched", size, dims, False)
+    return op_of_program(made, f"{op.label} (vmap)", key, op.role, op.family, steps)
 
 
 def _batched_without_tape(op: TorchOp, size: int, dims: Dims) -> TorchOp:
@@ -306,7 +310,8 @@ def _batched_without_tape(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         gives_states=op.program.gives_states,
     )
     key = f"{op.key}/vmap{size}:{_dims_text(dims)}"
-    return op_of_program(program, f"{op.label} (vmap)", key, role, op.family)
+    steps = op.then("batched", size, dims, False)
+    return op_of_program(program, f"{op.label} (vmap)", key, role, op.family, steps)
 
 
 def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
@@ -339,6 +344,7 @@ def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
         f"{op.key}/vmap{size}:{_dims_text(core_dims)}",
         _batched_role(op, size, dims),
         op.family,
+        op.then("batched", size, dims, False),
     )
 
 

@@ -70,7 +70,14 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
     goal = Goal(source, "push", wrt, outs, source.seeds, again=False, primal=True)
     derived = derive(goal)
     role = WithTangents(derived.source, op, wrt)
-    made = op_of_program(derived.program, derived.source.label, derived.source.key, role, op.family)
+    made = op_of_program(
+        derived.program,
+        derived.source.label,
+        derived.source.key,
+        role,
+        op.family,
+        op.then("pushforward", wrt),
+    )
     core = len(source.inputs)
     tangents = range(len(op.inputs), len(op.inputs) + len(wrt))
     # The op has its inputs, then tangents, then seeds; the JAX side has seeds before tangents.

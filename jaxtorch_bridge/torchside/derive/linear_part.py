@@ -66,6 +66,7 @@ class Linearized:
         failures: Sequence[str] = (),
         refused: Refused = NOTHING_REFUSED,
         repeats: bool = True,
+        way: str = "linearize",
     ) -> None:
         """Of what was found.
 
@@ -80,8 +81,11 @@ class Linearized:
             failures: Words on what did not work.
             refused: See the class.
             repeats: The linear part draws what a forward run drew, which there may not be.
+            way: The step that gives it: ``linearize``, or ``transposed`` by these outputs.
         """
         self.op = op
+        asked = (wrt,) if way == "linearize" else (wrt, diff_outputs)
+        self._steps = op.then(way, *asked)
         self._repeats = repeats
         self.label = f"{op.label} (derivative)"
         self.source = source
@@ -110,7 +114,7 @@ class Linearized:
         if again is not None:
             key = (True, wrt, diff_outputs)
             # Built already, to know that it works.
-            self._derived[key] = (again, self._kernel_of(again, True, len(diff_outputs)))
+            self._derived[key] = (again, self._kernel_of(again, *key))
 
     def __repr__(self) -> str:
         return f"Linearized({self.op.key}, wrt={self.wrt}, {self.engine})"
@@ -180,6 +184,7 @@ class Linearized:
                     f"{self.op.key}/{made.tag}",
                     LinearKernel(),
                     self.op.family,
+                    (*self._steps, ("kernel", *key)),
                 )
                 self._kernels[key] = Kernel(op, made.operands)
         return self._kernels[key]
@@ -202,8 +207,7 @@ class Linearized:
             kind: Kind = "pull" if transposed else "push"
             with self.source.context.scope():
                 derived = derive(Goal(self.source, kind, ins, outs, self._seeds))
-            count = len(outs) if transposed else len(ins)
-            self._derived[key] = (derived, self._kernel_of(derived, transposed, count))
+            self._derived[key] = (derived, self._kernel_of(derived, *key))
         return self._derived[key][1]
 
     def batched(
@@ -217,12 +221,24 @@ class Linearized:
         """See `batch_linear`."""
         return batch_linear(self, size, dims, transposed, ins, outs)
 
-    def _kernel_of(self, derived: DerivedFunction, transposed: bool, count: int) -> Kernel:
-        """Of a derivative as a function, with ``count`` linear operands."""
+    def _kernel_of(
+        self,
+        derived: DerivedFunction,
+        transposed: bool,
+        ins: tuple[int, ...],
+        outs: tuple[int, ...],
+    ) -> Kernel:
+        """Of a derivative as a function."""
         source = derived.source
         op = op_of_program(
-            derived.program, source.label, source.key, Function(source), self.op.family
+            derived.program,
+            source.label,
+            source.key,
+            Function(source),
+            self.op.family,
+            (*self._steps, ("function", transposed, ins, outs)),
         )
+        count = len(outs) if transposed else len(ins)
         linear = range(self.nonlinear_count, self.nonlinear_count + count)
         states = self._state_places() if source.seeds else ()
         return Kernel(op, (*range(len(self.source.inputs)), *linear, *states))
@@ -257,6 +273,7 @@ class Linearized:
             f"{op.key}/{kind}/{tag}",
             SavingForward(self),
             op.family,
+            (*self._steps, ("forward",)),
         )
 
 

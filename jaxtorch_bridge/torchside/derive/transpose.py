@@ -94,5 +94,6 @@ def transpose(op: TorchOp, wrt: tuple[int, ...], outs: tuple[int, ...]) -> Trans
         diff_outputs=outs,
         failures=again.failures,
         repeats=False,
+        way="transposed",
     )
     return Transposed(op, found, doubt)

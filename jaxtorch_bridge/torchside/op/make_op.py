@@ -10,6 +10,7 @@ from torch import fx
 from ..._compat.torch_graphs import constants_of
 from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
+from ...planner.op_steps import Steps
 from ..closure.closure_state import ClosureState
 from ..handler.failure_messages import Faults
 from ..handler.native_module import native
@@ -27,6 +28,7 @@ def op_of_program(
     key: str,
     role: Role,
     family: Family,
+    steps: Steps,
     *,
     static: Sequence[tuple[str, str]] = (),
     contract: str = "",
@@ -39,6 +41,7 @@ def op_of_program(
         key: Of the native table.
         role: What it is to other ops.
         family: What derives from it and what batches it.
+        steps: How it derives from the function's own op.
         static: Static arguments, for messages.
         contract: What messages say of the contract.
     """
@@ -66,6 +69,7 @@ def op_of_program(
         key,
         role,
         family,
+        steps,
         inputs=program.operands,
         outputs=program.results,
         # The first run of a graph that is compared with the function runs its Python code as well.
@@ -99,6 +103,7 @@ def register_op(
     key: str,
     role: Role,
     family: Family,
+    steps: Steps,
     *,
     inputs: Sequence[ArraySig],
     outputs: Sequence[ArraySig],
@@ -120,6 +125,7 @@ def register_op(
         key: Of the native table.
         role: What it is to other ops.
         family: What derives from it and what batches it.
+        steps: How it derives from the function's own op.
         inputs: Flat inputs.
         outputs: Flat outputs.
         run: From tensors over the inputs to results. Tensors over the buffers of ``into`` come
@@ -153,7 +159,8 @@ def register_op(
         may_be_lazy,
     )
     return TorchOp(
-        label, found, handle, inputs, outputs, role, program, family, into, tuple(results), aliases
+        *(label, found, handle, inputs, outputs, role, program, family, steps),
+        *(into, tuple(results), aliases),
     )
 
 

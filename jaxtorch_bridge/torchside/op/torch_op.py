@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ...planner.array_signature import ArraySig
 from ...planner.op_keys import root_of_key
+from ...planner.op_steps import Steps
 from ..functions.source import Source
 from ..handler.failure_messages import Watch, recorded, translated
 from ..handler.native_module import native
@@ -49,6 +50,10 @@ class Family(Protocol):
     @property
     def keeper(self) -> Keeper | None:
         """Where the JAX side keeps compiled forms; None once nobody can call the ops."""
+
+    @property
+    def recipe(self) -> str:
+        """What another process plans the function's own op from."""
 
     def linearize(self, op: TorchOp, wrt: tuple[int, ...]) -> Any:
         """The derivative with respect to these inputs."""
@@ -153,6 +158,7 @@ class TorchOp:
         program: What it computes, to be batched or repeated. The op of a function's own calls runs
             the function's Python code, with less around it.
         family: What derives from it and what batches it.
+        steps: How it derives from the function's own op.
         into: Outputs that it writes into XLA's buffers itself.
         results: For each output, how it gets into XLA's buffer, in words.
         aliases: Inputs that it writes to, each with the output that has its memory.
@@ -167,6 +173,7 @@ class TorchOp:
     role: Role
     program: Program
     family: Family
+    steps: Steps = ()
     into: tuple[int, ...] = ()
     results: tuple[str, ...] = ()
     aliases: tuple[tuple[int, int], ...] = ()
@@ -205,6 +212,15 @@ class TorchOp:
     def keeper(self) -> Keeper | None:
         """Where compiled forms of this op are kept."""
         return self.family.keeper
+
+    @property
+    def recipe(self) -> str:
+        """What another process plans the function's own op from."""
+        return self.family.recipe
+
+    def then(self, *step: Any) -> Steps:
+        """The steps of an op that derives from this one by one more."""
+        return (*self.steps, step)
 
     # The JAX side does not import these: it finds them by the op.
     @staticmethod

@@ -198,8 +198,10 @@ def test_exported_programs_run_in_another_process(runs, name):
 def test_exported_programs_do_not_call_a_function_that_changed(runs, name):
     assert runs["changed"]["loaded"] == {}
     text = runs["changed"]["errors"][f"{name}.call"]
-    assert f"OpNotRegisteredError: this program calls the torch function `{name}@0`" in text
-    assert "Import the module that defines it, in the version that the program was made" in text
+    called = f"this program was exported and calls the torch function `{name}@0`"
+    assert f"ExportError: {called}" in text
+    assert "the code is another one" in text
+    assert "Import the version of its module that the program was made with" in text
     assert f"`{name}@0`" in runs["changed"]["errors"][f"{name}.grad"]
 
 

@@ -161,7 +161,7 @@ def test_a_program_calls_the_function_in_its_own_form(first, second):
 
     f = jax_callable(by_form, name="by_form")
     x = jnp.ones(2)
-    assert not jnp.array_equal(first(f, x), second(f, x))
+    assert first(f, x).tolist() != second(f, x).tolist()
     for way in (second, first):
         program = lambda x, way=way: way(f, x)  # noqa: E731
         assert_equal(round_trip(program, x)(x), program(x))
