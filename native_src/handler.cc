@@ -200,9 +200,12 @@ ffi::ErrorOr<std::shared_ptr<Op>> OpOf(ffi::Dictionary attributes) {
         ffi::ErrorCode::kNotFound,
         "OpNotRegisteredError: this program calls the torch function `" + name +
             "`, which this process does not hold (op key " + text +
-            "). Import the module that defines it, in the version that the program was made with, "
-            "and call it once with arguments of these shapes (for a gradient or a batch: take "
-            "that once), or keep the decorated function alive as long as the program."));
+            "). Import the module that defines it, in the version that the program was made with" +
+            (attributes.get<std::string_view>("recipe").has_value()
+                 ? ", before the program runs, and keep the decorated function alive."
+                 : ", and call it once with arguments of these shapes (for a gradient or a batch: "
+                   "take that once), or keep the decorated function alive as long as the "
+                   "program.")));
   }
   if (!disagreement.empty()) {
     return ffi::Unexpected(ffi::Error(ffi::ErrorCode::kFailedPrecondition, disagreement));

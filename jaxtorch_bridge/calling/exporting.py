@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from typing import Any
 
@@ -18,12 +19,15 @@ from ..torchside.handler.native_module import native
 from .loaded_calls import find_op
 
 _labels: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+# Threads wrap functions while others look through them, and so may what the garbage collector runs.
+_lock = threading.RLock()
 
 
 def remember(function: Any, name: str, version: str) -> None:
     """Take note of a callable as long as it lives, and have XLA know what programs call it by."""
     label = f"{name}@{version}"
-    _labels[function] = label
+    with _lock:
+        _labels[function] = label
     # Without it calls fail, with words; nothing is lost by wrapping a function.
     with contextlib.suppress(ImportError):
         native().set_resolver(resolve)
@@ -43,7 +47,8 @@ def resolve(key: str, recipe: str, steps: str, held: bool) -> Any:
         The handle that owns it; a text, why there is none; or None: what the table has.
     """
     label = label_of_key(key)
-    functions = [function for function, known in list(_labels.items()) if known == label]
+    with _lock:
+        functions = [function for function, known in _labels.items() if known == label]
     # One that is held is the only one; of several, others that have not been planned may look
     # the same and differ in their weights.
     if not functions or (held and len(functions) == 1):
@@ -64,7 +69,8 @@ def ffi_target_names() -> tuple[str, ...]:
     contract (0 without one), such as ``jaxtorch_bridge.call:attention@2.1.0``. The first is what
     runs of many processes call. Starts JAX's backends.
     """
-    labels = sorted(set(_labels.values()))
+    with _lock:
+        labels = sorted(set(_labels.values()))
     for label in labels:
         register_label(native(), label)
     register_targets(native())

@@ -158,10 +158,13 @@ def _on_its_own_thread(work: Callable[[], Any]) -> Any:
             found.append(work())
         except BaseException as error:
             found.append(f"ExportError: planning failed with {type(error).__name__}: {error}")
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=run, name="jaxtorch_bridge-export")
-    thread.start()
-    thread.join()
+    # Not by `join`, and not a daemon by default: both would make a thread of Python's of XLA's one.
+    done = threading.Event()
+    threading.Thread(target=run, name="jaxtorch_bridge-export", daemon=False).start()
+    done.wait()
     # XLA takes no text with half a character, which a stranger's JSON may hold.
     made = found[0]
     return made.encode("utf-8", "backslashreplace").decode() if isinstance(made, str) else made

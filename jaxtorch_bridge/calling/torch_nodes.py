@@ -141,12 +141,18 @@ def named_tuple(name: str, fields: tuple[str, ...]) -> Any:
     return made
 
 
-def __getattr__(name: str) -> Any:
-    kind = getattr(torch.return_types, name, None)
+def return_type(name: str) -> Any:
+    """The named tuple that stands for ``torch.return_types.NAME``; None if there is none."""
+    kind = vars(torch.return_types).get(name)
     fields = torch_trees.field_names(kind) if isinstance(kind, type) else None
-    if fields is None:
+    return None if fields is None else named_tuple(name, fields)
+
+
+def __getattr__(name: str) -> Any:
+    found = return_type(name)
+    if found is None:
         raise AttributeError(name)
-    return named_tuple(name, fields)
+    return found
 
 
 def _register_node(kind: type) -> None:

@@ -156,8 +156,8 @@ def _missing_words(key: str, missing: list[str]) -> str:
     verb = "do" if len(missing) > 1 else "does"
     return (
         f"this program calls the torch function `{_name(key)}` in every process; {_list(missing)} "
-        f"{verb} not hold it (op key {key}). Import the module that defines it there, and trace "
-        "the same call or gradient once with these shapes."
+        f"{verb} not hold it (op key {key}). Import the module that defines it there, in the "
+        "version that the program was made with."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import hashlib
+import importlib
 import json
 import re
 import sys
@@ -139,10 +140,8 @@ def missing(folder, rank, last):
     multihost_utils.sync_global_devices("written")
     loaded = export.deserialize(bytearray(path.read_bytes()))
     first = words_of(jax.jit(loaded.call), x)
-    # Once the last process has imported and planned it too, the same program runs everywhere.
-    from functions import scaled_sine
-
-    scaled_sine.plan(jax.ShapeDtypeStruct((SIZE // (last + 1), 2), jnp.float32))
+    # Once the last process has imported it too, the same program runs everywhere.
+    importlib.import_module("functions")
     return {"first": first, "second": words_of(jax.jit(loaded.call), x)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..._compat.jax_trees import LEAF, node_of, tree_of
+from .. import torch_nodes
 from ..torch_nodes import NodeRest, adopt
 from ..trees import Structure
 from .class_names import class_of_name, name_of_class
@@ -90,16 +91,18 @@ def _read_trees(data: Any, level: int) -> list[Any]:
 
 
 def _read_class(data: dict[str, Any], level: int) -> Any:
-    kind = class_of_name(data["class"])
+    kind = _class(data["class"])
     children = _read_trees(data["children"], level)
     if _is_named_tuple(kind):
         # Nobody else compares the numbers before an object is made.
         if len(children) != len(kind._fields):  # type: ignore[attr-defined]
             raise ValueError(f"{kind.__qualname__} has other fields")
         return tree_of(kind, None, children)
+    # JAX may not have met one here.
+    of_torch = adopt(kind)
     content = None
     if "of torch" in data:
-        if not adopt(kind):
+        if not of_torch:
             raise RecipeError(
                 f"it holds an object of `{data['class']}`, of which torch's registry of pytrees "
                 "does not know here"
@@ -109,6 +112,13 @@ def _read_class(data: dict[str, Any], level: int) -> Any:
         content = read_value(data["content"])
     # Refuses classes that nobody has registered.
     return tree_of(kind, content, children)
+
+
+def _class(name: Any) -> type:
+    module, _, own = str(name).partition(":")
+    # Made when one is first met, which may not have happened here.
+    made = torch_nodes.return_type(own) if module == torch_nodes.__name__ else None
+    return class_of_name(name) if made is None else made
 
 
 def _is_named_tuple(kind: type) -> bool:

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import torch
 from jax import export
+from transformers.modeling_outputs import BaseModelOutput
 
 from jaxtorch_bridge import from_module, jax_callable
+from jaxtorch_bridge.calling.torch_nodes import named_tuple
 
 x = jnp.arange(3.0) + 1
 rows = jnp.stack([x, x + 1, x * 2])
@@ -73,8 +75,23 @@ def of_batch(batch):
 
 
 @jax_callable
+def of_largest(largest):
+    return largest.values * 2 + largest.indices
+
+
+@jax_callable
+def of_output(output):
+    return output.last_hidden_state * 2
+
+
+@jax_callable
 def of_unknown(batch):
     return batch.values * 2
+
+
+@jax_callable
+def outputs(x):
+    return BaseModelOutput(last_hidden_state=x + 1)
 
 
 @jax_callable
@@ -176,6 +193,9 @@ PROGRAMS = {
     "other key": (lambda x: either({"b": x}), x),
     "named tuple": (lambda x: of_pair(Pair(x, x + 1)), x),
     "registered": (lambda x: of_batch(Batch(x, 2.5)).values, x),
+    # A class that only an earlier call would have made.
+    "of torch": (lambda x: of_largest(named_tuple("max", ("values", "indices"))(x, x * 2)), x),
+    "of a library": (lambda x: of_output(outputs(x)), x),
     "left out": (optional, x),
     "none": (lambda x: optional(x, None), x),
     "empty": (lambda x: optional(x, ()), x),

@@ -177,3 +177,39 @@ def test_a_program_calls_a_module_in_its_own_mode():
     assert_equal(applied(False)(x), x)
     for train in (True, False):
         assert_equal(round_trip(applied(train), x)(x), applied(train)(x))
+
+
+def test_wrapping_a_function_starts_no_backend(run_python):
+    text = run_python(
+        """
+from jax._src import xla_bridge
+from jaxtorch_bridge import jax_callable
+f = jax_callable(lambda x: x, name="early")
+assert not xla_bridge.backends_are_initialized()
+import jax, jax.numpy as jnp, numpy as np
+made = jax.ffi.ffi_call("jaxtorch_bridge.call:early@0", jax.ShapeDtypeStruct((2,), "float32"))
+late = jax_callable(lambda x: x, name="late")
+again = jax.ffi.ffi_call("jaxtorch_bridge.call:late@0", jax.ShapeDtypeStruct((2,), "float32"))
+for call in (made, again):
+    try:
+        call(jnp.ones(2), op="early@0/0123456789abcdef", exported=np.int64(1))
+    except Exception as error:
+        print(error)
+"""
+    )
+    # Both reach the handler.
+    assert text.count("OpNotRegisteredError: this program calls the torch function `early@0`") == 2
+
+
+def test_a_program_for_several_platforms():
+    f = jax_callable(lambda x: x * 2, name="several_platforms")
+    allowed = [export.DisabledSafetyCheck.custom_call(name) for name in ffi_target_names()]
+    x = jnp.ones(3)
+    made = export.export(jax.jit(f), disabled_checks=allowed, platforms=("cpu", "cuda"))(x)
+    data = made.serialize()
+    del f
+    jax.clear_caches()
+    gc.collect()
+    again = jax_callable(lambda x: x * 2, name="several_platforms")
+    assert_equal(export.deserialize(data).call(x), [2, 2, 2])
+    del again
