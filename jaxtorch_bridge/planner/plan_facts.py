@@ -18,7 +18,7 @@ _WORDS = {
     "mutates": "`mutates` is another one",
     "copies": "`copies` is another one",
     # Behind those that it follows from.
-    "code": "the code is another one: the function's own, the name of its module, or what it reads, "
+    "code": "the code is another one: the function's own, its module's name, or what it reads, "
     "closes over or calls",
     "outputs": "the results are others",
 }
