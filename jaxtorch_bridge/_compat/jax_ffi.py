@@ -1,4 +1,4 @@
-"""When XLA takes FFI types and targets. Tried on jax 0.10.2.
+"""When XLA takes FFI types and targets. Tried on jax 0.10.2 and 0.12.0.1.
 
 JAX keeps those that come before a backend exists, and hands XLA the targets before the types that
 they need, which XLA refuses. On CPUs nothing has to exist: the registry is the process's.

@@ -16,8 +16,11 @@ import torch
 from .._compat.jax_internals import ArrayImpl
 from ..call_site import caller_level
 from ..calling import trees
+from ..calling.call_planner import Planned
+from ..calling.exporting import remember
 from ..calling.find_outputs import x64_enabled
 from ..calling.like_function import LikeFunction, as_bound, signature_of, take_names
+from ..calling.recipe.recipe import Recipe
 from ..calling.trees import Structure
 from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeWarning
@@ -71,6 +74,8 @@ class Torch2Jax(LikeFunction):
         self._whole = outputs is not None and outputs.structure.is_leaf
         # Of plain calls on arrays like the examples, by whether x64 is on.
         self._everyday: dict[bool, JaxCallable[..., Any]] = {}
+        # Before the first call makes one of these, by which an exported program may be the first.
+        remember(self, self._label, "0")
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run on JAX arrays, or pass torch tensors straight through.
@@ -100,6 +105,17 @@ class Torch2Jax(LikeFunction):
                 run = self._on_shard(leaves, structure, mesh)
                 return call_per_shard(run, leaves, mesh, axes, self._out_specs)
         return self._call(self._declared_for(leaves), leaves, structure)
+
+    def planned_from(self, recipe: Recipe) -> Planned:
+        """The plan of the call that an exported program describes; see `JaxCallable`.
+
+        Raises:
+            ArgumentError: The structure is not that of the examples.
+        """
+        args, kwargs = trees.unflatten(recipe.structure, recipe.flat)
+        self._check_structure(recipe.structure, args, kwargs)
+        declared = self._declared_for(self._arrays(recipe.flat))
+        return self._made_with(declared).planned_from(recipe)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> str:
         """The plan for these arguments as text; see `JaxCallable.explain`."""
