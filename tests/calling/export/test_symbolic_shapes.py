@@ -116,7 +116,8 @@ def test_contracts_name_and_bind_them():
         return torch.from_numpy(np.concatenate([x.numpy(), x.numpy()]))
 
     for function in (twice, by_numpy):
-        program = exported(jax_callable(function, spec=contract), rows())
+        f = jax_callable(function, spec=contract)  # a program holds no function
+        program = exported(f, rows())
         assert_close(program.call(some(4)), jnp.concatenate([some(4)] * 2))
 
     wrong = {**contract, "outputs": {"y": "float32[3*n, k]"}}
