@@ -51,7 +51,7 @@ class BoundedResults:
         self._paths = tuple(paths)
         self._outputs = list(spec.outputs)
         self._returned = [path for path, _ in spec.returned_leaves()]
-        self._fills = [leaf.fill or 0 for _, leaf in spec.returned_leaves()]
+        self._fills = [0 if leaf.fill is None else leaf.fill for _, leaf in spec.returned_leaves()]
         self._counts = {path[0]: name for path, name in spec.counts.items()}
         self._dtypes = {
             path[0]: getattr(torch, leaf.dtype.only or "int32")
@@ -92,6 +92,7 @@ class BoundedResults:
         }
         value = trees.unflatten_for_torch(structure, leaves)
         if behind and counts:
+            sizes.refuse_counts_among(behind)
             own, *values = value
             return (self._with_counts(own, counts, behind), *values)
         return self._with_counts(value, counts)
@@ -124,8 +125,10 @@ class BoundedResults:
         """The result with the counts where the contract has them, or behind it."""
         if not counts:
             return value
-        outputs = self._outputs[: len(self._outputs) - behind]
-        own = [name for name in outputs if name not in counts]
+        # The names of new values are the last of those that are not counts.
+        own = [name for name in self._outputs if name not in counts]
+        own = own[: len(own) - behind]
+        outputs = [name for name in self._outputs if name in counts or name in own]
         if type(value) is dict and value.keys() == set(own):
             return {**value, **counts}
         parts = value if type(value) in (list, tuple) else (value,)

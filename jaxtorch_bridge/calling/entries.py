@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 import warnings
 from collections.abc import Hashable, Iterator
@@ -57,10 +58,10 @@ class Entries:
                 entry = self._entries.get(key)
                 if entry is None:
                     entry = Entry(self._planner, leaves)
-                    last = next(reversed(self._entries), None)
+                    last = next(reversed(self._entries.items()), None)
                     if self._make_room() and last is not None and not self._told:
                         self._told = True
-                        words = self._changing(last, key)
+                        words = self._changing(*last, key)
                     self._entries[key] = entry
             if words:
                 self._tell(words)
@@ -85,12 +86,12 @@ class Entries:
                 self.quick.pop(known, None)
         return went
 
-    def _changing(self, last: tuple[Any, ...], key: tuple[Any, ...]) -> str:
-        """What differs between two ways of calling, in words."""
+    def _changing(self, last: tuple[Any, ...], entry: Entry, key: tuple[Any, ...]) -> str:
+        """What differs between two ways of calling, and what to do about it."""
         (leaves, _, state), (own, _, own_state) = last, key
         if leaves[0] != own[0]:
-            return "the structure of the arguments"
-        paths = self._entries[last].paths() if leaves != own else []
+            return "the structure of the arguments. Pass arrays of one structure, padded if need be"
+        paths = entry.paths() if leaves != own else []
         changed = [
             f"`{trees.path_text(path)}` ({_value(before)}, now {_value(after)})"
             for path, before, after in zip(paths, leaves[1:], own[1:], strict=False)
@@ -99,14 +100,16 @@ class Entries:
         if not changed and state != own_state:
             changed = [f"`{name}`" for name in self._planner.changed_around(state, own_state)]
             changed = changed or ["what it closes over"]
-        return " and ".join(changed) or "what torch has set, such as its default dtype"
+        if not changed:
+            return "what torch has set, such as its default dtype. Set it once"
+        array = "an array (`jnp.asarray(value)`), whose value is no part of a plan"
+        return f"{' and '.join(changed)}. Pass it as {array}"
 
     def _tell(self, words: str) -> None:
         warnings.warn(
             f"{self._planner.label}: of {settings.most_plans} ways of calling it the oldest are "
             "now dropped, and planned anew (some 30 ms) if they come back. What differs from call "
-            f"to call is {words}. Pass it as an array (`jnp.asarray(value)`), whose value is no "
-            "part of a plan; or raise `jaxtorch_bridge.settings.most_plans`.",
+            f"to call is {words}; or raise `jaxtorch_bridge.settings.most_plans`.",
             BridgeWarning,
             stacklevel=caller_level(),
         )
@@ -114,4 +117,4 @@ class Entries:
 
 def _value(leaf: Any) -> str:
     # As `sort_leaves` has it: a type and what tells values of it apart.
-    return "an array" if leaf is ARRAY else str(leaf[-1])
+    return "an array" if leaf is ARRAY else textwrap.shorten(str(leaf[-1]), 60)

@@ -235,6 +235,13 @@ def _output(
             f"have: {remark_on(meta.torch_dtype)}."
         )
     dtype = canonical_name(meta.torch_dtype, x64=facts.x64)
+    fill = None if declared is None else declared[1].fill
+    if dtype != meta.torch_dtype and type(fill) is int and not -(2**31) <= fill < 2**31:
+        raise DtypeError(
+            f"{facts.name}, output `{name}`: expected a fill that {dtype} holds, which JAX has for "
+            f"{meta.torch_dtype} while jax_enable_x64 is off; got {fill}. Take another one, or set "
+            "jax_enable_x64."
+        )
     differentiable = DTYPES[dtype].differentiable and (
         declared is None or declared[1].differentiable
     )

@@ -8,6 +8,7 @@ other that only outputs have. An output that counts is made by this library, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,6 +31,14 @@ from .language.shapes import (
 from .language.wording import did_you_mean, listed, show
 from .tensor import OUTPUTS_ALONE, TensorSpec
 
+# The largest numbers of small floats, of which torch refuses larger ones.
+_LARGEST = {
+    "float16": 65504.0,
+    "float8_e4m3fn": 448.0,
+    "float8_e4m3fnuz": 240.0,
+    "float8_e5m2": 57344.0,
+    "float8_e5m2fnuz": 57344.0,
+}
 # An output of this name counts, where there is one thing to count.
 COUNT = "count"
 
@@ -183,7 +192,10 @@ def _faults_of_fill(leaf: TensorSpec, inputs: Leaves, path: Path) -> Iterator[Fa
             fits = type(fill) is int and least <= fill <= most
             expected = f"an integer from {least} to {most}"
         else:
-            fits, expected = not isinstance(fill, bool), "a number"
+            most_float = _LARGEST.get(dtype, math.inf)
+            finite = not isinstance(fill, bool) and fill is not None and math.isfinite(fill)
+            fits = not isinstance(fill, bool) and not (finite and abs(fill or 0) > most_float)
+            expected = "a number" + (f" of at most {most_float}" if dtype in _LARGEST else "")
         if not fits:
             yield Fault(f"{expected}, for {dtype}", show(fill), (*path, "fill"))
             return

@@ -58,6 +58,29 @@ class ReturnedSizes:
             found.append(tuple(target))
         return found, named
 
+    def refuse_counts_among(self, behind: int) -> None:
+        """Object to a count that the contract has among the new values of arguments.
+
+        Args:
+            behind: How many arguments the function writes to.
+
+        Raises:
+            SpecMismatchError: Names it.
+        """
+        for name in list(self._spec.outputs)[-behind:]:
+            if (name,) in self._spec.counts:
+                expected = "it before the new values of arguments, which come last"
+                raise SpecMismatchError(
+                    f"{self._spec.label}, output `{name}`: expected {expected}; got it behind "
+                    f"them. Move it up [{self._spec.where(f'outputs.{name}')}]",
+                    callable_name=self._spec.label,
+                    argument=name,
+                    path=f"outputs.{name}",
+                    place=self._spec.where(f"outputs.{name}"),
+                    expected=expected,
+                    found="it behind them",
+                )
+
     def miscounted(self, count: int) -> SpecMismatchError:
         """The error for another number of results."""
         return miscounted(self._spec, count, "when running", self._sizes, returned=True)

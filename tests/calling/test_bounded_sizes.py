@@ -9,7 +9,7 @@ import torch
 
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import ffi_target_names, jax_callable
-from jaxtorch_bridge.errors import ArgumentError, SpecError, SpecMismatchError
+from jaxtorch_bridge.errors import ArgumentError, DtypeError, SpecError, SpecMismatchError
 
 X = jnp.array([1.0, -2.0, 3.0, 4.0])
 ROWS = jnp.stack([X, -X, 0 * X, X + 5])
@@ -316,3 +316,31 @@ def test_fills_are_other_functions():
     for f, fill in zip(fs, (0.0, 7.0), strict=True):
         assert_equal(jax.jit(f)(X), twin(X, 4, fill)[0])
     assert len({f.plan(X).digest for f in fs}) == 2
+
+
+def test_counts_stand_before_new_values():
+    def f(x, seen):
+        seen.add_(1)
+        return x[x > 0]
+
+    outputs = {"kept": "float32[k<=4]", "seen": "float32[]", "count": "int32[]"}
+    g = jax_callable(f, mutates=("seen",), outputs=outputs)
+    with pytest.raises(SpecMismatchError, match="`count`: expected it before the new values"):
+        g(X, jnp.zeros(()))
+
+
+def test_fills_that_jax_does_not_hold():
+    array = {"dtype": "int64", "shape": "[k<=5]", "fill": 2**40}
+    f = jax_callable(lambda x: torch.nonzero(x > 0)[:, 0], outputs={"y": array})
+    with pytest.raises(DtypeError, match="jax_enable_x64"):
+        f(X)
+    with jax.enable_x64():
+        assert f(X)[-1] == 2**40
+    with pytest.raises(SpecError, match="at most 65504"):
+        jax_callable(
+            lambda x: x, outputs={"y": {"dtype": "float16", "shape": "[k<=5]", "fill": 1e6}}
+        )
+    minus = jax_callable(
+        positive, outputs={"y": {"dtype": "float32", "shape": "[k<=5]", "fill": -0.0}}
+    )
+    assert jnp.signbit(minus(X)[-1])

@@ -159,3 +159,13 @@ def test_threads_that_call_at_once():
     f(X, -1.0)
     assert len(f._entries) <= 4
     assert len(f._known) <= 4
+
+
+def test_a_limit_of_one(monkeypatch):
+    monkeypatch.setattr(settings, "most_plans", 1)
+    f = jax_callable(lambda x, text, *, factor=1: x * factor)
+    f(X, "a" * 3000, factor=1)
+    with pytest.warns(BridgeWarning, match="ways of calling") as caught:
+        assert_close(f(X, "b" * 3000, factor=2), X * 2)
+    assert "`factor` (1, now 2)" in str(caught[0].message)
+    assert len(str(caught[0].message)) < 600

@@ -48,7 +48,12 @@ def content_of(array: Any) -> str:
 
 
 def _content_of_tensor(tensor: torch.Tensor) -> str:
-    if is_fake(tensor) or tensor.layout is not torch.strided or tensor.is_quantized:
+    if is_fake(tensor) or tensor.is_quantized:
+        return UNSEEN
+    if tensor.layout is torch.sparse_coo:
+        parts = (tensor._indices(), tensor._values())
+        return " ".join(("sparse", *map(_content_of_tensor, parts)))
+    if tensor.layout is not torch.strided:
         return UNSEEN
     try:
         plain = tensor.detach().cpu().contiguous()

@@ -7,11 +7,20 @@ the same. Nothing here is a memory address or follows the hash seed.
 
 from __future__ import annotations
 
+import array
 import collections
+import copyreg
+import datetime
+import decimal
 import enum
+import fractions
 import functools
 import inspect
+import operator
+import pathlib
+import re
 import types
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -28,6 +37,14 @@ from .defining_package import is_installed, module_of, own_packages, package_of,
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range)
 _TORCH_VALUES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 _OPEN = (types.SimpleNamespace, collections.UserDict)
+_NUMBERS_AND_TEXTS = (bool, int, float, complex, str, bytes)
+# Values of Python's own library whose attributes say nothing, or not all.
+_MADE_OF = (
+    *(fractions.Fraction, decimal.Decimal, uuid.UUID, pathlib.PurePath),
+    *(datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo),
+    *(slice, bytearray, array.array, re.Pattern),
+    *(operator.itemgetter, operator.attrgetter, operator.methodcaller),
+)
 # More than any function has; keeps a surprise from taking for ever.
 _MOST_LINES = 200_000
 # What the interpreter and libraries keep in a class beside what its source says.
@@ -151,7 +168,14 @@ class _Walk:
         if is_a(value, torch.Tensor):
             self._tensor(value)
         elif is_a(value, (np.ndarray, np.generic)):
-            self._say(f"array {content_of(np.asarray(value))}")
+            if value.dtype.hasobject:
+                yield from self._all(f"array {value.shape}", np.asarray(value).ravel().tolist())
+            else:
+                self._say(f"array {content_of(np.asarray(value))}")
+        elif is_a(value, _MADE_OF):
+            # As pickle and copy describe it: a class or function, and what it is given.
+            reduce = copyreg.dispatch_table.get(type(value))
+            yield from self._all("made of", (reduce(value) if reduce else _reduced(value))[:3])
         elif is_a(value, functools.partial):
             yield from self._all("partial", (value.func, *value.args))
             yield from self._named("keywords", value.keywords.items())
@@ -237,6 +261,7 @@ class _Walk:
             yield from self._all("callable", (getattr(value, "torch", None),))
         elif is_a(value, Mapping):
             yield kind
+            yield present_attribute(value, "default_factory")
             items = stored_items(value) if is_a(value, dict) else value.items()
             yield from self._named("mapping", items)
         elif is_a(value, (list, tuple, collections.deque)):
@@ -254,7 +279,16 @@ class _Walk:
             yield from self._named("attributes", _plain_attributes(value))
         else:
             yield kind
+            # Of subclasses of numbers and texts, what they are.
+            plain = next((one for one in _NUMBERS_AND_TEXTS if is_a(value, one)), None)
+            if plain is not None:
+                self._say(f"{plain.__name__} {plain.__repr__(value)}")
             yield from self._named("attributes", sorted(_attributes(value).items()))
+
+
+def _reduced(value: Any) -> tuple[Any, ...]:
+    found = value.__reduce_ex__(2)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def _set_order(value: Any) -> str:

@@ -6,10 +6,12 @@ itself: all else that code does there stays.
 
 from __future__ import annotations
 
-import contextvars
+import collections
 import functools
+import gc
 import types
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,6 +24,11 @@ from .compared_values import PLAIN
 
 # Enough for the helpers of models; who holds more than that holds data.
 _MOST = 2000
+# What a container holds beyond that is not followed.
+_MOST_HELD = 1000
+_LISTS = (list, set, collections.deque)
+# Sizes that are symbols mean nothing later, either.
+_OF_EVALUATIONS = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
 _LRU_CACHE = type(functools.lru_cache(len))
 
 # Of each class, by its number.
@@ -39,36 +46,37 @@ class DeepContents:
         self._places: list[tuple[Place, Any]] = []
         self._caches: list[tuple[Any, int]] = []
         self._slots = Slots()
-        self._context = contextvars.copy_context()
         waiting, seen = list(roots), set[int]()
         while waiting and len(seen) < _MOST:
             value = waiting.pop()
             if id(value) not in seen and _is_open(value):
                 seen.add(id(value))
                 # Kept alive by what is noted of it, or by who holds it.
-                waiting += self._note(value)
+                waiting += islice(self._note(value), _MOST_HELD)
 
     def take_fakes_back(self) -> None:
         """Give back what was there wherever something that leads to fakes is now."""
-        for variable, value in contextvars.copy_context().items():
-            was = self._context.get(variable, UNBOUND)
-            if value is not was and leads_to_fakes(value):
-                # Nothing takes a value away from here.
-                variable.set(_default_of(variable) if was is UNBOUND else was)
         for cache, size in self._caches:
-            if cache.cache_info().currsize != size:
+            if cache.cache_info().currsize != size and keeps_fakes(cache):
                 cache.cache_clear()  # entries cannot be taken out one by one
         for table, before in self._tables:
-            for key, value in stored_items(table):
-                was = before.get(key, UNBOUND)
-                if value is not was and leads_to_fakes(value):
-                    _put(table, key, was)
+            changed = [
+                (key, before.get(key, UNBOUND))
+                for key, value in stored_items(table)
+                if value is not before.get(key, UNBOUND) and leads_to_fakes(value)
+            ]
+            for key, was in changed:
+                _put(table, key, was)
+            if changed:
+                _put_in_order(table, before)
         for held, before in self._lists:
             now = entries(held)
-            changed = len(now) != len(before) or any(map(_differ, now, before))
-            if changed and any(map(leads_to_fakes, now)):
-                held.clear()
-                (held.extend if is_a(held, list) else held.update)(before)
+            changed_list = len(now) != len(before) or any(map(_differ, now, before))
+            if changed_list and any(map(leads_to_fakes, now)):
+                # Not by a subclass's own methods, which may do anything.
+                kind: Any = next(kind for kind in _LISTS if is_a(held, kind))
+                kind.clear(held)
+                (kind.update if kind is set else kind.extend)(held, before)
         for (read, write), before in self._places:
             value = read()
             if value is not before and leads_to_fakes(value):
@@ -78,7 +86,7 @@ class DeepContents:
         """Keep what a value holds; gives that."""
         if is_a(value, dict):
             self._tables.append((value, dict(stored_items(value))))
-        elif is_a(value, (list, set)):
+        elif is_a(value, _LISTS):
             self._lists.append((value, entries(value)))
         elif is_a(value, types.FunctionType):
             self._note_names(value)
@@ -121,13 +129,22 @@ def leads_to_fakes(value: Any) -> bool:
     waiting, seen, slots = [value], set[int](), Slots()
     while waiting and len(seen) < _MOST:
         one = waiting.pop()
-        if is_a(one, torch.Tensor):
-            if is_fake(one):
+        if is_a(one, _OF_EVALUATIONS):
+            if not is_a(one, torch.Tensor) or is_fake(one):
                 return True
         elif id(one) not in seen and (is_a(one, (tuple, frozenset)) or _is_open(one)):
             seen.add(id(one))
-            waiting += _held_by(one, slots)
+            waiting += islice(_held_by(one, slots), _MOST_HELD)
     return False
+
+
+def keeps_fakes(cache: Any) -> bool:
+    """Whether a ``functools.lru_cache`` has results that lead to fakes."""
+    # They are no attributes: with a limit it holds them itself, without one in a table.
+    held = [one for one in gc.get_referents(cache) if not is_a(one, (types.FunctionType, type))]
+    tables = [one for one in held if is_a(one, dict)]
+    kept = [one for one in held if not is_a(one, dict)]
+    return any(map(leads_to_fakes, [*kept, *(v for table in tables for v in table.values())]))
 
 
 def _held_by(value: Any, slots: Slots) -> Iterator[Any]:
@@ -154,24 +171,34 @@ def _is_open(value: Any) -> bool:
     return not is_of_framework(value)
 
 
-def _default_of(variable: contextvars.ContextVar[Any]) -> Any:
-    try:
-        return contextvars.Context().run(variable.get)
-    except LookupError:
-        return None
-
-
 def _differ(one: Any, other: Any) -> bool:
     return one is not other
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any) -> None:
-    # Not by the container's own methods, which may do anything; of an `OrderedDict` they know the
-    # order.
+    # Not by a subclass's own methods, which may do anything.
+    kind = _kind_of(table)
     if value is UNBOUND:
-        table.pop(key, None)
+        kind.pop(table, key, None)
     else:
-        dict.__setitem__(table, key, value)
+        kind.__setitem__(table, key, value)
+
+
+def _put_in_order(table: dict[Any, Any], before: dict[Any, Any]) -> None:
+    """Keys that were there before come first again, in their order."""
+    now = dict(stored_items(table))
+    old = [key for key in before if key in now]
+    if old != [key for key in now if key in before]:
+        kind = _kind_of(table)
+        ordered = {key: now[key] for key in [*old, *(key for key in now if key not in before)]}
+        kind.clear(table)
+        for key, value in ordered.items():
+            kind.__setitem__(table, key, value)
+
+
+def _kind_of(table: dict[Any, Any]) -> Any:
+    # Of an `OrderedDict` its own methods know the order.
+    return collections.OrderedDict if is_a(table, collections.OrderedDict) else dict
 
 
 def _of_item(table: dict[str, Any], name: str) -> Place:

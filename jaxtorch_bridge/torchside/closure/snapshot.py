@@ -14,6 +14,7 @@ from .bytecode_names import is_of_framework
 from .careful_access import entries, is_a, own_attributes, stored_items
 from .code_text import UNBOUND
 from .code_text import value_of_cell as cell_value
+from .deep_contents import keeps_fakes
 
 CONTAINERS = (dict, list, set)
 # CPython's Py_TPFLAGS_HEAPTYPE.
@@ -52,7 +53,7 @@ class Snapshot:
         self._note_changes()
         found: list[Any] = []
         for cache, size in self._caches:
-            if cache.cache_info().currsize != size:
+            if cache.cache_info().currsize != size and keeps_fakes(cache):
                 # Entries cannot be taken out one by one.
                 cache.cache_clear()
         for container, before in self._containers:

@@ -11,6 +11,7 @@ import torch
 
 from ..._compat import torch_graphs
 from ..._compat import torch_internals as compat
+from ..._compat.own_context import own_context
 from ...errors import LackingDerivativeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Flags
@@ -51,6 +52,7 @@ def _alone(source: Source, plain_attention: bool, flags: Flags) -> Iterator[Any]
     mode = compat.fake_tensor_mode()
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(own_context())
             stack.enter_context(surroundings())
             stack.enter_context(compat.abstract_surroundings())
             stack.enter_context(compat.uncompiled())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from ..._compat import torch_internals as compat
+from ..._compat.own_context import own_context
 from ..._compat.torch_higher_order import higher_order_by_code
 from ..._compat.torch_tensors import version_of
 from ...errors import BridgeError, MutationError, NoValuesError, OutputError
@@ -232,12 +234,14 @@ def evaluate(
         Exception: Whatever the function raises.
     """
     fakes = fake_inputs(mode, inputs, device)
+    observed.made += map(weakref.ref, fakes)
     snapshot = closure.snapshot()
     observed.around = DeepContents(closure.roots())
     swaps = SwapWatch(closure)
     kept = False
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(own_context())
             stack.enter_context(surroundings())
             stack.enter_context(compat.abstract_surroundings())
             stack.enter_context(compat.uncompiled())

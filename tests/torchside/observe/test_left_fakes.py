@@ -398,3 +398,95 @@ def test_of_an_evaluation_that_fails_half_way():
 
     assert_close(jax.jit(jax_callable(f))(X), X + 2 * jnp.arange(3))
     assert type(inmost(box).cache.get("table")) in (torch.Tensor, type(None))
+
+
+@pytest.mark.filterwarnings("ignore::jaxtorch_bridge.errors.BridgeWarning")
+def test_a_context_variable_that_had_no_value_has_none():
+    variable = contextvars.ContextVar("variable")
+
+    def f(x):
+        before = variable.get("unset")
+        variable.set(x + 1)
+        return x * (2 if before == "unset" else 3)
+
+    jax_callable(f).plan(X)
+    assert variable.get("unset") == "unset"
+    assert_close(jax_callable(f)(X), X * 2)
+
+
+@pytest.mark.parametrize(
+    ("keep", "held"),
+    [
+        (lambda box, x: box.cache.update(x=x), {}),
+        (lambda box, x: box.seen.append(x), []),
+        (lambda box, x: box.last.append(x), collections.deque()),
+    ],
+    ids=["dict", "list", "deque"],
+)
+def test_an_argument_itself(keep, held):
+    before = {id(one) for one in fakes()}
+    box = deep(Box(cache={}, seen=[], last=collections.deque()))
+
+    def f(x):
+        keep(inmost(box), x)
+        return x * 2
+
+    jax_callable(f).plan(jax.ShapeDtypeStruct(X.shape, X.dtype))
+    assert held in [inmost(box).cache, inmost(box).seen, inmost(box).last]
+    assert [one for one in fakes() if id(one) not in before] == []
+
+
+def test_results_of_an_lru_cache_that_are_no_fakes_stay():
+    @functools.lru_cache
+    def counter(name):
+        return [0]
+
+    box = deep(Box(counter=counter, cache={}))
+    counter("a")[0] = 5
+
+    def near(x):
+        counter("b")
+        return x * counter("a")[0]
+
+    def far(x):
+        own = inmost(box)
+        own.cache["x"] = x + 1
+        return x * own.counter("a")[0]
+
+    assert_close(jax_callable(near)(X), X * 5)
+    counter.cache_clear()
+    counter("a")[0] = 5
+    jax_callable(far).plan(X)
+    assert counter("a") == [5]
+
+
+class Stubborn(list):
+    def clear(self):
+        raise RuntimeError
+
+    extend = clear
+
+
+class StubbornDict(dict):
+    def pop(self, *args):
+        raise RuntimeError
+
+    clear = update = pop
+
+
+def test_containers_with_methods_of_their_own_and_their_order():
+    box = deep(Box(seen=Stubborn(), cache=StubbornDict(), order={"a": 1, "b": 2, "c": 3}))
+
+    def f(x):
+        own = inmost(box)
+        own.seen.append(x + 1)
+        own.cache["x"] = x + 1
+        del own.order["a"]
+        own.order["a"] = x + 1
+        return x
+
+    jax_callable(f).plan(X)
+    own = inmost(box)
+    assert own.seen == []
+    assert dict(own.cache) == {}
+    assert list(own.order.items()) == [("a", 1), ("b", 2), ("c", 3)]
