@@ -151,4 +151,5 @@ def _padded(leaf: torch.Tensor, target: Sequence[int], fill: float) -> torch.Ten
 def _stands_for_padded(leaf: torch.Tensor, target: Sequence[int], fill: float) -> torch.Tensor:
     """Where sizes are symbols: the size, the dtype, and what its derivative comes from."""
     filled = leaf.new_full(tuple(target), fill)
-    return filled + leaf.sum().to(leaf.dtype) if leaf.dtype.is_floating_point else filled
+    moves = leaf.dtype.is_floating_point or leaf.dtype.is_complex
+    return filled + leaf.sum().to(leaf.dtype) if moves else filled

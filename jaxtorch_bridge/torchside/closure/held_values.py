@@ -6,7 +6,6 @@ A captured graph has these values as constants, where the function's own calls r
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ class HeldValues:
                 continue
             seen.add(id(held))
             owner, count = Same(held), 0
-            for name, value in islice(_places(held), _MOST):
+            for name, value in _places(held):
                 count += 1
                 found[owner, name] = compared(value)
                 if _leads_on(value):

@@ -155,3 +155,22 @@ def test_classes_lose_fakes_alone():
     assert Registry.entries == {**before, "second": 2}
     assert Registry.latest == "second"
     assert not hasattr(Registry, "table")
+
+
+@pytest.mark.parametrize("change", ["an entry", "the length"])
+def test_long_lists_are_looked_at_to_the_end(change):
+    table = [1.0] * 3000
+
+    def f(x):
+        return x * table[2500] * len(table)
+
+    g = jax_callable(f)
+    x = jnp.ones((2, 3))
+    assert_close(jax.vmap(g)(x), 3000 * x)
+    if change == "an entry":
+        table[2500] = 2.0
+        want = 6000 * x
+    else:
+        table.append(1.0)
+        want = 3001 * x
+    assert_close(jax.vmap(g)(x), want)
