@@ -103,6 +103,11 @@ def raised_by_torch(error: BaseException) -> bool:
     return trace.tb_frame.f_code.co_filename.startswith(_TORCH)
 
 
+def flags_matter() -> bool:
+    """Whether this thread is told a flag at present, or has asked for one; see `tracing_flags`."""
+    return bool(_here.flags or (_here.asked is not None and _here.asked.flags))
+
+
 @contextlib.contextmanager
 def tracing_flags(flags: str) -> Iterator[Asked]:
     """Tell this thread that it is traced, and note what it asks.

@@ -48,12 +48,16 @@ class Snapshot:
         self._cells = [(cell, cell_value(cell)) for cell in cells]
         self._names = [(table, name, table.get(name, UNBOUND)) for table, name in names]
 
-    def restore(self) -> bool:
-        """Put everything back; True if any tensor had been kept or replaced meanwhile."""
+    def restore(self, *, flags: bool = False) -> bool:
+        """Put everything back; True if any tensor had been kept or replaced meanwhile.
+
+        Args:
+            flags: Code was told that it is traced, or has asked: caches may have the answer.
+        """
         self._note_changes()
         found: list[Any] = []
         for cache, size in self._caches:
-            if cache.cache_info().currsize != size and keeps_fakes(cache):
+            if cache.cache_info().currsize != size and (flags or keeps_fakes(cache)):
                 # Entries cannot be taken out one by one.
                 cache.cache_clear()
         for container, before in self._containers:

@@ -70,7 +70,7 @@ def _alone(source: Source, plain_attention: bool, flags: Flags) -> Iterator[Any]
         # Whatever a function meets on fakes: another way may do.
         raise NotCapturedError(first_line(error)) from error
     finally:
-        snapshot.restore()
+        snapshot.restore(flags=bool(flags))
         deep.take_fakes_back()
 
 

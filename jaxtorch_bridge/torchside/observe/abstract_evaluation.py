@@ -14,6 +14,7 @@ import torch
 
 from ..._compat import torch_internals as compat
 from ..._compat.own_context import own_context
+from ..._compat.torch_export_flags import flags_matter
 from ..._compat.torch_higher_order import higher_order_by_code
 from ..._compat.torch_tensors import version_of
 from ...errors import BridgeError, MutationError, NoValuesError, OutputError
@@ -257,7 +258,7 @@ def evaluate(
     finally:
         # Before attributes are put back: Python's generators keep a part of their state in one.
         draws.finish()
-        kept = snapshot.restore()
+        kept = snapshot.restore(flags=flags_matter())
     observed.generators = draws.used
     observed.impure_draws = draws.impure
     for index, fake in enumerate(fakes):

@@ -490,3 +490,17 @@ def test_containers_with_methods_of_their_own_and_their_order():
     assert own.seen == []
     assert dict(own.cache) == {}
     assert list(own.order.items()) == [("a", 1), ("b", 2), ("c", 3)]
+
+
+def test_a_cache_that_asks_whether_it_is_traced():
+    @functools.lru_cache
+    def traced():
+        return torch.compiler.is_compiling()
+
+    def f(x):
+        if not traced() and x.sum() < 0:
+            raise ValueError("negative")
+        return x * 2
+
+    assert jax_callable(f).plan(X).inference.flags == "compiling"
+    assert not traced()
