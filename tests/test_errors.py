@@ -16,6 +16,9 @@ from jaxtorch_bridge.errors import TracedArrayError
 WITHIN = {
     "_compat.torch_fakes.ValuesReadError": "one way to evaluate has failed",
     "calling.find_outputs.ConcreteRunNeeded": "an eager call runs for real",
+    "calling.loaded_calls._NotThisError": "told in the error of the call",
+    "calling.recipe.not_data.NotDataError": "the program says that it has no recipe",
+    "calling.recipe.not_data.RecipeError": "told in the error of the call",
     "spec.annotations.shapes.NotReadable": "an annotation says nothing",
     "spec.files.read_contract._NewerFormat": "becomes a SpecError",
     "spec.files.yaml_document.DocumentError": "becomes a SpecError",
@@ -25,6 +28,7 @@ WITHIN = {
     "torchside.functions.forward_mode_guard.NoForwardModeError": "reverse mode is taken",
     "torchside.functions.graph_capture.NotCapturedError": "the function runs itself",
     "torchside.modules.structure_copy.NotCopiedError": "becomes a ModuleError",
+    "torchside.replay_steps.StepError": "told in the error of the call",
     # Of the command, which prints them.
     "tools.check.named_function.NoSubject": "printed",
     "tools.infer.probe.ProbeError": "printed",
