@@ -22,6 +22,7 @@ import torch.utils.dlpack
 from ._compat.torch_fakes import is_fake
 from .dtypes import DTYPES, remark_on
 from .errors import DtypeError, NoValuesError, TracedArrayError, TransferError
+from .recorded_inputs import is_recorded
 
 # XLA compiles code for entry buffers aligned like this, and on CPU it refuses others. torch's
 # own allocations always are; views into the middle of one need not be.
@@ -71,7 +72,8 @@ def t2j(tensor: torch.Tensor, *, copy: bool | None = None) -> jax.Array:
     A copy is made of tensors that are not contiguous, lazily conjugated or negated, in pinned
     memory or at an address that is not a multiple of 64 bytes (as in ``x[1:]``), and of 64-bit
     dtypes while ``jax_enable_x64`` is off, which become their 32-bit kind as everywhere in JAX.
-    Gradients do not flow through: a tensor that requires grad is detached.
+    Gradients do not flow through: a tensor that requires grad is detached. Inside of a torch
+    function that JAX differentiates it is refused.
 
     With shared memory, a later in-place write to ``tensor`` shows in the JAX array. Do not donate
     a shared array to a jitted function: on CPU XLA then copies, elsewhere it may write to the
@@ -87,8 +89,8 @@ def t2j(tensor: torch.Tensor, *, copy: bool | None = None) -> jax.Array:
 
     Raises:
         TransferError: If ``tensor`` is no tensor, has no memory that JAX could read (sparse,
-            quantised, meta, fake, traced, freed), is on a device that JAX does not have, or
-            would need a copy with ``copy=False``.
+            quantised, meta, fake, traced, freed), is on a device that JAX does not have, would
+            need a copy with ``copy=False``, or has a gradient of JAX's going through it.
         DtypeError: If JAX has no such dtype.
     """
     plain = _plain_tensor(tensor)
@@ -143,6 +145,13 @@ def _plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
         # Somebody evaluates abstractly, who has to know that values are missing and nothing else.
         kind = NoValuesError if is_fake(tensor) else TransferError
         raise kind(f"t2j: expected a dense tensor with memory of its own; {obstacle}")
+    if is_recorded(tensor):
+        raise TransferError(
+            "t2j: got a tensor that a gradient goes through (it requires grad, inside of a torch "
+            "function that JAX differentiates); what JAX computes of it would count as constant. "
+            "Pass `.detach()` if that is meant; otherwise give the torch function the result, "
+            "computed by JAX outside of it"
+        )
     try:
         plain = tensor.detach()
         # The storage's address: the tensor's own one adds the offset, even to null.

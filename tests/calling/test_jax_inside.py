@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -90,11 +91,17 @@ def test_in_loops_and_batches(way):
     assert_close(jax.jit(jax.vmap(call))(batch), jnp.stack([twin(X), twin(X * 2)]))
 
 
+@pytest.mark.derivatives
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside torch"])
 @pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
 @ALL
-def test_gradients_are_refused(way, jit):
+def test_gradients_are_refused(way, jit, beside):
     function, _ = WAYS[way]
-    call = jax_callable(function, example=(torch.ones(3),))
+    call = jax_callable(
+        # Torch would know of one of the two ways to the result.
+        (lambda x: function(x) * x) if beside else function,
+        example=(torch.ones(3),),
+    )
     with pytest.raises(Exception, match=r"requires_grad|requires grad|detach"):
         jax.block_until_ready(jit(jax.grad(lambda x: call(x).sum()))(X))
 
@@ -113,6 +120,7 @@ PROGRAM = """
 import warnings
 warnings.simplefilter("ignore")
 import jax, jax.numpy as jnp, numpy as np, torch
+from jax.sharding import NamedSharding, PartitionSpec as P
 from jaxtorch_bridge import j2t, jax_callable, t2j
 
 @jax.jit
@@ -131,16 +139,31 @@ def outer(x):
     parts = [call(jnp.sin(x + i)) for i in range(6)]
     return sum(jnp.tanh(part @ part) for part in parts).sum()
 
-x = jnp.asarray(np.random.default_rng(0).standard_normal((100, 100)), jnp.float32)
+count = len(jax.devices())
+mesh = jax.make_mesh((count,), ("d",))
+on_all = jax.jit(jax.shard_map(
+    lambda x: outer(x[0])[None], mesh=mesh, in_specs=P("d"), out_specs=P("d"), check_vma=False
+))
+x = np.random.default_rng(0).standard_normal((count, 100, 100)).astype(np.float32)
+x = jax.device_put(x, NamedSharding(mesh, P("d")))
 for number in range(3):
-    results = [outer(x + i) for i in range(8)]
+    results = [on_all(x + i) for i in range(8)]
     jax.block_until_ready(results)
 print("done")
 """
 
 
-def test_inner_programs_do_not_wait_for_ever():
+# XLA's threads: as many as there are cores on one device; see docs/devices.md.
+@pytest.mark.parametrize("devices", [1, 4])
+def test_inner_programs_do_not_wait_for_ever(devices):
+    several = {"PJRT_NPROC": str(3 * devices)} if devices > 1 else {}
+    flags = f"--xla_force_host_platform_device_count={devices}"
     found = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}", **several},
     )
     assert found.stdout.strip() == "done", found.stderr[-2000:]

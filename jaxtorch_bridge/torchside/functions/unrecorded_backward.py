@@ -31,11 +31,15 @@ def refuse_lacking(label: str, outputs: Sequence[torch.Tensor]) -> None:
             "have none), so its part of the gradient would be zero without a word. If that is "
             "meant, give it detach() of its input, or use jax.lax.stop_gradient."
         )
-    if compat.checkpoints_reentrantly(outputs):
-        raise LackingDerivativeError(
-            f"{label}: torch.utils.checkpoint with use_reentrant=True works with "
-            "Tensor.backward() only. Pass use_reentrant=False."
-        )
+
+
+def only_backward(label: str) -> LackingDerivativeError:
+    """The error for what knows no derivative but the first one in reverse mode."""
+    return LackingDerivativeError(
+        f"{label}: torch.utils.checkpoint with use_reentrant=True works with Tensor.backward() "
+        "only, so there is no forward-mode derivative and none of second order. Pass "
+        "use_reentrant=False."
+    )
 
 
 def refuse_marked(label: str, gradients: Sequence[torch.Tensor]) -> None:

@@ -16,6 +16,7 @@ from ...call_site import caller_level
 from ...errors import BridgeError, BridgeWarning, ModuleError
 from ..closure.closure_state import Secluded
 from ..observe.rare_watch import RareWatch
+from .kept_skeletons import keeping
 from .named_tensors import NamedTensor
 from .skeleton import Container, Skeleton, Template
 from .state_watch import OperationWatch, WriteCounts
@@ -163,9 +164,16 @@ class ModuleCall(Secluded):
         finally:
             skeleton.empty()
         # Only now: what an error left half done is nobody's.
+        keeper = keeping()
+        if keeper is not None and skeleton.is_referred_to:
+            keeper.keep(skeleton, tensors, self._give_back)
+        else:
+            self._give_back(skeleton)
+        return result
+
+    def _give_back(self, skeleton: Skeleton) -> None:
         if self._apart <= skeleton.apart:
             self._free.append(skeleton)
-        return result
 
     def _take(self) -> Skeleton:
         try:
@@ -174,6 +182,7 @@ class ModuleCall(Secluded):
         except IndexError:
             skeleton = self._template.skeleton(self._mode.train)
             self._parts |= {id(part) for _, part in skeleton.parts}
+            skeleton.settle()
             return skeleton
 
     def _run(self, skeleton: Skeleton, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

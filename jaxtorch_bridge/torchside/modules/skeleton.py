@@ -7,6 +7,8 @@ so that calls on several threads do not meet.
 from __future__ import annotations
 
 import collections
+import operator
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +81,9 @@ class Skeleton:
         self._every = list(range(len(self._slots)))
         # In C: this is what every parameter costs in every call.
         self._fill = native().fill_module
+        # What code of a backward refers to if it is to run these layers again.
+        self._reachable = [part for _, part in self.parts] + self._containers
+        self._at_rest: list[int] = []
 
     def fill(self, tensors: list[torch.Tensor]) -> None:
         """Put in the tensors, by their indices."""
@@ -94,6 +99,18 @@ class Skeleton:
         # Or the skeleton would keep XLA's memory when the call has ended: an escape.
         self._fill(self._containers, self._keys, self._slots, self._every)
 
+    def settle(self) -> None:
+        """Before its first call: nobody refers to its parts now."""
+        self._at_rest = self._references()
+
+    @property
+    def is_referred_to(self) -> bool:
+        """Whether somebody else refers to a part or its tables: code that may run it again."""
+        return any(map(operator.gt, self._references(), self._at_rest))
+
+    def _references(self) -> list[int]:
+        return list(map(sys.getrefcount, self._reachable))
+
     def picture(self, only: Set[tuple[str, str]] | None = None) -> Picture:
         """Shallow copies of what the parts' containers hold, while it is filled.
 
@@ -101,6 +118,7 @@ class Skeleton:
             only: Name of the part and of the container, for those that are wanted.
         """
         if self._watched is None:
+            before = self._references()
             # Once: what a call puts in the place of a container is taken out again.
             self._watched = [
                 Container(part_name, name, container, is_of_framework(type(part)))
@@ -110,6 +128,8 @@ class Skeleton:
             self._watched += [
                 Container(*held.key, held.container, False, held) for held in held_in(self.parts)
             ]
+            added = map(operator.sub, self._references(), before)
+            self._at_rest = list(map(operator.add, self._at_rest, added))
         if only is None:
             return Picture(self._watched)
         return Picture([one for one in self._watched if (one.part, one.name) in only])

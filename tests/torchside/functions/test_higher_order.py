@@ -262,11 +262,29 @@ def test_checkpoints_run(reentrant, jit):
         assert_close(call(x), np.sin(x) * x)
 
 
+@pytest.mark.derivatives
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-def test_reentrant_checkpoints_are_refused_with_a_cure():
+@pytest.mark.parametrize("reentrant", [True, False])
+@BOTH
+def test_gradients_of_checkpoints(reentrant, jit):
+    # The inner function reaches an input around the checkpoint as well.
+    call = jax_callable(
+        lambda x: checkpoint(lambda y: y.sin() * x, x, use_reentrant=reentrant),
+        vmap_method="sequential",
+    )
+    grad = jit(jax.grad(lambda x: call(x).sum()))
+    for x in INPUTS:
+        assert_close(grad(x), np.cos(x) * x + np.sin(x))
+    batch = np.stack(INPUTS)
+    assert_close(jit(jax.vmap(grad))(batch), np.cos(batch) * batch + np.sin(batch))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_reentrant_checkpoints_have_one_derivative_and_say_so():
     call = jax_callable(lambda x: checkpoint(lambda y: y.sin(), x, use_reentrant=True))
-    with pytest.raises(DifferentiationError, match="use_reentrant=False"):
-        jax.grad(lambda x: call(x).sum())(INPUTS[0])
+    for again in (jax.hessian, jax.jacfwd):
+        with pytest.raises(DifferentiationError, match="use_reentrant=False"):
+            again(lambda x: call(x).sum())(INPUTS[0])
 
 
 def test_a_branch_that_writes_is_refused_whichever_is_taken():

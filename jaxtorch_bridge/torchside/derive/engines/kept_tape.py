@@ -28,7 +28,7 @@ from ...op.program import Program, Undo
 from ..tape.expected_tape import ExpectedTape, expected_tape
 from ..tape.recorded_run import Memory, Tape, record
 from ..tape.saved_tensors import copies_are_cheaper
-from ..tape.tape_pullback import Pullback, uncast
+from ..tape.tape_pullback import Checkpoints, Pullback, uncast
 from ..tape.tape_token import TOKEN, Tokens
 from .engine import Goal, KernelProgram, linear_sigs
 
@@ -90,6 +90,7 @@ class RecordedForward:
     _judged: JudgedRuns | None = field(init=False, default=None)
     _seen: bool = field(init=False)
     _hooks_seen: bool = field(init=False)
+    _checkpoints: Checkpoints = field(init=False)
     # What hooks last saw torch keep, where runs that are not watched do better without them.
     _unhooked_bytes: int | None = field(init=False, default=None)
 
@@ -103,6 +104,7 @@ class RecordedForward:
             # Of others, results that must not be differentiated are told ahead.
             self._judged = JudgedRuns(always=source.inference.grads_inside)
         self._hooks_seen = self.expected.hooks_work is not None
+        self._checkpoints = Checkpoints(self.expected.reentrant)
 
     @property
     def engine(self) -> str:
@@ -158,7 +160,15 @@ class RecordedForward:
         cotangents, results = linear_sigs(source, True, ins, outs)
         seeds = source.seeds_of_repeats
         inputs = uncast(source.inputs)
-        pullback = Pullback(source, self._tokens, self._record_again, ins, outs, results)
+        pullback = Pullback(
+            source,
+            self._tokens,
+            self._record_again,
+            ins,
+            outs,
+            results,
+            checkpoints=self._checkpoints,
+        )
         program = Program(
             pullback,
             (*inputs, TOKEN, *cotangents, *seeds),

@@ -5,21 +5,34 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge, increment_version
 
-from ...._compat.torch_internals import memory_key, storage_use_count, use_count
+from ...._compat.torch_internals import (
+    checkpoints_reentrantly,
+    memory_key,
+    needs_backward,
+    storage_use_count,
+    use_count,
+)
 from ...._compat.torch_tensors import write_count
+from ....recorded_inputs import recorded_inputs
+from ...functions.accumulated_gradients import accumulated_gradients
 from ...functions.source import Core
 from ...functions.transforms import as_cotangents, conjugated
 from ...functions.unrecorded_backward import nothing_recorded
+from ...modules.kept_skeletons import Input, KeptSkeletons, keeping_skeletons
 from ...observe.hidden_gradients import Judgement
 from .saved_tensors import SavedTensors
 
 _NOWHERE: Mapping[int, torch.Tensor] = {}
+
+
+class ReentrantError(Exception):
+    """What was recorded allows no ``torch.autograd.grad``."""
 
 
 class Tape:
@@ -42,8 +55,23 @@ class Tape:
         saved: SavedTensors | None,
         device: str,
         size_bytes: int | None,
+        kept: KeptSkeletons,
+        inputs: Literal["own", "borrowed", "none"],
     ) -> None:
+        """Of one run.
+
+        Args:
+            leaves: Inputs to differentiate by, by their number.
+            edges: For each result, where its gradient comes in; None where nothing was recorded.
+            saved: The hooks; None if there were none.
+            device: See the class.
+            size_bytes: See the class.
+            kept: Skeletons that code of the backward may run.
+            inputs: The memory of the leaves: the tape's own, XLA's until the call ends, or none.
+        """
         self._leaves = leaves
+        self._kept = kept
+        self._inputs = inputs
         # Not the outputs: one that nobody saved is freed.
         self._edges = edges
         self._hooks = saved
@@ -52,8 +80,11 @@ class Tape:
         self.saved = None if saved is None else (saved.count, saved.size_bytes)
 
     def close(self) -> None:
-        """It is used up: let go of memory that is not its own, where a node goes on living."""
-        _emptied(self._leaves)
+        """It is used up."""
+        self._kept.release()
+        if self._inputs == "borrowed":
+            # Or a node that goes on living would keep them.
+            _emptied(self._leaves)
 
     def pull(
         self,
@@ -66,6 +97,7 @@ class Tape:
         keep: bool = False,
         batched: bool = False,
         into: Mapping[int, torch.Tensor] = _NOWHERE,
+        accumulate: Callable[[], Sequence[torch.Tensor]] | None = None,
     ) -> list[torch.Tensor | None]:
         """Cotangents of inputs, in JAX's convention; None where nothing depends on one.
 
@@ -78,10 +110,12 @@ class Tape:
             keep: It will be asked again.
             batched: The cotangents have a batch axis in front; so will the results.
             into: For some of ``ins`` that are real, where to write its cotangent as soon as it is
-                found.
+                found. Not where gradients accumulate, which are found in parts.
+            accumulate: By `accumulated_gradients`: the leaves that the function closes over.
 
         Raises:
             DifferentiationError: The run left torch, and recorded nothing of any output.
+            ReentrantError: It has to be by `accumulated_gradients`; nothing is left of the record.
         """
         edges, weights = [], []
         for index, cotangent in zip(outs, conjugated(cotangents), strict=True):
@@ -99,23 +133,61 @@ class Tape:
             self._hooks.operands = operands
         # The engine calls these last, with what would be returned, and returns what they give.
         moves = [
-            self._leaves[index].register_hook(_moving_to(buffer)) for index, buffer in into.items()
+            self._leaves[index].register_hook(_moving_to(buffer))
+            for index, buffer in (into if accumulate is None else _NOWHERE).items()
         ]
+        found: Sequence[torch.Tensor | None]
         try:
-            found = torch.autograd.grad(
-                edges,
-                asked,
-                weights,
-                retain_graph=keep,
-                allow_unused=True,
-                is_grads_batched=batched,
-            )
+            with self._inputs_in_skeletons(operands):
+                if accumulate is not None:
+                    found = accumulated_gradients(
+                        edges, asked, weights, keep=keep, others=accumulate()
+                    )
+                else:
+                    found = torch.autograd.grad(
+                        edges,
+                        asked,
+                        weights,
+                        retain_graph=keep,
+                        allow_unused=True,
+                        is_grads_batched=batched,
+                    )
+        except RuntimeError as error:
+            if accumulate is None and needs_backward(error):
+                raise ReentrantError from None
+            raise
         finally:
             for move in moves:
                 move.remove()
             if self._hooks is not None:
                 self._hooks.operands = ()
         return [None if one is None else as_cotangents([one])[0] for one in found]
+
+    @property
+    def is_reentrant(self) -> bool:
+        """Whether it has to be gone through by `accumulated_gradients`."""
+        return checkpoints_reentrantly([edge for edge in self._edges if edge is not None])
+
+    @contextlib.contextmanager
+    def _inputs_in_skeletons(self, operands: Sequence[torch.Tensor]) -> Iterator[None]:
+        """For code of the backward that runs parts of a module again, on what they ran on."""
+        if not self._kept:
+            yield
+            return
+
+        def find(one: Input) -> torch.Tensor:
+            leaf = self._leaves.get(one.place)
+            return operands[one.place].to(one.dtype) if leaf is None else leaf
+
+        filled = self._leaves if self._inputs == "none" else {}
+        for index, leaf in filled.items():
+            leaf.data = operands[index].to(leaf.dtype)
+        try:
+            with self._kept.filled(find):
+                yield
+        finally:
+            for leaf in filled.values():
+                leaf.data = torch.empty(0, dtype=leaf.dtype, device=leaf.device)
 
 
 def _moving_to(buffer: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -173,12 +245,21 @@ def record(
         # Leaves, as torch's users have them; with the count of writes of what they are made of.
         inputs[index].requires_grad_()
     leaves = {index: inputs[index] for index in wrt}
-    with torch.enable_grad(), contextlib.nullcontext() if saved is None else saved.hooks():
-        outputs = list(function(*inputs))
+    kept = KeptSkeletons()
+    with (
+        torch.enable_grad(),
+        recorded_inputs(list(leaves.values())),
+        keeping_skeletons() as keeper,
+    ):
+        with contextlib.nullcontext() if saved is None else saved.hooks():
+            outputs = list(function(*inputs))
+        kept.take_over(keeper)
     if by_copy:
         _tell_of_writes(tensors, inputs)
     edges = [_edge(output) for output in outputs]
     keys = {storage._cdata for storage in storages}
+    if kept and not by_copy:
+        kept.refer_to(inputs, keys)
     results = [_alone(output, keys) for output in outputs]
     del inputs, outputs
     if saved is not None:
@@ -187,10 +268,12 @@ def record(
     if by_copy and saved_bytes is not None:
         saved_bytes += sum(storage.nbytes() for storage in storages)
     if saved is None or by_copy:
-        return results, Tape(leaves, edges, saved, device, saved_bytes)
+        has: Literal["own", "borrowed"] = "own" if by_copy else "borrowed"
+        return results, Tape(leaves, edges, saved, device, saved_bytes, kept, has)
     if not _emptied(leaves) or _have_more_holders(storages, before):
+        kept.release()
         return results, None
-    return results, Tape(leaves, edges, saved, device, saved_bytes)
+    return results, Tape(leaves, edges, saved, device, saved_bytes, kept, "none")
 
 
 def _tell_of_writes(tensors: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -11,8 +11,19 @@ from ....planner.array_signature import ArraySig
 from ...functions.source import Source
 from ...op.program import Program, Undo
 from ..refused_outputs import refuse_hidden
-from .recorded_run import Tape
+from .recorded_run import ReentrantError, Tape
 from .tape_token import Tokens
+
+
+@dataclass(eq=False)
+class Checkpoints:
+    """What is known of a function's use of ``torch.utils.checkpoint``.
+
+    Attributes:
+        reentrant: It was seen in the reentrant form; see `accumulated_gradients`.
+    """
+
+    reentrant: bool = False
 
 
 @dataclass(eq=False)
@@ -29,6 +40,7 @@ class Pullback:
         batch: Cotangents, and the results, have a batch of this size in front.
         one_by_one: Go through it one by one.
         into: Results that are written to tensors behind the operands.
+        checkpoints: Of the function; all its pullbacks share it.
     """
 
     source: Source
@@ -40,6 +52,7 @@ class Pullback:
     batch: int | None = None
     one_by_one: bool = False
     into: tuple[int, ...] = ()
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """By the tape, or by another run where it is gone."""
@@ -50,7 +63,12 @@ class Pullback:
         cotangents = tensors[count + 1 : count + 1 + len(self.outs)]
         tape = self.tokens.take(token)
         if tape is not None:
-            return self._pull(tape, operands, cotangents, buffers)
+            try:
+                return self._pull(tape, operands, cotangents, buffers)
+            except ReentrantError:
+                self.checkpoints.reentrant = True
+            finally:
+                tape.close()
         rest = tensors[count + 1 + len(cotangents) :]
         return self._again(buffers, *operands, *cotangents, *rest)
 
@@ -72,7 +90,7 @@ class Pullback:
         refuse_hidden(self.source, self.ins, self.outs, tape.judgement.hidden)
         batched = self.batch is not None
         front = (self.batch,) if batched else ()
-        if self.one_by_one:
+        if self.one_by_one or (batched and self.checkpoints.reentrant):
             found = self._pull_each(tape, operands, cotangents)
         else:
             try:
@@ -85,6 +103,7 @@ class Pullback:
                     keep=batched,
                     batched=batched,
                     into={self.ins[place]: buffer for place, buffer in buffers.items()},
+                    accumulate=self._accumulate,
                 )
             except RuntimeError:
                 if not batched:
@@ -104,12 +123,24 @@ class Pullback:
         self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
     ) -> list[torch.Tensor | None]:
         rows = [
-            tape.pull(operands, self.ins, self.outs, each, label=self._label, keep=True)
+            tape.pull(
+                operands,
+                self.ins,
+                self.outs,
+                each,
+                label=self._label,
+                keep=True,
+                accumulate=self._accumulate,
+            )
             for each in zip(*cotangents, strict=True)
         ]
         return [
             None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)
         ]
+
+    @property
+    def _accumulate(self) -> Callable[[], Sequence[torch.Tensor]] | None:
+        return self.source.closure.trainable if self.checkpoints.reentrant else None
 
     @property
     def _label(self) -> str:
@@ -129,6 +160,7 @@ class Pullback:
 
         def run(*operands: torch.Tensor) -> list[torch.Tensor]:
             tape = self.record_again(operands)
+            self.checkpoints.reentrant = self.checkpoints.reentrant or tape.is_reentrant
             found = self._pull(tape, operands, cotangents, buffers)
             tape.close()
             return found
