@@ -19,7 +19,7 @@ from report import Row, Table, Target, at_most
 from rounds import median_rows, rounds
 from timing import Variant, waiting
 
-from jaxtorch_bridge._compat.torch_dynamo import load
+from jaxtorch_bridge._compat.torch.dynamo import load
 from jaxtorch_bridge.torchside.op.torch_op import TorchOp
 
 BATCH, SEQUENCE, WIDTH, HEADS, HIDDEN = 8, 128, 256, 4, 1024

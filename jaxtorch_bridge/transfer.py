@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
-from ._compat.torch_fakes import is_fake
+from ._compat.torch.fake_tensors import is_fake
 from .dtypes import DTYPES, remark_on
 from .errors import DtypeError, NoValuesError, TracedArrayError, TransferError
 from .recorded_inputs import is_recorded

@@ -27,7 +27,7 @@ bool ThreadFlags::Of(PyObject* grad_enabled, PyObject* autocast_enabled, PyObjec
       !Flag::Of(function_modes, &flags->function_modes_)) {
     return false;
   }
-  // In the order of `direct_flags` in _compat/torch_flags.py.
+  // In the order of `direct_flags` in _compat/torch/thread_flags.py.
   flags->direct_ = DirectFlags{};
   if (direct == Py_None) return true;
   unsigned long long grad, autocast, modes;

@@ -1,4 +1,4 @@
-"""Every use of a JAX or torch internal, with the versions it was tried on.
+"""Every use of an internal, with the versions it was tried on.
 
-`jax_internals` and `torch_internals` are two files so that neither side loads the other.
+`jax` and `torch` are two folders so that neither side loads the other.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from .._compat.jax_trees import node_of
+from .._compat.jax.tree_structures import node_of
 from ..torchside.modules.module_call import Mode
 from .torch_nodes import NodeRest
 from .trees import Structure

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from .._compat.torch_internals import is_transformed
-from .._compat.torch_tensors import version_of
+from .._compat.torch.internals import is_transformed
+from .._compat.torch.tensors import version_of
 from ..dotted_names import dotted, is_part
 from ..errors import ArgumentError
 from ..torchside.functions.saved_values import saving_values

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import torch
 
-from .._compat.jax_symbols import substitute, symbols_in
+from .._compat.jax.symbolic_shapes import substitute, symbols_in
 from ..dotted_names import dotted
 from ..errors import DynamicSizeError, MutationError, SpecMismatchError
 from ..jaxside.ffi_targets import cpu_devices, register_label

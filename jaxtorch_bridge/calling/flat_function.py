@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import torch
 
-from .._compat.torch_compile import compiled_function
+from .._compat.torch.compiled_code import compiled_function
 from ..errors import OutputError
 from ..torchside.modules.module_call import ModuleCall
 from . import trees

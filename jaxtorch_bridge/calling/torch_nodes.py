@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import torch
 
-from .._compat import torch_trees
+from .._compat.torch import pytrees
 
 _lock = threading.Lock()
 _adopted: set[type] = set()
@@ -32,7 +32,7 @@ _making = threading.local()
 
 def adopt(kind: type) -> bool:
     """Whether JAX takes instances apart from now on, which were leaves before."""
-    return torch_trees.is_node(kind) and _register(kind)
+    return pytrees.is_node(kind) and _register(kind)
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def _register(kind: type) -> bool:
     with _lock:
         if kind in _adopted:
             return True
-        fields = torch_trees.field_names(kind)
+        fields = pytrees.field_names(kind)
         try:
             if fields is not None:
                 _register_return_type(kind, fields)
@@ -144,7 +144,7 @@ def named_tuple(name: str, fields: tuple[str, ...]) -> Any:
 def return_type(name: str) -> Any:
     """The named tuple that stands for ``torch.return_types.NAME``; None if there is none."""
     kind = vars(torch.return_types).get(name)
-    fields = torch_trees.field_names(kind) if isinstance(kind, type) else None
+    fields = pytrees.field_names(kind) if isinstance(kind, type) else None
     return None if fields is None else named_tuple(name, fields)
 
 
@@ -156,7 +156,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _register_node(kind: type) -> None:
-    node = torch_trees.node_of(kind)
+    node = pytrees.node_of(kind)
 
     def flatten(value: Any) -> tuple[Sequence[Any], NodeRest]:
         children, content = node.flatten(value)
@@ -186,7 +186,7 @@ def _register_node(kind: type) -> None:
 
 
 def _holds_anything(
-    node: torch_trees.Node, kind: type, rest: NodeRest, children: Sequence[Any]
+    node: pytrees.Node, kind: type, rest: NodeRest, children: Sequence[Any]
 ) -> bool:
     inert = [object() for _ in children]
     try:
@@ -216,7 +216,7 @@ def _flatten_unopened(value: Unopened) -> tuple[tuple[Any, ...], NodeRest]:
 
 def _unflatten_unopened(rest: NodeRest, children: Sequence[Any]) -> Any:
     if getattr(_making, "for_torch", False):
-        return torch_trees.node_of(rest.kind).unflatten(list(children), rest.content)
+        return pytrees.node_of(rest.kind).unflatten(list(children), rest.content)
     return Unopened(rest, children)
 
 

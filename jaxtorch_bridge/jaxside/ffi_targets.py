@@ -9,7 +9,7 @@ from types import ModuleType
 
 import jax
 
-from .._compat.jax_ffi import open_platforms, when_plugins_are_there
+from .._compat.jax.ffi_registration import open_platforms, when_plugins_are_there
 from .end_of_process import wait_at_the_end
 from .process_agreement import Agreement, agreement_of_this_run
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._compat.jax_internals import (
+from .._compat.jax.internals import (
     cuts_are_left_to_xla,
     device_count_of,
     is_exported,

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from .._compat.jax_internals import (
+from .._compat.jax.internals import (
     Primitive,
     explicit_layout,
     mlir,

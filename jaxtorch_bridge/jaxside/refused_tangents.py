@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from .._compat.jax_internals import (
+from .._compat.jax.internals import (
     Primitive,
     ad,
     aval_of,
@@ -23,7 +23,7 @@ from .._compat.jax_internals import (
     with_equal_variance,
     zero_tangent_of,
 )
-from .._compat.jax_unusable import Unusable
+from .._compat.jax.unusable_values import Unusable
 from ..errors import DifferentiationError
 
 torch_refused_p = Primitive("torch_refused_tangent")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._compat.jax_internals import (
+from .._compat.jax.internals import (
     ad,
     batching,
     partial_eval,

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from .._compat.jax_internals import explicit_layout, manual_axes_of, mesh_of, not_mapped
+from .._compat.jax.internals import explicit_layout, manual_axes_of, mesh_of, not_mapped
 from ..planner.sharding import Layout, refuse_nested
 
 Axes = Sequence[str | None]

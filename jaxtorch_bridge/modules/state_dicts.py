@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import torch
 
-from .._compat.torch_tensors import version_of
-from .._compat.torch_trees import tree_leaves, tree_map_only
+from .._compat.torch.pytrees import tree_leaves, tree_map_only
+from .._compat.torch.tensors import version_of
 from ..errors import ModuleError
 from ..torchside.modules.module_call import listed, wrong_shape
 from ..torchside.modules.named_tensors import NamedTensor, is_discrete

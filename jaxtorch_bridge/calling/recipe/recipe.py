@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import torch
 
-from ..._compat.jax_symbols import constraints_of, shapes_of_texts
+from ..._compat.jax.symbolic_shapes import constraints_of, shapes_of_texts
 from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
 from ...planner.plan import CallPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._compat.jax_trees import LEAF, node_of, tree_of
+from ..._compat.jax.tree_structures import LEAF, node_of, tree_of
 from .. import torch_nodes
 from ..torch_nodes import NodeRest, adopt
 from ..trees import Structure

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._compat import torch_internals as compat
-from ..._compat.torch_tensors import hook_tables
+from ..._compat.torch import internals as compat
+from ..._compat.torch.tensors import hook_tables
 from .array_digest import UNSEEN, content_of
 from .careful_access import attribute, is_a, own_attributes, present_attribute, stored_items
 from .code_text import UNBOUND, assigned_cells, code_lines, value_of_cell, values_read

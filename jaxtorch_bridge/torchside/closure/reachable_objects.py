@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..._compat import torch_internals as compat
+from ..._compat.torch import internals as compat
 from .careful_access import entries, is_a, own_attributes
 
 # Containers in containers: how deep modules are looked for.

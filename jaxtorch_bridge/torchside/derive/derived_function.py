@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..._compat import torch_internals as compat
+from ..._compat.torch import internals as compat
 from ...errors import DifferentiationError
 from ..functions.graph_capture import is_once_differentiable
 from ..functions.unrecorded_backward import not_differentiable

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from ..._compat import torch_internals as compat
+from ..._compat.torch import internals as compat
 from ...errors import DifferentiationError
 from ...planner.array_signature import ArraySig
 from ..observe.abstract_evaluation import fake_inputs

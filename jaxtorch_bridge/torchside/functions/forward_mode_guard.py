@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from ..._compat.torch_autograd import is_own
-from ..._compat.torch_higher_order import OpMode
+from ..._compat.torch.autograd import is_own
+from ..._compat.torch.higher_order import OpMode
 
 
 class NoForwardModeError(RuntimeError):

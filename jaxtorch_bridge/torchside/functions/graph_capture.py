@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from ..._compat import torch_graphs
-from ..._compat import torch_internals as compat
 from ..._compat.own_context import own_context
+from ..._compat.torch import graphs
+from ..._compat.torch import internals as compat
 from ...errors import LackingDerivativeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Flags
@@ -62,7 +62,7 @@ def _alone(source: Source, plain_attention: bool, flags: Flags) -> Iterator[Any]
             stack.enter_context(compat.PlainRnns())
             stack.enter_context(mode)
             # The innermost, so that it sees ops before fakes are made.
-            stack.enter_context(torch_graphs.OnDevice(source.device))
+            stack.enter_context(graphs.OnDevice(source.device))
             yield mode
     except (NotCapturedError, LackingDerivativeError):
         raise
@@ -96,9 +96,7 @@ def capture(
     """
     with abstractly(source, plain_attention) as mode:
         fakes = fake_inputs(mode, inputs, source.device)
-        graph = torch_graphs.trace_graph(
-            lambda *tensors: list(core(*tensors)), fakes, source.device
-        )
+        graph = graphs.trace_graph(lambda *tensors: list(core(*tensors)), fakes, source.device)
         refuse_other_draws(source, graph)
         results = [node.meta["val"] for node in graph.graph.output_node().args[0]]
         found = [(tuple(value.shape), value.dtype) for value in results]
@@ -107,7 +105,7 @@ def capture(
             # `abstractly` makes a NotCapturedError of it.
             raise RuntimeError(f"expected results {wanted}, got {found}")
     # These are of this evaluation, and have no memory when the graph runs.
-    if any(compat.is_fake(value) for value in torch_graphs.constants_of(graph)):
+    if any(compat.is_fake(value) for value in graphs.constants_of(graph)):
         raise NotCapturedError("the function keeps tensors that it makes")
     found_core: Callable[..., Sequence[torch.Tensor]] = graph
     return found_core
@@ -147,7 +145,7 @@ def refuse_other_draws(source: Source, graph: Any) -> None:
     """
     if not (source.keyed and source.inference.random):
         return
-    drawn = torch_graphs.drawn_shapes(graph)
+    drawn = graphs.drawn_shapes(graph)
     # Parts of a derivative may draw nothing.
     if drawn and drawn != source.inference.drawn:
         raise NotCapturedError(

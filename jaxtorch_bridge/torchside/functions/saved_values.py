@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_autograd as autograd
-from ..._compat import torch_internals as compat
-from ..._compat.torch_tensors import write_count
+from ..._compat.torch import autograd
+from ..._compat.torch import internals as compat
+from ..._compat.torch.tensors import write_count
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_graphs
-from ..._compat import torch_internals as compat
+from ..._compat.torch import graphs
+from ..._compat.torch import internals as compat
 from ...errors import OutputError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import FLAG_WORDS, Flags
@@ -83,7 +83,7 @@ class _Harmless:
                 return leaves
 
             with torch.enable_grad():
-                return torch_graphs.trace_graph(watched, fakes, source.device), record
+                return graphs.trace_graph(watched, fakes, source.device), record
 
 
 class _Compared:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..._compat import torch_internals as compat
+from ..._compat.torch import internals as compat
 from ...recorded_inputs import recorded_inputs
 from ..modules.kept_skeletons import keeping_skeletons
 from ..randomness.generator_states import NO_GENERATORS

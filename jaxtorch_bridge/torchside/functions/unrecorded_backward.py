@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..._compat import torch_internals as compat
+from ..._compat.torch import internals as compat
 from ...errors import DifferentiationError, LackingDerivativeError
 
 # Relative to the terms of the sums that are compared; a hidden part is seldom smaller.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch_streams import current_stream
+from ..._compat.torch.cuda_streams import current_stream
 
 Token = tuple[torch.cuda.Stream, torch.cuda.Stream, int]
 

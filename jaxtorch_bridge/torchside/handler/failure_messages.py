@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch_internals import give_own_memory, is_fake
+from ..._compat.torch.internals import give_own_memory, is_fake
 from ...dotted_names import dotted, is_part
 from ...errors import (
     BridgeError,

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import torch
 
-from ..._compat import torch_internals as compat
-from ..._compat.torch_flags import direct_flags
+from ..._compat.torch import internals as compat
+from ..._compat.torch.thread_flags import direct_flags
 from .cuda_streams import enter_stream, leave_stream
 from .failure_record import collect
 from .native_library import native_library

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_internals as compat
-from ..._compat import torch_trees
+from ..._compat.torch import internals as compat
+from ..._compat.torch import pytrees
 from ...call_site import caller_level
 from ...errors import BridgeError, BridgeWarning, ModuleError
 from ..closure.closure_state import Secluded
@@ -328,7 +328,7 @@ def wrong_shape(label: str, named: NamedTensor, shape: Sequence[int]) -> ModuleE
 def _is_abstract(state: Sequence[Any], args: Any, kwargs: Any) -> bool:
     """Whether a call is one without memory."""
     # One tensor tells; most modules have one of their own.
-    values = state[:1] or torch_trees.arg_tree_leaves(*args, **kwargs)
+    values = state[:1] or pytrees.arg_tree_leaves(*args, **kwargs)
     return any(isinstance(value, torch.Tensor) and compat.is_fake(value) for value in values)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_compile
-from ..._compat.torch_tensors import has_hooks, own_buffers, own_parameters
+from ..._compat.torch import compiled_code
+from ..._compat.torch.tensors import has_hooks, own_buffers, own_parameters
 from ...call_site import caller_level
 from ...errors import BridgeWarning, ModuleError
 from ..closure.reachable_objects import memory_of
@@ -44,7 +44,7 @@ def is_discrete(dtype: torch.dtype) -> bool:
 
 def plain_name(name: str) -> str:
     """A parameter's name as it was before ``torch.compile``."""
-    return name.replace(torch_compile.PREFIX, "")
+    return name.replace(compiled_code.PREFIX, "")
 
 
 def named_tensors(module: torch.nn.Module) -> list[tuple[NamedTensor, torch.Tensor]]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch_internals import leaves_behind, reserve_storage_key
-from ..._compat.torch_tensors import own_buffers, own_parameters
+from ..._compat.torch.internals import leaves_behind, reserve_storage_key
+from ..._compat.torch.tensors import own_buffers, own_parameters
 from ...errors import ModuleError
 from ..closure.bytecode_names import is_of_framework
 from ..closure.reachable_objects import memory_of

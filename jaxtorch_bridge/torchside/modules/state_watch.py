@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_internals as compat
-from ..._compat import torch_trees
-from ..._compat.torch_higher_order import OpMode
-from ..._compat.torch_tensors import version_of
+from ..._compat.torch import internals as compat
+from ..._compat.torch import pytrees
+from ..._compat.torch.higher_order import OpMode
+from ..._compat.torch.tensors import version_of
 from ...errors import ModuleError
 from ..closure.reachable_objects import memory_of
 from .skeleton import Template
@@ -37,7 +37,7 @@ class OperationWatch(OpMode):
                     "neither a parameter nor a buffer. Use `register_buffer`, so that it is an "
                     "argument and a result."
                 )
-        for value in torch_trees.arg_tree_leaves(*args, **kwargs):
+        for value in pytrees.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 self._refuse_original(value)
         return func(*args, **kwargs)

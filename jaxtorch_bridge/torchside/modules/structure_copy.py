@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_compile
+from ..._compat.torch import compiled_code
 from ..closure.bytecode_names import is_of_framework
 from ..closure.careful_access import stored_items
 from ..closure.closure_state import ClosureState
@@ -93,9 +93,9 @@ class _Copier:
     def _copy_module(self, module: torch.nn.Module) -> torch.nn.Module:
         if isinstance(module, torch.jit.ScriptModule):
             raise NotCopiedError(f"`{type(module).__name__}` is run by TorchScript")
-        if torch_compile.is_compiled(module):
-            inside = self.copy(torch_compile.inside_of(module))
-            recompiled = torch_compile.compiled_like(module, inside)
+        if compiled_code.is_compiled(module):
+            inside = self.copy(compiled_code.inside_of(module))
+            recompiled = compiled_code.compiled_like(module, inside)
             self._settle(module, recompiled)
             return recompiled
         made: torch.nn.Module = self._empty(module)
@@ -107,10 +107,10 @@ class _Copier:
             (name, self._own(value) if isinstance(value, (dict, list, set)) else self.copy(value))
             for name, value in vars(module).items()
         )
-        compiled = vars(module).get(torch_compile.COMPILED_CALL)
+        compiled = vars(module).get(compiled_code.COMPILED_CALL)
         if compiled is not None:
             # It is bound to the module that it was made for.
-            vars(made)[torch_compile.COMPILED_CALL] = torch_compile.compiled_call_like(
+            vars(made)[compiled_code.COMPILED_CALL] = compiled_code.compiled_call_like(
                 compiled, made
             )
         return made

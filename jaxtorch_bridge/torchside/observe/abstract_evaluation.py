@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_internals as compat
 from ..._compat.own_context import own_context
-from ..._compat.torch_export_flags import flags_matter
-from ..._compat.torch_higher_order import higher_order_by_code
-from ..._compat.torch_tensors import version_of
+from ..._compat.torch import internals as compat
+from ..._compat.torch.export_flags import flags_matter
+from ..._compat.torch.higher_order import higher_order_by_code
+from ..._compat.torch.tensors import version_of
 from ...errors import BridgeError, MutationError, NoValuesError, OutputError
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import FLAG_WORDS, Flags, How, Inference

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_internals as compat
-from ..._compat.torch_tensors import HOOK_TABLES, own_parameters
+from ..._compat.torch import internals as compat
+from ..._compat.torch.tensors import HOOK_TABLES, own_parameters
 from ..closure.careful_access import is_a, own_attributes, stored_items
 from ..closure.closure_state import ClosureState
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_autograd as autograd
-from ..._compat import torch_internals as compat
-from ..._compat.torch_higher_order import CallMode, OpMode
-from ..._compat.torch_tensors import base_of
+from ..._compat.torch import autograd
+from ..._compat.torch import internals as compat
+from ..._compat.torch.higher_order import CallMode, OpMode
+from ..._compat.torch.tensors import base_of
 
 
 class Recording(OpMode):

@@ -15,12 +15,11 @@ from typing import Any, Literal
 
 import torch
 
-from ..._compat import torch_autograd as autograd
-from ..._compat import torch_internals as compat
-from ..._compat import torch_trees
-from ..._compat.torch_fakes import LEAVES_TORCH
-from ..._compat.torch_higher_order import CallMode, OpMode
-from ..._compat.torch_linear_ops import MADE_LIKE, WITHOUT_SLOPE, name_of
+from ..._compat.torch import autograd, pytrees
+from ..._compat.torch import internals as compat
+from ..._compat.torch.fake_tensors import LEAVES_TORCH
+from ..._compat.torch.higher_order import CallMode, OpMode
+from ..._compat.torch.linear_ops import MADE_LIKE, WITHOUT_SLOPE, name_of
 from .rare_watch import RareWatch
 
 # What was taken for a constant: an inner gradient, or something in a custom function.
@@ -182,7 +181,7 @@ class _Calls(CallMode):
     def gradients(self, recorded: bool, found: Any) -> Any:
         if recorded:
             return found
-        return torch_trees.tree_map_only(torch.Tensor, self._hidden.own, found)
+        return pytrees.tree_map_only(torch.Tensor, self._hidden.own, found)
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,7 @@ def _is_recorded(result: Any) -> bool:
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in torch_trees.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in pytrees.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
 def _key(tensor: torch.Tensor) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_internals as compat
-from ..._compat.torch_fakes import reader_in, symbolic_mode
+from ..._compat.torch import internals as compat
+from ..._compat.torch.fake_tensors import reader_in, symbolic_mode
 from ...errors import BridgeError, DynamicSizeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Inference

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_internals as compat
-from ..._compat.torch_symbols import SIZE_CALLS, Symbols, with_symbolic_sizes
+from ..._compat.torch import internals as compat
+from ..._compat.torch.symbolic_sizes import SIZE_CALLS, Symbols, with_symbolic_sizes
 from ...errors import BridgeError, DynamicSizeError
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import Inference

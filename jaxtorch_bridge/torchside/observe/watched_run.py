@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_autograd as autograd
-from ..._compat import torch_internals as compat
-from ..._compat import torch_trees
-from ..._compat.torch_higher_order import CallMode, OpMode
+from ..._compat.torch import autograd, pytrees
+from ..._compat.torch import internals as compat
+from ..._compat.torch.higher_order import CallMode, OpMode
 from ..closure.deep_contents import DeepContents
 from ..randomness.generator_states import NO_GENERATORS, Generators
 from ..randomness.random_draws import DrawWatch
@@ -78,7 +77,7 @@ class OpWatch(OpMode):
             # A real tensor here is one that the function closes over. `in` would compare values.
             elif not compat.is_fake(tensor) and all(tensor is not o for o in observed.updated):
                 observed.updated.append(tensor)
-        for value in torch_trees.arg_tree_leaves(*args, **kwargs):
+        for value in pytrees.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
                 observed.records |= value.requires_grad and torch.is_grad_enabled()
@@ -97,7 +96,7 @@ class OpWatch(OpMode):
         result = func(*args, **kwargs)
         if compat.draws_random_numbers(func, args, kwargs):
             self._draws.look(compat.own_generator(args, kwargs), args, kwargs, result)
-        for value in torch_trees.tree_leaves(result):
+        for value in pytrees.tree_leaves(result):
             if isinstance(value, torch.Tensor) and compat.is_fake(value):
                 # Weakly: one that is alive after the call is kept by the function.
                 observed.made.append(weakref.ref(value))
@@ -114,7 +113,7 @@ class OpWatch(OpMode):
         They must not be written to. And of small ones torch would keep the values, so that what
         the function reads of them later would stay what it was when it was planned.
         """
-        return torch_trees.tree_map_only(
+        return pytrees.tree_map_only(
             torch.Tensor,
             lambda tensor: (
                 tensor if compat.is_fake(tensor) else compat.without_constant(self._mode, tensor)
@@ -150,7 +149,7 @@ class WriteGuard(OpMode):
             given.append((index, tensor, tensor.clone()))
             return given[-1][-1]
 
-        args, kwargs = torch_trees.tree_map_only(torch.Tensor, copied, (args, kwargs))
+        args, kwargs = pytrees.tree_map_only(torch.Tensor, copied, (args, kwargs))
         found = super().run_higher_order(func, args, kwargs)
         for index, tensor, copy in given:
             if written_copies([tensor], [copy]):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..._compat.torch_tensors import version_of
+from ..._compat.torch.tensors import version_of
 
 
 def written_copies(originals: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> set[int]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._compat.torch_generators import mersenne_state
+from ..._compat.torch.generators import mersenne_state
 
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 # SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): the

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from ..._compat import torch_internals as compat
-from ..._compat import torch_trees
-from ..._compat.torch_internals import generator_key
+from ..._compat.torch import internals as compat
+from ..._compat.torch import pytrees
+from ..._compat.torch.internals import generator_key
 from .generator_states import Generators, Snapshot, words_on
 
 _STRIDED = (torch.channels_last, torch.channels_last_3d)
@@ -54,7 +54,7 @@ class DrawWatch:
         """At an operation that draws, from this generator or from torch's global one."""
         self.random = True
         self.shapes.append(compat.drawn_shape(result))
-        filled = torch_trees.arg_tree_leaves(*args, **kwargs)
+        filled = pytrees.arg_tree_leaves(*args, **kwargs)
         self.strided |= kwargs.get("memory_format") in _STRIDED or any(
             isinstance(value, torch.Tensor) and not value.is_contiguous() for value in filled
         )

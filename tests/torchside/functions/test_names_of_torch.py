@@ -5,8 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from jaxtorch_bridge._compat import torch_attention, torch_linear_ops
-from jaxtorch_bridge._compat import torch_internals as compat
+from jaxtorch_bridge._compat.torch import attention, linear_ops
+from jaxtorch_bridge._compat.torch import internals as compat
 
 
 class Once(torch.autograd.Function):
@@ -78,7 +78,7 @@ def test_attention():
         torch.nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
     fused = [op for op in ops.found if compat.is_attention(op)]
     assert len(fused) == 2  # forth and back
-    assert all(op in torch_attention.FUSED_ATTENTION for op in fused)
+    assert all(op in attention.FUSED_ATTENTION for op in fused)
 
 
 def test_batch_norm():
@@ -89,7 +89,7 @@ def test_batch_norm():
 
 LISTS = {
     name: value
-    for name, value in vars(torch_linear_ops).items()
+    for name, value in vars(linear_ops).items()
     if name.isupper() and isinstance(value, (dict, frozenset))
 }
 

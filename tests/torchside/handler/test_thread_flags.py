@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jaxtorch_bridge._compat.torch_flags import direct_flags
+from jaxtorch_bridge._compat.torch.thread_flags import direct_flags
 
 
 def settings() -> tuple[object, ...]:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from jaxtorch_bridge._compat import torch_storages
-from jaxtorch_bridge._compat.torch_storages import give_own_memory
+from jaxtorch_bridge._compat.torch import storages
+from jaxtorch_bridge._compat.torch.storages import give_own_memory
 
 
 @pytest.fixture(params=["torch's own way", "the way for torch before 2.13"], autouse=True)
 def way(request, monkeypatch):
     if request.param != "torch's own way":
         # Newer ones may keep their storages in another way; theirs is the first one.
-        if hasattr(torch.UntypedStorage, "_swap_data_ptr_") and not torch_storages.can_exchange():
+        if hasattr(torch.UntypedStorage, "_swap_data_ptr_") and not storages.can_exchange():
             pytest.skip("this torch keeps storages in another way, and has its own")
         monkeypatch.setattr(torch.UntypedStorage, "_swap_data_ptr_", None, raising=False)
     return request.param
@@ -78,7 +78,7 @@ def test_twice():
 def test_where_it_cannot_be_done_nothing_is_touched(way, monkeypatch):
     if way == "torch's own way":
         return
-    monkeypatch.setattr(torch_storages, "can_exchange", lambda: False)
+    monkeypatch.setattr(storages, "can_exchange", lambda: False)
     tensor, _, _ = borrowed()
     start = tensor.data_ptr()
     assert not give_own_memory(tensor.untyped_storage())

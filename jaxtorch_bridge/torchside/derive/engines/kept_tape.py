@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ...._compat.torch_autograd import refuses_hooks
+from ...._compat.torch.autograd import refuses_hooks
 from ...closure.closure_guard import ClosureGuard
 from ...functions.graph_capture import NotCapturedError
 from ...functions.one_by_one_notice import warn_one_by_one

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...._compat.torch_tensors import own_buffers, own_parameters, version_of
+from ...._compat.torch.tensors import own_buffers, own_parameters, version_of
 from ...closure.reachable_objects import memory_of
 from ...functions.source import Source
 

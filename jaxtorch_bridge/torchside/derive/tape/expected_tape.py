@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from ...._compat import torch_internals as compat
-from ...._compat.torch_tensors import write_count
+from ...._compat.torch import internals as compat
+from ...._compat.torch.tensors import write_count
 from ...functions.graph_capture import NotCapturedError, abstractly
 from ...functions.source import Core, Source
 from ...functions.unrecorded_backward import refuse_lacking

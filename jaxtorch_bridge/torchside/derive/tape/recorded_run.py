@@ -11,14 +11,14 @@ from typing import Any, Literal
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge, increment_version
 
-from ...._compat.torch_internals import (
+from ...._compat.torch.internals import (
     checkpoints_reentrantly,
     memory_key,
     needs_backward,
     storage_use_count,
     use_count,
 )
-from ...._compat.torch_tensors import write_count
+from ...._compat.torch.tensors import write_count
 from ....recorded_inputs import recorded_inputs
 from ...functions.accumulated_gradients import accumulated_gradients
 from ...functions.source import Core

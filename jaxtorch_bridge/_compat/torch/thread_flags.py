@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from .torch_internals import function_modes
+from .internals import function_modes
 
 _CPU, _CUDA = 0, 1  # c10::DeviceType
 

@@ -19,23 +19,23 @@ from typing import Any
 import torch
 from torch.autograd.graph import GradientEdge
 
-from .torch_attention import PlainAttention as PlainAttention
-from .torch_dynamo import load_deprecated
-from .torch_dynamo import uncompiled as uncompiled
-from .torch_export_flags import Asked as Asked
-from .torch_export_flags import raised_by_torch as raised_by_torch
-from .torch_export_flags import tracing_flags as tracing_flags
-from .torch_fakes import ValuesReadError as ValuesReadError
-from .torch_fakes import cannot_be_fake as cannot_be_fake
-from .torch_fakes import fake_tensor_mode as fake_tensor_mode
-from .torch_fakes import is_fake as is_fake
-from .torch_fakes import lifts_constants as lifts_constants
-from .torch_fakes import looks_at_values as looks_at_values
-from .torch_fakes import reads_values as reads_values
-from .torch_fakes import without_constant as without_constant
-from .torch_rnns import PlainRnns as PlainRnns
-from .torch_storage_keys import reserve_storage_key as reserve_storage_key
-from .torch_storages import give_own_memory as give_own_memory
+from .attention import PlainAttention as PlainAttention
+from .dynamo import load_deprecated
+from .dynamo import uncompiled as uncompiled
+from .export_flags import Asked as Asked
+from .export_flags import raised_by_torch as raised_by_torch
+from .export_flags import tracing_flags as tracing_flags
+from .fake_tensors import ValuesReadError as ValuesReadError
+from .fake_tensors import cannot_be_fake as cannot_be_fake
+from .fake_tensors import fake_tensor_mode as fake_tensor_mode
+from .fake_tensors import is_fake as is_fake
+from .fake_tensors import lifts_constants as lifts_constants
+from .fake_tensors import looks_at_values as looks_at_values
+from .fake_tensors import reads_values as reads_values
+from .fake_tensors import without_constant as without_constant
+from .recurrent_layers import PlainRnns as PlainRnns
+from .storage_keys import reserve_storage_key as reserve_storage_key
+from .storages import give_own_memory as give_own_memory
 
 # What the native handler calls; see native_src/torch_api.h.
 is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled

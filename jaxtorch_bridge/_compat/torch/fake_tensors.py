@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .torch_dynamo import load
+from .dynamo import load
 
 # What hands a tensor's memory to others, as function modes see it.
 LEAVES_TORCH = frozenset({torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__})

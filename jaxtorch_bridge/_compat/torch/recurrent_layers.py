@@ -9,7 +9,7 @@ import torch
 import torch._decomp.decompositions
 from torch.torch_version import TorchVersion
 
-from .torch_higher_order import CallMode
+from .higher_order import CallMode
 
 _NAMES = {getattr(torch, name): name for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 

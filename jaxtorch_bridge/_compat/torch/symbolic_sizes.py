@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .torch_dynamo import load
+from .dynamo import load
 
 # What a size is taken to be where code asks for it: none is a special case (0, 1), all can be
 # halved and cut in three, no two are equal.

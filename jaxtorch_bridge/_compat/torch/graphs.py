@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch.torch_version import TorchVersion
 
-from .torch_attention import FUSED_ATTENTION, copy_columns
-from .torch_higher_order import OpMode
-from .torch_internals import drawn_shape, draws_random_numbers
-from .torch_trees import tree_flatten
+from .attention import FUSED_ATTENTION, copy_columns
+from .higher_order import OpMode
+from .internals import drawn_shape, draws_random_numbers
+from .pytrees import tree_flatten
 
 
 def trace_graph(

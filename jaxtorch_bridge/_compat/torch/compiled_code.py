@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .torch_dynamo import load_deprecated
+from .dynamo import load_deprecated
 
 # What `torch.nn.Module.compile` sets; called in place of the module's own code.
 COMPILED_CALL = "_compiled_call_impl"

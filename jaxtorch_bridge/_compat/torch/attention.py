@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from .torch_higher_order import CallMode
+from .higher_order import CallMode
 
 # Their kernels take elements for neighbours in memory, or refuse others, and only
 # `scaled_dot_product_attention` itself, of which a batch makes these, sees to it that they are.

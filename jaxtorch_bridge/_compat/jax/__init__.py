@@ -1,0 +1,1 @@
+"""Internals of JAX. Nothing here loads torch."""

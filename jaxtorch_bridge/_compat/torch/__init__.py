@@ -1,0 +1,1 @@
+"""Internals of torch. Nothing here loads jax."""
