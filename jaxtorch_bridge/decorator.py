@@ -20,8 +20,8 @@ from typing import (
 import jax
 import torch
 
-from ._compat.jax.internals import ArrayImpl
-from ._compat.torch.internals import function_modes, is_any_autocast_enabled
+from ._compat.jax.arrays import ArrayImpl
+from ._compat.torch.thread_flags import function_modes, is_any_autocast_enabled
 from .calling.arguments import KEYED, Leaves, quick_key, sort_flat, sort_leaves
 from .calling.bound_methods import MOST_INSTANCES, BoundCallables, bound_function, is_bindable
 from .calling.call_planner import Planned, Planner

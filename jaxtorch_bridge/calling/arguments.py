@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import torch
 
-from .._compat.jax.internals import ArrayImpl
+from .._compat.jax.arrays import ArrayImpl
 from ..errors import ArgumentError
 from ..planner.build_plan import ArrayArgument, static_mapping
 from . import trees

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from .._compat.jax.internals import hold_weakly
+from .._compat.jax.process import hold_weakly
 from ..errors import DynamicSizeError
 from ..jaxside import primitives, register_rules
 from ..planner.build_plan import (

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .._compat.torch.internals import is_transformed
+from .._compat.torch.func_transforms import is_transformed
 from .._compat.torch.tensors import version_of
 from ..dotted_names import dotted, is_part
 from ..errors import ArgumentError

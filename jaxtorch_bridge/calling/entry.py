@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._compat.jax.internals import ArrayImpl, concrete_value, wait_for
+from .._compat.jax.arrays import ArrayImpl, concrete_value, wait_for
 from ..errors import DynamicSizeError, OutputError, SpecMismatchError
 from ..jaxside.eager_calls import finished
 from ..jaxside.sharded_arrays import call_per_shard, layouts_of, mesh_axes_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .._compat.torch.internals import is_transformed
+from .._compat.torch.func_transforms import is_transformed
 from ..errors import MutationError
 from . import trees
 from .trees import Structure

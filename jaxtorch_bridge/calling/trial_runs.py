@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import torch
 
-from .._compat.torch.internals import looks_at_values
+from .._compat.torch.fake_tensors import looks_at_values
 from ..call_site import caller_level
 from ..errors import BridgeError, BridgeWarning, DynamicSizeError, PlanningError
 from ..planner.array_signature import ArraySig

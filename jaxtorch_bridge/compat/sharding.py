@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, PartitionSpec
 
-from .._compat.jax.internals import mesh_of
+from .._compat.jax.sharding import mesh_of
 from ..errors import ShardingError
 from ..jaxside.sharded_arrays import layouts_of
 

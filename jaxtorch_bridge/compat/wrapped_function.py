@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from .._compat.jax.internals import ArrayImpl
+from .._compat.jax.arrays import ArrayImpl
 from ..call_site import caller_level
 from ..calling import trees
 from ..calling.call_planner import Planned

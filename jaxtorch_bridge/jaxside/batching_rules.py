@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from .._compat.jax.internals import not_mapped
+from .._compat.jax.primitive_rules import not_mapped
 from ..errors import DynamicSizeError
 from .derivative_rules import call_linearize
 from .op_protocol import Indices, LinearizedLike, OpLike, taken_apart

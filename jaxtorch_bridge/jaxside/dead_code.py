@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._compat.jax.internals import equation_with
+from .._compat.jax.partial_evaluation import equation_with
 from .op_protocol import saved_for, taken_apart
 from .primitives import torch_call_p, torch_linear_call_p
 

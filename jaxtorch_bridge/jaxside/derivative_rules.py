@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .._compat.jax.internals import ad, aval_of, is_zero, zero_tangent_of
+from .._compat.jax.abstract_values import aval_of, is_zero, zero_tangent_of
+from .._compat.jax.primitive_rules import ad
 from .op_protocol import Indices, LinearizedLike, OpLike, saved_for
 from .primitives import call, jvp_call, linear_call
 from .refused_tangents import refused_tangents

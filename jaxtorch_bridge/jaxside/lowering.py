@@ -9,14 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._compat.jax.internals import (
+from .._compat.jax.lowering import (
     cuts_are_left_to_xla,
     device_count_of,
     is_exported,
-    jit_is_disabled,
     keep_alive_with,
     watch_sharding,
 )
+from .._compat.jax.process import jit_is_disabled
 from ..planner.op_keys import double_error, exported_key, label_of_key
 from ..planner.op_steps import steps_text
 from ..planner.sharding import refuse_export, refuse_parts

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .._compat.jax.internals import (
+from .._compat.jax.partial_evaluation import (
     equation_with,
     is_variable,
     known_value,

@@ -20,13 +20,9 @@ from typing import Any
 
 import jax
 
-from .._compat.jax.internals import (
-    Primitive,
-    explicit_layout,
-    mlir,
-    output_avals,
-    with_equal_variance,
-)
+from .._compat.jax.abstract_values import output_avals, with_equal_variance
+from .._compat.jax.primitive_rules import Primitive, mlir
+from .._compat.jax.sharding import explicit_layout
 from ..planner.sharding import is_whole, refuse_sharded
 from . import lowering
 from .eager_calls import finished

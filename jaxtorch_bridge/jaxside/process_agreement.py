@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from .._compat.jax.internals import shared_store
+from .._compat.jax.process import shared_store
 from ..config import settings
 
 _ROOT = "jaxtorch_bridge"

@@ -11,18 +11,14 @@ from typing import Any, NoReturn
 
 import jax
 
-from .._compat.jax.internals import (
-    Primitive,
-    ad,
+from .._compat.jax.abstract_values import (
     aval_of,
-    batching,
     is_zero,
-    mlir,
-    not_mapped,
     output_avals,
     with_equal_variance,
     zero_tangent_of,
 )
+from .._compat.jax.primitive_rules import Primitive, ad, batching, mlir, not_mapped
 from .._compat.jax.unusable_values import Unusable
 from ..errors import DifferentiationError
 

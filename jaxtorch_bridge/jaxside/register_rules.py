@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._compat.jax.internals import (
+from .._compat.jax.primitive_rules import (
     ad,
     batching,
     partial_eval,

@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from .._compat.jax.internals import explicit_layout, manual_axes_of, mesh_of, not_mapped
+from .._compat.jax.primitive_rules import not_mapped
+from .._compat.jax.sharding import explicit_layout, manual_axes_of, mesh_of
 from ..planner.sharding import Layout, refuse_nested
 
 Axes = Sequence[str | None]

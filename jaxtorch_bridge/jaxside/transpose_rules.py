@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._compat.jax.internals import ad, aval_of, concrete_value, is_zero
+from .._compat.jax.abstract_values import aval_of, is_zero
+from .._compat.jax.arrays import concrete_value
+from .._compat.jax.primitive_rules import ad
 from .derivative_rules import call_linearize
 from .op_protocol import Indices, OpLike, saved_for, taken_apart
 from .primitives import linear_call

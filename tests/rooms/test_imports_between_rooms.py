@@ -94,6 +94,11 @@ WRONG = {
         "import torch",
         "The JAX side knows no torch",
     ),
+    "internals of JAX need those of torch": (
+        "_compat/jax/arrays.py",
+        "from ..torch import tensors",
+        "The JAX side knows no torch",
+    ),
     "a room that nobody has placed": (
         "cellar.py",
         "",

@@ -1,4 +1,7 @@
-"""The layout of torch's CPU generator state. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+"""Torch's generators, and the layout of the CPU's state.
+
+Tried on torch 2.11.0, 2.13.0 and 2.14.1.
+"""
 
 from __future__ import annotations
 
@@ -54,3 +57,17 @@ def _fresh_blob() -> Any:
         f"torch {torch.__version__} keeps the state of its CPU generator in a layout that is not "
         "known here, so that it cannot be seeded from a JAX key."
     )
+
+
+def generator_key(generator: torch.Generator) -> int:
+    """Equal for one generator, of which torch makes a new object each time it hands it out."""
+    return int(generator._cdata)  # type: ignore[attr-defined]
+
+
+def global_generator_state() -> bytes:
+    """The state of torch's CPU generator, also where operations are watched or faked."""
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    # A fake mode would make a fake of it, which has no bytes.
+    with _disable_current_modes():
+        return torch.get_rng_state().numpy().tobytes()

@@ -1,12 +1,60 @@
-"""Memory of torch's storages. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+"""Torch's storages: their numbers, who holds them, their memory.
+
+Tried on torch 2.11.0, 2.13.0 and 2.14.1.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
+
+storage_use_count: Callable[[int], int] = torch._C._storage_Use_Count
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Equal for tensors that share memory, real or fake."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def memory_key(tensor: torch.Tensor) -> int:
+    """The same; 0 for layouts that have no memory of their own (sparse ones)."""
+    try:
+        return storage_key(tensor)
+    except (RuntimeError, NotImplementedError):
+        return 0
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's data pointer means anything: not so for fakes and their like."""
+    own = type(tensor).__torch_dispatch__
+    return own is torch.Tensor.__torch_dispatch__ or own is torch._C._disabled_torch_dispatch_impl
+
+
+def reserve_storage_key(tensor: torch.Tensor) -> Any:
+    """While this is held, no other storage gets the tensor's `storage_key`; its memory may go."""
+    return _Reserved(tensor.untyped_storage())
+
+
+class _Reserved:
+    """A weak reference that is never copied: each copy would release the memory once more."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, storage: torch.UntypedStorage) -> None:
+        from torch.multiprocessing.reductions import StorageWeakRef
+
+        self._held = StorageWeakRef(storage)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Reserved:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a reference to a tensor's memory means nothing in another process")
+
 
 # Where torch before 2.13 keeps, in a storage's object, the address of the data, what owns it, and
 # how it is freed: three words that belong together.

@@ -1,4 +1,4 @@
-"""What torch keeps of tensors and modules. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
+"""What torch keeps of tensors. Tried on torch 2.11.0, 2.13.0 and 2.14.1."""
 
 from __future__ import annotations
 
@@ -27,32 +27,20 @@ def has_hooks(tensor: torch.Tensor) -> bool:
     return bool(tensor._backward_hooks)
 
 
-def own_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
-    """The table in which a module itself, without its layers, keeps its parameters."""
-    return module._parameters
+def negative_view(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory with a negation pending."""
+    return torch._neg_view(tensor)
 
 
-def own_buffers(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
-    """The table in which a module itself, without its layers, keeps its buffers."""
-    return module._buffers
+def use_count(tensor: torch.Tensor) -> int:
+    """How many hold a tensor, of Python or not; its views and what autograd saved included."""
+    return int(tensor._use_count())  # type: ignore[attr-defined]
 
 
-# A module has these from the beginning; its class may name other things alike.
-# What every module has, whatever its class.
-OF_EVERY_MODULE = frozenset(vars(torch.nn.Module()))
-HOOK_TABLES = tuple(name for name in vars(torch.nn.Module()) if name.endswith("_hooks"))
+# A getter of CPython's, which the handler calls without looking it up.
+version_getter: Any = torch.Tensor._version
 
 
-def hook_tables(module: torch.nn.Module) -> dict[str, dict[int, Any]]:
-    """The tables in which a module itself keeps its hooks, by numbers never given twice."""
-    own = vars(module)
-    found = {name: own.get(name) for name in HOOK_TABLES}
-    return {name: table for name, table in found.items() if isinstance(table, dict)}
-
-
-def is_training(module: torch.nn.Module) -> bool | None:
-    """Whether a module is in training mode; None where ``torch.jit.freeze`` has taken that away."""
-    try:
-        return module.training
-    except AttributeError:
-        return None
+def dlpack_exchange_api() -> Any:
+    """Torch's table of DLPack C functions, in a capsule (torch 2.11 and later)."""
+    return torch.Tensor.__dlpack_c_exchange_api__

@@ -1,14 +1,23 @@
-"""What torch has set for a thread, by its C++ functions. Tried on torch 2.11.0, 2.13.0, 2.14.1."""
+"""What torch has set for a thread, and addresses of what says so.
+
+Tried on torch 2.11.0, 2.13.0 and 2.14.1.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
-from .internals import function_modes
+# What the native handler calls; see native_src/torch_api.h.
+is_any_autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
+# How many torch function modes the thread is in; ``torch.set_default_device`` is one.
+function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+# What ``torch.no_grad`` and its kin call.
+set_grad_enabled: Callable[..., Any] = torch._C._set_grad_enabled
 
 _CPU, _CUDA = 0, 1  # c10::DeviceType
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..._compat.jax.internals import ask_for_cpu_devices
+from ..._compat.jax.process import ask_for_cpu_devices
 from ...errors import SpecProblem
 from ...spec.files.read_all_files import read_all
 from ...spec.model import CallableSpec

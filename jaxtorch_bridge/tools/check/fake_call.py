@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import jax
 
-from ..._compat.torch.internals import cannot_be_fake, looks_at_values
+from ..._compat.torch.fake_tensors import cannot_be_fake, looks_at_values
 from ...calling import trees
 from ...calling.arguments import describe_arrays, sort_leaves, static_values
 from ...calling.bounded_results import bounded_results

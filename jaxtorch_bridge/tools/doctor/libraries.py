@@ -87,7 +87,7 @@ def versions_told() -> dict[str, str | None]:
     """What each framework says of its CUDA and cuDNN; None where it has none."""
     import torch
 
-    from ..._compat.jax.internals import cuda_versions
+    from ..._compat.jax.process import cuda_versions
 
     cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
     mine = cuda_versions()

@@ -34,7 +34,7 @@ def threads_here() -> ThreadsSeen:
     import jax
     import torch
 
-    from ..._compat.torch.internals import openmp
+    from ..._compat.torch.openmp import openmp
     from ...config import settings
     from ...torchside.handler.thread_counts import cores, threads_each
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import torch
 
-from ..._compat.torch.internals import cannot_be_fake, looks_at_values
+from ..._compat.torch.fake_tensors import cannot_be_fake, looks_at_values
 from ...calling import trees
 from ...calling.arguments import describe_arrays, sort_leaves
 from ...calling.flat_function import FlatFunction

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._compat.torch.internals import is_fake
+from ..._compat.torch.fake_tensors import is_fake
 from ..._compat.torch.tensors import version_of
 
 # For tensors that hold no numbers, or none that can be read.

@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._compat.torch import internals as compat
-from ..._compat.torch.tensors import hook_tables
+from ..._compat.torch.modules import hook_tables, is_scripted
 from .array_digest import UNSEEN, content_of
 from .careful_access import attribute, is_a, own_attributes, present_attribute, stored_items
 from .code_text import UNBOUND, assigned_cells, code_lines, value_of_cell, values_read
@@ -250,7 +249,7 @@ class _Walk:
             yield from self._all(name, hooks.values())
         rest = {name: value for name, value in own.items() if not _is_bookkeeping(name)}
         yield from self._named("attributes", sorted(rest.items()))
-        if compat.is_scripted(module):
+        if is_scripted(module):
             self._say(f"script {attribute(module, 'code', '')}")
 
     def _object(self, value: Any) -> Iterator[Any]:

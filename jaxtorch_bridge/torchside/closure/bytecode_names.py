@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.tensors import hook_tables
+from ..._compat.torch.modules import hook_tables
 from .careful_access import attribute, unwrapped
 from .defining_package import module_of
 

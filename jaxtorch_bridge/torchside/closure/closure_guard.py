@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.tensors import is_training
+from ..._compat.torch.modules import is_training
 from ...errors import StaleClosureError
 from .careful_access import is_a
 from .closure_state import ClosureState

@@ -15,8 +15,13 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.internals import is_scripted
-from ..._compat.torch.tensors import OF_EVERY_MODULE, hook_tables, is_training, own_parameters
+from ..._compat.torch.modules import (
+    OF_EVERY_MODULE,
+    hook_tables,
+    is_scripted,
+    is_training,
+    own_parameters,
+)
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
 from .careful_access import entries, is_a, own_attributes, present_attribute
 from .code_text import value_of_cell

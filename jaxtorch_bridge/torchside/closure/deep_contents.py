@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.internals import is_fake
+from ..._compat.torch.fake_tensors import is_fake
 from .bytecode_names import BUILTINS, is_of_framework, names_used
 from .careful_access import entries, is_a, own_attributes, stored_items
 from .code_text import UNBOUND, value_of_cell

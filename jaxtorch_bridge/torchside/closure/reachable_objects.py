@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..._compat.torch import internals as compat
+from ..._compat.torch.storages import memory_key
 from .careful_access import entries, is_a, own_attributes
 
 # Containers in containers: how deep modules are looked for.
@@ -59,6 +59,6 @@ def keys_of(
 
 def memory_of(tensor: torch.Tensor) -> Hashable:
     """Equal for tensors that share memory; None for layouts that have none of their own."""
-    key = compat.memory_key(tensor)
+    key = memory_key(tensor)
     # Marked, so that it is never taken for an object's id.
     return ("memory", key) if key else None

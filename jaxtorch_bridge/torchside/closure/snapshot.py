@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.internals import is_fake
+from ..._compat.torch.fake_tensors import is_fake
 from ..._compat.torch.pytrees import tree_leaves
 from .bytecode_names import is_of_framework
 from .careful_access import entries, is_a, own_attributes, stored_items

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..._compat.torch import internals as compat
+from ..._compat.torch.func_transforms import load_forward_mode
 from ...errors import DifferentiationError
 from ..functions.graph_capture import is_once_differentiable
 from ..functions.unrecorded_backward import not_differentiable
@@ -24,7 +24,7 @@ def derive(goal: Goal) -> DerivedFunction:
     source = goal.source
     if goal.kind == "push":
         # Outside of an evaluation, in which what torch makes while it loads would be fakes.
-        compat.load_forward_mode()
+        load_forward_mode()
     # A derivative is told by the function that it is of.
     once = source.once_differentiable if source.order else is_once_differentiable(source)
     if once and (source.order or goal.kind == "push"):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..._compat.torch.linearity import LinearityWatch, Other, State
+from ..._compat.torch.operators.linearity import LinearityWatch, Other, State
 from ...errors import DifferentiationError
 from ...planner.array_signature import ArraySig
 from ..functions.graph_capture import NotCapturedError, abstractly

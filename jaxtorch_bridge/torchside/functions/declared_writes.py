@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from ..._compat.torch import internals as compat
+from ..._compat.torch.fake_tensors import is_fake
+from ..._compat.torch.func_transforms import is_transformed
 from ...errors import DifferentiationError
 from ...planner.array_signature import ArraySig
 from ..observe.abstract_evaluation import fake_inputs
@@ -128,7 +129,7 @@ class Writes:
         copies = list(tensors)
         for slot in self.slots:
             copies[slot] = tensors[slot].clone()
-        if not torch.is_grad_enabled() or any(compat.is_transformed(one) for one in tensors):
+        if not torch.is_grad_enabled() or any(is_transformed(one) for one in tensors):
             return self.function(*copies)
         for slot in self.moving:
             # What a write makes of a tensor that requires grad tells whether it was recorded.
@@ -143,7 +144,7 @@ class Writes:
         with saving_values(list(watched.values())), single_views():
             watch = Recording(watched, refuse, strict=True)
             # As in calls: what torch does not see is looked for in the first run.
-            if not self._memory_seen and not any(map(compat.is_fake, copies)):
+            if not self._memory_seen and not any(map(is_fake, copies)):
                 watch.memory = MemoryWatch(watched)
             with watch:
                 found = list(self.function(*copies))

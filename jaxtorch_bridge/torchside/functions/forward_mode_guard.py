@@ -9,7 +9,7 @@ import torch
 from torch.autograd import forward_ad
 
 from ..._compat.torch.autograd import is_own
-from ..._compat.torch.higher_order import OpMode
+from ..._compat.torch.operators.higher_order import OpMode
 
 
 class NoForwardModeError(RuntimeError):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._compat.torch.higher_order import CallMode
+from ..._compat.torch.operators.higher_order import CallMode
 from .source import Core
 
 # Aliases of in-place methods, and some that are made of others: functionalize refuses them.

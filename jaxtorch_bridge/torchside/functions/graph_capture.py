@@ -10,8 +10,15 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from ..._compat.own_context import own_context
-from ..._compat.torch import graphs
-from ..._compat.torch import internals as compat
+from ..._compat.torch import autograd_graph
+from ..._compat.torch.dynamo import uncompiled
+from ..._compat.torch.export_flags import tracing_flags
+from ..._compat.torch.fake_tensors import fake_tensor_mode, is_fake
+from ..._compat.torch.func_transforms import unwarned_fallbacks
+from ..._compat.torch.graphs import OnDevice, constants_of, drawn_shapes, trace_graph
+from ..._compat.torch.operators.attention import PlainAttention
+from ..._compat.torch.operators.recurrent_layers import PlainRnns
+from ..._compat.torch.tracing import abstract_surroundings, tracing
 from ...errors import LackingDerivativeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Flags
@@ -39,7 +46,7 @@ def abstractly(source: Source, plain_attention: bool, flags: Flags | None = None
     if flags is None:
         flags = source.flags()  # before any lock: it may have to trace first
     # The lock of tracing is the last that anybody takes. Alone: the evaluation runs the function.
-    with source.closure.locks.alone(), compat.tracing:
+    with source.closure.locks.alone(), tracing:
         yield from _alone(source, plain_attention, flags)
 
 
@@ -48,21 +55,21 @@ def _alone(source: Source, plain_attention: bool, flags: Flags) -> Iterator[Any]
     snapshot = source.closure.snapshot()
     # Few functions keep anything, and of these the first evaluation has told.
     deep = DeepContents(source.closure.roots() if source.inference.updates_state else ())
-    surroundings = compat.PlainAttention if plain_attention else contextlib.nullcontext
-    mode = compat.fake_tensor_mode()
+    surroundings = PlainAttention if plain_attention else contextlib.nullcontext
+    mode = fake_tensor_mode()
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(own_context())
             stack.enter_context(surroundings())
-            stack.enter_context(compat.abstract_surroundings())
-            stack.enter_context(compat.uncompiled())
-            stack.enter_context(compat.tracing_flags(flags))
-            stack.enter_context(compat.unwarned_fallbacks())
+            stack.enter_context(abstract_surroundings())
+            stack.enter_context(uncompiled())
+            stack.enter_context(tracing_flags(flags))
+            stack.enter_context(unwarned_fallbacks())
             # A fused LSTM, traced below autograd, does not save what its backward needs.
-            stack.enter_context(compat.PlainRnns())
+            stack.enter_context(PlainRnns())
             stack.enter_context(mode)
             # The innermost, so that it sees ops before fakes are made.
-            stack.enter_context(graphs.OnDevice(source.device))
+            stack.enter_context(OnDevice(source.device))
             yield mode
     except (NotCapturedError, LackingDerivativeError):
         raise
@@ -96,7 +103,7 @@ def capture(
     """
     with abstractly(source, plain_attention) as mode:
         fakes = fake_inputs(mode, inputs, source.device)
-        graph = graphs.trace_graph(lambda *tensors: list(core(*tensors)), fakes, source.device)
+        graph = trace_graph(lambda *tensors: list(core(*tensors)), fakes, source.device)
         refuse_other_draws(source, graph)
         results = [node.meta["val"] for node in graph.graph.output_node().args[0]]
         found = [(tuple(value.shape), value.dtype) for value in results]
@@ -105,7 +112,7 @@ def capture(
             # `abstractly` makes a NotCapturedError of it.
             raise RuntimeError(f"expected results {wanted}, got {found}")
     # These are of this evaluation, and have no memory when the graph runs.
-    if any(compat.is_fake(value) for value in graphs.constants_of(graph)):
+    if any(is_fake(value) for value in constants_of(graph)):
         raise NotCapturedError("the function keeps tensors that it makes")
     found_core: Callable[..., Sequence[torch.Tensor]] = graph
     return found_core
@@ -145,7 +152,7 @@ def refuse_other_draws(source: Source, graph: Any) -> None:
     """
     if not (source.keyed and source.inference.random):
         return
-    drawn = graphs.drawn_shapes(graph)
+    drawn = drawn_shapes(graph)
     # Parts of a derivative may draw nothing.
     if drawn and drawn != source.inference.drawn:
         raise NotCapturedError(
@@ -214,7 +221,7 @@ def is_once_differentiable(source: Source) -> bool:
                     # Torch refuses this for integers.
                     fake.requires_grad_(sig.differentiable)
                 with torch.enable_grad():
-                    return compat.is_once_differentiable(list(function(*fakes)))
+                    return autograd_graph.is_once_differentiable(list(function(*fakes)))
         except NotCapturedError:
             continue
     return False

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.higher_order import CallMode
-from ..._compat.torch.internals import is_any_autocast_enabled
+from ..._compat.torch.operators.higher_order import CallMode
+from ..._compat.torch.thread_flags import is_any_autocast_enabled
 from .source import Core
 
 _NARROW = (torch.float16, torch.bfloat16)

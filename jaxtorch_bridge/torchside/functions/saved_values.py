@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..._compat.torch import autograd
-from ..._compat.torch import internals as compat
+from ..._compat.torch.storages import storage_key
 from ..._compat.torch.tensors import write_count
 
 
@@ -20,14 +20,14 @@ def saving_values(copies: Sequence[torch.Tensor]) -> Iterator[None]:
         yield
         return
     # By memory: views of what may be written to are kept as they are too.
-    keys = {compat.storage_key(copy) for copy in copies}
+    keys = {storage_key(copy) for copy in copies}
 
     # Torch asks the innermost hooks alone, and those of a tape around this must have their say.
     around = autograd.hooks_of_saved_tensors()
     pack, unpack = around or (with_writes_counted, unless_written)
 
     def keep(tensor: torch.Tensor) -> Any:
-        return pack(tensor.detach().clone() if compat.storage_key(tensor) in keys else tensor)
+        return pack(tensor.detach().clone() if storage_key(tensor) in keys else tensor)
 
     # Autograd itself refuses to go back through a value that was written to after it was saved.
     with torch.autograd.graph.saved_tensors_hooks(keep, unpack):

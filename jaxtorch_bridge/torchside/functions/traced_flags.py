@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch import graphs
-from ..._compat.torch import internals as compat
+from ..._compat.torch.export_flags import tracing_flags
+from ..._compat.torch.graphs import trace_graph
 from ...errors import OutputError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import FLAG_WORDS, Flags
@@ -83,7 +83,7 @@ class _Harmless:
                 return leaves
 
             with torch.enable_grad():
-                return graphs.trace_graph(watched, fakes, source.device), record
+                return trace_graph(watched, fakes, source.device), record
 
 
 class _Compared:
@@ -112,7 +112,7 @@ class _Compared:
             with (
                 source.generators.drawing_from(states, source.device),
                 torch.set_grad_enabled(source.context.grad),
-                compat.tracing_flags(flags),
+                tracing_flags(flags),
             ):
                 return [leaf.detach() for leaf in source.function(*copies)]
 

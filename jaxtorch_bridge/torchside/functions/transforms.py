@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from ..._compat.torch import internals as compat
+from ..._compat.torch.autograd_graph import checkpoints_reentrantly
+from ..._compat.torch.tracing import evaluates_abstractly
 from ...recorded_inputs import recorded_inputs
 from ..modules.kept_skeletons import keeping_skeletons
 from ..randomness.generator_states import NO_GENERATORS
@@ -210,7 +211,7 @@ def _gradients(
     """Gradients of what autograd recorded of some results, in torch's convention."""
     outputs = [leaves[index] for index in outs]
     unrecorded_backward.refuse_lacking(label, outputs)
-    if not compat.checkpoints_reentrantly(outputs):
+    if not checkpoints_reentrantly(outputs):
         return _pulled(outputs, inputs, cotangents, again)
     if again:
         raise unrecorded_backward.only_backward(label)
@@ -264,7 +265,7 @@ def _refuse_hidden(
     """Before a pullback is differentiated again."""
     unrecorded_backward.refuse_marked(label, gradients)
     # The sums would need values.
-    if compat.evaluates_abstractly():
+    if evaluates_abstractly():
         return
     tangents = [torch.ones_like(gradient) for gradient in gradients]
     # Kept: the caller goes through the same graph once more.

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ..._compat.torch import internals as compat
+from ..._compat.torch.autograd_graph import hides_its_derivative, lacks_derivative
+from ..._compat.torch.tracing import evaluates_abstractly
 from ...errors import DifferentiationError, LackingDerivativeError
 
 # Relative to the terms of the sums that are compared; a hidden part is seldom smaller.
@@ -25,7 +26,7 @@ def refuse_lacking(label: str, outputs: Sequence[torch.Tensor]) -> None:
     Raises:
         LackingDerivativeError: There is one on the way from the inputs.
     """
-    if compat.lacks_derivative(outputs):
+    if lacks_derivative(outputs):
         raise LackingDerivativeError(
             f"{label}: an operation inside has no derivative in torch (those of quantised layers "
             "have none), so its part of the gradient would be zero without a word. If that is "
@@ -48,7 +49,7 @@ def refuse_marked(label: str, gradients: Sequence[torch.Tensor]) -> None:
     Raises:
         DifferentiationError: There is one behind these gradients.
     """
-    if compat.hides_its_derivative(gradients):
+    if hides_its_derivative(gradients):
         raise not_differentiable(label)
 
 
@@ -71,7 +72,7 @@ def refuse_missing(
     Raises:
         DifferentiationError: They differ.
     """
-    if compat.evaluates_abstractly():
+    if evaluates_abstractly():
         return
     pairs = [*zip(cotangents, moved, strict=True)]
     others = [*zip(gradients, tangents, strict=True)]

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.internals import give_own_memory, is_fake
+from ..._compat.torch.fake_tensors import is_fake
+from ..._compat.torch.storages import give_own_memory
 from ...dotted_names import dotted, is_part
 from ...errors import (
     BridgeError,

@@ -7,8 +7,9 @@ from types import ModuleType
 
 import torch
 
-from ..._compat.torch import internals as compat
-from ..._compat.torch.thread_flags import direct_flags
+from ..._compat.torch.storages import has_memory, storage_use_count
+from ..._compat.torch.tensors import dlpack_exchange_api, version_getter
+from ..._compat.torch.thread_flags import direct_flags, function_modes, is_any_autocast_enabled
 from .cuda_streams import enter_stream, leave_stream
 from .failure_record import collect
 from .native_library import native_library
@@ -24,16 +25,16 @@ def native() -> ModuleType:
     module = native_library()
     # By position, in the order of `Configure` in native_src/module.cc.
     module.configure(
-        compat.dlpack_exchange_api(),
+        dlpack_exchange_api(),
         torch.Tensor,
-        compat.version_getter,
+        version_getter,
         torch.is_grad_enabled,
-        compat.is_any_autocast_enabled,
-        compat.function_modes,
+        is_any_autocast_enabled,
+        function_modes,
         direct_flags(),
-        compat.storage_use_count,
+        storage_use_count,
         collect,
-        compat.has_memory,
+        has_memory,
         enter_stream,
         leave_stream,
     )

@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 
-from ..._compat.torch.internals import OpenMP, openmp
+from ..._compat.torch.openmp import OpenMP, openmp
 from ...config import settings
 from ...errors import BridgeWarning
 from .native_module import native

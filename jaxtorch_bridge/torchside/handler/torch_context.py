@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.higher_order import higher_order_by_code
-from ..._compat.torch.internals import function_modes, is_any_autocast_enabled
+from ..._compat.torch.operators.higher_order import higher_order_by_code
+from ..._compat.torch.thread_flags import function_modes, is_any_autocast_enabled
 
 # Autocast is one flag for each of torch's devices; calls are made on these two.
 _AUTOCAST_DEVICES = ("cpu", "cuda")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..._compat.torch.internals import memory_key
+from ..._compat.torch.storages import memory_key
 from .skeleton import Skeleton
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch import internals as compat
 from ..._compat.torch import pytrees
+from ..._compat.torch.fake_tensors import is_fake
 from ...call_site import caller_level
 from ...errors import BridgeError, BridgeWarning, ModuleError
 from ..closure.closure_state import Secluded
@@ -329,7 +329,7 @@ def _is_abstract(state: Sequence[Any], args: Any, kwargs: Any) -> bool:
     """Whether a call is one without memory."""
     # One tensor tells; most modules have one of their own.
     values = state[:1] or pytrees.arg_tree_leaves(*args, **kwargs)
-    return any(isinstance(value, torch.Tensor) and compat.is_fake(value) for value in values)
+    return any(isinstance(value, torch.Tensor) and is_fake(value) for value in values)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ..._compat.torch import compiled_code
-from ..._compat.torch.tensors import has_hooks, own_buffers, own_parameters
+from ..._compat.torch.modules import own_buffers, own_parameters
+from ..._compat.torch.tensors import has_hooks
 from ...call_site import caller_level
 from ...errors import BridgeWarning, ModuleError
 from ..closure.reachable_objects import memory_of

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.internals import leaves_behind, reserve_storage_key
-from ..._compat.torch.tensors import own_buffers, own_parameters
+from ..._compat.torch.autograd_graph import leaves_behind
+from ..._compat.torch.modules import own_buffers, own_parameters
+from ..._compat.torch.storages import reserve_storage_key
 from ...errors import ModuleError
 from ..closure.bytecode_names import is_of_framework
 from ..closure.reachable_objects import memory_of

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch import internals as compat
 from ..._compat.torch import pytrees
-from ..._compat.torch.higher_order import OpMode
+from ..._compat.torch.operators.higher_order import OpMode
+from ..._compat.torch.operators.writes_and_draws import written_arguments
 from ..._compat.torch.tensors import version_of
 from ...errors import ModuleError
 from ..closure.reachable_objects import memory_of
@@ -27,7 +27,7 @@ class OperationWatch(OpMode):
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Note what an ATen op writes to, and run it."""
-        for tensor in compat.written_arguments(func, args, kwargs):
+        for tensor in written_arguments(func, args, kwargs):
             memory = memory_of(tensor)
             if memory in self._state:
                 self.written.add(self._state[memory])

@@ -13,10 +13,19 @@ from typing import Any
 import torch
 
 from ..._compat.own_context import own_context
-from ..._compat.torch import internals as compat
-from ..._compat.torch.export_flags import flags_matter
-from ..._compat.torch.higher_order import higher_order_by_code
+from ..._compat.torch.dynamo import uncompiled
+from ..._compat.torch.export_flags import flags_matter, raised_by_torch, tracing_flags
+from ..._compat.torch.fake_tensors import (
+    ValuesReadError,
+    cannot_be_fake,
+    fake_tensor_mode,
+    looks_at_values,
+)
+from ..._compat.torch.operators.attention import PlainAttention
+from ..._compat.torch.operators.higher_order import higher_order_by_code
+from ..._compat.torch.operators.recurrent_layers import PlainRnns
 from ..._compat.torch.tensors import version_of
+from ..._compat.torch.tracing import abstract_surroundings, tracing
 from ...errors import BridgeError, MutationError, NoValuesError, OutputError
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import FLAG_WORDS, Flags, How, Inference
@@ -111,11 +120,11 @@ def infer_abstractly(
     generators = Generators.around(closure, static)
     ways: tuple[tuple[How, Callable[[], Any]], ...] = (
         ("fake", contextlib.nullcontext),
-        ("fake-plain-attention", compat.PlainAttention),
+        ("fake-plain-attention", PlainAttention),
     )
     if device == "cuda":
         # cuDNN asks where the weights of recurrent layers lie, and fakes lie nowhere.
-        ways = (*ways, ("fake-without-cudnn", functools.partial(compat.PlainRnns, cudnn=True)))
+        ways = (*ways, ("fake-without-cudnn", functools.partial(PlainRnns, cudnn=True)))
     # What code asked of whether it is traced, in each way that torch itself found no end of.
     asked: dict[How, set[str]] = {}
     higher_order = False
@@ -129,8 +138,8 @@ def infer_abstractly(
             # No call on another thread may see what the evaluation changes for its length.
             with (
                 closure.locks.alone(),
-                compat.tracing,
-                compat.tracing_flags(flags) as questions,
+                tracing,
+                tracing_flags(flags) as questions,
             ):
                 # The leaves are let go of at once: fakes that are left are kept by the function.
                 inference = evaluate(
@@ -140,7 +149,7 @@ def infer_abstractly(
                     label,
                     closure,
                     how,
-                    compat.fake_tensor_mode(),
+                    fake_tensor_mode(),
                     observed,
                     DrawWatch(generators),
                     surroundings,
@@ -193,11 +202,7 @@ def take_back_after(error: Exception, observed: Observed) -> None:
 
 def _cannot_trace(error: Exception) -> bool:
     """Whether an evaluation failed at what torch cannot do, rather than at a check."""
-    return (
-        compat.looks_at_values(error)
-        or compat.cannot_be_fake(error)
-        or compat.raised_by_torch(error)
-    )
+    return looks_at_values(error) or cannot_be_fake(error) or raised_by_torch(error)
 
 
 def evaluate(
@@ -244,8 +249,8 @@ def evaluate(
         with contextlib.ExitStack() as stack:
             stack.enter_context(own_context())
             stack.enter_context(surroundings())
-            stack.enter_context(compat.abstract_surroundings())
-            stack.enter_context(compat.uncompiled())
+            stack.enter_context(abstract_surroundings())
+            stack.enter_context(uncompiled())
             stack.enter_context(CallWatch(observed, swaps))
             stack.enter_context(mode)
             # The innermost, so that it sees real tensors before the mode makes fakes of them.
@@ -291,7 +296,7 @@ def _with_values_asked_for(function: FlatCall, fakes: Sequence[torch.Tensor]) ->
     try:
         return function(*fakes)
     except NoValuesError as error:  # it hands tensors to JAX itself
-        raise compat.ValuesReadError(str(error)) from error
+        raise ValuesReadError(str(error)) from error
 
 
 def infer_by_running(

@@ -16,8 +16,13 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch import internals as compat
-from ..._compat.torch.tensors import HOOK_TABLES, own_parameters
+from ..._compat.torch.modules import (
+    HOOK_TABLES,
+    caches_parametrizations,
+    is_borrowed,
+    own_parameters,
+    running_modules,
+)
 from ..closure.careful_access import is_a, own_attributes, stored_items
 from ..closure.closure_state import ClosureState
 
@@ -66,7 +71,7 @@ class SwapWatch:
         """Compare; called at every operation."""
         self._operations += 1
         self.look_at_modules()
-        if compat.caches_parametrizations():
+        if caches_parametrizations():
             # Torch has one for all modules.
             self.left[_CACHE] = None
         if self._operations % self._stride == 0:
@@ -90,12 +95,12 @@ class SwapWatch:
 
     def look_at_modules(self) -> None:
         """Note the modules that this thread is calling; called at every torch function."""
-        for module in compat.running_modules(self._caller):
+        for module in running_modules(self._caller):
             if self._owns(module):
                 continue
             self.used.add(module)
             # Parameters that are no `Parameter` were put there for the call.
-            if any(compat.is_borrowed(tensor) for tensor in own_parameters(module).values()):
+            if any(is_borrowed(tensor) for tensor in own_parameters(module).values()):
                 words = f"parameters of `{type(module).__name__}`"
                 if id(module) in self._known:
                     self.changed[words] = None

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from ..._compat.torch import autograd
-from ..._compat.torch import internals as compat
-from ..._compat.torch.higher_order import CallMode, OpMode
+from ..._compat.torch.operators.higher_order import CallMode, OpMode
+from ..._compat.torch.operators.writes_and_draws import updates_statistics, written_arguments
+from ..._compat.torch.storages import storage_key
 from ..._compat.torch.tensors import base_of
 
 
@@ -43,7 +44,7 @@ class Recording(OpMode):
         self._tensors = tensors
         self._refuse = refuse
         self._strict = strict
-        self._slots = {compat.storage_key(tensor): slot for slot, tensor in tensors.items()}
+        self._slots = {storage_key(tensor): slot for slot, tensor in tensors.items()}
         # For each slot written to, the `grad_fn` from before: after the write it must be another.
         self._pending: dict[int, Any] = {}
 
@@ -61,8 +62,8 @@ class Recording(OpMode):
             self.memory.look(self._refuse)
         written = [
             (self._slots[key], tensor)
-            for tensor in compat.written_arguments(func, args, kwargs)
-            if (key := compat.storage_key(tensor)) in self._slots
+            for tensor in written_arguments(func, args, kwargs)
+            if (key := storage_key(tensor)) in self._slots
         ]
         for slot, tensor in written:
             self._note(func, slot, tensor, inside)
@@ -77,7 +78,7 @@ class Recording(OpMode):
         # Others carry no derivative that could be lost.
         if not (whole.is_floating_point() or whole.is_complex()):
             return
-        if compat.updates_statistics(func):
+        if updates_statistics(func):
             self.statistics.add(slot)
             return
         if not inside:
@@ -106,7 +107,7 @@ class Recording(OpMode):
             self.memory.look(self._refuse)
         keys = {slot: key for key, slot in self._slots.items()}
         for slot, tensor in self._tensors.items():
-            if compat.storage_key(tensor) != keys[slot]:
+            if storage_key(tensor) != keys[slot]:
                 self._refuse(slot, "by giving it other memory (`.data = `, `set_`)")
 
 

@@ -16,10 +16,11 @@ from typing import Any, Literal
 import torch
 
 from ..._compat.torch import autograd, pytrees
-from ..._compat.torch import internals as compat
 from ..._compat.torch.fake_tensors import LEAVES_TORCH
-from ..._compat.torch.higher_order import CallMode, OpMode
-from ..._compat.torch.linear_ops import MADE_LIKE, WITHOUT_SLOPE, name_of
+from ..._compat.torch.operators.higher_order import CallMode, OpMode
+from ..._compat.torch.operators.linear_ops import MADE_LIKE, WITHOUT_SLOPE, name_of
+from ..._compat.torch.operators.writes_and_draws import written_arguments
+from ..._compat.torch.storages import memory_key, reserve_storage_key
 from .rare_watch import RareWatch
 
 # What was taken for a constant: an inner gradient, or something in a custom function.
@@ -99,7 +100,7 @@ class HiddenGradients:
             self._sealed.update(_key(tensor) for tensor in _tensors(result))
         # A view of what was given is what its memory is.
         made = [tensor for tensor in _tensors(result) if _key(tensor) not in keys]
-        for tensor in (*compat.written_arguments(func, args, kwargs), *made):
+        for tensor in (*written_arguments(func, args, kwargs), *made):
             # Numbers that only decide or count carry no derivative.
             if not (tensor.is_floating_point() or tensor.is_complex()):
                 continue
@@ -137,8 +138,8 @@ class HiddenGradients:
         key = _key(tensor)
         self._moving.add(key)
         if key not in self._reserved:
-            lies = compat.memory_key(tensor)
-            self._reserved[key] = compat.reserve_storage_key(tensor) if lies else tensor
+            lies = memory_key(tensor)
+            self._reserved[key] = reserve_storage_key(tensor) if lies else tensor
 
     def _hide(self, tensor: torch.Tensor, reason: Reason) -> None:
         self._move(tensor)
@@ -239,4 +240,4 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _key(tensor: torch.Tensor) -> int:
     # Sparse tensors have no memory of their own.
-    return compat.memory_key(tensor) or id(tensor)
+    return memory_key(tensor) or id(tensor)

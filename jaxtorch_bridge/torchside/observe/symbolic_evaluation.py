@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch import internals as compat
-from ..._compat.torch.fake_tensors import reader_in, symbolic_mode
+from ..._compat.torch.export_flags import tracing_flags
+from ..._compat.torch.fake_tensors import looks_at_values, reader_in, symbolic_mode
+from ..._compat.torch.tracing import tracing
 from ...errors import BridgeError, DynamicSizeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Inference
@@ -58,11 +59,11 @@ def infer_with_symbols(
     Raises:
         DynamicSizeError: Sizes of outputs follow from values.
     """
-    if not any(compat.looks_at_values(attempt.error) for attempt in attempts):
+    if not any(looks_at_values(attempt.error) for attempt in attempts):
         return None
     draws, observed = DrawWatch(Generators.around(closure, static)), Observed()
     try:
-        with closure.locks.alone(), compat.tracing, compat.tracing_flags(""):
+        with closure.locks.alone(), tracing, tracing_flags(""):
             found, leaves = evaluate(
                 *(function, inputs, device, label, closure, "symbols"),
                 *(symbolic_mode(), observed, draws),

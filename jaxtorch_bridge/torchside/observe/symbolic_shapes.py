@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch import internals as compat
+from ..._compat.torch.export_flags import tracing_flags
 from ..._compat.torch.symbolic_sizes import SIZE_CALLS, Symbols, with_symbolic_sizes
+from ..._compat.torch.tracing import tracing
 from ...errors import BridgeError, DynamicSizeError
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import Inference
@@ -56,7 +57,7 @@ def infer_with_sizes(
             replace(sig, shape=tuple(substitute(s, symbols.sizes, SIZE_CALLS) for s in sig.shape))
             for sig in inputs
         ]
-        with closure.locks.alone(), compat.tracing, compat.tracing_flags(""):
+        with closure.locks.alone(), tracing, tracing_flags(""):
             found, leaves = evaluate(
                 *(function, torchs, device, label, closure, "fake"),
                 *(symbols.mode, observed, DrawWatch(generators), with_symbolic_sizes),

@@ -10,8 +10,22 @@ from typing import Any
 import torch
 
 from ..._compat.torch import autograd, pytrees
-from ..._compat.torch import internals as compat
-from ..._compat.torch.higher_order import CallMode, OpMode
+from ..._compat.torch.fake_tensors import (
+    ValuesReadError,
+    is_fake,
+    lifts_constants,
+    reads_values,
+    without_constant,
+)
+from ..._compat.torch.operators.attention import is_attention
+from ..._compat.torch.operators.higher_order import CallMode, OpMode
+from ..._compat.torch.operators.writes_and_draws import (
+    draws_random_numbers,
+    own_generator,
+    written_arguments,
+)
+from ..._compat.torch.storages import memory_key, storage_key
+from ..._compat.torch.thread_flags import set_grad_enabled
 from ..closure.deep_contents import DeepContents
 from ..randomness.generator_states import NO_GENERATORS, Generators
 from ..randomness.random_draws import DrawWatch
@@ -63,41 +77,41 @@ class OpWatch(OpMode):
         self._draws = draws
         self._mode = mode
         # By memory, which an input shares with its views and with what `detach()` makes of it.
-        self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
+        self._inputs = {storage_key(tensor): i for i, tensor in enumerate(inputs)}
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Note what an ATen op does, and run it on fakes."""
         observed = self._observed
         # At each op, since what is swapped may be put back before the end.
         self._swaps.look()
-        for tensor in list(compat.written_arguments(func, args, kwargs)):
-            index = self._inputs.get(compat.storage_key(tensor))
+        for tensor in list(written_arguments(func, args, kwargs)):
+            index = self._inputs.get(storage_key(tensor))
             if index is not None:
                 observed.written_inputs.add(index)
             # A real tensor here is one that the function closes over. `in` would compare values.
-            elif not compat.is_fake(tensor) and all(tensor is not o for o in observed.updated):
+            elif not is_fake(tensor) and all(tensor is not o for o in observed.updated):
                 observed.updated.append(tensor)
         for value in pytrees.arg_tree_leaves(*args, **kwargs):
             if isinstance(value, torch.Tensor):
                 observed.complex_numbers |= value.is_complex()
                 observed.records |= value.requires_grad and torch.is_grad_enabled()
-                if not compat.is_fake(value):
+                if not is_fake(value):
                     # Kept alive, so that its id stays its own.
                     observed.read[id(value)] = value
                     observed.closes_over_grad |= value.requires_grad
-        if not compat.lifts_constants(func):
+        if not lifts_constants(func):
             args, kwargs = self._with_fakes(args, kwargs)
         if not observed.own_backwards:
             # Torch runs a custom forward without gradients; looking for one walks the stack.
             observed.own_backwards = not autograd.is_own(func) or (
                 not torch.is_grad_enabled() and autograd.in_custom_function()
             )
-        observed.attention |= compat.is_attention(func)
+        observed.attention |= is_attention(func)
         result = func(*args, **kwargs)
-        if compat.draws_random_numbers(func, args, kwargs):
-            self._draws.look(compat.own_generator(args, kwargs), args, kwargs, result)
+        if draws_random_numbers(func, args, kwargs):
+            self._draws.look(own_generator(args, kwargs), args, kwargs, result)
         for value in pytrees.tree_leaves(result):
-            if isinstance(value, torch.Tensor) and compat.is_fake(value):
+            if isinstance(value, torch.Tensor) and is_fake(value):
                 # Weakly: one that is alive after the call is kept by the function.
                 observed.made.append(weakref.ref(value))
         return result
@@ -115,9 +129,7 @@ class OpWatch(OpMode):
         """
         return pytrees.tree_map_only(
             torch.Tensor,
-            lambda tensor: (
-                tensor if compat.is_fake(tensor) else compat.without_constant(self._mode, tensor)
-            ),
+            lambda tensor: tensor if is_fake(tensor) else without_constant(self._mode, tensor),
             (args, kwargs),
         )
 
@@ -128,12 +140,12 @@ class WriteGuard(OpMode):
     def __init__(self, inputs: Sequence[torch.Tensor], refuse: Callable[[int], None]) -> None:
         super().__init__()
         self._refuse = refuse
-        self._inputs = {compat.storage_key(tensor): i for i, tensor in enumerate(inputs)}
+        self._inputs = {storage_key(tensor): i for i, tensor in enumerate(inputs)}
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run an ATen op, unless it writes to an input."""
-        for tensor in compat.written_arguments(func, args, kwargs):
-            index = self._inputs.get(compat.storage_key(tensor))
+        for tensor in written_arguments(func, args, kwargs):
+            index = self._inputs.get(storage_key(tensor))
             if index is not None:
                 self._refuse(index)
         return func(*args, **kwargs)
@@ -143,7 +155,7 @@ class WriteGuard(OpMode):
         given: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
         def copied(tensor: torch.Tensor) -> torch.Tensor:
-            index = self._inputs.get(compat.memory_key(tensor))
+            index = self._inputs.get(memory_key(tensor))
             if index is None:
                 return tensor
             given.append((index, tensor, tensor.clone()))
@@ -182,12 +194,10 @@ class CallWatch(CallMode):
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run a torch function, unless it reads values."""
-        self._observed.switches_grad |= func is compat.set_grad_enabled
+        self._observed.switches_grad |= func is set_grad_enabled
         if self._swaps is not None:
             self._swaps.look_at_modules()
             # As a constant in a graph, such a value would stay what it was when this was traced.
-            if compat.reads_values(func, args):
-                raise compat.ValuesReadError(
-                    "the function reads values of a tensor that it closes over"
-                )
+            if reads_values(func, args):
+                raise ValuesReadError("the function reads values of a tensor that it closes over")
         return func(*args, **kwargs)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..._compat.torch.graphs import FirstOp, functions_named, same_calls
+from ..._compat.torch.operators.named_functions import FirstOp, functions_named, same_calls
 
 
 def with_direct_calls(module: fx.GraphModule) -> fx.GraphModule:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..._compat.torch import graphs
+from ..._compat.torch.graphs import remove_dead_code
+from ..._compat.torch.operators.out_forms import is_strided_view_op, out_form
 from ...choices import OutputsMode
 from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
@@ -167,13 +168,13 @@ class _Rewriting:
     def module(self) -> Any:
         """The rewritten graph."""
         # Writes stay: an op whose schema says that it writes is never dead to torch.fx.
-        graphs.remove_dead_code(self._graph)
+        remove_dead_code(self._graph)
         self._graph.lint()
         return fx.GraphModule(self.original, self._graph)
 
     def _write(self, op: fx.Node, results: Sequence[tuple[int, fx.Node]]) -> None:
         """Have one op write the results that it makes."""
-        form = graphs.out_form(op.target, self.device)
+        form = out_form(op.target, self.device)
         # Of an op with several results each is a node of its own that takes it out of the tuple;
         # the result of any other op is its own node.
         if form is None or (len(form.names) > 1) != (results[0][1] is not op):
@@ -256,7 +257,7 @@ def _maker(result: Any) -> tuple[fx.Node | None, str]:
         return None, "it is not row-major"
     node = result
     # Such an op views its first argument.
-    while node.op == "call_function" and graphs.is_strided_view_op(node.target):
+    while node.op == "call_function" and is_strided_view_op(node.target):
         node = node.all_input_nodes[0]
     if node.op != "call_function":
         return None, "it is an input or a tensor that the function keeps, or a view of one"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..._compat.torch.internals import generator_key, global_generator_state
+from ..._compat.torch.generators import generator_key, global_generator_state
 from ...planner.array_signature import ArraySig
 from ..closure.closure_state import ClosureState
 from ..closure.reachable_objects import instances_in

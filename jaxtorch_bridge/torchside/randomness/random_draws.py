@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch import internals as compat
 from ..._compat.torch import pytrees
-from ..._compat.torch.internals import generator_key
+from ..._compat.torch.generators import generator_key
+from ..._compat.torch.operators.writes_and_draws import drawn_shape
 from .generator_states import Generators, Snapshot, words_on
 
 _STRIDED = (torch.channels_last, torch.channels_last_3d)
@@ -53,7 +53,7 @@ class DrawWatch:
     ) -> None:
         """At an operation that draws, from this generator or from torch's global one."""
         self.random = True
-        self.shapes.append(compat.drawn_shape(result))
+        self.shapes.append(drawn_shape(result))
         filled = pytrees.arg_tree_leaves(*args, **kwargs)
         self.strided |= kwargs.get("memory_format") in _STRIDED or any(
             isinstance(value, torch.Tensor) and not value.is_contiguous() for value in filled

@@ -5,8 +5,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from jaxtorch_bridge._compat.torch import attention, linear_ops
-from jaxtorch_bridge._compat.torch import internals as compat
+from jaxtorch_bridge._compat.torch.autograd_graph import (
+    checkpoints_reentrantly,
+    hides_its_derivative,
+    lacks_derivative,
+    leaves_behind,
+)
+from jaxtorch_bridge._compat.torch.operators import attention, linear_ops
+from jaxtorch_bridge._compat.torch.operators.attention import is_attention
+from jaxtorch_bridge._compat.torch.operators.writes_and_draws import UPDATES_STATISTICS
 
 
 class Once(torch.autograd.Function):
@@ -36,9 +43,9 @@ def gradients_of(y, x):
 
 def test_a_backward_that_hides_its_derivative():
     x = moving()
-    assert compat.hides_its_derivative(gradients_of(Once.apply(x).sin(), x))
-    assert compat.hides_its_derivative(gradients_of(Once.apply(x.sin()).exp(), x))
-    assert not compat.hides_its_derivative(gradients_of(x.sin().exp(), x))
+    assert hides_its_derivative(gradients_of(Once.apply(x).sin(), x))
+    assert hides_its_derivative(gradients_of(Once.apply(x.sin()).exp(), x))
+    assert not hides_its_derivative(gradients_of(x.sin().exp(), x))
 
 
 def test_an_operation_without_a_derivative():
@@ -47,19 +54,19 @@ def test_an_operation_without_a_derivative():
         library.define("twice(Tensor x) -> Tensor")
         # As a kernel of C++, of which autograd sees nothing.
         library.impl("twice", lambda x: torch.from_numpy(x.detach().numpy() * 2), "CPU")
-        assert compat.lacks_derivative([torch.ops.jaxtorch_names.twice(x).sin()])
-    assert not compat.lacks_derivative(plain())
+        assert lacks_derivative([torch.ops.jaxtorch_names.twice(x).sin()])
+    assert not lacks_derivative(plain())
 
 
 def test_a_reentrant_checkpoint():
     x = moving()
-    assert compat.checkpoints_reentrantly([checkpoint(torch.sin, x, use_reentrant=True) * 2])
-    assert not compat.checkpoints_reentrantly(plain())
+    assert checkpoints_reentrantly([checkpoint(torch.sin, x, use_reentrant=True) * 2])
+    assert not checkpoints_reentrantly(plain())
 
 
 def test_leaves():
     x = moving()
-    assert [leaf is x for leaf in compat.leaves_behind(x.sin() * 2)] == [True]
+    assert [leaf is x for leaf in leaves_behind(x.sin() * 2)] == [True]
 
 
 class Ops(TorchDispatchMode):
@@ -76,13 +83,13 @@ def test_attention():
     with Ops() as ops:
         q = torch.ones(1, 2, 4, 8, requires_grad=True)
         torch.nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
-    fused = [op for op in ops.found if compat.is_attention(op)]
+    fused = [op for op in ops.found if is_attention(op)]
     assert len(fused) == 2  # forth and back
     assert all(op in attention.FUSED_ATTENTION for op in fused)
 
 
 def test_batch_norm():
-    for name in compat.UPDATES_STATISTICS:
+    for name in UPDATES_STATISTICS:
         namespace, _, plain = name.partition("::")
         assert hasattr(getattr(torch.ops, namespace), plain)
 

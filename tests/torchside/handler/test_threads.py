@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jaxtorch_bridge import BridgeWarning, jax_callable, settings
-from jaxtorch_bridge._compat.torch.internals import openmp
+from jaxtorch_bridge._compat.torch.openmp import openmp
 from jaxtorch_bridge.torchside.handler import thread_counts as threads
 from jaxtorch_bridge.torchside.handler.thread_counts import cores, share_threads, threads_each
 

@@ -25,7 +25,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import jax_callable
-from jaxtorch_bridge._compat.torch.internals import PlainAttention, PlainRnns, warns_of_fallbacks
+from jaxtorch_bridge._compat.torch.func_transforms import warns_of_fallbacks
+from jaxtorch_bridge._compat.torch.operators.attention import PlainAttention
+from jaxtorch_bridge._compat.torch.operators.recurrent_layers import PlainRnns
 
 _HOOKS = [name for name in vars(torch.nn.modules.module) if name.startswith("_global_")]
 _KERNELS = ("flash", "mem_efficient", "math", "cudnn", "overrideable")

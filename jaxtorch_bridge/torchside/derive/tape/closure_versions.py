@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ...._compat.torch.tensors import own_buffers, own_parameters, version_of
+from ...._compat.torch.modules import own_buffers, own_parameters
+from ...._compat.torch.tensors import version_of
 from ...closure.reachable_objects import memory_of
 from ...functions.source import Source
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from ...._compat.torch import internals as compat
+from ...._compat.torch.autograd_graph import checkpoints_reentrantly
+from ...._compat.torch.storages import memory_key
 from ...._compat.torch.tensors import write_count
 from ...functions.graph_capture import NotCapturedError, abstractly
 from ...functions.source import Core, Source
@@ -24,11 +25,11 @@ class _SavedSizes:
 
     def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
         self.size_bytes = 0
-        self._seen = {compat.memory_key(tensor) for tensor in inputs}
+        self._seen = {memory_key(tensor) for tensor in inputs}
 
     def pack(self, tensor: torch.Tensor) -> Any:
         """Count."""
-        key = compat.memory_key(tensor)
+        key = memory_key(tensor)
         # Parameters that the function closes over are there anyway.
         if key and key not in self._seen and not (tensor.is_leaf and tensor.requires_grad):
             self._seen.add(key)
@@ -128,7 +129,7 @@ def _record_abstractly(
                 leaves = form(*inputs)
             outs = tuple(index for index in possible if leaves[index].requires_grad)
             refuse_lacking(source.label, [leaves[index] for index in outs])
-            reentrant = compat.checkpoints_reentrantly([leaves[index] for index in outs])
+            reentrant = checkpoints_reentrantly([leaves[index] for index in outs])
             if to_the_end and outs and not reentrant:
                 with kept.filled():
                     torch.autograd.grad(

@@ -11,14 +11,9 @@ from typing import Any, Literal
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge, increment_version
 
-from ...._compat.torch.internals import (
-    checkpoints_reentrantly,
-    memory_key,
-    needs_backward,
-    storage_use_count,
-    use_count,
-)
-from ...._compat.torch.tensors import write_count
+from ...._compat.torch.autograd_graph import checkpoints_reentrantly, needs_backward
+from ...._compat.torch.storages import memory_key, storage_use_count
+from ...._compat.torch.tensors import use_count, write_count
 from ....recorded_inputs import recorded_inputs
 from ...functions.accumulated_gradients import accumulated_gradients
 from ...functions.source import Core

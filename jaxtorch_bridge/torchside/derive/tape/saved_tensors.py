@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from ...._compat.torch.internals import negative_view
+from ...._compat.torch.tensors import negative_view
 from ...functions.saved_values import unless_written, with_writes_counted
 
 # Of what is smaller, nobody asks whether it is a part of something larger.

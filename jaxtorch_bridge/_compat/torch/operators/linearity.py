@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from ..fake_tensors import is_fake
+from ..storages import memory_key
 from . import linear_ops as ops
-from .internals import is_fake, memory_key
 
 
 class State(enum.IntEnum):

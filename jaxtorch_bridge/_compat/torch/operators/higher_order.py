@@ -22,9 +22,9 @@ from torch._ops import HigherOrderOperator, OperatorBase, _compute_keyset
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
-from .dynamo import as_written
-from .fake_tensors import ValuesReadError, looks_at_values
-from .pytrees import arg_tree_leaves, tree_leaves, tree_map
+from ..dynamo import as_written
+from ..fake_tensors import ValuesReadError, looks_at_values
+from ..pytrees import arg_tree_leaves, tree_leaves, tree_map
 
 
 @functools.cache

@@ -112,3 +112,9 @@ def _with_plain_attention(function: Any) -> FunctionType:
     # It hands itself to modes that are still on, under its own name.
     names[function.__name__] = copy
     return copy
+
+
+def is_attention(function: Any) -> bool:
+    """Whether an ATen op is one of the fused attention kernels, which have few derivatives."""
+    name = str(function)
+    return "attention" in name or "transformer" in name

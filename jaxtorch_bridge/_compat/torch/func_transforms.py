@@ -1,0 +1,50 @@
+"""Transforms of ``torch.func``: their tensors, forward mode, ops that they do one by one.
+
+Tried on torch 2.11.0, 2.13.0 and 2.14.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+
+import torch
+
+from .dynamo import load_deprecated
+
+
+def is_transformed(tensor: torch.Tensor) -> bool:
+    """Whether a tensor stands for another one, inside of ``torch.func``'s transforms."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def load_forward_mode() -> None:
+    """Load torch's forward-mode decompositions, as its first jvp would."""
+    load_deprecated("torch._decomp.decompositions_for_jvp")
+
+
+@contextlib.contextmanager
+def unwarned_fallbacks() -> Iterator[None]:
+    """Let ``torch.vmap`` go through a batch one by one, for ops that need it, without a word.
+
+    Torch has one switch for the process, and asks no filter of Python's everywhere: meanwhile
+    other threads are not warned either.
+    """
+    set_warnings = torch._C._functorch._set_vmap_fallback_warning_enabled  # type: ignore[attr-defined]
+    before = warns_of_fallbacks()
+    set_warnings(False)
+    try:
+        yield
+    finally:
+        set_warnings(before)
+
+
+def warns_of_fallbacks() -> bool:
+    """Whether ``torch.vmap`` warns of ops that it does one by one; Python cannot ask torch."""
+    try:
+        ask = ctypes.CDLL(torch._C.__file__)["_ZN2at9functorch28isVmapFallbackWarningEnabledEv"]
+    except AttributeError:
+        return True  # as torch begins
+    ask.restype = ctypes.c_bool
+    return bool(ask())

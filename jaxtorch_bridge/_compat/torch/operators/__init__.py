@@ -1,0 +1,1 @@
+"""What is known of particular operators of torch."""
