@@ -14,8 +14,8 @@ from .version import __version__
 if TYPE_CHECKING:
     # `name as name` is how type checkers know what a module exports.
     from .calling.exporting import ffi_target_names as ffi_target_names
-    from .calling.tree_transfer import tree_j2t as tree_j2t
-    from .calling.tree_transfer import tree_t2j as tree_t2j
+    from .calling.pytrees.tree_transfer import tree_j2t as tree_j2t
+    from .calling.pytrees.tree_transfer import tree_t2j as tree_t2j
     from .config import settings as settings
     from .decorator import JaxCallable as JaxCallable
     from .decorator import jax_callable as jax_callable
@@ -91,8 +91,8 @@ _HOME = {
     "dtype_t2j": "transfer",
     "j2t": "transfer",
     "t2j": "transfer",
-    "tree_j2t": "calling.tree_transfer",
-    "tree_t2j": "calling.tree_transfer",
+    "tree_j2t": "calling.pytrees.tree_transfer",
+    "tree_t2j": "calling.pytrees.tree_transfer",
     **dict.fromkeys(_ERRORS, "errors"),
 }
 __all__ = ["__version__", *sorted(_HOME)]

@@ -22,14 +22,14 @@ import torch
 
 from ._compat.jax.arrays import ArrayImpl
 from ._compat.torch.thread_flags import function_modes, is_any_autocast_enabled
-from .calling.arguments import KEYED, Leaves, quick_key, sort_flat, sort_leaves
+from .calling.arguments.random_key import KEYWORD, check_key, key_for_tensors, key_use, missing_key
+from .calling.arguments.sort_leaves import KEYED, Leaves, quick_key, sort_flat, sort_leaves
 from .calling.bound_methods import MOST_INSTANCES, BoundCallables, bound_function, is_bindable
 from .calling.call_planner import Planned, Planner
 from .calling.entries import Entries
 from .calling.entry import Entry
 from .calling.exporting import remember
 from .calling.like_function import LikeFunction, described, signature_of, take_names
-from .calling.random_key import KEYWORD, check_key, key_for_tensors, key_use, missing_key
 from .calling.recipe.recipe import Recipe
 from .choices import ConcurrencyMode, RandomMode, VmapMethod
 from .errors import ArgumentError

@@ -15,7 +15,7 @@ from jaxtorch_bridge.errors import TracedArrayError
 # How parts of the package tell each other something: whoever calls such a part catches it.
 WITHIN = {
     "_compat.torch.fake_tensors.ValuesReadError": "one way to evaluate has failed",
-    "calling.find_outputs.ConcreteRunNeeded": "an eager call runs for real",
+    "calling.outputs.find_outputs.ConcreteRunNeeded": "an eager call runs for real",
     "calling.loaded_calls._NotThisError": "told in the error of the call",
     "calling.recipe.not_data.NotDataError": "the program says that it has no recipe",
     "calling.recipe.not_data.RecipeError": "told in the error of the call",

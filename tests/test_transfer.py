@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from comparing import assert_equal
-from jaxtorch_bridge.calling.tree_transfer import tree_j2t, tree_t2j
+from jaxtorch_bridge.calling.pytrees.tree_transfer import tree_j2t, tree_t2j
 from jaxtorch_bridge.dtypes import DTYPES, WITHOUT_PARTNER, canonical_name
 from jaxtorch_bridge.errors import DtypeError, TransferError
 from jaxtorch_bridge.transfer import dtype_j2t, dtype_t2j, j2t, t2j

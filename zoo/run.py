@@ -141,7 +141,7 @@ def _floats(result: Any) -> list[Any]:
     import jax
     import torch
 
-    from jaxtorch_bridge.calling.trees import flatten
+    from jaxtorch_bridge.calling.pytrees.trees import flatten
 
     return [
         leaf

@@ -11,8 +11,8 @@ from typing import Any
 
 from .._compat.jax.tree_structures import node_of
 from ..torchside.modules.module_call import Mode
-from .torch_nodes import NodeRest
-from .trees import Structure
+from .pytrees.torch_nodes import NodeRest
+from .pytrees.trees import Structure
 
 
 def form_of(structure: Structure, mode: Mode | None) -> tuple[str, tuple[Any, ...]]:

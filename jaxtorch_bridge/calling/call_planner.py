@@ -32,16 +32,16 @@ from ..torchside.functions.contract_terms import Terms
 from ..torchside.modules.module_call import Mode, ModuleCall
 from ..torchside.op.torch_op import Keeper, TorchOp
 from ..transfer import t2j
-from . import trees
-from .arguments import Leaves, describe_arrays
-from .bounded_results import BoundedResults, bounded_results
+from .arguments.copied_arguments import copied_slots
+from .arguments.mutated_arguments import Mutated
+from .arguments.read_mutates import mutated_arguments
+from .arguments.sort_leaves import Leaves, describe_arrays
 from .call_form import form_of
-from .copied_arguments import copied_slots
 from .effective_terms import copies_of, mutates_of, terms_of
-from .find_outputs import Call, Findings, OutputFinder, Shapes, told_for_all_sizes
 from .flat_function import FlatFunction
-from .mutated_arguments import Mutated
-from .read_mutates import mutated_arguments
+from .outputs.bounded_results import BoundedResults, bounded_results
+from .outputs.find_outputs import Call, Findings, OutputFinder, Shapes, told_for_all_sizes
+from .pytrees import trees
 from .recipe.recipe import recipe_text
 
 if TYPE_CHECKING:

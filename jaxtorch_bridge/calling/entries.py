@@ -12,10 +12,10 @@ from ..call_site import caller_level
 from ..config import settings
 from ..errors import BridgeWarning
 from ..torchside.handler.torch_context import TorchContext
-from . import trees
-from .arguments import ARRAY, Leaves
+from .arguments.sort_leaves import ARRAY, Leaves
 from .call_planner import Planner
 from .entry import Entry
+from .pytrees import trees
 
 
 class Entries:

@@ -19,12 +19,12 @@ from ..planner.sharding import Placement, is_whole, refuse_random_shards
 from ..torchside.handler import failure_messages
 from ..torchside.handler.torch_context import current_context
 from ..torchside.observe.symbolic_evaluation import other_sizes
-from . import trees
-from .arguments import Leaves, named_leaves
+from .arguments.random_key import key_data
+from .arguments.sort_leaves import Leaves, named_leaves
 from .call_planner import Planned, Planner
-from .find_outputs import Call, ConcreteRunNeeded, Shapes, x64_enabled
 from .flat_function import FlatFunction
-from .random_key import key_data
+from .outputs.find_outputs import Call, ConcreteRunNeeded, Shapes, x64_enabled
+from .pytrees import trees
 
 
 class Entry:

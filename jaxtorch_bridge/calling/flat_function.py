@@ -19,10 +19,10 @@ import torch
 from .._compat.torch.compiled_code import compiled_function
 from ..errors import OutputError
 from ..torchside.modules.module_call import ModuleCall
-from . import trees
-from .arguments import Leaves, named_arguments
-from .copied_arguments import on_copies
-from .trees import Structure
+from .arguments.copied_arguments import on_copies
+from .arguments.sort_leaves import Leaves, named_arguments
+from .pytrees import trees
+from .pytrees.trees import Structure
 
 Bind = Callable[[Sequence[Any]], tuple[Sequence[Any], dict[str, Any]]]
 Unpack = Callable[[Any], Sequence[Any] | None]

@@ -20,7 +20,7 @@ from ..planner.op_steps import Steps, read_steps
 from ..planner.plan_facts import difference, facts_of
 from ..torchside.replay_steps import StepError, replay
 from .call_planner import Planned
-from .find_outputs import ConcreteRunNeeded
+from .outputs.find_outputs import ConcreteRunNeeded
 from .recipe.not_data import RecipeError
 from .recipe.recipe import Recipe, read_recipe
 

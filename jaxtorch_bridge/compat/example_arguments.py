@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from .. import transfer
-from ..calling import trees
-from ..calling.arguments import is_array
-from ..calling.trees import Structure
+from ..calling.arguments.sort_leaves import is_array
+from ..calling.pytrees import trees
+from ..calling.pytrees.trees import Structure
 from ..dtypes import canonical_name
 from ..errors import ArgumentError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ..calling import trees
+from ..calling.pytrees import trees
 from ..errors import ArgumentError
 from .example_arguments import Examples
 

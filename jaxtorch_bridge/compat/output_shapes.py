@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ..call_site import caller_level
-from ..calling import trees
-from ..calling.trees import Structure
+from ..calling.pytrees import trees
+from ..calling.pytrees.trees import Structure
 from ..dtypes import canonical_name
 from ..errors import ArgumentError, BridgeWarning, OutputError
 from ..planner.array_signature import OutputMeta

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .. import transfer
-from ..calling import tree_transfer
+from ..calling.pytrees import tree_transfer
 from ..errors import ArgumentError
 
 Via = Literal["dlpack", "cpu", "host"]

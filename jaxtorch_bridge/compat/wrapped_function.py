@@ -15,13 +15,13 @@ import torch
 
 from .._compat.jax.arrays import ArrayImpl
 from ..call_site import caller_level
-from ..calling import trees
 from ..calling.call_planner import Planned
 from ..calling.exporting import remember
-from ..calling.find_outputs import x64_enabled
 from ..calling.like_function import LikeFunction, as_bound, signature_of, take_names
+from ..calling.outputs.find_outputs import x64_enabled
+from ..calling.pytrees import trees
+from ..calling.pytrees.trees import Structure
 from ..calling.recipe.recipe import Recipe
-from ..calling.trees import Structure
 from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeWarning
 from ..planner.array_signature import OutputMeta

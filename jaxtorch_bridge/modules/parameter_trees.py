@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 
-from ..calling.trees import flatten_with_paths
+from ..calling.pytrees.trees import flatten_with_paths
 from ..errors import ModuleError
 
 Names = Literal["nested", "flat"]

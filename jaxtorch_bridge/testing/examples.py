@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from ..calling.arguments import is_array
+from ..calling.arguments.sort_leaves import is_array
 from ..tolerances import tolerance_of
 from ..transfer import t2j
 

@@ -17,8 +17,8 @@ from ...planner.plan import CallPlan
 from ...planner.plan_facts import facts_of
 from ...torchside.handler.torch_context import TorchContext
 from ...torchside.modules.module_call import Mode
-from ..arguments import Leaves
-from ..trees import Structure, leaf_count
+from ..arguments.sort_leaves import Leaves
+from ..pytrees.trees import Structure, leaf_count
 from .not_data import NotDataError, RecipeError
 from .structures import read_structure, structure_data
 from .values import read_value, value_data

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..._compat.jax.tree_structures import LEAF, node_of, tree_of
-from .. import torch_nodes
-from ..torch_nodes import NodeRest, adopt
-from ..trees import Structure
+from ..pytrees import torch_nodes
+from ..pytrees.torch_nodes import NodeRest, adopt
+from ..pytrees.trees import Structure
 from .class_names import class_of_name, name_of_class
 from .not_data import NotDataError, RecipeError
 from .values import MOST_LEVELS, read_value, value_data

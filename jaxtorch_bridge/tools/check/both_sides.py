@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from ...calling import trees
-from ...calling.arguments import sort_leaves
-from ...calling.bounded_results import bounded_results
-from ...calling.find_outputs import x64_enabled
-from ...calling.read_mutates import mutated_arguments
+from ...calling.arguments.read_mutates import mutated_arguments
+from ...calling.arguments.sort_leaves import sort_leaves
+from ...calling.outputs.bounded_results import bounded_results
+from ...calling.outputs.find_outputs import x64_enabled
+from ...calling.pytrees import trees
 from ...dtypes import DTYPES, canonical_name
 from ...errors import BridgeWarning
 from .calls import arguments_of, with_key

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import jax
 
 from ..._compat.torch.fake_tensors import cannot_be_fake, looks_at_values
-from ...calling import trees
-from ...calling.arguments import describe_arrays, sort_leaves, static_values
-from ...calling.bounded_results import bounded_results
-from ...calling.copied_arguments import copied_slots
+from ...calling.arguments.copied_arguments import copied_slots
+from ...calling.arguments.read_mutates import mutated_arguments
+from ...calling.arguments.sort_leaves import describe_arrays, sort_leaves, static_values
 from ...calling.flat_function import FlatFunction
-from ...calling.read_mutates import mutated_arguments
+from ...calling.outputs.bounded_results import bounded_results
+from ...calling.pytrees import trees
 from ...dtypes import canonical_name
 from ...errors import (
     BridgeError,

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from ...calling import trees
 from ...calling.call_planner import Planned
+from ...calling.pytrees import trees
 from ...testing.examples import gaps
 from . import problems
 from .both_sides import Run, as_jax

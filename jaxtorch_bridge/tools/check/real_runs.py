@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import torch
 
-from ...calling import trees
+from ...calling.pytrees import trees
 from ...decorator import JaxCallable
 from ...errors import BatchingError, ShardingError, SpecMismatchError
 from ...testing import check_batching, check_sharding

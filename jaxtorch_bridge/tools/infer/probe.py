@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from ..._compat.torch.fake_tensors import cannot_be_fake, looks_at_values
-from ...calling import trees
-from ...calling.arguments import describe_arrays, sort_leaves
+from ...calling.arguments.sort_leaves import describe_arrays, sort_leaves
 from ...calling.flat_function import FlatFunction
+from ...calling.pytrees import trees
 from ...errors import BridgeError
 from ...planner.build_plan import CallFacts, plan_inputs
 from ...torchside.closure.closure_state import ClosureState

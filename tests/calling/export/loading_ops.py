@@ -17,7 +17,7 @@ from jax import export
 from transformers.modeling_outputs import BaseModelOutput
 
 from jaxtorch_bridge import from_module, jax_callable
-from jaxtorch_bridge.calling.torch_nodes import named_tuple
+from jaxtorch_bridge.calling.pytrees.torch_nodes import named_tuple
 
 x = jnp.arange(3.0) + 1
 rows = jnp.stack([x, x + 1, x * 2])

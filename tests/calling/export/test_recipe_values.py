@@ -11,7 +11,7 @@ import jax
 import pytest
 import torch
 
-from jaxtorch_bridge.calling import trees
+from jaxtorch_bridge.calling.pytrees import trees
 from jaxtorch_bridge.calling.recipe.not_data import NotDataError
 from jaxtorch_bridge.calling.recipe.structures import read_structure, structure_data
 from jaxtorch_bridge.calling.recipe.values import read_value, value_data

@@ -14,7 +14,7 @@ import transformers
 
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import MutationError, jax_callable, tree_j2t, tree_t2j
-from jaxtorch_bridge.calling.torch_nodes import Unopened
+from jaxtorch_bridge.calling.pytrees.torch_nodes import Unopened
 from jaxtorch_bridge.errors import OutputError
 
 X = jnp.array([[3.0, 1.0, 2.0], [0.5, 0.25, 4.0]])

@@ -11,42 +11,42 @@ import jax
 import numpy as np
 import torch
 
-from .._compat.jax.symbolic_shapes import substitute, symbols_in
-from ..dotted_names import dotted
-from ..errors import DynamicSizeError, MutationError, SpecMismatchError
-from ..jaxside.ffi_targets import cpu_devices, register_label
-from ..planner.array_signature import ArraySig, OutputMeta
-from ..planner.build_plan import (
+from ..._compat.jax.symbolic_shapes import substitute, symbols_in
+from ...dotted_names import dotted
+from ...errors import DynamicSizeError, MutationError, SpecMismatchError
+from ...jaxside.ffi_targets import cpu_devices, register_label
+from ...planner.array_signature import ArraySig, OutputMeta
+from ...planner.build_plan import (
     ArrayArgument,
     CallFacts,
     contract_outputs,
     plan_inputs,
     version_of,
 )
-from ..planner.declared_outputs import check_declared, with_torch_dtypes
-from ..planner.nondifferentiable import mark_nondiff
-from ..planner.options import Options
-from ..planner.output_inference import How, Inference
-from ..torchside.closure.closure_state import ClosureState
-from ..torchside.handler.native_module import native
-from ..torchside.handler.thread_counts import share_threads
-from ..torchside.handler.torch_context import TorchContext
-from ..torchside.observe.abstract_evaluation import Attempt, infer_abstractly
-from ..torchside.observe.symbolic_evaluation import infer_with_symbols
-from ..torchside.observe.symbolic_shapes import infer_with_sizes
-from ..torchside.observe.undeclared_randomness import refuse_other_generators, warn_undeclared
-from ..torchside.observe.watched_run import Observed
-from . import trees
-from .arguments import Leaves, describe_arrays, static_values
-from .copied_as_needed import tell_of_copies
-from .effective_terms import copies_of, mutates_of
-from .flat_function import FlatFunction
-from .random_key import key_sig
+from ...planner.declared_outputs import check_declared, with_torch_dtypes
+from ...planner.nondifferentiable import mark_nondiff
+from ...planner.options import Options
+from ...planner.output_inference import How, Inference
+from ...torchside.closure.closure_state import ClosureState
+from ...torchside.handler.native_module import native
+from ...torchside.handler.thread_counts import share_threads
+from ...torchside.handler.torch_context import TorchContext
+from ...torchside.observe.abstract_evaluation import Attempt, infer_abstractly
+from ...torchside.observe.symbolic_evaluation import infer_with_symbols
+from ...torchside.observe.symbolic_shapes import infer_with_sizes
+from ...torchside.observe.undeclared_randomness import refuse_other_generators, warn_undeclared
+from ...torchside.observe.watched_run import Observed
+from ..arguments.copied_as_needed import tell_of_copies
+from ..arguments.random_key import key_sig
+from ..arguments.sort_leaves import Leaves, describe_arrays, static_values
+from ..effective_terms import copies_of, mutates_of
+from ..flat_function import FlatFunction
+from ..pytrees import trees
 from .trial_runs import Trials
 
 if TYPE_CHECKING:
-    from ..spec.enforce import Sizes
-    from ..spec.model import CallableSpec
+    from ...spec.enforce import Sizes
+    from ...spec.model import CallableSpec
 
 T = TypeVar("T")
 Shapes = tuple[tuple[tuple[int, ...], str], ...]

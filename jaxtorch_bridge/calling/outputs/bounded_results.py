@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..planner.output_order import contract_order
-from . import trees
-from .arguments import Leaves, named_leaves
-from .trees import Structure
+from ...planner.output_order import contract_order
+from ..arguments.sort_leaves import Leaves, named_leaves
+from ..pytrees import trees
+from ..pytrees.trees import Structure
 
 if TYPE_CHECKING:
-    from ..spec.model import CallableSpec
-    from ..spec.sizes_in_call import ReturnedSizes
+    from ...spec.model import CallableSpec
+    from ...spec.sizes_in_call import ReturnedSizes
 
 # Calls of that many sets of shapes are looked up.
 _MOST_SHAPES = 64
@@ -45,7 +45,7 @@ class BoundedResults:
 
     def __init__(self, spec: CallableSpec, paths: Sequence[tuple[str, ...]]) -> None:
         # Here: a program without contracts starts without pydantic.
-        from ..spec.sizes_in_call import ReturnedSizes
+        from ...spec.sizes_in_call import ReturnedSizes
 
         self._label = spec.label
         self._paths = tuple(paths)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from .._compat.torch.func_transforms import is_transformed
-from ..errors import MutationError
-from . import trees
-from .trees import Structure
+from ..._compat.torch.func_transforms import is_transformed
+from ...errors import MutationError
+from ..pytrees import trees
+from ..pytrees.trees import Structure
 
 
 @dataclass(frozen=True)

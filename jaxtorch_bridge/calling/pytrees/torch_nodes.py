@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import torch
 
-from .._compat.torch import pytrees
+from ..._compat.torch import pytrees
 
 _lock = threading.Lock()
 _adopted: set[type] = set()

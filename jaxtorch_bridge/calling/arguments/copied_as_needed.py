@@ -8,9 +8,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from ..call_site import caller_level
-from ..dotted_names import dotted
-from ..errors import BridgeWarning
+from ...call_site import caller_level
+from ...dotted_names import dotted
+from ...errors import BridgeWarning
 
 
 def tell_of_copies(label: str, paths: Sequence[str], told: set[str]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..dotted_names import dotted
-from ..errors import ArgumentError
-from . import trees
-from .arguments import Leaves, named_arguments
+from ...dotted_names import dotted
+from ...errors import ArgumentError
+from ..pytrees import trees
 from .mutated_arguments import Group, Mutated
+from .sort_leaves import Leaves, named_arguments
 
 
 def mutated_arguments(

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from .._compat.torch.func_transforms import is_transformed
-from .._compat.torch.tensors import version_of
-from ..dotted_names import dotted, is_part
-from ..errors import ArgumentError
-from ..torchside.functions.saved_values import saving_values
-from ..torchside.observe.autograd_recording import single_views
-from .arguments import Leaves, named_arguments, named_leaves, parameters_of
+from ..._compat.torch.func_transforms import is_transformed
+from ..._compat.torch.tensors import version_of
+from ...dotted_names import dotted, is_part
+from ...errors import ArgumentError
+from ...torchside.functions.saved_values import saving_values
+from ...torchside.observe.autograd_recording import single_views
+from .sort_leaves import Leaves, named_arguments, named_leaves, parameters_of
 
 
 def copied_slots(

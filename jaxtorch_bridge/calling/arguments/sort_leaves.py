@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import torch
 
-from .._compat.jax.arrays import ArrayImpl
-from ..errors import ArgumentError
-from ..planner.build_plan import ArrayArgument, static_mapping
-from . import trees
+from ..._compat.jax.arrays import ArrayImpl
+from ...errors import ArgumentError
+from ...planner.build_plan import ArrayArgument, static_mapping
+from ..pytrees import trees
+from ..pytrees.trees import Structure
 from .mutated_arguments import Mutated
-from .trees import Structure
 
 # Stands for an array among the hashable leaves of a call's signature.
 ARRAY = "<array>"

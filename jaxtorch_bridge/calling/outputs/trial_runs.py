@@ -12,22 +12,22 @@ import jax
 import numpy as np
 import torch
 
-from .._compat.torch.fake_tensors import looks_at_values
-from ..call_site import caller_level
-from ..errors import BridgeError, BridgeWarning, DynamicSizeError, PlanningError
-from ..planner.array_signature import ArraySig
-from ..planner.output_inference import How, Inference
-from ..torchside.closure.closure_state import ClosureState
-from ..torchside.closure.locks import generator_locks
-from ..torchside.handler import failure_messages
-from ..torchside.observe.abstract_evaluation import Attempt, infer_by_running
-from ..torchside.observe.made_up_values import made_up
-from ..torchside.observe.symbolic_evaluation import other_sizes
-from ..torchside.randomness.generator_seeding import drawing_from_key
-from ..transfer import j2t
-from . import trees
-from .arguments import is_array
-from .flat_function import FlatFunction
+from ..._compat.torch.fake_tensors import looks_at_values
+from ...call_site import caller_level
+from ...errors import BridgeError, BridgeWarning, DynamicSizeError, PlanningError
+from ...planner.array_signature import ArraySig
+from ...planner.output_inference import How, Inference
+from ...torchside.closure.closure_state import ClosureState
+from ...torchside.closure.locks import generator_locks
+from ...torchside.handler import failure_messages
+from ...torchside.observe.abstract_evaluation import Attempt, infer_by_running
+from ...torchside.observe.made_up_values import made_up
+from ...torchside.observe.symbolic_evaluation import other_sizes
+from ...torchside.randomness.generator_seeding import drawing_from_key
+from ...transfer import j2t
+from ..arguments.sort_leaves import is_array
+from ..flat_function import FlatFunction
+from ..pytrees import trees
 
 # What draws where a call has a key that is not known yet.
 _SOME_KEY = np.zeros(2, np.uint32)

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import torch
 
-from ..errors import DtypeError, TransferError
-from ..transfer import j2t, t2j
+from ...errors import DtypeError, TransferError
+from ...transfer import j2t, t2j
 from . import trees
 from .torch_nodes import for_torch
 

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from ..errors import ArgumentError
-from ..planner.array_signature import ArraySig
-from .arguments import is_array
-from .like_function import described
+from ...errors import ArgumentError
+from ...planner.array_signature import ArraySig
+from ..like_function import described
+from .sort_leaves import is_array
 
 if TYPE_CHECKING:
-    from ..planner.options import Options
-    from ..spec.model import CallableSpec
+    from ...planner.options import Options
+    from ...spec.model import CallableSpec
 
 KEYWORD = "rng"
 

@@ -1,0 +1,1 @@
+"""Arguments and results as trees: taken apart, put together, brought to the other side."""
