@@ -17,7 +17,7 @@ from .plan import CallPlan
 
 if TYPE_CHECKING:
     # At run time loaded where a contract is at hand: pydantic takes as long as all the rest.
-    from ..spec.enforce import Sizes
+    from ..spec.language.sizes import Sizes
     from ..spec.model import CallableSpec, TensorSpec
 
 ContractPath = tuple[str, ...]
@@ -77,7 +77,8 @@ def plan_inputs(
     if spec is None:
         return tuple(_free_input(array) for array in facts.arrays), None
     # Here: a program without contracts starts without pydantic.
-    from ..spec.enforce import bind_inputs, check_static
+    from ..spec.enforce.inputs import bind_inputs
+    from ..spec.enforce.static_arguments import check_static
 
     check_static(spec, facts.values)
     leaves = {array.contract_path: (array.shape, array.dtype) for array in facts.arrays}
@@ -99,7 +100,7 @@ def contract_outputs(
     if spec is None or sizes is None or not spec.outputs:
         return None
     # Here: a program without contracts starts without pydantic.
-    from ..spec.enforce import resolve_outputs
+    from ..spec.enforce.outputs import resolve_outputs
 
     resolved = resolve_outputs(spec, sizes)
     if resolved is None:
@@ -141,7 +142,7 @@ def plan_call(
     )
     if spec is not None and sizes is not None and leaves:
         # Here: a program without contracts starts without pydantic.
-        from ..spec.enforce import check_outputs
+        from ..spec.enforce.outputs import check_outputs
 
         # The sizes are those from here on: outputs may bind names that no input has.
         found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -21,9 +21,9 @@ from pydantic import (
     field_validator,
 )
 
-from ..choices import Backend, ConcurrencyMode, OutputsMode, Residuals, VmapMethod
+from ..choices import ConcurrencyMode, Residuals, VmapMethod
 from ..dotted_names import in_both
-from .array_tree import Leaves, Node, leaves_of, paths_of, read_tree, to_ordered_data
+from .array_tree import Leaves, Node, leaves_of, read_tree, to_ordered_data
 from .bounded_sizes import (
     Bound,
     as_padded,
@@ -33,15 +33,21 @@ from .bounded_sizes import (
     faults_of_bounds,
     faults_of_inputs,
 )
+from .execution import Execution
 from .followed_dtypes import choices_of, faults_of_following
 from .group_remarks import faults_of_groups, read_groups
 from .language.constraints import Constraint
 from .language.frozen_mapping import FrozenDict
 from .language.parsed_field import ReadBy
 from .language.problems import Fault, Path, fault, raise_faults
-from .language.shapes import names_in
 from .language.static_arguments import Scalar, StaticSpec, read_statics
-from .language.wording import did_you_mean, listed, show
+from .language.wording import show
+from .names_between_fields import (
+    faults_of_arguments,
+    faults_of_constraints,
+    faults_of_dimensions,
+    faults_of_expressions,
+)
 from .plain_fields import (
     read_constraints,
     read_dimensions,
@@ -54,36 +60,7 @@ from .plain_fields import (
 from .source_positions import Positions
 from .tensor import TensorSpec
 
-__all__ = ["CallableSpec", "Execution", "FrozenDict", "Node", "Scalar", "TensorSpec"]
-
-
-def _unbound_expressions(leaves: Leaves) -> Iterator[Fault]:
-    """Expressions over names that no input's shape can tell."""
-    bound = frozenset(name for _, leaf in leaves for name in leaf.shape.plain_names)
-    for path, leaf in leaves:
-        for dimension in leaf.shape.dimensions:
-            unbound = sorted(names_in(dimension) - bound)
-            if unbound:
-                expected = "only names that stand alone in the shape of some input"
-                yield Fault(expected, f"{listed(unbound)} in `{dimension}`", path)
-
-
-class Execution(BaseModel):
-    """How the torch function is run.
-
-    Attributes:
-        backend: What runs it: ``eager`` the function's own code (also ``auto``), ``graph`` a graph
-            captured when the call is planned, ``compile`` that graph compiled by ``torch.compile``,
-            with those of derivatives and batches.
-        outputs: Whether torch writes results into XLA's buffers itself (``in_place``: graphs where
-            they can, the function's own calls by its ``out=``), or they are copied there; with
-            ``auto`` graphs write what costs less so.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backend: Backend = "auto"
-    outputs: OutputsMode = "auto"
+__all__ = ["CallableSpec", "FrozenDict", "Node", "Scalar", "TensorSpec"]
 
 
 class CallableSpec(BaseModel):
@@ -153,7 +130,7 @@ class CallableSpec(BaseModel):
         leaves = leaves_of(inputs)
         raise_faults(
             [
-                *_unbound_expressions(leaves),
+                *faults_of_expressions(leaves),
                 *faults_of_following(leaves, leaves),
                 *faults_of_inputs(leaves),
             ]
@@ -205,12 +182,8 @@ class CallableSpec(BaseModel):
         cls, dimensions: FrozenDict[str, str], info: ValidationInfo
     ) -> FrozenDict[str, str]:
         if "inputs" in info.data and "outputs" in info.data:
-            known = _dimension_names(info.data["inputs"]) | _dimension_names(info.data["outputs"])
-            raise_faults(
-                Fault(_one_of("dimensions", name, known), show(name), (name,), at_key=True)
-                for name in dimensions
-                if name not in known
-            )
+            known = (info.data["inputs"], info.data["outputs"])
+            raise_faults(faults_of_dimensions(dimensions, *known))
         return dimensions
 
     @field_validator("constraints")
@@ -219,13 +192,7 @@ class CallableSpec(BaseModel):
         cls, constraints: tuple[Constraint, ...], info: ValidationInfo
     ) -> tuple[Constraint, ...]:
         if "inputs" in info.data:
-            # Of the inputs alone: a call is held against them before anything comes back.
-            known = _dimension_names(info.data["inputs"])
-            raise_faults(
-                Fault(_one_of("dimensions of the inputs", name, known), show(name), (str(index),))
-                for index, one in enumerate(constraints)
-                for name in sorted(one.names - known)
-            )
+            raise_faults(faults_of_constraints(constraints, info.data["inputs"]))
         return constraints
 
     @field_validator("sharding")
@@ -234,12 +201,7 @@ class CallableSpec(BaseModel):
         cls, sharding: FrozenDict[str, str], info: ValidationInfo
     ) -> FrozenDict[str, str]:
         if "inputs" in info.data:
-            known = _dimension_names(info.data["inputs"])
-            raise_faults(
-                Fault(_one_of("dimensions", name, known), show(name), (name,), at_key=True)
-                for name in sharding
-                if name not in known
-            )
+            raise_faults(faults_of_dimensions(sharding, info.data["inputs"]))
         return sharding
 
     @field_validator("mutates")
@@ -248,14 +210,14 @@ class CallableSpec(BaseModel):
         cls, mutates: tuple[str, ...], info: ValidationInfo
     ) -> tuple[str, ...]:
         if "inputs" in info.data:
-            raise_faults(_faults_of_names(mutates, info.data["inputs"]))
+            raise_faults(faults_of_arguments(mutates, info.data["inputs"]))
         return mutates
 
     @field_validator("copies")
     @classmethod
     def _copied_inputs_exist(cls, copies: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if "inputs" in info.data:
-            raise_faults(_faults_of_names(copies, info.data["inputs"]))
+            raise_faults(faults_of_arguments(copies, info.data["inputs"]))
         both = in_both(copies, info.data.get("mutates", ()))
         raise_faults(
             Fault(
@@ -422,24 +384,6 @@ _WORKED_OUT = (
 _DEFAULTS = {
     name: info.default for name, info in CallableSpec.model_fields.items() if not info.is_required()
 }
-
-
-def _dimension_names(nodes: FrozenDict[str, Node]) -> frozenset[str]:
-    return frozenset(name for _, leaf in leaves_of(nodes) for name in leaf.shape.plain_names)
-
-
-def _faults_of_names(names: tuple[str, ...], inputs: FrozenDict[str, Node]) -> Iterator[Fault]:
-    # A list, since names may hold dots: two paths can read the same.
-    known = [".".join(path) for path, _ in paths_of(inputs)]
-    for index, name in enumerate(names):
-        if name not in known:
-            yield Fault(_one_of("inputs", name, known), show(name), (str(index),))
-        elif known.count(name) != 1:
-            yield Fault("a name that only one input has", show(name), (str(index),))
-
-
-def _one_of(kind: str, name: str, known: Collection[str]) -> str:
-    return f"one of the {kind} {listed(sorted(known))}{did_you_mean(name, known)}"
 
 
 def _plain(value: Any) -> Any:

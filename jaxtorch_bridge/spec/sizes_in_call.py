@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import SpecMismatchError
-from .enforce import Path, bind_shapes, check_returned, miscounted, too_many
+from .enforce.inputs import bind_shapes
+from .enforce.outputs import check_returned, miscounted, too_many
+from .language.problems import Path
 from .language.shapes import evaluate, names_in, with_terms
 from .language.sizes import aligned
 from .model import CallableSpec

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
 from jaxtorch_bridge.spec.compare.diff_contracts import diff_specs
-from jaxtorch_bridge.spec.enforce import bind_inputs, resolve_outputs
+from jaxtorch_bridge.spec.enforce.inputs import bind_inputs
+from jaxtorch_bridge.spec.enforce.outputs import resolve_outputs
 from jaxtorch_bridge.spec.files.load import load_spec
 from jaxtorch_bridge.spec.language.sizes import Sizes, resolve
 from jaxtorch_bridge.spec.model import CallableSpec

@@ -3,14 +3,11 @@ from __future__ import annotations
 import pytest
 
 from jaxtorch_bridge.errors import SpecMismatchError
-from jaxtorch_bridge.spec.enforce import (
-    Sizes,
-    bind_inputs,
-    check_outputs,
-    check_static,
-    resolve_outputs,
-)
+from jaxtorch_bridge.spec.enforce.inputs import bind_inputs
+from jaxtorch_bridge.spec.enforce.outputs import check_outputs, resolve_outputs
+from jaxtorch_bridge.spec.enforce.static_arguments import check_static
 from jaxtorch_bridge.spec.files.load import load_spec
+from jaxtorch_bridge.spec.language.sizes import Sizes
 from jaxtorch_bridge.spec.model import CallableSpec
 
 ATTENTION = {

@@ -45,7 +45,7 @@ from ..pytrees import trees
 from .trial_runs import Trials
 
 if TYPE_CHECKING:
-    from ...spec.enforce import Sizes
+    from ...spec.language.sizes import Sizes
     from ...spec.model import CallableSpec
 
 T = TypeVar("T")

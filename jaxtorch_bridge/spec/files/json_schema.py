@@ -16,8 +16,9 @@ from pydantic import BaseModel
 
 from ... import dtypes
 from ...choices import ConcurrencyMode, VmapMethod
+from ..execution import Execution
 from ..language.static_arguments import StaticSpec
-from ..model import CallableSpec, Execution
+from ..model import CallableSpec
 from ..tensor import OUTPUTS_ALONE, TensorSpec
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"

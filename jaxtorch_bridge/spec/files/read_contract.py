@@ -10,9 +10,10 @@ import yaml
 from pydantic import ValidationError
 
 from ...errors import SpecError, SpecProblem
+from ..execution import Execution
 from ..language.problems import Fault, Path, faults_of
 from ..language.wording import escaped, show
-from ..model import CallableSpec, Execution
+from ..model import CallableSpec
 from .format_versions import is_older, migrate, newer_format, rename_words
 from .yaml_document import MOST_BYTES, Document, DocumentError, Dumper, read_document
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
 from jaxtorch_bridge.spec.compare.diff_contracts import diff_specs
-from jaxtorch_bridge.spec.enforce import bind_inputs
+from jaxtorch_bridge.spec.enforce.inputs import bind_inputs
 from jaxtorch_bridge.spec.files.load import load_spec
 from jaxtorch_bridge.spec.files.read_contract import dump_spec
 from jaxtorch_bridge.spec.language.constraints import parse_constraint

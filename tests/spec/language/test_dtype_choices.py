@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
-from jaxtorch_bridge.spec.enforce import bind_inputs, check_outputs, resolve_outputs
+from jaxtorch_bridge.spec.enforce.inputs import bind_inputs
+from jaxtorch_bridge.spec.enforce.outputs import check_outputs, resolve_outputs
 from jaxtorch_bridge.spec.files.load import load_spec
 from jaxtorch_bridge.spec.files.read_contract import dump_spec, read_spec
 from jaxtorch_bridge.spec.language.array_dtype import Dtype

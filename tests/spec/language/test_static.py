@@ -7,7 +7,7 @@ import re
 import pytest
 
 from jaxtorch_bridge.errors import SpecError, SpecMismatchError
-from jaxtorch_bridge.spec.enforce import check_static
+from jaxtorch_bridge.spec.enforce.static_arguments import check_static
 from jaxtorch_bridge.spec.files.load import load_spec
 from jaxtorch_bridge.spec.files.read_contract import dump_spec, read_spec
 

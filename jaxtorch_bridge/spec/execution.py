@@ -1,0 +1,25 @@
+"""How a torch function is run, as its contract says it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from ..choices import Backend, OutputsMode
+
+
+class Execution(BaseModel):
+    """How the torch function is run.
+
+    Attributes:
+        backend: What runs it: ``eager`` the function's own code (also ``auto``), ``graph`` a graph
+            captured when the call is planned, ``compile`` that graph compiled by ``torch.compile``,
+            with those of derivatives and batches.
+        outputs: Whether torch writes results into XLA's buffers itself (``in_place``: graphs where
+            they can, the function's own calls by its ``out=``), or they are copied there; with
+            ``auto`` graphs write what costs less so.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: Backend = "auto"
+    outputs: OutputsMode = "auto"
