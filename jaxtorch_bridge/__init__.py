@@ -14,10 +14,10 @@ from .version import __version__
 if TYPE_CHECKING:
     # `name as name` is how type checkers know what a module exports.
     from .calling.exporting import ffi_target_names as ffi_target_names
+    from .calling.jax_callable import JaxCallable as JaxCallable
     from .calling.pytrees.tree_transfer import tree_j2t as tree_j2t
     from .calling.pytrees.tree_transfer import tree_t2j as tree_t2j
     from .config import settings as settings
-    from .decorator import JaxCallable as JaxCallable
     from .decorator import jax_callable as jax_callable
     from .errors import ArgumentError as ArgumentError
     from .errors import BatchingError as BatchingError
@@ -79,7 +79,7 @@ _ERRORS = (
 )
 _HOME = {
     "settings": "config",
-    "JaxCallable": "decorator",
+    "JaxCallable": "calling.jax_callable",
     "jax_callable": "decorator",
     "JaxModule": "modules.from_module",
     "from_module": "modules.from_module",

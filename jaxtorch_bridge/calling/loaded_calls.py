@@ -26,7 +26,7 @@ from .recipe.recipe import Recipe, read_recipe
 
 
 class Plannable(Protocol):
-    """A callable that can be planned without a call; see `decorator.JaxCallable`."""
+    """A callable that can be planned without a call; see `jax_callable.JaxCallable`."""
 
     def planned_from(self, recipe: Recipe) -> Planned:
         """The plan of the call that a recipe describes."""

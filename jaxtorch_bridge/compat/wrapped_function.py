@@ -17,12 +17,12 @@ from .._compat.jax.arrays import ArrayImpl
 from ..call_site import caller_level
 from ..calling.call_planner import Planned
 from ..calling.exporting import remember
+from ..calling.jax_callable import JaxCallable
 from ..calling.like_function import LikeFunction, as_bound, signature_of, take_names
 from ..calling.outputs.find_outputs import x64_enabled
 from ..calling.pytrees import trees
 from ..calling.pytrees.trees import Structure
 from ..calling.recipe.recipe import Recipe
-from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeWarning
 from ..planner.array_signature import OutputMeta
 from ..planner.options import Options

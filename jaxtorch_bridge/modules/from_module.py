@@ -13,9 +13,9 @@ import torch
 
 from ..calling.call_planner import Planned
 from ..calling.exporting import remember
+from ..calling.jax_callable import JaxCallable
 from ..calling.like_function import OfInstances, with_keywords
 from ..calling.recipe.recipe import Recipe
-from ..decorator import JaxCallable
 from ..errors import ArgumentError, BridgeError, ModuleError
 from ..planner.options import Options
 from ..torchside.closure.function_identity import name_of

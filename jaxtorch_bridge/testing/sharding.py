@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..decorator import JaxCallable
+from ..calling.jax_callable import JaxCallable
 from ..errors import ShardingError
 from .examples import Examples, gaps
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ...decorator import JaxCallable, jax_callable
+from ...calling.jax_callable import JaxCallable
+from ...decorator import jax_callable
 from ...errors import BridgeError, SpecError, SpecProblem
 from ...spec.language.wording import did_you_mean, listed
 from ...spec.model import CallableSpec

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import torch
 
+from ...calling.jax_callable import JaxCallable
 from ...calling.pytrees import trees
-from ...decorator import JaxCallable
 from ...errors import BatchingError, ShardingError, SpecMismatchError
 from ...testing import check_batching, check_sharding
 from ...testing.examples import gaps

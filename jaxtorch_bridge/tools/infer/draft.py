@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...decorator import JaxCallable
+from ...calling.jax_callable import JaxCallable
 from ...errors import SpecError, SpecProblem
 from ...spec.annotations.as_contract import spec_from_annotations
 from ...spec.files.load import load_spec
