@@ -17,7 +17,8 @@ from ...choices import VmapMethod
 from ...errors import BatchingError
 from ...planner.array_signature import with_batch
 from ..closure.closure_guard import ClosureGuard
-from ..derive.linear_part import Dims, batched_linearized
+from ..derive.kernel import Dims
+from ..derive.linear_part import batched_linearized
 from ..functions import transforms
 from ..functions.graph_capture import NotCapturedError, capture, draws_of_batch
 from ..functions.one_by_one_notice import warn_one_by_one

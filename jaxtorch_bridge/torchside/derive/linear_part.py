@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ...errors import DifferentiationError
@@ -15,23 +15,8 @@ from ..op.make_op import op_of_program
 from ..op.torch_op import Function, LinearKernel, SavingForward, TorchOp
 from .derived_function import derive
 from .engines.engine import DerivedFunction, Goal, Kept, Kind, linear_sigs
+from .kernel import Dims, Kernel
 from .refused_outputs import NOTHING_REFUSED, Refused
-
-Dims = tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """An op and the operands that it reads.
-
-    Attributes:
-        op: What to run.
-        operands: For each of its operands, which operand of the linear call it is: inputs,
-            residuals and linear operands counted through.
-    """
-
-    op: TorchOp
-    operands: tuple[int, ...]
 
 
 class Linearized:
@@ -360,7 +345,7 @@ class BatchedLinearized:
         return batch_linear(self, size, dims, transposed, ins, outs)
 
     def _batched(self, kernel: Kernel) -> Kernel:
-        dims = _kernel_dims(kernel, self.dims)
+        dims = kernel.batch_axes(self.dims)
         # JAX has been told that there is a batch: where one call fails there must be a loop.
         found = kernel.op.family.batched(kernel.op, self.size, dims, loop=True)
         if found.op is None:
@@ -400,11 +385,6 @@ def batch_linear(
         outs: Likewise.
     """
     kernel = base.batchable(dims, transposed, ins, outs)
-    found = kernel.op.family.batched(kernel.op, size, _kernel_dims(kernel, dims))
+    found = kernel.op.family.batched(kernel.op, size, kernel.batch_axes(dims))
     # None: JAX calls the linear part once for each element.
     return None if found.op is None else batched_linearized(base, size, dims)
-
-
-def _kernel_dims(kernel: Kernel, dims: Dims) -> Dims:
-    """Batch axes of a kernel's operands: linear ones have it first."""
-    return tuple(dims[index] if index < len(dims) else 0 for index in kernel.operands)

@@ -1,0 +1,27 @@
+"""What computes a linear part: an op, and which operands of the linear call it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..op.torch_op import TorchOp
+
+Dims = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An op and the operands that it reads.
+
+    Attributes:
+        op: What to run.
+        operands: For each of its operands, which operand of the linear call it is: inputs,
+            residuals and linear operands counted through.
+    """
+
+    op: TorchOp
+    operands: tuple[int, ...]
+
+    def batch_axes(self, dims: Dims) -> Dims:
+        """Of its operands, from those of inputs and residuals: linear ones have it first."""
+        return tuple(dims[index] if index < len(dims) else 0 for index in self.operands)
