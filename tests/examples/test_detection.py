@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture
-def detection(monkeypatch: pytest.MonkeyPatch):
-    """The example, imported anew."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    monkeypatch.delitem(sys.modules, "detection", raising=False)
-    return importlib.import_module("detection")
+def detection(example):
+    return example("detection")
 
 
 def test_it_agrees_with_torch(detection, capsys) -> None:

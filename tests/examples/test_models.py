@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RUNS = {
     "orbits": ["--steps", "40"],
     "phonons": ["--steps", "60"],
     "resnet": ["--steps", "12", "--width", "4", "--least-accuracy", "0.15"],
     "embeddings": ["--steps", "2"],
 }
-
-
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch):
-    """Import an example as it imports its neighbours."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-
-    def load(name: str):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        return importlib.import_module(name)
-
-    return load
 
 
 @pytest.mark.parametrize("name", RUNS)

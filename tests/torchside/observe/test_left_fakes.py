@@ -25,8 +25,6 @@ X = jnp.arange(3.0)
 class Box:
     """An object that holds others."""
 
-    table = None
-
     def __init__(self, **held):
         vars(self).update(held)
 
@@ -47,91 +45,57 @@ def table_of(x):
     return torch.arange(len(x)) * 2.0
 
 
-# Of each a function that makes a tensor once, and keeps it.
-def in_attribute():
-    box = deep(Box(memo=None))
+def keeps(held, get, put):
+    """Make functions that keep a tensor in what ``held`` makes, and look for it there first."""
 
-    def f(x):
-        own = inmost(box)
-        if own.memo is None:
-            own.memo = table_of(x)
-        return x + own.memo
+    def make():
+        box = deep(held())
 
-    return f
+        def f(x):
+            own = inmost(box)
+            if get(own) is None:
+                put(own, table_of(x))
+            return x + get(own)
 
+        return f
 
-def in_missing_attribute():
-    box = deep(Box())
-
-    def f(x):
-        own = inmost(box)
-        if not hasattr(own, "memo"):
-            own.memo = table_of(x)
-        return x + own.memo
-
-    return f
+    return make
 
 
-def in_class_default():
-    box = deep(Box())
-
-    def f(x):
-        own = inmost(box)
-        if own.table is None:
-            own.table = table_of(x)
-        return x + own.table
-
-    return f
+def in_attribute(held, put=setattr):
+    return keeps(
+        held,
+        lambda own: getattr(own, "memo", None),
+        lambda own, table: put(own, "memo", table),
+    )
 
 
-def in_dict(kind=dict):
-    box = deep(Box(cache=kind()))
-
-    def f(x):
-        cache = inmost(box).cache
-        if len(x) not in cache:
-            cache[len(x)] = table_of(x)
-        return x + cache[len(x)]
-
-    return f
+def in_dict(kind, key="table"):
+    return keeps(
+        lambda: Box(cache=kind()),
+        lambda own: own.cache.get(key),
+        lambda own, table: own.cache.update({key: table}),
+    )
 
 
-def in_tuples():
-    box = deep(Box(cache={}))
-
-    def f(x):
-        cache = inmost(box).cache
-        if len(x) not in cache:
-            cache[len(x)] = (len(x), [table_of(x)], {"half": table_of(x) / 2})
-        return x + cache[len(x)][1][0] / 2 + cache[len(x)][2]["half"]
-
-    return f
+class WithDefault:
+    memo = None
 
 
-def in_list():
-    box = deep(Box(seen=[]))
-
-    def f(x):
-        seen = inmost(box).seen
-        if not seen:
-            seen.append(table_of(x))
-        return x + seen[0]
-
-    return f
+class WithSlots:
+    __slots__ = ("memo",)
 
 
-def in_new_object():
-    box = deep(Box(made=None))
-
-    def f(x):
-        own = inmost(box)
-        if own.made is None:
-            own.made = Box(cache={"table": table_of(x)})
-        return x + own.made.cache["table"]
-
-    return f
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    memo: object = None
 
 
+class Key:
+    pass
+
+
+# These make it themselves.
 class Lazy:
     @functools.cached_property
     def table(self):
@@ -141,39 +105,6 @@ class Lazy:
 def in_cached_property():
     box = deep(Lazy())
     return lambda x: x + inmost(box).table
-
-
-class Slots:
-    __slots__ = ("memo",)
-
-
-def in_slots():
-    box = deep(Slots())
-
-    def f(x):
-        own = inmost(box)
-        if not hasattr(own, "memo"):
-            own.memo = table_of(x)
-        return x + own.memo
-
-    return f
-
-
-@dataclasses.dataclass(frozen=True)
-class Frozen:
-    memo: object = None
-
-
-def in_frozen_dataclass():
-    box = deep(Frozen())
-
-    def f(x):
-        own = inmost(box)
-        if own.memo is None:
-            object.__setattr__(own, "memo", table_of(x))
-        return x + own.memo
-
-    return f
 
 
 class Helper:
@@ -245,71 +176,45 @@ def in_module(how):
     return lambda x: x + getattr(inmost(box), name)(len(x))
 
 
-def in_thread_local():
-    box = deep(threading.local())
-
-    def f(x):
-        own = inmost(box)
-        if not hasattr(own, "memo"):
-            own.memo = table_of(x)
-        return x + own.memo
-
-    return f
-
-
-class Key:
-    pass
-
-
-def in_weak_dict():
-    key = Key()
-    box = deep(Box(cache=weakref.WeakKeyDictionary()))
-
-    def f(x):
-        cache = inmost(box).cache
-        if key not in cache:
-            cache[key] = table_of(x)
-        return x + cache[key]
-
-    return f
-
-
-def in_context_variable():
-    variable = contextvars.ContextVar("memo", default=None)
-    box = deep(Box(variable=variable))
-
-    def f(x):
-        own = inmost(box).variable
-        if own.get() is None:
-            own.set(table_of(x))
-        return x + own.get()
-
-    return f
-
-
 KEEPERS = {
-    "attribute": in_attribute,
-    "missing attribute": in_missing_attribute,
-    "class default": in_class_default,
-    "dict": in_dict,
-    "ordered dict": lambda: in_dict(collections.OrderedDict),
-    "default dict": lambda: in_dict(lambda: collections.defaultdict(list)),
-    "user dict": lambda: in_dict(collections.UserDict),
-    "tuples": in_tuples,
-    "list": in_list,
-    "new object": in_new_object,
+    "attribute": in_attribute(lambda: Box(memo=None)),
+    "missing attribute": in_attribute(Box),
+    "class default": in_attribute(WithDefault),
+    "slots": in_attribute(WithSlots),
+    "frozen dataclass": in_attribute(Frozen, object.__setattr__),
+    "thread local": in_attribute(threading.local),
+    "dict": in_dict(dict),
+    "ordered dict": in_dict(collections.OrderedDict),
+    "default dict": in_dict(lambda: collections.defaultdict(list)),
+    "user dict": in_dict(collections.UserDict),
+    "weak dict": in_dict(weakref.WeakKeyDictionary, Key()),
+    "list": keeps(
+        lambda: Box(seen=[]),
+        lambda own: own.seen[0] if own.seen else None,
+        lambda own, table: own.seen.append(table),
+    ),
+    "tuples": keeps(
+        lambda: Box(cache={}),
+        lambda own: own.cache["a"][1][0] / 2 + own.cache["a"][2]["half"] if own.cache else None,
+        lambda own, table: own.cache.update(a=(1, [table], {"half": table / 2})),
+    ),
+    "new object": keeps(
+        lambda: Box(made=None),
+        lambda own: own.made and own.made.cache["table"],
+        lambda own, table: setattr(own, "made", Box(cache={"table": table})),
+    ),
+    "context variable": keeps(
+        lambda: Box(variable=contextvars.ContextVar("memo", default=None)),
+        lambda own: own.variable.get(),
+        lambda own, table: own.variable.set(table),
+    ),
     "cached property": in_cached_property,
-    "slots": in_slots,
-    "frozen dataclass": in_frozen_dataclass,
     "cell": in_cell,
     "lru_cache": in_lru_cache,
     "dict of a module": lambda: in_module("dict"),
     "cache of a module": lambda: in_module("cache"),
     "name of a module": lambda: in_module("name"),
     "class of a module": lambda: in_module("of_class"),
-    "thread local": in_thread_local,
-    "weak dict": in_weak_dict,
-    "context variable": in_context_variable,
 }
 
 
