@@ -91,6 +91,13 @@ def test_relative_links_lead_to_files(path):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_python_files_that_architecture_names_are_there():
+    files = {f"/{path.relative_to(ROOT)}" for path in (ROOT / "jaxtorch_bridge").rglob("*.py")}
+    named = re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+    # Some by the end of their path, where the sentence has named the folder.
+    assert [name for name in named if not any(one.endswith(f"/{name}") for one in files)] == []
+
+
 def test_what_ci_names_is_there():
     """pytest with several processes collects nothing, and says little, when one name is wrong."""
     named = re.findall(r"\btests/[\w./]+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))

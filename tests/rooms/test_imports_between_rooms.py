@@ -54,6 +54,11 @@ WRONG = {
         "from ..calling import entry",
         "The rooms of the package",
     ),
+    "an argument knows what is planned": (
+        "calling/arguments/random_key.py",
+        "from .. import call_planner",
+        "The rooms of a call",
+    ),
     "the JAX side imports the torch side": (
         "jaxside/lowering.py",
         "from ..torchside.op import torch_op",
