@@ -218,6 +218,15 @@ KEEPERS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _only_what_is_made_here_is_looked_at():
+    """Going through all objects of all tests before, several times a test, takes minutes."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def fakes():
     gc.collect()
     return [one for one in gc.get_objects() if type(one) is FakeTensor]
