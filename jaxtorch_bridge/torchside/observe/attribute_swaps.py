@@ -7,7 +7,6 @@ are compared at every operation of the abstract evaluation, not only at its end.
 
 from __future__ import annotations
 
-import gc
 import operator
 import sys
 import weakref
@@ -25,6 +24,7 @@ from ..._compat.torch.modules import (
 )
 from ..closure.careful_access import is_a, own_attributes, stored_items
 from ..closure.closure_state import ClosureState
+from ..closure.garbage import is_still
 
 # How many containers are compared at an operation on average. A function over hundreds of
 # modules has thousands of operations; what is swapped stays swapped for many of them.
@@ -81,12 +81,11 @@ class SwapWatch:
         """Compare once more, when the function has returned."""
         self._compare(self.left)
         self.changed |= self.left
-        if any(module() is not None for module, _ in self._foreign.values()):
-            gc.collect()
         # A module that the function made for itself is gone, and was nobody else's business.
-        for module, words in self._foreign.values():
-            if module() is not None:
-                self.changed[words] = None
+        if is_still(lambda: any(module() is not None for module, _ in self._foreign.values())):
+            for module, words in self._foreign.values():
+                if module() is not None:
+                    self.changed[words] = None
 
     @property
     def everywhere(self) -> list[str]:

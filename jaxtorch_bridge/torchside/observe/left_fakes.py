@@ -12,6 +12,7 @@ import torch
 
 from ..closure.careful_access import is_a, own_attributes, present_attribute, stored_items
 from ..closure.deep_contents import DeepContents
+from ..closure.garbage import is_still
 
 # From a fake to what holds what holds it: tuples, entries of caches.
 _STEPS = 4
@@ -20,10 +21,8 @@ _STEPS = 4
 def alive(made: Iterable[weakref.ref[torch.Tensor]]) -> list[torch.Tensor]:
     """The fakes that somebody keeps."""
     made = list(made)
-    if not any(one() is not None for one in made):
+    if not is_still(lambda: any(one() is not None for one in made)):
         return []
-    # A fake in a reference cycle is kept by nobody.
-    gc.collect()
     return [fake for fake in (one() for one in made) if fake is not None]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from ...._compat.torch.autograd_graph import checkpoints_reentrantly, needs_back
 from ...._compat.torch.storages import memory_key, storage_use_count
 from ...._compat.torch.tensors import use_count, write_count
 from ....recorded_inputs import recorded_inputs
+from ...closure.garbage import is_still
 from ...functions.accumulated_gradients import accumulated_gradients
 from ...functions.source import Core
 from ...functions.transforms import as_cotangents, conjugated
@@ -310,7 +310,7 @@ def _are_held(leaves: dict[int, torch.Tensor]) -> bool:
     unseen = {-1: torch.empty(0, requires_grad=True)}
     edge = get_gradient_edge(unseen[-1])
     (allowed,) = _references(unseen)
-    found = _settled(lambda: any(count > allowed for count in _references(leaves)))
+    found = is_still(lambda: any(count > allowed for count in _references(leaves)))
     del edge
     return found
 
@@ -320,17 +320,9 @@ def _references(leaves: dict[int, torch.Tensor]) -> list[int]:
 
 
 def _have_more_holders(storages: Sequence[torch.UntypedStorage], before: Sequence[int]) -> bool:
-    return _settled(
+    return is_still(
         lambda: any(
             storage_use_count(storage._cdata) > count
             for storage, count in zip(storages, before, strict=True)
         )
     )
-
-
-def _settled(held: Callable[[], bool]) -> bool:
-    """What it says once cycles that nobody can reach are gone."""
-    if not held():
-        return False
-    gc.collect()
-    return held()
