@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,12 @@ _HEAD = """# Models that run
 Architectures of transformers and timm with random weights, each called from JAX and compared with
 torch on the same input: the module as it is in `jax_callable`, eager and under `jit`; through
 `from_module`, eager and under `jit`; the gradient of all parameters; and, where a model has running
-statistics, a call in training mode with what becomes of them. `make zoo` makes this page.
+statistics, a call in training mode with what becomes of them. Right means that values differ from
+torch's by less than one part in 10,000 of the greatest. `make zoo` makes this page; this one is of
+{versions}.
 
 """
+_LIBRARIES = ("torch", "jax", "transformers", "timm")
 
 
 @dataclass
@@ -42,7 +46,8 @@ class Row:
 
 def write_page(rows: Sequence[Row], path: Path) -> None:
     """Write the page: names alone where all is right, and what was refused or failed."""
-    lines = [_HEAD]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
+    lines = [_HEAD.format(versions=", ".join(versions))]
     for library in dict.fromkeys(row.library for row in rows):
         own = sorted((row for row in rows if row.library == library), key=lambda row: row.name)
         right = [row for row in own if row.right]

@@ -74,7 +74,10 @@ def _try(row: Row) -> None:
 
     def gradients() -> str:
         model.zero_grad(set_to_none=True)
-        sum((leaf**2).mean() for leaf in _floats(model(**given))).backward()
+        try:
+            sum((leaf**2).mean() for leaf in _floats(model(**given))).backward()
+        except RuntimeError as error:
+            return f"torch alone: {_words(error)}"
         wanted = {
             name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
             for name, tensor in model.named_parameters()
@@ -102,7 +105,7 @@ def _train(model: Any, given: Any, arrays: Any) -> str:
     other = copy.deepcopy(model).train()
     for part in other.modules():
         # Dropout, and what libraries call the dropping of whole paths.
-        for name in ("p", "drop_prob"):
+        for name in ("p", "drop_prob", "drop_rate"):
             if isinstance(getattr(part, name, None), float):
                 setattr(part, name, 0.0)
     taken = from_module(other, names="flat")

@@ -99,6 +99,8 @@ _OWN: dict[str, dict[str, Any]] = {
     "big_bird": {"attention_type": "original_full"},
     "mixtral": {},
     "qwen2_moe": {"shared_expert_intermediate_size": 32},
+    "videomae": {"num_frames": 4, "tubelet_size": 2},
+    "xmod": {"default_language": "en_XX"},
 }
 
 
@@ -132,8 +134,14 @@ def arguments(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     if main == "pixel_values":
         size = getattr(config, "image_size", 32)
         height, width = (size, size) if isinstance(size, int) else size
-        channels = getattr(config, "num_channels", 3)
-        return {main: torch.randn(2, channels, height, width, generator=generator)}
+        frames = (config.num_frames,) if hasattr(config, "num_frames") else ()
+        shape = (2, *frames, getattr(config, "num_channels", 3), height, width)
+        found = {main: torch.randn(shape, generator=generator)}
+        if "noise" in taken:
+            # What decides which patches are hidden, where a model would draw it otherwise.
+            patches = (height // config.patch_size) * (width // config.patch_size)
+            found["noise"] = torch.rand(2, patches, generator=generator)
+        return found
     if main == "input_values":
         return {main: torch.randn(2, 400, generator=generator)}
     if main == "input_features":

@@ -240,7 +240,8 @@ class Faults:
             f"{self._label}, input `{path}`: expected torch to be done with it when the call ends, "
             f"but a tensor that shares its memory was kept (in an attribute, a list, a closure or "
             f"an autograd graph). XLA takes that memory back after the call. {fate} Keep "
-            f"`{path}.clone()` instead."
+            f"`{path}.clone()` instead; or, if only torch's own record for gradients keeps it, "
+            "call under `torch.no_grad()`."
         )
 
     def _bad_output(self, kind: str, index: int, payload: Any) -> str:

@@ -42,7 +42,7 @@ def forgotten(make, program=lambda f: f, *arguments):
     return data
 
 
-def scaled(by, name="scaled_here", **options):
+def scaled(by, name="times", **options):
     return jax_callable(lambda x: x * by, name=name, **options)
 
 
@@ -68,8 +68,8 @@ def test_without_the_function_the_words_say_what_to_import():
     [
         (lambda: scaled(2), lambda: scaled(3), "the code is another one"),
         (
-            lambda: jax_callable(lambda x: x + 1, name="scaled_here"),
-            lambda: jax_callable(lambda x: x - 1, name="scaled_here"),
+            lambda: jax_callable(lambda x: x + 1, name="times"),
+            lambda: jax_callable(lambda x: x - 1, name="times"),
             "the code is another one",
         ),
         (
@@ -94,7 +94,7 @@ def test_a_function_that_differs_is_refused_with_what_differs(make, other, words
     for program in (lambda f: f, lambda f: jax.grad(lambda x: f(x).sum())):
         data = forgotten(make, program)
         differs = other()
-        with pytest.raises(FAILURES, match=rf"`scaled_here@0` .*differs here: .*{words}.*Import the"):
+        with pytest.raises(FAILURES, match=rf"`times@0` .*differs here: .*{words}.*Import the"):
             load(data)(x)
         assert_equal(differs(x), differs.torch(torch.tensor([1.0, 2.0, 3.0])))
         del differs
