@@ -32,5 +32,17 @@ def is_recorded(tensor: Any) -> bool:
     inputs = _THREAD.inputs
     if not inputs or not tensor.requires_grad:
         return False
-    # A leaf that is no input is a weight that the function closes over.
-    return not tensor.is_leaf or any(tensor is one for one in inputs)
+    wanted = {id(one) if one.is_leaf else id(one.grad_fn) for one in inputs}
+    if tensor.is_leaf:
+        # Another one is a weight that the function closes over.
+        return id(tensor) in wanted
+    pending, seen = [tensor.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if id(node) in wanted or id(getattr(node, "variable", None)) in wanted:
+            return True
+        pending += [following for following, _ in node.next_functions]
+    return False

@@ -145,7 +145,8 @@ def _plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
         # Somebody evaluates abstractly, who has to know that values are missing and nothing else.
         kind = NoValuesError if is_fake(tensor) else TransferError
         raise kind(f"t2j: expected a dense tensor with memory of its own; {obstacle}")
-    if is_recorded(tensor):
+    # Not inside of a custom function, whose own backward says what its gradient is.
+    if torch.is_grad_enabled() and is_recorded(tensor):
         raise TransferError(
             "t2j: got a tensor that a gradient goes through (it requires grad, inside of a torch "
             "function that JAX differentiates); what JAX computes of it would count as constant. "

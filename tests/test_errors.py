@@ -25,7 +25,6 @@ WITHIN = {
     "spec.language.shapes.ShapeSyntaxError": "becomes a SpecError",
     "spec.language.sizes.Clash": "becomes a SpecMismatchError",
     "torchside.derive.engines.engine.NoWayError": "the next engine is asked",
-    "torchside.derive.tape.recorded_run.ReentrantError": "another run is recorded",
     "torchside.functions.forward_mode_guard.NoForwardModeError": "reverse mode is taken",
     "torchside.functions.graph_capture.NotCapturedError": "the function runs itself",
     "torchside.modules.structure_copy.NotCopiedError": "becomes a ModuleError",

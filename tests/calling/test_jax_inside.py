@@ -116,6 +116,42 @@ def test_constants_may_go_through_jax():
     assert_close(jax.grad(lambda x: call(x).sum())(X), simulate(X))
 
 
+class ByJax(torch.autograd.Function):
+    """Both ways by JAX: the proper form of it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return j2t(simulate(t2j(x.clone())))
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        _, pull = jax.vjp(simulate, t2j(x.clone()))
+        return j2t(pull(t2j(cotangent.clone()))[0])
+
+
+@pytest.mark.derivatives
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_gradients_by_a_function_that_has_its_own(jit):
+    call = jax_callable(lambda x: ByJax.apply(x * 1) * x, example=(torch.ones(3),))
+    found = jit(jax.grad(lambda x: call(x).sum()))(X)
+    assert_close(found, jax.grad(lambda x: (simulate(x) * x).sum())(X))
+
+
+@pytest.mark.derivatives
+def test_what_no_gradient_goes_through():
+    layer = torch.nn.Linear(3, 3)
+
+    def function(x):
+        with torch.no_grad():
+            seen = j2t(simulate(t2j(x * 2)), copy=True)
+        return x * seen + j2t(simulate(t2j(layer(torch.ones(3)))), copy=True)
+
+    call = jax_callable(function, example=(torch.ones(3),))
+    assert_close(jax.grad(lambda x: call(x).sum())(X), simulate(X * 2))
+
+
 PROGRAM = """
 import warnings
 warnings.simplefilter("ignore")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.autograd.graph import GradientEdge
 
 # The wrapper's code is one for all functions that are marked.
 _ONCE_DIFFERENTIABLE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__
@@ -35,31 +33,14 @@ def lacks_derivative(outputs: Sequence[torch.Tensor]) -> bool:
     return any("WarnNotImplemented" in node.name() for node in _recorded(outputs))
 
 
-def checkpoints_reentrantly(outputs: Sequence[torch.Tensor | GradientEdge]) -> bool:
-    """Whether ``torch.utils.checkpoint`` with ``use_reentrant=True`` has a part in these."""
-    # Without the module no such node was made.
-    checkpoint = sys.modules.get("torch.utils.checkpoint")
-    if checkpoint is None:
-        return False
-    kind = checkpoint.CheckpointFunction._backward_cls
-    return any(isinstance(node, kind) for node in _recorded(outputs))
-
-
-def needs_backward(error: RuntimeError) -> bool:
-    """Whether such a checkpoint has met ``torch.autograd.grad``."""
-    return "use_reentrant=True" in str(error)
-
-
 def leaves_behind(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that gradients of a tensor go back to."""
     return [node.variable for node in _recorded([tensor]) if hasattr(node, "variable")]
 
 
-def _recorded(tensors: Sequence[torch.Tensor | GradientEdge]) -> Iterator[Any]:
-    """The nodes that autograd recorded behind some tensors, or behind edges that lead to them."""
-    pending: list[Any] = [
-        tensor.grad_fn if isinstance(tensor, torch.Tensor) else tensor.node for tensor in tensors
-    ]
+def _recorded(tensors: Sequence[torch.Tensor]) -> Iterator[Any]:
+    """The nodes that autograd recorded behind some tensors."""
+    pending: list[Any] = [tensor.grad_fn for tensor in tensors]
     # Results that nothing was recorded for have no node.
     seen = {None}
     while pending:

@@ -23,6 +23,7 @@ from ...errors import LackingDerivativeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Flags
 from ..closure.deep_contents import DeepContents
+from ..modules.recorded_calls import recording
 from ..observe.abstract_evaluation import fake_inputs
 from .source import Core, Source, first_line
 from .unrecorded_backward import refuse_lacking
@@ -202,7 +203,7 @@ def on_moving_fakes(
                 fakes = fake_inputs(mode, source.inputs, source.device)
                 for index in wrt:
                     fakes[index].requires_grad_()
-                with torch.enable_grad():
+                with torch.enable_grad(), recording():
                     return look(function, fakes)
         except NotCapturedError:
             continue
@@ -220,7 +221,7 @@ def is_once_differentiable(source: Source) -> bool:
                 for fake, sig in zip(fakes, source.inputs, strict=True):
                     # Torch refuses this for integers.
                     fake.requires_grad_(sig.differentiable)
-                with torch.enable_grad():
+                with torch.enable_grad(), recording():
                     return autograd_graph.is_once_differentiable(list(function(*fakes)))
         except NotCapturedError:
             continue

@@ -12,13 +12,10 @@ from typing import Any, Literal
 
 import torch
 
-from ..._compat.torch.autograd_graph import checkpoints_reentrantly
 from ..._compat.torch.tracing import evaluates_abstractly
-from ...recorded_inputs import recorded_inputs
-from ..modules.kept_skeletons import keeping_skeletons
+from ..modules.recorded_calls import recording
 from ..randomness.generator_states import NO_GENERATORS
 from . import unrecorded_backward
-from .accumulated_gradients import accumulated_gradients
 from .forward_mode_guard import ForwardModeGuard, refuse_without_tangent
 from .source import Core, Transform
 
@@ -70,19 +67,8 @@ def pullback(
     *,
     transform: Transform,
     label: str,
-    closed_over: Callable[[], Sequence[torch.Tensor]] = tuple,
 ) -> Core:
-    """``(inputs, cotangents of outs)`` to cotangents of ``ins``, in JAX's convention.
-
-    Args:
-        function: Of ``count`` flat tensors.
-        count: How many inputs it has.
-        ins: Inputs to differentiate by.
-        outs: Results with a cotangent.
-        transform: How to differentiate.
-        label: The callable's name, for messages.
-        closed_over: Leaves that it closes over, for `accumulated_gradients`.
-    """
+    """``(inputs, cotangents of outs)`` to cotangents of ``ins``, in JAX's convention."""
 
     def pulled_by_func(*tensors: torch.Tensor) -> list[torch.Tensor]:
         inputs = list(tensors[:count])
@@ -91,27 +77,25 @@ def pullback(
             leaves = function(*_replaced(inputs, ins, values))
             return tuple(leaves[index] for index in outs)
 
-        with keeping_skeletons() as kept:
+        with recording():
             _, vjp, *_ = torch.func.vjp(moving, *(inputs[index] for index in ins))
-            with kept.filled():
-                return as_cotangents(vjp(tuple(conjugated(tensors[count:]))))
+            return as_cotangents(vjp(tuple(conjugated(tensors[count:]))))
 
     def pulled_by_autograd(*tensors: torch.Tensor) -> list[torch.Tensor]:
         # Somebody differentiates this derivative.
         again = any(tensor.requires_grad for tensor in tensors)
-        with torch.enable_grad(), keeping_skeletons() as kept:
+        with torch.enable_grad():
             inputs = _leaves(tensors[:count], ins)
-            with recorded_inputs([inputs[index] for index in ins]):
-                leaves = function(*inputs)
+        asked = [inputs[index] for index in ins]
+        with torch.enable_grad(), recording(asked):
+            leaves = function(*inputs)
             cotangents = conjugated(tensors[count:])
             if again:
                 # `_refuse_hidden` asks autograd about them.
                 cotangents = _leaves(cotangents, range(len(cotangents)))
-            asked = [inputs[index] for index in ins]
-            with kept.filled():
-                gradients = _gradients(label, leaves, outs, asked, cotangents, again, closed_over)
-                if again:
-                    _refuse_hidden(label, cotangents, gradients)
+            gradients = _gradients(label, leaves, outs, asked, cotangents, again)
+            if again:
+                _refuse_hidden(label, cotangents, gradients)
             return as_cotangents(gradients)
 
     return pulled_by_func if transform == "func" else pulled_by_autograd
@@ -149,14 +133,13 @@ def _push_by_func_twice(function: Core, ins: Sequence[int], outs: Sequence[int])
         inputs: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         moving, primals = _moving(function, inputs, ins, outs)
-        with keeping_skeletons() as kept:
+        with recording():
             found: Any = torch.func.vjp(moving, *primals, has_aux=True)
             results, pull, leaves = found
             # Where does not matter: the pullback is linear.
             zeros = tuple(torch.zeros_like(result) for result in results)
-            with kept.filled():
-                _, push, *_ = torch.func.vjp(lambda *cotangents: pull(cotangents), *zeros)
-                return list(leaves), list(push(tuple(tangents)))
+            _, push, *_ = torch.func.vjp(lambda *cotangents: pull(cotangents), *zeros)
+            return list(leaves), list(push(tuple(tangents)))
 
     return run
 
@@ -181,18 +164,17 @@ def _push_by_autograd(function: Core, ins: Sequence[int], outs: Sequence[int], l
         arguments: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         again = any(tensor.requires_grad for tensor in (*arguments, *tangents))
-        with torch.enable_grad(), keeping_skeletons() as kept:
+        with torch.enable_grad():
             inputs = _leaves(arguments, ins)
-            with recorded_inputs([inputs[index] for index in ins]):
-                leaves = list(function(*inputs))
+        asked = [inputs[index] for index in ins]
+        with torch.enable_grad(), recording(asked):
+            leaves = list(function(*inputs))
             moving = [leaves[index] for index in outs]
             # Ones, not zeros: a backward that hides its way shows by what it makes of them.
             dummies = [torch.ones_like(leaf).requires_grad_() for leaf in moving]
-            asked = [inputs[index] for index in ins]
-            with kept.filled():
-                gradients = _gradients(label, leaves, outs, asked, dummies, True)
-                unrecorded_backward.refuse_marked(label, gradients)
-                moved = _pulled(gradients, dummies, tangents, again)
+            gradients = _gradients(label, leaves, outs, asked, dummies, True)
+            unrecorded_backward.refuse_marked(label, gradients)
+            moved = _pulled(gradients, dummies, tangents, again)
         unrecorded_backward.refuse_missing(label, dummies, moved, gradients, tangents)
         return leaves, moved
 
@@ -206,23 +188,11 @@ def _gradients(
     inputs: Sequence[torch.Tensor],
     cotangents: Sequence[torch.Tensor],
     again: bool,
-    closed_over: Callable[[], Sequence[torch.Tensor]] = tuple,
 ) -> list[torch.Tensor]:
     """Gradients of what autograd recorded of some results, in torch's convention."""
     outputs = [leaves[index] for index in outs]
     unrecorded_backward.refuse_lacking(label, outputs)
-    if not checkpoints_reentrantly(outputs):
-        return _pulled(outputs, inputs, cotangents, again)
-    if again:
-        raise unrecorded_backward.only_backward(label)
-    recorded = [i for i, output in enumerate(outputs) if output.requires_grad]
-    found = accumulated_gradients(
-        [outputs[i] for i in recorded],
-        inputs,
-        [cotangents[i] for i in recorded],
-        others=closed_over(),
-    )
-    return _with_zeros(found, inputs)
+    return _pulled(outputs, inputs, cotangents, again)
 
 
 def _pulled(
@@ -246,14 +216,8 @@ def _pulled(
             retain_graph=keep,
             allow_unused=True,
         )
-    return _with_zeros(found, inputs)
-
-
-def _with_zeros(
-    found: Sequence[torch.Tensor | None], inputs: Sequence[torch.Tensor]
-) -> list[torch.Tensor]:
-    """JAX wants a gradient for every input that it asks about."""
     return [
+        # JAX wants a gradient for every input that it asks about.
         torch.zeros_like(tensor) if gradient is None else gradient
         for gradient, tensor in zip(found, inputs, strict=True)
     ]

@@ -34,15 +34,6 @@ def refuse_lacking(label: str, outputs: Sequence[torch.Tensor]) -> None:
         )
 
 
-def only_backward(label: str) -> LackingDerivativeError:
-    """The error for what knows no derivative but the first one in reverse mode."""
-    return LackingDerivativeError(
-        f"{label}: torch.utils.checkpoint with use_reentrant=True works with Tensor.backward() "
-        "only, so there is no forward-mode derivative and none of second order. Pass "
-        "use_reentrant=False."
-    )
-
-
 def refuse_marked(label: str, gradients: Sequence[torch.Tensor]) -> None:
     """Object to a backward that is marked ``once_differentiable``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +17,9 @@ from ...call_site import caller_level
 from ...errors import BridgeError, BridgeWarning, ModuleError
 from ..closure.closure_state import Secluded
 from ..observe.rare_watch import RareWatch
-from .kept_skeletons import keeping
 from .named_tensors import NamedTensor
-from .skeleton import Container, Skeleton, Template
+from .recorded_calls import recorder
+from .skeleton import Container, Picture, Skeleton, Template
 from .state_watch import OperationWatch, WriteCounts
 from .structure_copy import NotCopiedError
 
@@ -153,23 +154,43 @@ class ModuleCall(Secluded):
         for index in self._changed if abstract or self._traced else self._buffers:
             if tensors[index] is state[index]:
                 tensors[index] = tensors[index].clone()
+        recorded = recorder()
+        picture = None
         try:
             skeleton.fill(tensors)
+            # The backward may change anything.
+            picture = None if recorded is None else skeleton.picture()
             if abstract or not self._traced:
                 result = self._watched(skeleton, state, tensors, args, kwargs, abstract)
             elif self._dirty or self._caches:
                 result = self._restored(skeleton, args, kwargs)
             else:
                 result = self._run(skeleton, args, kwargs)
-        finally:
-            skeleton.empty()
-        # Only now: what an error left half done is nobody's.
-        keeper = keeping()
-        if keeper is not None and skeleton.is_referred_to:
-            keeper.keep(skeleton, tensors, self._give_back)
-        else:
+        except BaseException:
+            # What an error left half done is nobody's: this skeleton is dropped.
+            self._put_back(skeleton, picture)
+            raise
+        if recorded is None:
+            self._put_back(skeleton, None)
             self._give_back(skeleton)
+        else:
+            recorded.wait(functools.partial(self._finish, skeleton, picture))
         return result
+
+    def _finish(self, skeleton: Skeleton, picture: Picture | None) -> bool:
+        """Clean up behind a recorded call; whether others refer to layers."""
+        self._put_back(skeleton, picture)
+        referred = skeleton.is_referred_to
+        # Who refers to them will not run them any more, or is dropped now.
+        self._give_back(skeleton)
+        return referred
+
+    def _put_back(self, skeleton: Skeleton, picture: Picture | None) -> None:
+        if picture is not None:
+            picture.put_back()
+            for cache in self._caches:
+                cache.cache_clear()
+        skeleton.empty()
 
     def _give_back(self, skeleton: Skeleton) -> None:
         if self._apart <= skeleton.apart:
@@ -199,6 +220,8 @@ class ModuleCall(Secluded):
         return result, {named[index].name: skeleton.read(index) for index in self._changed}
 
     def _restored(self, skeleton: Skeleton, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if recorder() is not None:
+            return self._run(skeleton, args, kwargs)  # put back when the gradient is taken
         picture = skeleton.picture(self._dirty)
         try:
             return self._run(skeleton, args, kwargs)
@@ -244,7 +267,7 @@ class ModuleCall(Secluded):
             self._refuse_changes((watch.written | replaced) - set(self._changed))
         finally:
             changes = picture.changes()
-            if changes:
+            if changes and recorder() is None:
                 picture.put_back()
             for cache, misses in caches:
                 # What was found in the cache left nothing of this call there.

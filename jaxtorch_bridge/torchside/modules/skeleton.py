@@ -7,8 +7,12 @@ so that calls on several threads do not meet.
 from __future__ import annotations
 
 import collections
+import functools
+import gc
 import operator
 import sys
+import types
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +20,11 @@ from typing import Any
 import torch
 
 from ..._compat.torch.autograd_graph import leaves_behind
-from ..._compat.torch.modules import own_buffers, own_parameters
+from ..._compat.torch.modules import OF_EVERY_MODULE, own_buffers, own_parameters
 from ..._compat.torch.storages import reserve_storage_key
 from ...errors import ModuleError
 from ..closure.bytecode_names import is_of_framework
+from ..closure.careful_access import is_a
 from ..closure.reachable_objects import memory_of
 from ..handler.native_module import native
 from .held_objects import Held, caches_of, held_in, items_of, put_into
@@ -59,6 +64,7 @@ class Skeleton:
         self.module = module
         self.apart = apart
         self.parts = list(module.named_modules())
+        self._layers = [part for _, part in self.parts]
         places: _Places = []
         homes: dict[int, tuple[Any, Any]] = {}
         for _, part in self.parts:
@@ -83,7 +89,7 @@ class Skeleton:
         # In C: this is what every parameter costs in every call.
         self._fill = native().fill_module
         # What code of a backward refers to if it is to run these layers again.
-        self._reachable = [part for _, part in self.parts] + self._containers
+        self._reachable = [*self._layers, *self._containers, *self._leading_on()]
         self._at_rest: list[int] = []
 
     def fill(self, tensors: list[torch.Tensor]) -> None:
@@ -102,6 +108,8 @@ class Skeleton:
 
     def settle(self) -> None:
         """Before its first call: nobody refers to its parts now."""
+        # But cycles that are left of making it.
+        gc.collect(1)
         self._at_rest = self._references()
 
     @property
@@ -110,7 +118,31 @@ class Skeleton:
         return any(map(operator.gt, self._references(), self._at_rest))
 
     def _references(self) -> list[int]:
-        return list(map(sys.getrefcount, self._reachable))
+        counts = list(map(sys.getrefcount, self._reachable))
+        counts += map(weakref.getweakrefcount, self._layers)
+        return counts
+
+    def _leading_on(self) -> list[Any]:
+        """This copy's own attributes and objects that lead to a layer: methods, lists of layers."""
+        layers = set(map(id, self._layers))
+
+        def leads(value: Any) -> bool:
+            if is_a(value, types.MethodType):
+                return id(value.__self__) in layers
+            if is_a(value, functools.partial):
+                return any(map(leads, (value.func, *value.args, *value.keywords.values())))
+            if type(value) in (list, tuple, dict, set):
+                items = value.values() if type(value) is dict else value
+                return any(id(item) in layers for item in items)
+            return id(value) in layers
+
+        found = [
+            value
+            for part in self._layers
+            for name, value in vars(part).items()
+            if name not in OF_EVERY_MODULE and id(value) not in layers and leads(value)
+        ]
+        return found + [held.owner for held in held_in(self.parts) if held.key in self.apart]
 
     def picture(self, only: Set[tuple[str, str]] | None = None) -> Picture:
         """Shallow copies of what the parts' containers hold, while it is filled.

@@ -16,7 +16,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.checkpoint import checkpoint
 
 from comparing import assert_close, assert_equal
-from jaxtorch_bridge import DifferentiationError, MutationError, from_module, jax_callable
+from jaxtorch_bridge import MutationError, from_module, jax_callable
 
 pytestmark = pytest.mark.derivatives
 
@@ -280,11 +280,19 @@ def test_gradients_of_checkpoints(reentrant, jit):
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-def test_reentrant_checkpoints_have_one_derivative_and_say_so():
-    call = jax_callable(lambda x: checkpoint(lambda y: y.sin(), x, use_reentrant=True))
-    for again in (jax.hessian, jax.jacfwd):
-        with pytest.raises(DifferentiationError, match="use_reentrant=False"):
-            again(lambda x: call(x).sum())(INPUTS[0])
+@pytest.mark.parametrize("shape", [(2, 4), (1,), (), (2, 3, 2)])
+@pytest.mark.parametrize("reentrant", [True, False])
+@BOTH
+def test_checkpoints_of_any_shape(reentrant, shape, jit):
+    call = jax_callable(
+        lambda x, y: checkpoint(lambda x, y: (x * y).sin(), x, y, use_reentrant=reentrant) + x,
+        vmap_method="sequential",
+    )
+    x, y = np.full(shape, 0.5, np.float32), np.full(shape, 2.0, np.float32)
+    found = jit(jax.grad(lambda *a: call(*a).sum(), argnums=(0, 1)))(x, y)
+    assert_close(found, (np.cos(x * y) * y + 1, np.cos(x * y) * x))
+    second = jit(jax.hessian(lambda x: call(x, y).sum()))(x)
+    assert_close(second.sum(), (-np.sin(x * y) * y * y).sum())
 
 
 def test_a_branch_that_writes_is_refused_whichever_is_taken():

@@ -3,16 +3,16 @@
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from jaxtorch_bridge._compat.torch.autograd_graph import (
-    checkpoints_reentrantly,
     hides_its_derivative,
     lacks_derivative,
     leaves_behind,
 )
 from jaxtorch_bridge._compat.torch.operators import attention, linear_ops
 from jaxtorch_bridge._compat.torch.operators.attention import is_attention
+from jaxtorch_bridge._compat.torch.operators.checkpoints import without_reentrancy
 from jaxtorch_bridge._compat.torch.operators.writes_and_draws import UPDATES_STATISTICS
 
 
@@ -58,10 +58,21 @@ def test_an_operation_without_a_derivative():
     assert not lacks_derivative(plain())
 
 
-def test_a_reentrant_checkpoint():
-    x = moving()
-    assert checkpoints_reentrantly([checkpoint(torch.sin, x, use_reentrant=True) * 2])
-    assert not checkpoints_reentrantly(plain())
+def test_reentrant_checkpoints_can_be_the_other_form():
+    asked = []
+
+    def applies():
+        asked.append(1)
+        return len(asked) == 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckpointFunction, "apply", CheckpointFunction.apply)
+        without_reentrancy(applies)
+        x = moving()
+        names = [
+            type(checkpoint(torch.sin, x, use_reentrant=True).grad_fn).__name__ for _ in range(2)
+        ]
+    assert names == ["SinBackward0", "CheckpointFunctionBackward"]
 
 
 def test_leaves():

@@ -6,6 +6,9 @@ By then the call has ended, and others may have run with other parameters.
 from __future__ import annotations
 
 import copy
+import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +17,15 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from comparing import assert_close
-from jaxtorch_bridge import DifferentiationError, from_module, jax_callable, settings, t2j
+from comparing import assert_close, assert_equal
+from jaxtorch_bridge import BridgeWarning, from_module, jax_callable, t2j
+from jaxtorch_bridge.torchside.modules.skeleton import Template
 
 pytestmark = [
     pytest.mark.derivatives,
     pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad"),
     pytest.mark.filterwarnings("ignore:.*found abstractly"),
+    pytest.mark.filterwarnings("ignore:.*assigns to"),
 ]
 BOTH = pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
 SIZE = 4
@@ -100,6 +105,68 @@ class WithTable(Layers):
         return self.second(y)
 
 
+class SetsAFlag(Layers):
+    """The backward is to see the flag of its own call, which is put back behind it."""
+
+    reentrant = False
+
+    def __init__(self):
+        super().__init__()
+        self._fast, self.factor = False, 1.0
+
+    def inner(self, x):
+        y = self.first(x) * self.factor
+        return y.tanh() if self._fast else y.sigmoid()
+
+    def forward(self, x):
+        self._fast, self.factor = x.shape[0] < 3, 3.0
+        return self.second(checkpoint(self.inner, x * 1.0, use_reentrant=self.reentrant))
+
+
+class SetsAFlagReentrantly(SetsAFlag):
+    reentrant = True
+
+
+class ByAnAttribute(Layers):
+    """What runs again is reached by a method that the module keeps."""
+
+    def __init__(self):
+        super().__init__()
+        self.run = self.inner
+        self.parts = [self.second]
+
+    def forward(self, x):
+        y = checkpoint(self.run, x * 1.0, use_reentrant=False)
+        parts = self.parts
+        return checkpoint(lambda z: parts[0](z), y, use_reentrant=False)
+
+
+class ByAWeakReference(Layers):
+    def forward(self, x):
+        this = weakref.ref(self)
+        return self.second(checkpoint(lambda z: this().inner(z), x * 1.0, use_reentrant=False))
+
+
+class Helper:
+    def __init__(self, layer):
+        self.layer = layer
+
+
+class ByAnObject(Layers):
+    def __init__(self):
+        super().__init__()
+        self.helper = Helper(self.first)
+
+    def forward(self, x):
+        helper = self.helper
+        return self.second(checkpoint(lambda z: helper.layer(z), x * 1.0, use_reentrant=False))
+
+
+class RefersToNoLayer(Layers):
+    def forward(self, x):
+        return self.second(checkpoint(torch.sin, self.inner(x), use_reentrant=True))
+
+
 MODULES = [
     Checkpointed,
     CheckpointedReentrantly,
@@ -108,6 +175,12 @@ MODULES = [
     WithFunction,
     WithTensorHook,
     WithTable,
+    SetsAFlag,
+    SetsAFlagReentrantly,
+    ByAnAttribute,
+    ByAWeakReference,
+    ByAnObject,
+    RefersToNoLayer,
 ]
 ALL = pytest.mark.parametrize("kind", MODULES)
 
@@ -219,7 +292,7 @@ def test_jacobians(kind, jit):
         assert_close(one, want)
 
 
-@pytest.mark.parametrize("kind", [Checkpointed, LooksAtValues, WithTable])
+@pytest.mark.parametrize("kind", [Checkpointed, CheckpointedReentrantly, LooksAtValues])
 def test_second_derivatives(kind):
     module, taken, points, xs = made(kind)
 
@@ -227,6 +300,7 @@ def test_second_derivatives(kind):
         return jnp.sum(jax.grad(lambda x: (taken.apply(points[0], x) ** 2).sum())(x) ** 2)
 
     own = copy.deepcopy(module)
+    own.reentrant = False  # which torch has no second derivatives of
     with torch.no_grad():
         for name, tensor in own.named_parameters():
             tensor.copy_(torch.from_numpy(np.array(points[0][name])))
@@ -239,12 +313,13 @@ def test_second_derivatives(kind):
 @BOTH
 def test_a_grad_of_the_users_stays_what_it_is(jit):
     layer = torch.nn.Linear(3, 3)
+    held = [layer]
     layer.weight.grad = kept = torch.full((3, 3), 7.0)
     # The second use adds to the same `grad`.
     call = jax_callable(
-        lambda x: checkpoint(lambda y: layer(y).sin() * x, x, use_reentrant=True) + layer(x)
+        lambda x: checkpoint(lambda y: held[0](y).sin() * x, x, use_reentrant=True) + held[0](x)
     )
-    x = torch.randn(3, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
     found = jit(jax.grad(lambda x: call(x).sum()))(t2j(x))
     assert layer.weight.grad is kept
     assert float(kept.min()) == float(kept.max()) == 7.0
@@ -255,7 +330,7 @@ def test_a_grad_of_the_users_stays_what_it_is(jit):
 
 
 @pytest.mark.parametrize("form", [False, True], ids=["not", "reentrant"])
-def test_one_run_each(form):
+def test_the_runs_are_counted(form):
     runs = []
 
     class Counted(Checkpointed):
@@ -271,19 +346,104 @@ def test_one_run_each(form):
         grad(points[0], xs[0])
     runs.clear()
     grad(points[1], xs[1])
-    # The forward and torch's own repeat; with no room for tapes, another forward.
-    assert len(runs) == (3 if settings.tape_bytes == 0 else 2)
+    # The forward; in the backward's own call another, and torch's own repeat.
+    assert len(runs) == 3
 
 
-def test_of_what_takes_no_gradient_torch_gives_none():
-    # As in torch, which says so: the checkpoint sees only its input.
-    _, taken, points, xs = made(CheckpointedReentrantly)
-    with pytest.warns(UserWarning, match="None of the inputs have requires_grad"):
-        found = jax.grad(lambda p: (taken.apply(p, xs[0]) ** 2).sum())(points[0])
-    assert not any(leaf.any() for leaf in jax.tree.leaves(found))
+@BOTH
+@pytest.mark.parametrize("form", [False, True], ids=["not", "reentrant"])
+def test_what_the_backward_changes_is_put_back(form, jit):
+    class Counts(Layers):
+        def __init__(self):
+            super().__init__()
+            self.calls, self._seen = 0, []
+
+        def inner(self, x):
+            self.calls += 1
+            self._seen.append(1)
+            return super().inner(x)
+
+        def forward(self, x):
+            y = checkpoint(self.inner, x * 1.0, use_reentrant=form)
+            return self.second(y) * (1.0 + self.calls + len(self._seen))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BridgeWarning)
+        _, taken, points, xs = made(Counts)
+        step = jit(jax.value_and_grad(lambda p: (taken.apply(p, xs[0]) ** 2).sum()))
+        found = [step(points[0]) for _ in range(4)]
+        assert_close(taken.apply(points[0], xs[0]), jit(taken.apply)(points[0], xs[0]))
+    for again in found[1:]:
+        assert_equal(again, found[0])
 
 
-def test_second_derivatives_of_the_reentrant_form_are_refused():
-    _, taken, points, xs = made(CheckpointedReentrantly)
-    with pytest.raises(DifferentiationError, match="use_reentrant=False"):
-        jax.hessian(lambda x: (taken.apply(points[0], x) ** 2).sum())(xs[0])
+@BOTH
+@pytest.mark.parametrize("form", [False, True], ids=["not", "reentrant"])
+def test_a_buffer_that_is_assigned(form, jit):
+    class Assigns(Layers):
+        def forward(self, x):
+            self.shift = self.shift * 3
+            return self.second(checkpoint(self.inner, x * 1.0, use_reentrant=form))
+
+    module, taken, points, xs = made(Assigns)
+
+    def loss(params, x):
+        result, buffers = taken.apply(params, x, buffers=taken.buffers)
+        return (result**2).sum(), buffers
+
+    for _ in range(2):
+        found, buffers = jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(points[0], xs[0])
+        for one, want in zip(found, torch_gradients(module, points[0], xs[0]), strict=True):
+            assert_close(one, want)
+        assert_close(buffers["shift"], t2j(module.shift * 3))
+
+
+@BOTH
+def test_gradients_by_some_parameters(jit):
+    # The reentrant form of torch gives none where no input of the checkpoint requires grad.
+    module, taken, points, xs = made(CheckpointedReentrantly)
+    names = ("second.weight", "second.bias")
+
+    def loss(some):
+        return (taken.apply({**points[0], **some}, xs[0]) ** 2).sum()
+
+    found = jit(jax.grad(loss))({name: points[0][name] for name in names})
+    want, _ = torch_gradients(module, points[0], xs[0])
+    assert_close(found, {name: want[name] for name in names})
+
+
+def test_no_skeleton_for_each_tape_that_waits():
+    _, taken, points, xs = made(Checkpointed)
+    copies = []
+    plain = Template.skeleton
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Template, "skeleton", lambda *a: copies.append(1) or plain(*a))
+        pulls = [jax.vjp(taken.apply, points[0], xs[0])[1] for _ in range(20)]
+        for pull in pulls:
+            pull(jnp.ones((2, SIZE)))
+    assert len(copies) <= 3
+
+
+def test_two_threads_with_other_parameters():
+    module, taken, points, xs = made(ByAnAttribute)
+    grad = jax.grad(lambda p, x: (taken.apply(p, x) ** 2).sum())
+    want = [torch_gradients(module, p, x)[0] for p, x in zip(points, xs, strict=True)]
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            for found, right in zip(pool.map(grad, points, xs), want, strict=True):
+                assert_close(found, right)
+
+
+def test_reentrant_checkpoints_in_jax_checkpoint():
+    module, taken, points, xs = made(CheckpointedReentrantly)
+    found = jax.grad(lambda p: (jax.checkpoint(taken.apply)(p, xs[0]) ** 2).sum())(points[0])
+    assert_close(found, torch_gradients(module, points[0], xs[0])[0])
+
+
+def test_torch_alone_keeps_its_reentrant_form():
+    x = torch.ones(2, requires_grad=True)
+    jax.grad(lambda x: jax_callable(torch.sin)(x).sum())(jnp.ones(2))
+    result = checkpoint(torch.sin, x, use_reentrant=True)
+    assert type(result.grad_fn).__name__ == "CheckpointFunctionBackward"
+    result.sum().backward()
+    assert_close(t2j(x.grad), jnp.cos(jnp.ones(2)))

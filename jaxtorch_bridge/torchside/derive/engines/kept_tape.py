@@ -26,9 +26,9 @@ from ...observe.hidden_gradients import JudgedRuns, Judgement
 from ...observe.rare_watch import RareWatch
 from ...op.program import Program, Undo
 from ..tape.expected_tape import ExpectedTape, expected_tape
-from ..tape.recorded_run import Memory, Tape, record
+from ..tape.recorded_run import Memory, Tape, record, run_plainly
 from ..tape.saved_tensors import copies_are_cheaper
-from ..tape.tape_pullback import Checkpoints, Pullback, uncast
+from ..tape.tape_pullback import Layers, Pullback, uncast
 from ..tape.tape_token import TOKEN, Tokens
 from .engine import Goal, KernelProgram, linear_sigs
 
@@ -90,7 +90,7 @@ class RecordedForward:
     _judged: JudgedRuns | None = field(init=False, default=None)
     _seen: bool = field(init=False)
     _hooks_seen: bool = field(init=False)
-    _checkpoints: Checkpoints = field(init=False)
+    _layers: Layers = field(init=False)
     # What hooks last saw torch keep, where runs that are not watched do better without them.
     _unhooked_bytes: int | None = field(init=False, default=None)
 
@@ -104,7 +104,7 @@ class RecordedForward:
             # Of others, results that must not be differentiated are told ahead.
             self._judged = JudgedRuns(always=source.inference.grads_inside)
         self._hooks_seen = self.expected.hooks_work is not None
-        self._checkpoints = Checkpoints(self.expected.reentrant)
+        self._layers = Layers()
 
     @property
     def engine(self) -> str:
@@ -127,6 +127,8 @@ class RecordedForward:
         size = self.size_bytes
         what = "what autograd saves" if size is None else f"{size} bytes"
         how = " and copies of the inputs" if self.memory != "hooked" else ""
+        if self._layers.run_again:
+            return "the function runs again, since its backward runs layers; nothing is kept"
         words = f"tape: the function runs once, and torch keeps {what}{how} for the backward pass"
         count, held = self._tokens.held()
         return f"{words}; now {held} bytes of {count} runs" if count else words
@@ -167,7 +169,7 @@ class RecordedForward:
             ins,
             outs,
             results,
-            checkpoints=self._checkpoints,
+            layers=self._layers,
         )
         program = Program(
             pullback,
@@ -209,11 +211,15 @@ class RecordedForward:
                 memory = "copied"
         elif self._unhooked_bytes is not None:
             memory, saved_bytes = "unhooked", self._unhooked_bytes
+        if self._layers.run_again:
+            results = run_plainly(function, tensors, self._dtypes)
+            self._seen = True
+            return [*results, self._tokens.put(None, tensors[0].device)]
         function, judgement = self._judging(function)
         # Torch tells in the middle of a run that it allows no hooks.
         put_back = None if self._hooks_seen else self._begin()
         try:
-            results, tape = record(
+            results, tape, self._layers.run_again = record(
                 function,
                 tensors,
                 self.grad_inputs,
@@ -236,9 +242,9 @@ class RecordedForward:
         self._seen = self._hooks_seen = True
         if tape is not None:
             tape.judgement = judgement()
-        if tape is None:
+        if tape is None and not self._layers.run_again:
             self.memory = "copied"
-        elif tape.saved is not None:
+        elif tape is not None and tape.saved is not None:
             # Where there are copies anyway, nothing speaks for hooks but that they count.
             unhooked = self.memory == "copied" or copies_are_cheaper(*tape.saved, tensors)
             self._unhooked_bytes = tape.saved[1] if unhooked else None
@@ -259,7 +265,7 @@ class RecordedForward:
     def _record_again(self, tensors: Sequence[torch.Tensor]) -> Tape:
         """The tape of another run, to be used before this call ends."""
         function, judgement = self._judging(self.function)
-        _, tape = record(function, tensors, self.grad_inputs, self._dtypes, memory="borrowed")
+        _, tape, _ = record(function, tensors, self.grad_inputs, self._dtypes, memory="borrowed")
         if tape is None:
             raise AssertionError("what is borrowed cannot escape")
         tape.judgement = judgement()

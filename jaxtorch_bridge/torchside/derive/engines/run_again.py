@@ -158,13 +158,7 @@ def _transformed(goal: Goal, function: Core, way: Way, *, lasting: bool) -> Core
         function = refusing_hidden(function, goal.source, goal.ins, goal.outs)
     if goal.kind == "pull":
         return transforms.pullback(
-            function,
-            count,
-            goal.ins,
-            goal.outs,
-            transform=way.transform,
-            label=label,
-            closed_over=goal.source.closure.trainable,
+            function, count, goal.ins, goal.outs, transform=way.transform, label=label
         )
     return transforms.pushforward(
         function,

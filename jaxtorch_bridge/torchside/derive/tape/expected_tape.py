@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from ...._compat.torch.autograd_graph import checkpoints_reentrantly
 from ...._compat.torch.storages import memory_key
 from ...._compat.torch.tensors import write_count
 from ...functions.graph_capture import NotCapturedError, abstractly
 from ...functions.source import Core, Source
 from ...functions.unrecorded_backward import refuse_lacking
-from ...modules.kept_skeletons import keeping_skeletons
+from ...modules.recorded_calls import recording
 from ...observe.abstract_evaluation import fake_inputs
 
 
@@ -55,14 +54,12 @@ class ExpectedTape:
         size_bytes: What torch will keep; None where only a run could tell.
         hooks_work: Whether what autograd saves can be told from what lies in XLA's memory; None
             where only a run could tell.
-        reentrant: Whether it was seen to checkpoint reentrantly; see `accumulated_gradients`.
     """
 
     function: Core
     outs: tuple[int, ...]
     size_bytes: int | None
     hooks_work: bool | None = None
-    reentrant: bool = False
 
 
 def expected_tape(source: Source, wrt: Sequence[int], refused: Sequence[int] = ()) -> ExpectedTape:
@@ -121,7 +118,7 @@ def _record_abstractly(
         inputs = [fake.detach() for fake in fakes]
         for index in wrt:
             inputs[index].requires_grad_()
-        with torch.enable_grad(), keeping_skeletons() as kept:
+        with torch.enable_grad(), recording([inputs[index] for index in wrt]):
             if hooked:
                 with saved_tensors_hooks(saved.pack, saved.unpack):
                     leaves = form(*inputs)
@@ -129,13 +126,11 @@ def _record_abstractly(
                 leaves = form(*inputs)
             outs = tuple(index for index in possible if leaves[index].requires_grad)
             refuse_lacking(source.label, [leaves[index] for index in outs])
-            reentrant = checkpoints_reentrantly([leaves[index] for index in outs])
-            if to_the_end and outs and not reentrant:
-                with kept.filled():
-                    torch.autograd.grad(
-                        [leaves[index] for index in outs],
-                        [inputs[index] for index in wrt],
-                        [torch.ones_like(leaves[index]) for index in outs],
-                        allow_unused=True,
-                    )
-    return ExpectedTape(form, outs, saved.size_bytes if hooked else None, hooked, reentrant)
+            if to_the_end and outs:
+                torch.autograd.grad(
+                    [leaves[index] for index in outs],
+                    [inputs[index] for index in wrt],
+                    [torch.ones_like(leaves[index]) for index in outs],
+                    allow_unused=True,
+                )
+    return ExpectedTape(form, outs, saved.size_bytes if hooked else None, hooked)

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge, increment_version
 
-from ...._compat.torch.autograd_graph import checkpoints_reentrantly, needs_backward
 from ...._compat.torch.storages import memory_key, storage_use_count
 from ...._compat.torch.tensors import use_count, write_count
-from ....recorded_inputs import recorded_inputs
 from ...closure.garbage import is_still
-from ...functions.accumulated_gradients import accumulated_gradients
 from ...functions.source import Core
 from ...functions.transforms import as_cotangents, conjugated
 from ...functions.unrecorded_backward import nothing_recorded
-from ...modules.kept_skeletons import Input, KeptSkeletons, keeping_skeletons
+from ...modules.recorded_calls import recording
 from ...observe.hidden_gradients import Judgement
 from .saved_tensors import SavedTensors
 
 _NOWHERE: Mapping[int, torch.Tensor] = {}
-
-
-class ReentrantError(Exception):
-    """What was recorded allows no ``torch.autograd.grad``."""
 
 
 class Tape:
@@ -50,8 +43,7 @@ class Tape:
         saved: SavedTensors | None,
         device: str,
         size_bytes: int | None,
-        kept: KeptSkeletons,
-        inputs: Literal["own", "borrowed", "none"],
+        borrowed: bool = False,
     ) -> None:
         """Of one run.
 
@@ -61,12 +53,10 @@ class Tape:
             saved: The hooks; None if there were none.
             device: See the class.
             size_bytes: See the class.
-            kept: Skeletons that code of the backward may run.
-            inputs: The memory of the leaves: the tape's own, XLA's until the call ends, or none.
+            borrowed: The leaves have XLA's memory until the call ends.
         """
         self._leaves = leaves
-        self._kept = kept
-        self._inputs = inputs
+        self._borrowed = borrowed
         # Not the outputs: one that nobody saved is freed.
         self._edges = edges
         self._hooks = saved
@@ -76,8 +66,7 @@ class Tape:
 
     def close(self) -> None:
         """It is used up."""
-        self._kept.release()
-        if self._inputs == "borrowed":
+        if self._borrowed:
             # Or a node that goes on living would keep them.
             _emptied(self._leaves)
 
@@ -92,7 +81,6 @@ class Tape:
         keep: bool = False,
         batched: bool = False,
         into: Mapping[int, torch.Tensor] = _NOWHERE,
-        accumulate: Callable[[], Sequence[torch.Tensor]] | None = None,
     ) -> list[torch.Tensor | None]:
         """Cotangents of inputs, in JAX's convention; None where nothing depends on one.
 
@@ -105,12 +93,10 @@ class Tape:
             keep: It will be asked again.
             batched: The cotangents have a batch axis in front; so will the results.
             into: For some of ``ins`` that are real, where to write its cotangent as soon as it is
-                found. Not where gradients accumulate, which are found in parts.
-            accumulate: By `accumulated_gradients`: the leaves that the function closes over.
+                found.
 
         Raises:
             DifferentiationError: The run left torch, and recorded nothing of any output.
-            ReentrantError: It has to be by `accumulated_gradients`; nothing is left of the record.
         """
         edges, weights = [], []
         for index, cotangent in zip(outs, conjugated(cotangents), strict=True):
@@ -128,61 +114,25 @@ class Tape:
             self._hooks.operands = operands
         # The engine calls these last, with what would be returned, and returns what they give.
         moves = [
-            self._leaves[index].register_hook(_moving_to(buffer))
-            for index, buffer in (into if accumulate is None else _NOWHERE).items()
+            self._leaves[index].register_hook(_moving_to(buffer)) for index, buffer in into.items()
         ]
-        found: Sequence[torch.Tensor | None]
         try:
-            with self._inputs_in_skeletons(operands):
-                if accumulate is not None:
-                    found = accumulated_gradients(
-                        edges, asked, weights, keep=keep, others=accumulate()
-                    )
-                else:
-                    found = torch.autograd.grad(
-                        edges,
-                        asked,
-                        weights,
-                        retain_graph=keep,
-                        allow_unused=True,
-                        is_grads_batched=batched,
-                    )
-        except RuntimeError as error:
-            if accumulate is None and needs_backward(error):
-                raise ReentrantError from None
-            raise
+            # What the backward runs again is a part of the record.
+            with recording():
+                found = torch.autograd.grad(
+                    edges,
+                    asked,
+                    weights,
+                    retain_graph=keep,
+                    allow_unused=True,
+                    is_grads_batched=batched,
+                )
         finally:
             for move in moves:
                 move.remove()
             if self._hooks is not None:
                 self._hooks.operands = ()
         return [None if one is None else as_cotangents([one])[0] for one in found]
-
-    @property
-    def is_reentrant(self) -> bool:
-        """Whether it has to be gone through by `accumulated_gradients`."""
-        return checkpoints_reentrantly([edge for edge in self._edges if edge is not None])
-
-    @contextlib.contextmanager
-    def _inputs_in_skeletons(self, operands: Sequence[torch.Tensor]) -> Iterator[None]:
-        """For code of the backward that runs parts of a module again, on what they ran on."""
-        if not self._kept:
-            yield
-            return
-
-        def find(one: Input) -> torch.Tensor:
-            leaf = self._leaves.get(one.place)
-            return operands[one.place].to(one.dtype) if leaf is None else leaf
-
-        filled = self._leaves if self._inputs == "none" else {}
-        for index, leaf in filled.items():
-            leaf.data = operands[index].to(leaf.dtype)
-        try:
-            with self._kept.filled(find):
-                yield
-        finally:
-            for leaf in filled.values():
-                leaf.data = torch.empty(0, dtype=leaf.dtype, device=leaf.device)
 
 
 def _moving_to(buffer: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -205,7 +155,7 @@ def record(
     *,
     memory: Memory,
     saved_bytes: int | None = None,
-) -> tuple[list[Any], Tape | None]:
+) -> tuple[list[Any], Tape | None, bool]:
     """Run a function and keep what autograd records.
 
     Args:
@@ -221,7 +171,9 @@ def record(
 
     Returns:
         The results, which nothing is recorded of, and the tape: none if something besides it
-        holds an input (an attribute of a custom function's context), and would outlive the call.
+        holds an input (an attribute of a custom function's context), and would outlive the call;
+        or if its backward may run layers of a module again, which have what they need as long as
+        the call lasts. The last value says whether it is for that.
     """
     device = str(tensors[0].device) if tensors else "cpu"
     by_copy = memory in ("copied", "unhooked")
@@ -240,21 +192,14 @@ def record(
         # Leaves, as torch's users have them; with the count of writes of what they are made of.
         inputs[index].requires_grad_()
     leaves = {index: inputs[index] for index in wrt}
-    kept = KeptSkeletons()
-    with (
-        torch.enable_grad(),
-        recorded_inputs(list(leaves.values())),
-        keeping_skeletons() as keeper,
-    ):
+    with torch.enable_grad(), recording(list(leaves.values())) as calls:
         with contextlib.nullcontext() if saved is None else saved.hooks():
             outputs = list(function(*inputs))
-        kept.take_over(keeper)
+        runs_again = memory != "borrowed" and calls.finish()
     if by_copy:
         _tell_of_writes(tensors, inputs)
     edges = [_edge(output) for output in outputs]
     keys = {storage._cdata for storage in storages}
-    if kept and not by_copy:
-        kept.refer_to(inputs, keys)
     results = [_alone(output, keys) for output in outputs]
     del inputs, outputs
     if saved is not None:
@@ -262,13 +207,23 @@ def record(
         saved_bytes = saved.size_bytes
     if by_copy and saved_bytes is not None:
         saved_bytes += sum(storage.nbytes() for storage in storages)
+    if runs_again:
+        return results, None, True
     if saved is None or by_copy:
-        has: Literal["own", "borrowed"] = "own" if by_copy else "borrowed"
-        return results, Tape(leaves, edges, saved, device, saved_bytes, kept, has)
+        tape = Tape(leaves, edges, saved, device, saved_bytes, borrowed=not by_copy)
+        return results, tape, False
     if not _emptied(leaves) or _have_more_holders(storages, before):
-        kept.release()
-        return results, None
-    return results, Tape(leaves, edges, saved, device, saved_bytes, kept, "none")
+        return results, None, False
+    return results, Tape(leaves, edges, saved, device, saved_bytes), False
+
+
+def run_plainly(
+    function: Core, tensors: Sequence[torch.Tensor], dtypes: Sequence[torch.dtype]
+) -> list[Any]:
+    """The results of a function, whose backward will run it again; see `record`."""
+    inputs = [tensor.detach().to(dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
+    keys = {tensor.untyped_storage()._cdata for tensor in tensors}
+    return [_alone(output, keys) for output in function(*inputs)]
 
 
 def _tell_of_writes(tensors: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> None:

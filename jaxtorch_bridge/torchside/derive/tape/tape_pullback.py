@@ -9,21 +9,22 @@ import torch
 
 from ....planner.array_signature import ArraySig
 from ...functions.source import Source
+from ...modules.recorded_calls import recording
 from ...op.program import Program, Undo
 from ..refused_outputs import refuse_hidden
-from .recorded_run import ReentrantError, Tape
+from .recorded_run import Tape
 from .tape_token import Tokens
 
 
 @dataclass(eq=False)
-class Checkpoints:
-    """What is known of a function's use of ``torch.utils.checkpoint``.
+class Layers:
+    """What is known of the layers of a function that is a module.
 
     Attributes:
-        reentrant: It was seen in the reentrant form; see `accumulated_gradients`.
+        run_again: Its backward may run them, so that it has to be in one call with a forward.
     """
 
-    reentrant: bool = False
+    run_again: bool = False
 
 
 @dataclass(eq=False)
@@ -40,7 +41,7 @@ class Pullback:
         batch: Cotangents, and the results, have a batch of this size in front.
         one_by_one: Go through it one by one.
         into: Results that are written to tensors behind the operands.
-        checkpoints: Of the function; all its pullbacks share it.
+        layers: Of the function; all its pullbacks share it.
     """
 
     source: Source
@@ -52,7 +53,7 @@ class Pullback:
     batch: int | None = None
     one_by_one: bool = False
     into: tuple[int, ...] = ()
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    layers: Layers = field(default_factory=Layers)
 
     def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """By the tape, or by another run where it is gone."""
@@ -65,10 +66,12 @@ class Pullback:
         if tape is not None:
             try:
                 return self._pull(tape, operands, cotangents, buffers)
-            except ReentrantError:
-                self.checkpoints.reentrant = True
-            finally:
-                tape.close()
+            except Exception:
+                # A layer that the backward runs, and that nobody was seen to refer to, is empty by
+                # now. What is wrong otherwise is so again.
+                if not self.source.closure.secluded or self.layers.run_again:
+                    raise
+                self.layers.run_again = True
         rest = tensors[count + 1 + len(cotangents) :]
         return self._again(buffers, *operands, *cotangents, *rest)
 
@@ -90,7 +93,7 @@ class Pullback:
         refuse_hidden(self.source, self.ins, self.outs, tape.judgement.hidden)
         batched = self.batch is not None
         front = (self.batch,) if batched else ()
-        if self.one_by_one or (batched and self.checkpoints.reentrant):
+        if self.one_by_one:
             found = self._pull_each(tape, operands, cotangents)
         else:
             try:
@@ -103,7 +106,6 @@ class Pullback:
                     keep=batched,
                     batched=batched,
                     into={self.ins[place]: buffer for place, buffer in buffers.items()},
-                    accumulate=self._accumulate,
                 )
             except RuntimeError:
                 if not batched:
@@ -123,24 +125,12 @@ class Pullback:
         self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
     ) -> list[torch.Tensor | None]:
         rows = [
-            tape.pull(
-                operands,
-                self.ins,
-                self.outs,
-                each,
-                label=self._label,
-                keep=True,
-                accumulate=self._accumulate,
-            )
+            tape.pull(operands, self.ins, self.outs, each, label=self._label, keep=True)
             for each in zip(*cotangents, strict=True)
         ]
         return [
             None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)
         ]
-
-    @property
-    def _accumulate(self) -> Callable[[], Sequence[torch.Tensor]] | None:
-        return self.source.closure.trainable if self.checkpoints.reentrant else None
 
     @property
     def _label(self) -> str:
@@ -159,10 +149,15 @@ class Pullback:
         inputs, cotangents = uncast(source.inputs), tensors[count : count + len(self.outs)]
 
         def run(*operands: torch.Tensor) -> list[torch.Tensor]:
-            tape = self.record_again(operands)
-            self.checkpoints.reentrant = self.checkpoints.reentrant or tape.is_reentrant
-            found = self._pull(tape, operands, cotangents, buffers)
-            tape.close()
+            # Modules are cleaned up behind the backward, which may run their layers.
+            with recording():
+                tape = self.record_again(operands)
+                try:
+                    found = self._pull(tape, operands, cotangents, buffers)
+                finally:
+                    tape.close()
+                    # What it refers to must not look as if it was kept.
+                    del tape
             return found
 
         program = Program(
