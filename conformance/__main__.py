@@ -15,6 +15,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
+
+from jaxtorch_bridge.choices import Backend
 
 from .database import DTYPES, entries
 from .page import write_page
@@ -53,7 +56,7 @@ def main() -> int:
                 words = f"{result.outcome.kind}: {result.outcome.words}"
                 print(result.entry, result.dtype, result.way, words, flush=True)
 
-        try_all(tasks, options.processes, note, verbose=options.verbose)
+        try_all(tasks, options.processes, note, verbose=options.verbose, backend=options.backend)
     results = read_results(options.results)
     wrong = [result for result in results if result.outcome.kind == "wrong"]
     print(f"{len(results)} results, {len(wrong)} of them wrong")
@@ -81,6 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--backend", choices=get_args(Backend), help="what runs the operators")
     parser.add_argument("--results", type=Path, default=Path("build/conformance.jsonl"))
     parser.add_argument(
         "--resume", action="store_true", help="leave out what is done and not wrong"

@@ -1,4 +1,4 @@
-"""A process that tries entries, one after another: ``python -m conformance.worker``.
+"""A process that tries entries, one after another: ``python -m conformance.worker [BACKEND]``.
 
 Takes tasks from its standard input and answers on what was its standard output, in lines of JSON:
 first the way that is tried, then what came of it. So whoever reads knows what it died of.
@@ -6,13 +6,17 @@ first the way that is tried, then what came of it. So whoever reads knows what i
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import torch
+
+from jaxtorch_bridge import jax_callable
 
 from .database import entries, has_dtype
 from .outcome import Outcome, combined, words_of
@@ -30,12 +34,16 @@ def main() -> None:
     os.dup2(2, 1)  # what torch prints is no answer
     # There is a process for each core.
     torch.set_num_threads(1)
+    backend = sys.argv[1] if len(sys.argv) > 1 else None
+    wrap = functools.partial(jax_callable, backend=backend) if backend else jax_callable
     for line in sys.stdin:
         task = json.loads(line)
-        _answer(answers, task["entry"], task["dtype"], task["ways"])
+        _answer(answers, task["entry"], task["dtype"], task["ways"], wrap)
 
 
-def _answer(answers: TextIO, name: str, dtype: str, ways: list[str]) -> None:
+def _answer(
+    answers: TextIO, name: str, dtype: str, ways: list[str], wrap: Callable[..., Any]
+) -> None:
     made: list[Case] | Outcome | None = None
     for way in ways:
         _send(answers, way=way)
@@ -45,7 +53,7 @@ def _answer(answers: TextIO, name: str, dtype: str, ways: list[str]) -> None:
         if isinstance(made, Outcome):
             outcome = made
         else:
-            outcome = combined([try_way(name, way, case) for case in made])
+            outcome = combined([try_way(name, way, case, wrap) for case in made])
         seconds = round(time.monotonic() - began, 3)
         _send(answers, kind=outcome.kind, words=outcome.words, seconds=seconds)
 

@@ -121,6 +121,7 @@ def try_all(
     done: Callable[[Result], None],
     *,
     verbose: bool = False,
+    backend: str | None = None,
 ) -> None:
     """Go over tasks of (entry, dtype, ways) in some processes; ``done`` is called one at a time."""
     waiting: queue.SimpleQueue[tuple[str, str, Sequence[str]]] = queue.SimpleQueue()
@@ -129,7 +130,7 @@ def try_all(
     one_at_a_time = threading.Lock()
 
     def serve() -> None:
-        worker = Worker(verbose=verbose)
+        worker = Worker(verbose=verbose, command=(*_COMMAND, *([backend] if backend else [])))
         try:
             while True:
                 for result in worker.try_entry(*waiting.get_nowait()):

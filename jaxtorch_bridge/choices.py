@@ -8,7 +8,9 @@ VmapMethod = Literal[
     "torch_vmap", "sequential", "sequential_unrolled", "expand_dims", "broadcast_all"
 ]
 ConcurrencyMode = Literal["parallel", "locked"]
-Backend = Literal["eager", "compile", "graph", "auto"]
+Backend = Literal["eager", "compile", "graph", "xla", "auto"]
+# Of these the function's own code does not run in calls.
+GRAPH_BACKENDS: tuple[Backend, ...] = ("graph", "compile", "xla")
 OutputsMode = Literal["in_place", "copy", "auto"]
 Residuals = Literal["tape", "recompute", "auto"]
 RandomMode = Literal["none", "key"]

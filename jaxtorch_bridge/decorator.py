@@ -17,7 +17,7 @@ from typing import (
 
 from .calling.jax_callable import JaxCallable
 from .calling.like_function import described
-from .choices import ConcurrencyMode, RandomMode, VmapMethod
+from .choices import Backend, ConcurrencyMode, RandomMode, VmapMethod
 from .errors import ArgumentError
 from .planner.annotated_contract import (
     annotated_contract,
@@ -53,6 +53,7 @@ def jax_callable(
     random: RandomMode | None = None,
     mutates: Sequence[str] | None = None,
     copies: Sequence[str] | None = None,
+    backend: Backend | None = None,
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -70,6 +71,7 @@ def jax_callable(
     random: RandomMode | None = None,
     mutates: Sequence[str] | None = None,
     copies: Sequence[str] | None = None,
+    backend: Backend | None = None,
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -86,6 +88,7 @@ def jax_callable(
     random: RandomMode | None = None,
     mutates: Sequence[str] | None = None,
     copies: Sequence[str] | None = None,
+    backend: Backend | None = None,
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 
@@ -126,6 +129,9 @@ def jax_callable(
             returns nothing or only them. Under ``jit`` with ``donate_argnums`` the new value is
             the same memory; otherwise the caller's array is left as it is. Default: the
             contract's.
+        backend: What runs the function: ``eager`` its own code (the default), ``graph`` a graph
+            captured by planning, ``compile`` that graph by ``torch.compile``, ``xla`` JAX
+            operations made of it, so that torch does not run.
         copies: Arguments of which the function gets a copy of its own, since its code writes to
             them and cannot be changed; named as in ``mutates``, also whole containers. The
             caller's array keeps its value, and what is written is lost. Default: the contract's.
@@ -154,6 +160,7 @@ def jax_callable(
             random=random,
             mutates=mutates,
             copies=copies,
+            backend=backend,
         )
     if not callable(function):
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
@@ -176,6 +183,7 @@ def jax_callable(
         random=random,
         mutates=None if mutates is None else tuple(mutates),
         copies=None if copies is None else tuple(copies),
+        backend=backend,
     )
     options.refuse_invalid()
     contract: CallableSpec | None

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .._compat.jax.process import hold_weakly
+from ..choices import GRAPH_BACKENDS
 from ..errors import DynamicSizeError
 from ..jaxside import primitives, register_rules
 from ..planner.build_plan import (
@@ -128,13 +129,13 @@ class Planner:
         Where graphs run the calls, also by what takes longer to look at: they would be out of date.
         """
         closure = self.closure
-        if terms_of(self._spec, self.options).backend in ("graph", "compile"):
+        if terms_of(self._spec, self.options).backend in GRAPH_BACKENDS:
             return lambda: (closure.key(), closure.details())
         return closure.key
 
     def changed_around(self, before: Any, after: Any) -> list[str]:
         """The names whose values differ between two results of `state_key`."""
-        if terms_of(self._spec, self.options).backend in ("graph", "compile"):
+        if terms_of(self._spec, self.options).backend in GRAPH_BACKENDS:
             before, after = before[0], after[0]
         return self.closure.changed(before, after)
 
@@ -247,6 +248,7 @@ class Planner:
                 trees.paths_of(inference.structure),
                 terms.vmap_method,
                 choose_concurrency(self._concurrency, inference, self.closure.words()),
+                terms.backend,
             )
 
     def _planned(self, findings: Findings, plan: CallPlan) -> Planned:

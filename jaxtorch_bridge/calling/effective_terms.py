@@ -34,6 +34,7 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
             verify=bool(options.verify),
             depth_by_contract=False,
             autograd_only=options.declared.autograd_only,
+            backend=options.backend or "auto",
         )
     return Terms(
         spec.residuals,
@@ -42,6 +43,6 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
         options.vmap_method or spec.vmap_method,
         spec.verify if options.verify is None else options.verify,
         outputs=spec.execution.outputs,
-        backend=spec.execution.backend,
-        backend_at=spec.where("execution.backend"),
+        backend=options.backend or spec.execution.backend,
+        backend_at="" if options.backend else spec.where("execution.backend"),
     )

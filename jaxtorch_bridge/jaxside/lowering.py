@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -14,12 +14,16 @@ from .._compat.jax.lowering import (
     device_count_of,
     is_exported,
     keep_alive_with,
+    lowered_inline,
     watch_sharding,
 )
 from .._compat.jax.process import jit_is_disabled
+from ..errors import PlanningError
 from ..planner.op_keys import double_error, exported_key, label_of_key
 from ..planner.op_steps import steps_text
 from ..planner.sharding import refuse_export, refuse_parts
+from .aten.registry import CannotLowerError, dtype_of
+from .aten.run_steps import run_steps
 from .ffi_targets import CALL_TARGET, export_target
 from .op_protocol import OpLike
 
@@ -34,6 +38,8 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     Raises:
         ExportError: The key of an exported call could mean another function as well.
     """
+    if op.aten is not None:
+        return _lower_inline(context, operands, op)
     # The native table only refers weakly: without this the op could go before XLA compiles.
     keep_alive_with(context, op.handle)
     if cuts_are_left_to_xla(context):
@@ -63,6 +69,52 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
         target, has_side_effect=checks_alone, operand_output_aliases=dict(op.aliases)
     )
     return lower(context, *operands, op=key, **extra)
+
+
+def lower_without_torch(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
+    """The op as JAX operations, where torch does not run.
+
+    Raises:
+        PlanningError: The op is a call of torch.
+    """
+    if op.aten is None:
+        raise op.refused(
+            PlanningError(
+                f"{op.label}: expected a CPU or a CUDA device, where torch runs, or a function "
+                "that XLA runs: say backend='xla', or `execution: {backend: xla}` in its contract."
+            )
+        )
+    return _lower_inline(context, operands, op)
+
+
+def _lower_inline(context: Any, operands: Sequence[Any], op: OpLike) -> Sequence[Any]:
+    """The op as JAX operations.
+
+    Raises:
+        PlanningError: One of torch's operations has no counterpart here.
+    """
+    assert op.aten is not None
+    program = op.aten
+
+    def run(*arrays: Any) -> list[Any]:
+        seen = [
+            array.astype(dtype_of(sig.torch_dtype))
+            for array, sig in zip(arrays, op.inputs, strict=True)
+        ]
+        return [
+            result.astype(dtype_of(sig.dtype))
+            for result, sig in zip(run_steps(program, seen), op.outputs, strict=True)
+        ]
+
+    try:
+        return cast(Sequence[Any], lowered_inline(run, context, operands))
+    except CannotLowerError as error:
+        raise op.refused(
+            PlanningError(
+                f"{op.label}: expected operations that JAX has as well, as `backend: xla` says; "
+                f"got {error}. Say `eager` or `graph`."
+            )
+        ) from error
 
 
 def _watch_operands(context: Any, operands: Sequence[Any], op: OpLike) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ..planner.array_signature import ArraySig
+from ..planner.aten_program import AtenProgram
 from ..planner.op_steps import Steps
 
 Indices = tuple[int, ...]
@@ -112,6 +113,10 @@ class OpLike(Protocol):
     @property
     def key(self) -> str:
         """Of the native table."""
+
+    @property
+    def aten(self) -> AtenProgram | None:
+        """What JAX's own operations are made of, in place of a call."""
 
     @property
     def inputs(self) -> tuple[ArraySig, ...]:

@@ -15,7 +15,8 @@ must not be differentiated again, since it holds detached copies of what it save
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -119,13 +120,14 @@ def _lower_linear(
     transposed: bool,
     ins: Indices,
     outs: Indices,
+    lower: Callable[..., Sequence[Any]],
 ) -> Sequence[Any]:
     # Operands that the kernel does not read are left out, so that XLA can free them.
     kernel = linearized.kernel(transposed, ins, outs)
     # The lowering takes the operands' layouts from the context, which has to lose the same ones.
     narrowed = context.replace(avals_in=[context.avals_in[index] for index in kernel.operands])
     read = [operands[index] for index in kernel.operands]
-    return lowering.lower_call(narrowed, *read, op=kernel.op)
+    return lower(narrowed, *read, op=kernel.op)
 
 
 for _primitive in (torch_call_p, torch_jvp_call_p):
@@ -134,8 +136,14 @@ for _primitive in (torch_call_p, torch_jvp_call_p):
 torch_linear_call_p.def_impl(_linear_impl)
 torch_linear_call_p.def_abstract_eval(_linear_abstract)
 
-# Torch and the native handler run on these two; elsewhere lowering fails with JAX's own words.
-for _platform in ("cpu", "cuda"):
-    mlir.register_lowering(torch_call_p, lowering.lower_call, platform=_platform)
-    mlir.register_lowering(torch_jvp_call_p, lowering.lower_call, platform=_platform)
-    mlir.register_lowering(torch_linear_call_p, _lower_linear, platform=_platform)
+# Torch and the native handler run on the first two.
+for _platform, _lower in (
+    ("cpu", lowering.lower_call),
+    ("cuda", lowering.lower_call),
+    ("tpu", lowering.lower_without_torch),
+):
+    mlir.register_lowering(torch_call_p, _lower, platform=_platform)
+    mlir.register_lowering(torch_jvp_call_p, _lower, platform=_platform)
+    mlir.register_lowering(
+        torch_linear_call_p, functools.partial(_lower_linear, lower=_lower), platform=_platform
+    )

@@ -16,6 +16,7 @@ from ..calling.exporting import remember
 from ..calling.jax_callable import JaxCallable
 from ..calling.like_function import OfInstances, with_keywords
 from ..calling.recipe.recipe import Recipe
+from ..choices import Backend
 from ..errors import ArgumentError, BridgeError, ModuleError
 from ..planner.options import Options
 from ..torchside.closure.function_identity import name_of
@@ -36,6 +37,7 @@ def from_module(
     method: Method = None,
     copy: bool | None = None,
     copies: Sequence[str] = (),
+    backend: Backend | None = None,
 ) -> JaxModule:
     """A module's parameters and buffers as JAX pytrees, and a pure function of them.
 
@@ -53,6 +55,7 @@ def from_module(
             of a copy.
         copies: As in `jax_callable`: arguments that the module writes to (``("x",)``, as
             activations with ``inplace=True`` do), of which a call gives it copies.
+        backend: As in `jax_callable`: what runs the module.
 
     Raises:
         ModuleError: A layer is run by TorchScript, or lazy and not yet called.
@@ -80,7 +83,9 @@ def from_module(
         raise ModuleError(
             f"from_module, {name_of(module)}: expected a module that can be copied; {error}."
         ) from error
-    return JaxModule(template, names, method, copy, name_of(module), tuple(copies))
+    options = Options(copies=tuple(copies), backend=backend)
+    options.refuse_invalid()
+    return JaxModule(template, names, method, copy, name_of(module), options)
 
 
 class JaxModule:
@@ -100,11 +105,11 @@ class JaxModule:
         method: Method,
         copy: bool | None,
         label: str,
-        copies: tuple[str, ...] = (),
+        options: Options,
     ) -> None:
         self._template = template
         self._method = method
-        self._options = Options(copies=copies)
+        self._options = options
         self.label = label
         self._signature = signature_of(template.module, method)
         own = self._signature.parameters

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..choices import VmapMethod
+from ..choices import Backend, VmapMethod
 from ..dtypes import DTYPES, canonical_name, remark_on
 from ..errors import DtypeError
 from .array_signature import ArraySig, OutputMeta
@@ -117,6 +117,7 @@ def plan_call(
     output_paths: Sequence[tuple[str | int, ...]],
     vmap_method: VmapMethod = "torch_vmap",
     concurrency: Concurrency = PARALLEL,
+    backend: Backend | None = None,
 ) -> CallPlan:
     """The frozen plan of a call.
 
@@ -129,6 +130,7 @@ def plan_call(
         output_paths: Where each flat output stands in the function's result.
         vmap_method: What ``jax.vmap`` does.
         concurrency: What was decided about calls at the same time.
+        backend: What runs the function; None: what the contract says.
 
     Raises:
         SpecMismatchError: The outputs found do not fit the contract.
@@ -136,7 +138,8 @@ def plan_call(
     """
     leaves = () if spec is None else spec.output_leaves()
     mutates = facts.mutates
-    backend = "auto" if spec is None else spec.execution.backend
+    if backend is None:
+        backend = "auto" if spec is None else spec.execution.backend
     order = contract_order(
         spec.label if spec else facts.name, [path for path, _ in leaves], output_paths
     )

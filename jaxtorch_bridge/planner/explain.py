@@ -19,6 +19,7 @@ BACKEND_WORDS = {
     "graph": "a graph captured by planning; the function's Python code does not run in calls",
     "compile": "torch.compile of the graph captured by planning; a gradient records the function "
     "compiled with its backward",
+    "xla": "JAX operations, made of the graphs of its calls and derivatives; torch does not run",
 }
 
 # By whether the function's own code runs.

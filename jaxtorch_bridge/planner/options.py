@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from ..choices import ConcurrencyMode, RandomMode, VmapMethod, renamed
+from ..choices import Backend, ConcurrencyMode, RandomMode, VmapMethod, renamed
 from ..dotted_names import in_both
 from ..errors import ArgumentError
 from .declared_outputs import NOTHING_DECLARED, Declared
@@ -28,6 +28,7 @@ class Options:
         random: Whether every call takes a random key; None: what the contract says.
         mutates: Arguments that the function writes to; None: what the contract says.
         copies: Arguments of which it gets a copy of its own; None: likewise.
+        backend: What runs it; None: likewise.
     """
 
     nondiff: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class Options:
     random: RandomMode | None = None
     mutates: tuple[str, ...] | None = None
     copies: tuple[str, ...] | None = None
+    backend: Backend | None = None
 
     def refuse_invalid(self) -> None:
         """Object to values that mean nothing.
@@ -49,6 +51,7 @@ class Options:
             ("vmap_method", VmapMethod),
             ("concurrency", ConcurrencyMode),
             ("random", RandomMode),
+            ("backend", Backend),
         )
         for name, words in choices:
             value, known = getattr(self, name), get_args(words)
@@ -73,6 +76,14 @@ class Options:
                     f"jax_callable: {name}={mine!r} was passed, but the contract says `{name}: "
                     f"{theirs}` [{spec.where(name)}]. Say it in one place."
                 )
+        execution = spec.execution
+        said = "execution" in spec.model_fields_set and "backend" in execution.model_fields_set
+        if self.backend is not None and said and self.backend != execution.backend:
+            raise ArgumentError(
+                f"jax_callable: backend={self.backend!r} was passed, but the contract says "
+                f"`backend: {execution.backend}` [{spec.where('execution.backend')}]. Say it in "
+                "one place."
+            )
         _refuse_both(
             spec.mutates if self.mutates is None else self.mutates,
             spec.copies if self.copies is None else self.copies,

@@ -13,7 +13,7 @@ class Execution(BaseModel):
     Attributes:
         backend: What runs it: ``eager`` the function's own code (also ``auto``), ``graph`` a graph
             captured when the call is planned, ``compile`` that graph compiled by ``torch.compile``,
-            with those of derivatives and batches.
+            ``xla`` that graph as JAX operations, each with those of derivatives and batches.
         outputs: Whether torch writes results into XLA's buffers itself (``in_place``: graphs where
             they can, the function's own calls by its ``out=``), or they are copied there; with
             ``auto`` graphs write what costs less so.

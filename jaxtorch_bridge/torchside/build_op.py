@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..choices import GRAPH_BACKENDS
 from ..errors import MutationError
 from ..planner.plan import CallPlan
 from .closure.closure_state import ClosureState
@@ -109,7 +110,7 @@ def build_op(
     source = with_flags(source)
     family, role = OpFamily(keeper, recipe), Function(source)
     # Before any alias: a graph sees declared writes on copies.
-    if terms.backend in ("graph", "compile"):
+    if terms.backend in GRAPH_BACKENDS:
         return op_of_program(
             graph_program(source),
             plan.label,

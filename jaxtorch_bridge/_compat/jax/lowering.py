@@ -5,7 +5,7 @@ Tried on JAX 0.10.0, 0.10.2, 0.11.2 and 0.12.0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -52,6 +52,12 @@ def watch_sharding(
         operand_layouts=None,
         result_layouts=None,
     )
+
+
+def lowered_inline(function: Callable[..., Any], context: Any, operands: Sequence[Any]) -> Any:
+    """A function's own operations, in place of a call; it computes with 64-bit dtypes too."""
+    with jax.enable_x64(True):
+        return mlir.lower_fun(function, multiple_results=True)(context, *operands)
 
 
 def is_exported(context: Any) -> bool:

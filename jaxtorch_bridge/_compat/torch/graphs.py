@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,21 +15,91 @@ from .operators.writes_and_draws import drawn_shape, draws_random_numbers
 
 
 def trace_graph(
-    function: Callable[..., Any], arguments: Sequence[torch.Tensor], device: str
+    function: Callable[..., Any],
+    arguments: Sequence[torch.Tensor],
+    device: str,
+    *,
+    decomposed: bool = False,
 ) -> Any:
     """The graph of ATen ops that a function runs on fake arguments, below autograd.
 
     The graph holds closed-over real tensors themselves, so values changed in place are seen.
+
+    Args:
+        function: What to trace.
+        arguments: Fakes.
+        device: ``cpu`` or ``cuda``.
+        decomposed: Into few operations, none of which writes to anything; see
+            ``torch._decomp.core_aten_decompositions``.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    table = _decompositions() if decomposed else None
     # "real": the arguments are fakes already.
-    traced = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)
+    traced = make_fx(function, table, tracing_mode="real", _allow_non_fake_inputs=True)
     graph = traced(*arguments)
+    if decomposed and any(_writes(node) for node in graph.graph.nodes):
+        # Writes of the function's own, and of decompositions.
+        pure = torch.func.functionalize(graph, remove="mutations")
+        graph = make_fx(pure, tracing_mode="real", _allow_non_fake_inputs=True)(*arguments)
     repair_graph(graph, device)
     remove_dead_code(graph.graph)
     graph.recompile()
     return graph
+
+
+# Beyond torch's core: operations that are left there, and that JAX has no counterpart of.
+_ALSO_DECOMPOSED = (
+    "_batch_norm_with_update_functional",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "as_strided_scatter",
+    "diagonal_scatter",
+    "dist",
+    "grid_sampler_2d",
+    "ldexp",
+    "linalg_vector_norm",
+    "narrow_copy",
+    "permute_copy",
+    "round.decimals",
+    "unbind_copy.int",
+    "unfold",
+    "upsample_bicubic2d",
+    "upsample_bilinear2d",
+    "upsample_trilinear3d",
+    "view_copy",
+)
+
+
+@functools.cache
+def _decompositions() -> dict[Any, Any]:
+    """What operations are taken apart into, where XLA is to run them."""
+    from torch._decomp import core_aten_decompositions, decomposition_table
+
+    found = dict(core_aten_decompositions())
+    for name in _ALSO_DECOMPOSED:
+        packet, _, overload = name.partition(".")
+        op = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)
+        if op in decomposition_table:
+            found[op] = decomposition_table[op]
+    found[torch.ops.aten.native_batch_norm.default] = _batch_norm
+    return found
+
+
+def _batch_norm(
+    x: Any, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, *rest: Any
+) -> Any:
+    """By the operations whose schemas say what they write to."""
+    aten = torch.ops.aten
+    if not training:
+        return aten._native_batch_norm_legit_no_training(x, weight, bias, mean, variance, *rest)
+    if mean is None:
+        return aten._native_batch_norm_legit.no_stats(x, weight, bias, True, *rest)
+    return aten._native_batch_norm_legit(x, weight, bias, mean, variance, True, *rest)
+
+
+def _writes(node: Any) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def constants_of(graph: Any) -> list[torch.Tensor]:

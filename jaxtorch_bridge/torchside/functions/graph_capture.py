@@ -102,9 +102,13 @@ def capture(
     Raises:
         NotCapturedError: It cannot be traced, or returns something else.
     """
-    with abstractly(source, plain_attention) as mode:
+    # XLA fuses by itself, and has no kernels of torch's.
+    for_xla = source.terms.backend == "xla"
+    with abstractly(source, plain_attention or for_xla) as mode:
         fakes = fake_inputs(mode, inputs, source.device)
-        graph = trace_graph(lambda *tensors: list(core(*tensors)), fakes, source.device)
+        graph = trace_graph(
+            lambda *tensors: list(core(*tensors)), fakes, source.device, decomposed=for_xla
+        )
         refuse_other_draws(source, graph)
         results = [node.meta["val"] for node in graph.graph.output_node().args[0]]
         found = [(tuple(value.shape), value.dtype) for value in results]

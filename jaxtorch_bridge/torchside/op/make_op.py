@@ -10,11 +10,13 @@ from torch import fx
 from ..._compat.torch.graphs import constants_of
 from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
+from ...planner.aten_program import AtenProgram
 from ...planner.op_steps import Steps
 from ..closure.closure_state import ClosureState
 from ..handler.failure_messages import Faults
 from ..handler.native_module import native
 from ..handler.torch_context import InContext, TorchContext
+from .aten_steps import lowered_program
 from .compiled_graph import compiled
 from .direct_calls import with_direct_calls
 from .program import Program
@@ -47,7 +49,12 @@ def op_of_program(
     """
     home = program.home
     run: Callable[..., Any]
-    if home.terms.backend == "compile" and not program.eager:
+    aten = lowered_program(program, label) if home.terms.backend == "xla" else None
+    if aten is not None:
+        how = copied(program.outputs, "XLA makes it")
+        # For whoever asks the table for it.
+        run = program.runner(program.core)
+    elif home.terms.backend == "compile" and not program.eager:
         how = copied(program.outputs, "torch.compile makes it")
         # Another core than the program's own; no buffers come behind the operands, as `into` is
         # empty.
@@ -83,6 +90,7 @@ def op_of_program(
         contract=contract,
         # A graph computes below autograd, which then keeps no input.
         hold_storages=program.eager,
+        aten=aten,
     )
 
 
@@ -116,6 +124,7 @@ def register_op(
     contract: str = "",
     hold_storages: bool = False,
     may_be_lazy: bool = True,
+    aten: AtenProgram | None = None,
 ) -> TorchOp:
     """Add an op to the native table, under the key or the key with a number.
 
@@ -138,6 +147,7 @@ def register_op(
         contract: What messages say of the contract.
         hold_storages: Autograd may keep an input in C++ alone; see `native_src/op_table.h`.
         may_be_lazy: A result may carry a pending conjugation or negation.
+        aten: See `TorchOp`.
     """
     # Tuples: the native module takes nothing else for the last two.
     inputs, outputs, into, aliases = tuple(inputs), tuple(outputs), tuple(into), tuple(aliases)
@@ -160,7 +170,7 @@ def register_op(
     )
     return TorchOp(
         *(label, found, handle, inputs, outputs, role, program, family, steps),
-        *(into, tuple(results), aliases),
+        *(into, tuple(results), aliases, aten),
     )
 
 

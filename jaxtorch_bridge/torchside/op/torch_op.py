@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from ...planner.array_signature import ArraySig
+from ...planner.aten_program import AtenProgram
 from ...planner.op_keys import root_of_key
 from ...planner.op_steps import Steps
 from ..functions.source import Source
@@ -162,6 +163,7 @@ class TorchOp:
         into: Outputs that it writes into XLA's buffers itself.
         results: For each output, how it gets into XLA's buffer, in words.
         aliases: Inputs that it writes to, each with the output that has its memory.
+        aten: The operations of which JAX makes the program in place of a call, if it does.
         derived: What has been derived from it so far.
     """
 
@@ -177,6 +179,7 @@ class TorchOp:
     into: tuple[int, ...] = ()
     results: tuple[str, ...] = ()
     aliases: tuple[tuple[int, int], ...] = ()
+    aten: AtenProgram | None = None
     derived: Derived = field(default_factory=Derived)
 
     @property

@@ -550,7 +550,9 @@ def _contracts(draw: st.DrawFn) -> dict[str, object]:
         "mutates": written[::2],
         "copies": written[1::2],
         "random": draw(st.sampled_from(["none", "key"])),
-        "execution": {"backend": draw(st.sampled_from(["eager", "compile", "graph", "auto"]))},
+        "execution": {
+            "backend": draw(st.sampled_from(["eager", "compile", "graph", "xla", "auto"]))
+        },
     }
 
 

@@ -41,6 +41,8 @@ class KeptTape:
     def objection(self, goal: Goal) -> str:
         """Why it cannot reach the goal, told without trying; empty if it may."""
         source = goal.source
+        if source.terms.backend == "xla":
+            return "XLA runs graphs alone"
         if source.terms.residuals == "recompute":
             return "the contract says `residuals: recompute`"
         if source.order and source.derivable_by_graph:

@@ -1,0 +1,12 @@
+"""Loads all families, which enter themselves into the registry."""
+
+from . import creation as creation
+from . import fourier as fourier
+from . import indexing as indexing
+from . import normalisation as normalisation
+from . import pointwise as pointwise
+from . import pooling as pooling
+from . import products as products
+from . import reductions as reductions
+from . import shapes as shapes
+from . import sorting as sorting

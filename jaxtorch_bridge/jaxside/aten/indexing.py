@@ -1,0 +1,162 @@
+"""Operations whose places are values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .registry import CannotLowerError, Out, limits_of, lowers
+
+
+def _where(x: Any, indices: Sequence[Any]) -> tuple[Any, ...]:
+    """Indices as numpy has them; JAX, as torch does not, counts from the end by itself."""
+    found = []
+    for index in indices:
+        if index is None:
+            found.append(slice(None))
+        elif index.dtype == jnp.bool_:
+            raise CannotLowerError("a mask, whose number of places follows from values")
+        else:
+            found.append(index)
+    return tuple(found)
+
+
+@lowers("index.Tensor", "_unsafe_index.Tensor")
+def index_tensor(out: Out, x: Any, indices: Sequence[Any]) -> Any:
+    """As numpy's, of integers."""
+    return x[_where(x, indices)]
+
+
+@lowers("index_put.default", "_unsafe_index_put.default")
+def index_put(
+    out: Out, x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False
+) -> Any:
+    """Set, or added to; a mask of the whole is a choice."""
+    given = [one for one in indices if one is not None]
+    if len(given) == 1 and given[0].dtype == jnp.bool_ and values.ndim == 0:
+        return _put_masked(x, indices, values, accumulate)
+    where = _where(x, indices)
+    values = values.astype(x.dtype)
+    return x.at[where].add(values) if accumulate else x.at[where].set(values)
+
+
+def _put_masked(x: Any, indices: Sequence[Any], value: Any, accumulate: bool) -> Any:
+    at = next(place for place, one in enumerate(indices) if one is not None)
+    mask = indices[at]
+    shape = (1,) * at + mask.shape + (1,) * (x.ndim - at - mask.ndim)
+    value = value.astype(x.dtype)
+    return jnp.where(mask.reshape(shape), x + value if accumulate else value, x)
+
+
+@lowers("embedding.default")
+def embedding(
+    out: Out,
+    weight: Any,
+    indices: Any,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Any:
+    """Rows of a table."""
+    return weight[indices]
+
+
+@lowers("index_select.default")
+def index_select(out: Out, x: Any, dim: int, index: Any) -> Any:
+    """Places along an axis."""
+    if not x.ndim:
+        return x
+    return jnp.take(x, jnp.atleast_1d(index), axis=dim, mode="fill")
+
+
+@lowers("gather.default")
+def gather(out: Out, x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
+    """One place along an axis for each element."""
+    if not x.ndim:
+        return jnp.broadcast_to(x, out.shape)
+    if not index.ndim:
+        return x.reshape(-1)[index]
+    return x[_along(x, dim, index)]
+
+
+def _along(x: Any, dim: int, index: Any) -> tuple[Any, ...]:
+    grids = np.indices(index.shape, sparse=True)
+    return tuple(index if axis == dim % x.ndim else grids[axis] for axis in range(x.ndim))
+
+
+@lowers("scatter.src")
+def scatter(out: Out, x: Any, dim: int, index: Any, source: Any) -> Any:
+    """Each element put somewhere along an axis."""
+    return _scattered(x, dim, index, source, "set")
+
+
+@lowers("scatter.value")
+def scatter_value(out: Out, x: Any, dim: int, index: Any, value: Any) -> Any:
+    """One value put there."""
+    return _scattered(x, dim, index, jnp.full(index.shape, value, x.dtype), "set")
+
+
+@lowers("scatter_add.default")
+def scatter_add(out: Out, x: Any, dim: int, index: Any, source: Any) -> Any:
+    """Each element added somewhere along an axis."""
+    return _scattered(x, dim, index, source, "add")
+
+
+def _scattered(x: Any, dim: int, index: Any, source: Any, how: str) -> Any:
+    flat = x.reshape(1) if not x.ndim else x
+    places = index.reshape(1) if not index.ndim else index
+    values = source.reshape(1) if not source.ndim else source
+    if not places.size:
+        return x
+    values = values[tuple(slice(0, size) for size in places.shape)].astype(x.dtype)
+    found = getattr(flat.at[_along(flat, dim, places)], how)(values)
+    return found.reshape(x.shape)
+
+
+@lowers("index_add.default")
+def index_add(out: Out, x: Any, dim: int, index: Any, source: Any, alpha: Any = 1) -> Any:
+    """Slices added along an axis."""
+    if not x.ndim:
+        return x + (source * jnp.asarray(alpha, x.dtype)).sum().astype(x.dtype)
+    where = (slice(None),) * (dim % x.ndim) + (jnp.atleast_1d(index),)
+    return x.at[where].add((source * jnp.asarray(alpha, x.dtype)).astype(x.dtype))
+
+
+@lowers("masked_fill.Scalar", "masked_fill.Tensor")
+def masked_fill(out: Out, x: Any, mask: Any, value: Any) -> Any:
+    """One value where the mask is set."""
+    return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)
+
+
+@lowers("scatter_reduce.two")
+def scatter_reduce(
+    out: Out, x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
+) -> Any:
+    """Elements put together along an axis by a sum, a product, a mean, or the greatest or least."""
+    flat = x.reshape(1) if not x.ndim else x
+    places = index.reshape(1) if not index.ndim else index
+    values = source.reshape(1) if not source.ndim else source
+    if not places.size:
+        return x
+    values = values[tuple(slice(0, size) for size in places.shape)].astype(x.dtype)
+    where = _along(flat, dim, places)
+    hit = jnp.zeros(flat.shape, jnp.int64).at[where].add(1)
+    method, neutral = {
+        "sum": ("add", 0),
+        "mean": ("add", 0),
+        "prod": ("multiply", 1),
+        "amax": ("max", limits_of(x.dtype)[0]),
+        "amin": ("min", limits_of(x.dtype)[1]),
+    }[reduce]
+    start = flat if include_self else jnp.where(hit > 0, jnp.asarray(neutral, x.dtype), flat)
+    found = getattr(start.at[where], method)(values)
+    if reduce == "mean":
+        count = jnp.maximum(hit + (1 if include_self else 0), 1)
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            found = jnp.floor_divide(found, count.astype(x.dtype))
+        else:
+            found = found / count.astype(x.dtype)
+    return found.reshape(x.shape)

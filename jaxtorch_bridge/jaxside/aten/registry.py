@@ -1,0 +1,78 @@
+"""Which JAX code stands for which operation of ATen.
+
+A lowering takes, first, what torch says of its result (`Out`; for several results a tuple of
+these), then the arguments of the operation's schema: JAX arrays, plain Python values, tuples. It
+gives an array of that shape and dtype, or a tuple. What it cannot do raises `CannotLowerError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+Lowering = Callable[..., Any]
+_LOWERINGS: dict[str, Lowering] = {}
+
+
+class CannotLowerError(Exception):
+    """No JAX operation is known that does the same; the message says for what."""
+
+
+class Out(NamedTuple):
+    """What torch says of a result."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def lowers(*names: str) -> Callable[[Lowering], Lowering]:
+    """Enter a lowering under names of operations, with their overloads."""
+
+    def enter(function: Lowering) -> Lowering:
+        for name in names:
+            if name in _LOWERINGS:
+                raise AssertionError(f"two lowerings of {name}")
+            _LOWERINGS[name] = function
+        return function
+
+    return enter
+
+
+def lowering_of(name: str) -> Lowering | None:
+    """The lowering of an operation; None if there is none."""
+    return _LOWERINGS.get(name)
+
+
+def lowered_names() -> frozenset[str]:
+    """All operations that have one."""
+    return frozenset(_LOWERINGS)
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """The dtype of that name, which both libraries share."""
+    found: np.dtype[Any] = np.dtype(getattr(jnp, name))
+    return found
+
+
+def limits_of(dtype: Any) -> tuple[Any, Any]:
+    """The least and the greatest value of a dtype: infinite for floats."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return -jnp.inf, jnp.inf
+    if dtype == jnp.bool_:
+        return False, True
+    info: Any = np.iinfo(np.dtype(dtype))
+    return info.min, info.max
+
+
+def axes_of(dims: Any, rank: int) -> tuple[int, ...]:
+    """Axes as numpy counts them; all for None and for none at all, as torch has it."""
+    if dims is None:
+        return tuple(range(rank))
+    found = (dims,) if isinstance(dims, int) else tuple(dims)
+    if not found:
+        return tuple(range(rank))
+    # A tensor without axes may be reduced over axis 0 or -1.
+    return tuple(axis % rank for axis in found) if rank else ()

@@ -1,0 +1,49 @@
+"""A part of torch's database of operators, by ``backend="xla"``: torch's results, or a refusal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from conformance.workers import Worker
+
+WAYS = ("jit", "vjp", "jvp", "vmap")
+# What is right in each way that torch has, in float32. A refusal of one of these is a loss.
+LOWERED = """
+abs add addmm amax angle atan2 baddbmm cat clamp conj_physical constant_pad_nd cos cumprod cumsum
+div.floor_rounding div.no_rounding_mode erf exp expand flip floor fmod gather hypot index_add
+index_put index_select lerp log_softmax logsumexp masked_fill matmul maximum mean minimum mul mv
+native_layer_norm nn.functional.avg_pool2d nn.functional.conv2d nn.functional.embedding
+nn.functional.conv_transpose2d nn.functional.gelu nn.functional.group_norm
+nn.functional.max_pool2d nn.functional.silu permute pow prod reciprocal remainder repeat roll
+scatter scatter_add sigmoid slice softmax sort sqrt stack std sum tanh topk transpose tril var
+where
+"""
+# Not `sort`: which of equals comes first torch leaves open, and narrow floats have many.
+OTHER_DTYPES = "add amax bmm clamp cumsum div.trunc_rounding gather max.reduction_no_dim mul neg \
+remainder scatter_add sum where"
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    one = Worker(verbose=True, command=(sys.executable, "-m", "conformance.worker", "xla"))
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize("entry", LOWERED.split())
+def test_values_and_derivatives_are_torchs(worker, entry):
+    for result in list(worker.try_entry(entry, "float32", WAYS)):
+        outcome = result.outcome
+        assert outcome.kind in ("right", "torch", "nothing"), f"{result.way}: {outcome.words}"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "complex64", "int64"])
+@pytest.mark.parametrize("entry", OTHER_DTYPES.split())
+def test_other_dtypes(worker, entry, dtype):
+    for result in list(worker.try_entry(entry, dtype, ("jit", "vjp"))):
+        outcome = result.outcome
+        assert outcome.kind != "wrong", f"{result.way}: {outcome.words}"
+        assert outcome.kind != "refused", f"{result.way}: {outcome.words}"
