@@ -304,6 +304,12 @@ class TestRefusals:
         with pytest.raises(PlanningError, match=r"closes over tensors.*from_module"):
             call(normal(3))
 
+    def test_numpy_arrays(self):
+        weight = np.ones(3, np.float32)
+        call = jax_callable(lambda x: x * torch.from_numpy(weight), backend="xla")
+        with pytest.raises(PlanningError, match=r"a numpy array.*pass it as an argument"):
+            call(normal(3))
+
     def test_constants_of_its_own_are_none(self):
         call = jax_callable(lambda x: x * torch.tensor([1.0, 2.0, 3.0]), backend="xla")
         assert_equal(call(jnp.ones(3)), jnp.asarray([1.0, 2.0, 3.0]))

@@ -36,6 +36,11 @@ def lowered_program(program: Program, label: str) -> AtenProgram:
                 "it closes over tensors, and JAX's program would keep their values: pass them as "
                 "arguments, or take the module by from_module"
             )
+        elif any(not one.untyped_storage().resizable() for one in constants_of(program.core)):
+            reason = (
+                "it holds memory that is not torch's (a numpy array), and JAX's program would keep "
+                "its values: pass it as an argument"
+            )
         else:
             try:
                 return aten_program(program.core)
