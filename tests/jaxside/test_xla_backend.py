@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import types
 
 import jax
 import jax.numpy as jnp
@@ -298,9 +299,20 @@ class TestDtypes:
 
 
 class TestRefusals:
-    def test_closed_over_tensors(self):
-        weight = torch.ones(3, requires_grad=True)
-        call = jax_callable(lambda x: x * weight, backend="xla")
+    @pytest.mark.parametrize("where", ["cell", "list", "object", "view", "default", "module"])
+    def test_closed_over_tensors(self, where):
+        weight = torch.ones(3)
+        held, thing = [weight], types.SimpleNamespace(deep={"weight": weight})
+        view, layer = weight[:], torch.nn.Linear(3, 3)
+        functions = {
+            "cell": lambda x: x * weight,
+            "list": lambda x: x * held[0],
+            "object": lambda x: x * thing.deep["weight"],
+            "view": lambda x: x * view.detach(),
+            "default": lambda x, w=weight: x * w.detach(),
+            "module": lambda x: layer(x),
+        }
+        call = jax_callable(functions[where], backend="xla")
         with pytest.raises(PlanningError, match=r"closes over tensors.*from_module"):
             call(normal(3))
 

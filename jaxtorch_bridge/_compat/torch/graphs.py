@@ -102,6 +102,10 @@ def _writes(node: Any) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
+# What a graph does with tensors that were made while it was captured.
+LIFTS = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
+
+
 def constants_of(graph: Any) -> list[torch.Tensor]:
     """The tensors that a graph holds."""
     names = {node.target for node in graph.graph.nodes if node.op == "get_attr"}

@@ -20,8 +20,6 @@ from ..._compat.torch.modules import (
     hook_tables,
     is_scripted,
     is_training,
-    own_buffers,
-    own_parameters,
 )
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
 from .careful_access import entries, is_a, own_attributes, present_attribute
@@ -223,13 +221,6 @@ class ClosureState:
         values = [value_of_cell(cell) for cell in self._cells]
         values += [names.get(name) for names, name in self._globals]
         return [value for value in values if is_a(value, torch.Tensor)]
-
-    def all_tensors(self) -> list[torch.Tensor]:
-        """Tensors of its own, and parameters and buffers of its modules."""
-        found: list[torch.Tensor | None] = [*self.tensors()]
-        for part in self.parts():
-            found += [*own_parameters(part).values(), *own_buffers(part).values()]
-        return [one for one in found if one is not None]
 
     def buffers(self) -> list[torch.Tensor]:
         """The modules' buffers."""

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..._compat.torch.graphs import constants_of
+from ..._compat.torch.graphs import LIFTS, constants_of
 from ...errors import PlanningError
 from ...planner.aten_program import AtenProgram, DtypeName, Ref, ResultSig, Step
-from ..closure.reachable_objects import memory_of
 from ..functions.graph_capture import NotCapturedError
 from .program import Program
 
@@ -28,10 +27,9 @@ def lowered_program(program: Program, label: str) -> AtenProgram:
     source = program.home
     reason = "no graph of it can be captured"
     if isinstance(program.core, fx.GraphModule):
-        closed_over = {memory_of(tensor) for tensor in source.closure.all_tensors()}
         if program.seeds or program.gives_states:
             reason = "it draws random numbers"
-        elif any(memory_of(one) in closed_over for one in constants_of(program.core)):
+        elif _holds_others(program.core):
             reason = (
                 "it closes over tensors, and JAX's program would keep their values: pass them as "
                 "arguments, or take the module by from_module"
@@ -51,6 +49,15 @@ def lowered_program(program: Program, label: str) -> AtenProgram:
         f"{label}: expected a function that JAX's operations can stand for, as `backend: xla` "
         f"says; {reason}. Say `eager` or `graph`.{where}"
     )
+
+
+def _holds_others(graph: fx.GraphModule) -> bool:
+    """Whether a graph holds tensors that were there before it was captured.
+
+    Those that the function makes of plain values (``torch.tensor([1.0])``) are lifted into it.
+    """
+    held = [node for node in graph.graph.nodes if node.op == "get_attr"]
+    return any(user.target not in LIFTS for node in held for user in node.users)
 
 
 def aten_program(graph: fx.GraphModule) -> AtenProgram:
