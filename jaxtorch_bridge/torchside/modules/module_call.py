@@ -155,11 +155,12 @@ class ModuleCall(Secluded):
             if tensors[index] is state[index]:
                 tensors[index] = tensors[index].clone()
         recorded = recorder()
-        picture = None
+        picture, before = None, []
         try:
             skeleton.fill(tensors)
-            # The backward may change anything.
-            picture = None if recorded is None else skeleton.picture()
+            if recorded is not None:
+                # The backward may change anything.
+                picture, before = skeleton.picture(), skeleton.references()
             if abstract or not self._traced:
                 result = self._watched(skeleton, state, tensors, args, kwargs, abstract)
             elif self._dirty or self._caches:
@@ -174,13 +175,13 @@ class ModuleCall(Secluded):
             self._put_back(skeleton, None)
             self._give_back(skeleton)
         else:
-            recorded.wait(functools.partial(self._finish, skeleton, picture))
+            recorded.wait(functools.partial(self._finish, skeleton, picture, before))
         return result
 
-    def _finish(self, skeleton: Skeleton, picture: Picture | None) -> bool:
+    def _finish(self, skeleton: Skeleton, picture: Picture | None, before: list[int]) -> bool:
         """Clean up behind a recorded call; whether others refer to layers."""
         self._put_back(skeleton, picture)
-        referred = skeleton.is_referred_to
+        referred = skeleton.is_referred_to(before)
         # Who refers to them will not run them any more, or is dropped now.
         self._give_back(skeleton)
         return referred
@@ -203,7 +204,6 @@ class ModuleCall(Secluded):
         except IndexError:
             skeleton = self._template.skeleton(self._mode.train)
             self._parts |= {id(part) for _, part in skeleton.parts}
-            skeleton.settle()
             return skeleton
 
     def _run(self, skeleton: Skeleton, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

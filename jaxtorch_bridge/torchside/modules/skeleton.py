@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import gc
 import operator
 import sys
 import types
@@ -90,7 +89,6 @@ class Skeleton:
         self._fill = native().fill_module
         # What code of a backward refers to if it is to run these layers again.
         self._reachable = [*self._layers, *self._containers, *self._leading_on()]
-        self._at_rest: list[int] = []
 
     def fill(self, tensors: list[torch.Tensor]) -> None:
         """Put in the tensors, by their indices."""
@@ -106,21 +104,15 @@ class Skeleton:
         # Or the skeleton would keep XLA's memory when the call has ended: an escape.
         self._fill(self._containers, self._keys, self._slots, self._every)
 
-    def settle(self) -> None:
-        """Before its first call: nobody refers to its parts now."""
-        # But cycles that are left of making it.
-        gc.collect(1)
-        self._at_rest = self._references()
-
-    @property
-    def is_referred_to(self) -> bool:
-        """Whether somebody else refers to a part or its tables: code that may run it again."""
-        return any(map(operator.gt, self._references(), self._at_rest))
-
-    def _references(self) -> list[int]:
+    def references(self) -> list[int]:
+        """How often others refer to its parts, their tables, and what leads to them."""
         counts = list(map(sys.getrefcount, self._reachable))
         counts += map(weakref.getweakrefcount, self._layers)
         return counts
+
+    def is_referred_to(self, before: list[int]) -> bool:
+        """Whether they do so more often than before: code that may run the parts again."""
+        return any(map(operator.gt, self.references(), before))
 
     def _leading_on(self) -> list[Any]:
         """This copy's own attributes and objects that lead to a layer: methods, lists of layers."""
@@ -151,7 +143,6 @@ class Skeleton:
             only: Name of the part and of the container, for those that are wanted.
         """
         if self._watched is None:
-            before = self._references()
             # Once: what a call puts in the place of a container is taken out again.
             self._watched = [
                 Container(part_name, name, container, is_of_framework(type(part)))
@@ -161,8 +152,6 @@ class Skeleton:
             self._watched += [
                 Container(*held.key, held.container, False, held) for held in held_in(self.parts)
             ]
-            added = map(operator.sub, self._references(), before)
-            self._at_rest = list(map(operator.add, self._at_rest, added))
         if only is None:
             return Picture(self._watched)
         return Picture([one for one in self._watched if (one.part, one.name) in only])

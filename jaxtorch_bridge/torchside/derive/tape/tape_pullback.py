@@ -69,7 +69,7 @@ class Pullback:
             except Exception:
                 # A layer that the backward runs, and that nobody was seen to refer to, is empty by
                 # now. What is wrong otherwise is so again.
-                if not self.source.closure.secluded or self.layers.run_again:
+                if not self.source.closure.secluded:
                     raise
                 self.layers.run_again = True
         rest = tensors[count + 1 + len(cotangents) :]
