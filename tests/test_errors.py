@@ -19,6 +19,7 @@ WITHIN = {
     "calling.loaded_calls._NotThisError": "told in the error of the call",
     "calling.recipe.not_data.NotDataError": "the program says that it has no recipe",
     "calling.recipe.not_data.RecipeError": "told in the error of the call",
+    "jaxside.aten.registry.CannotLowerError": "becomes a PlanningError",
     "spec.annotations.shapes.NotReadable": "an annotation says nothing",
     "spec.files.read_contract._NewerFormat": "becomes a SpecError",
     "spec.files.yaml_document.DocumentError": "becomes a SpecError",
