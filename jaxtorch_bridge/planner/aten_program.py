@@ -5,7 +5,6 @@ See https://docs.pytorch.org/docs/stable/torch.compiler_ir.html for the operatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,17 +71,3 @@ class AtenProgram:
     constants: tuple[Any, ...]
     steps: tuple[Step, ...]
     outputs: tuple[Ref, ...]
-
-    @property
-    def ops(self) -> frozenset[str]:
-        """The operations in it."""
-        return frozenset(step.op for step in self.steps)
-
-
-def refs_in(values: Sequence[Any]) -> Iterator[Ref]:
-    """The arrays among some arguments."""
-    for value in values:
-        if isinstance(value, Ref):
-            yield value
-        elif isinstance(value, tuple):
-            yield from refs_in(value)

@@ -167,7 +167,7 @@ def plan_call(
         inference=inference,
         sizes=tuple(sizes.named.items()) if sizes else (),
         context=facts.context,
-        derivative=_derivative_words(inputs, outputs, spec),
+        derivative=_derivative_words(inputs, outputs, spec, backend),
         mutates=mutates,
         copies=facts.copies,
         bounds=() if spec is None else tuple(_bound_words(spec)),
@@ -267,7 +267,10 @@ def _no_torch_dtype(name: str, array: ArrayArgument) -> str:
 
 
 def _derivative_words(
-    inputs: Sequence[ArraySig], outputs: Sequence[ArraySig], spec: CallableSpec | None
+    inputs: Sequence[ArraySig],
+    outputs: Sequence[ArraySig],
+    spec: CallableSpec | None,
+    backend: Backend,
 ) -> str:
     if not any(sig.differentiable for sig in inputs):
         return "none: no differentiable input"
@@ -275,6 +278,8 @@ def _derivative_words(
         return "none: no differentiable output"
     if spec is not None and spec.vjp_depth == 0:
         return "none: the contract says `vjp_depth: 0`"
+    if backend == "xla":
+        return "JAX operations, made of the graph of torch's own derivative"
     if spec is not None and spec.residuals == "recompute":
         return "recompute: the backward runs the function again, as the contract says"
     return "tape: one run, whose record torch keeps for the backward (when one is first taken)"

@@ -364,6 +364,7 @@ class TestContracts:
         x, w = normal(5, 4), normal(4, 4, seed=1)
         assert "custom_call" not in jax.jit(call).lower(x, w).as_text()
         assert "backend      xla" in call.explain(x, w)
+        assert "tape: one run" not in call.explain(x, w)
 
     def test_not_two_things(self):
         with pytest.raises(ArgumentError, match=r"backend='xla' was passed.*`backend: graph`"):

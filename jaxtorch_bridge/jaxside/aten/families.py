@@ -1,5 +1,7 @@
 """Loads all families, which enter themselves into the registry."""
 
+from . import arithmetic as arithmetic
+from . import complex_numbers as complex_numbers
 from . import creation as creation
 from . import fourier as fourier
 from . import indexing as indexing

@@ -9,11 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .registry import CannotLowerError, Out, lowers
-
-
-def _wide(dtype: Any) -> Any:
-    return jnp.float32 if dtype in (jnp.bfloat16, jnp.float16) else dtype
+from .registry import CannotLowerError, Out, computed_in, lowers
 
 
 @lowers("_softmax.default", "_safe_softmax.default")
@@ -21,7 +17,7 @@ def softmax(out: Out, x: Any, dim: int, half_to_float: Any = False) -> Any:
     """Narrow floats are computed in float32."""
     if not x.size:
         return jnp.zeros(out.shape, out.dtype)
-    wide = x.astype(_wide(x.dtype))
+    wide = x.astype(computed_in(x.dtype))
     return (jax.nn.softmax(wide, axis=dim) if x.ndim else jnp.ones_like(wide)).astype(out.dtype)
 
 
@@ -30,7 +26,7 @@ def log_softmax(out: Out, x: Any, dim: int, half_to_float: bool = False) -> Any:
     """Narrow floats are computed in float32."""
     if not x.size:
         return jnp.zeros(out.shape, out.dtype)
-    wide = x.astype(_wide(x.dtype))
+    wide = x.astype(computed_in(x.dtype))
     found = jax.nn.log_softmax(wide, axis=dim) if x.ndim else jnp.zeros_like(wide)
     return found.astype(out.dtype)
 
@@ -41,7 +37,7 @@ def native_layer_norm(
 ) -> Any:
     """The result, and mean and reciprocal deviation, in float32 at least."""
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    wide = x.astype(_wide(x.dtype))
+    wide = x.astype(computed_in(x.dtype))
     centre = jnp.mean(wide, axis=axes, keepdims=True)
     apart = wide - centre
     scale = lax.rsqrt(jnp.mean(apart * apart, axis=axes, keepdims=True) + eps)
@@ -70,7 +66,7 @@ def native_group_norm(
     eps: float,
 ) -> Any:
     """The same for groups of channels."""
-    wide = x.astype(_wide(x.dtype)).reshape(count, groups, -1)
+    wide = x.astype(computed_in(x.dtype)).reshape(count, groups, -1)
     centre = jnp.mean(wide, axis=2, keepdims=True)
     apart = wide - centre
     scale = lax.rsqrt(jnp.mean(apart * apart, axis=2, keepdims=True) + eps)
@@ -89,7 +85,9 @@ def native_group_norm(
 
 def _normed(x: Any, weight: Any, bias: Any, centre: Any, scale: Any, dtype: Any) -> Any:
     per_channel = (1, -1) + (1,) * (x.ndim - 2)
-    found = (x.astype(_wide(x.dtype)) - centre.reshape(per_channel)) * scale.reshape(per_channel)
+    found = (x.astype(computed_in(x.dtype)) - centre.reshape(per_channel)) * scale.reshape(
+        per_channel
+    )
     if weight is not None:
         found = found * weight.reshape(per_channel)
     if bias is not None:
@@ -109,7 +107,7 @@ def batch_norm_no_training(
     eps: float,
 ) -> Any:
     """By the running statistics; nothing is kept for a backward."""
-    wide = _wide(x.dtype)
+    wide = computed_in(x.dtype)
     centre, scale = running_mean.astype(wide), lax.rsqrt(running_var.astype(wide) + eps)
     found = _normed(x, weight, bias, centre, scale, outs[0].dtype)
     return found, *(jnp.zeros(one.shape, one.dtype) for one in outs[1:])
@@ -126,7 +124,7 @@ def batch_norm(outs: Sequence[Out], x: Any, weight: Any, bias: Any, *rest: Any) 
     training, momentum, eps = rest[-3:]
     running_mean, running_var = stats or (None, None)
     axes = (0, *range(2, x.ndim))
-    wide = x.astype(_wide(x.dtype))
+    wide = x.astype(computed_in(x.dtype))
     if training:
         centre = jnp.mean(wide, axis=axes)
         apart = wide - centre.reshape((1, -1) + (1,) * (x.ndim - 2))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .registry import Out, limits_of, lowers
+from .registry import Out, computed_in, limits_of, lowers
 
 
 def _each(value: Any, axes: int, default: Any = None) -> tuple[int, ...]:
@@ -133,7 +133,7 @@ def _avg_pool(axes: int) -> None:
         divisor_override: int | None = None,
     ) -> Any:
         rest = (kernel_size, stride, padding, count_include_pad, divisor_override)
-        wide = jnp.float32 if x.dtype in (jnp.bfloat16, jnp.float16) else x.dtype
+        wide = computed_in(x.dtype)
         return pooled(x.astype(wide), out.shape[-axes:], *rest).astype(out.dtype)
 
     def back(
@@ -150,7 +150,7 @@ def _avg_pool(axes: int) -> None:
         from jax import linear_transpose
 
         rest = (kernel_size, stride, padding, count_include_pad, divisor_override)
-        wide = jnp.float32 if x.dtype in (jnp.bfloat16, jnp.float16) else x.dtype
+        wide = computed_in(x.dtype)
         # It is linear.
         (found,) = linear_transpose(
             lambda x: pooled(x, cotangent.shape[-axes:], *rest), x.astype(wide)

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from .registry import CannotLowerError, Out, lowers
+from .registry import CannotLowerError, Out, computed_in, lowers
 
 _EXACT = lax.Precision.HIGHEST
 
@@ -16,7 +16,7 @@ _EXACT = lax.Precision.HIGHEST
 def _product(a: Any, b: Any, dtype: Any) -> Any:
     if jnp.issubdtype(dtype, jnp.inexact):
         # Narrow floats are added up in float32.
-        wide = jnp.float32 if dtype in (jnp.bfloat16, jnp.float16) else dtype
+        wide = computed_in(dtype)
         return jnp.matmul(a, b, precision=_EXACT, preferred_element_type=wide)
     return jnp.matmul(a, b)
 
@@ -151,6 +151,6 @@ def convolution_backward(
         )
     if by_bias:
         axes = (0, *range(2, cotangent.ndim))
-        wide = jnp.float32 if cotangent.dtype in (jnp.bfloat16, jnp.float16) else cotangent.dtype
+        wide = computed_in(cotangent.dtype)
         found[2] = jnp.sum(cotangent.astype(wide), axis=axes).astype(cotangent.dtype)
     return found

@@ -9,16 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy import special
 
-from .registry import Out, axes_of, lowers
-
-
-def _wide(dtype: Any) -> Any:
-    """What torch adds up narrow floats in."""
-    return jnp.float32 if dtype in (jnp.bfloat16, jnp.float16) else dtype
+from .registry import Out, axes_of, computed_in, lowers
 
 
 def _added(x: Any, out: Out, axes: Any, keepdim: bool) -> Any:
-    total = jnp.sum(x.astype(_wide(out.dtype)), axis=axes, keepdims=keepdim)
+    total = jnp.sum(x.astype(computed_in(out.dtype)), axis=axes, keepdims=keepdim)
     return total.astype(out.dtype)
 
 
@@ -33,14 +28,14 @@ def mean(out: Out, x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = 
     """NaN of nothing."""
     axes = axes_of(dim, x.ndim)
     count = math.prod(x.shape[axis] for axis in axes)
-    total = jnp.sum(x.astype(_wide(out.dtype)), axis=axes, keepdims=keepdim)
+    total = jnp.sum(x.astype(computed_in(out.dtype)), axis=axes, keepdims=keepdim)
     return (total / count if count else total * jnp.nan).astype(out.dtype)
 
 
 @lowers("prod.default", "prod.dim_int")
 def prod(out: Out, x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     """In the dtype of the result; narrow floats in float32."""
-    wide = x.astype(_wide(out.dtype))
+    wide = x.astype(computed_in(out.dtype))
     return jnp.prod(wide, axis=axes_of(dim, x.ndim), keepdims=keepdim).astype(out.dtype)
 
 
@@ -90,8 +85,8 @@ def all_(out: Out, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
 def _moments(x: Any, dim: Any, correction: Any, keepdim: bool, dtype: Any) -> tuple[Any, Any]:
     axes = axes_of(dim, x.ndim)
     count = math.prod(x.shape[axis] for axis in axes)
-    wide = x.astype(_wide(x.dtype))
-    centre = jnp.sum(wide, axis=axes, keepdims=True) / jnp.asarray(count, dtype=_wide(dtype))
+    wide = x.astype(computed_in(x.dtype))
+    centre = jnp.sum(wide, axis=axes, keepdims=True) / jnp.asarray(count, dtype=computed_in(dtype))
     apart = jnp.abs(wide - centre)
     freedom = max(count - (1 if correction is None else correction), 0)
     variance = jnp.sum(apart * apart, axis=axes, keepdims=keepdim)
@@ -123,14 +118,14 @@ def var_mean(
 @lowers("cumsum.default")
 def cumsum(out: Out, x: Any, dim: int, dtype: Any = None) -> Any:
     """In the dtype of the result; narrow floats in float32."""
-    wide = x.astype(_wide(out.dtype))
+    wide = x.astype(computed_in(out.dtype))
     return (jnp.cumsum(wide, axis=dim) if x.ndim else wide).astype(out.dtype)
 
 
 @lowers("cumprod.default")
 def cumprod(out: Out, x: Any, dim: int, dtype: Any = None) -> Any:
     """In the dtype of the result; narrow floats in float32."""
-    wide = x.astype(_wide(out.dtype))
+    wide = x.astype(computed_in(out.dtype))
     return (jnp.cumprod(wide, axis=dim) if x.ndim else wide).astype(out.dtype)
 
 
@@ -143,6 +138,6 @@ def logcumsumexp(out: Out, x: Any, dim: int) -> Any:
 @lowers("logsumexp.default")
 def logsumexp(out: Out, x: Any, dim: Any, keepdim: bool = False) -> Any:
     """Of integers, in float."""
-    wide = x.astype(_wide(out.dtype))
+    wide = x.astype(computed_in(out.dtype))
     found = special.logsumexp(wide, axis=axes_of(dim, x.ndim), keepdims=keepdim)
     return found.astype(out.dtype)

@@ -46,11 +46,6 @@ def lowering_of(name: str) -> Lowering | None:
     return _LOWERINGS.get(name)
 
 
-def lowered_names() -> frozenset[str]:
-    """All operations that have one."""
-    return frozenset(_LOWERINGS)
-
-
 def dtype_of(name: str) -> np.dtype[Any]:
     """The dtype of that name, which both libraries share."""
     found: np.dtype[Any] = np.dtype(getattr(jnp, name))
@@ -65,6 +60,11 @@ def limits_of(dtype: Any) -> tuple[Any, Any]:
         return False, True
     info: Any = np.iinfo(np.dtype(dtype))
     return info.min, info.max
+
+
+def computed_in(dtype: Any) -> Any:
+    """The dtype in which torch computes: float32 for narrow floats."""
+    return np.dtype(np.float32) if dtype in (jnp.bfloat16, jnp.float16) else dtype
 
 
 def axes_of(dims: Any, rank: int) -> tuple[int, ...]:

@@ -14,15 +14,6 @@ from . import families as families
 from .registry import CannotLowerError, Out, dtype_of, lowering_of
 
 
-def missing(program: AtenProgram) -> tuple[Step, ...]:
-    """The steps that have no lowering, the first of each operation."""
-    found: dict[str, Step] = {}
-    for step in program.steps:
-        if lowering_of(step.op) is None:
-            found.setdefault(step.op, step)
-    return tuple(found.values())
-
-
 def run_steps(program: AtenProgram, arrays: Sequence[Any]) -> list[Any]:
     """Run on arrays of torch's dtypes, with 64-bit dtypes switched on.
 
