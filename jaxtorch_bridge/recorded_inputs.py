@@ -32,17 +32,19 @@ def is_recorded(tensor: Any) -> bool:
     inputs = _THREAD.inputs
     if not inputs or not tensor.requires_grad:
         return False
-    wanted = {id(one) if one.is_leaf else id(one.grad_fn) for one in inputs}
     if tensor.is_leaf:
         # Another one is a weight that the function closes over.
-        return id(tensor) in wanted
+        return any(tensor is one for one in inputs)
+    leaves = {id(one) for one in inputs if one.is_leaf}
+    # Held: torch makes another object for a node once nobody has the last one.
+    nodes = {one.grad_fn for one in inputs if not one.is_leaf}
     pending, seen = [tensor.grad_fn], set()
     while pending:
         node = pending.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if id(node) in wanted or id(getattr(node, "variable", None)) in wanted:
+        if node in nodes or id(getattr(node, "variable", None)) in leaves:
             return True
         pending += [following for following, _ in node.next_functions]
     return False

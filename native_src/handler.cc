@@ -103,7 +103,9 @@ ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::Remaini
   }
   CallsHere().xlas = gil.xlas_thread();
   if (gil.xlas_thread()) EnterThread();
+  ++CallsHere().depth;
   ffi::Error error = CallTorchOnStream(*op, args, rets, device, stream);
+  --CallsHere().depth;
   // Only now: a failure on the way was noted under the number from before (failure_messages.py).
   CallsOfThread& calls = CallsHere();
   ++calls.count;

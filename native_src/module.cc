@@ -151,6 +151,8 @@ PyObject* CallsHereAsTuple(PyObject*, PyObject*) {
                        calls.failed ? Py_True : Py_False, calls.xlas ? Py_True : Py_False);
 }
 
+PyObject* DepthHere(PyObject*, PyObject*) { return PyLong_FromLong(CallsHere().depth); }
+
 PyObject* ShutOut(PyObject*, PyObject*) { return PyLong_FromLong(ShutOutXlasThreads()); }
 
 PyObject* OpKeys(PyObject*, PyObject*) {
@@ -224,6 +226,8 @@ PyMethodDef kMethods[] = {
      "(how many calls of torch this thread has made for XLA, whether the last to end failed, "
      "whether "
      "the thread is XLA's own)."},
+    {"depth_here", DepthHere, METH_NOARGS,
+     "In how many calls of torch, one inside of another, this thread is now."},
     {"shut_out_xlas_threads", ShutOut, METH_NOARGS,
      "From now on let none of XLA's own threads run Python code; returns how many still do."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},

@@ -18,6 +18,7 @@ struct CallsOfThread {
   uint64_t count = 0;
   bool failed = false;
   bool xlas = false;  // the thread is one of XLA's own
+  int32_t depth = 0;  // calls that it is in, one inside of another
 };
 CallsOfThread& CallsHere();
 

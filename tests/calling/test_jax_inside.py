@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from comparing import assert_close
-from jaxtorch_bridge import j2t, jax_callable, t2j
+from jaxtorch_bridge import from_module, j2t, jax_callable, t2j
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found abstractly")
 
@@ -114,6 +114,24 @@ def test_constants_may_go_through_jax():
 
     call = jax_callable(function)
     assert_close(jax.grad(lambda x: call(x).sum())(X), simulate(X))
+
+
+@pytest.mark.derivatives
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_modules_that_are_called_inside(jit):
+    """A call within a recorded one is no part of it, and is cleaned up when it ends."""
+    layer = from_module(torch.nn.Linear(3, 3), names="flat")
+
+    def function(x):
+        with torch.no_grad():
+            y = j2t(layer.apply(layer.params, t2j(x.clone())), copy=True)
+            z = j2t(jax.jit(layer.apply)(layer.params, t2j(x.clone())), copy=True)
+        return x * y + z
+
+    call = jax_callable(function, example=(torch.ones(3),))
+    for scale in (1.0, 2.0):
+        found = jit(jax.grad(lambda x: call(x).sum()))(X * scale)
+        assert_close(found, layer.apply(layer.params, X * scale))
 
 
 class ByJax(torch.autograd.Function):

@@ -31,6 +31,7 @@ from ...torchside.closure.closure_state import ClosureState
 from ...torchside.handler.native_module import native
 from ...torchside.handler.thread_counts import share_threads
 from ...torchside.handler.torch_context import TorchContext
+from ...torchside.modules.recorded_calls import unrecorded
 from ...torchside.observe.abstract_evaluation import Attempt, infer_abstractly
 from ...torchside.observe.symbolic_evaluation import infer_with_symbols
 from ...torchside.observe.symbolic_shapes import infer_with_sizes
@@ -164,7 +165,8 @@ class OutputFinder:
         """
         while True:
             try:
-                return self._look(call, shapes, values, eager, whose, of_values)
+                with unrecorded():
+                    return self._look(call, shapes, values, eager, whose, of_values)
             except MutationError as error:
                 copied = call.leaves.copied
                 fresh = [slot for slot in error.written if slot not in copied]

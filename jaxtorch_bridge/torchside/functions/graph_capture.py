@@ -23,7 +23,7 @@ from ...errors import LackingDerivativeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Flags
 from ..closure.deep_contents import DeepContents
-from ..modules.recorded_calls import recording
+from ..modules.recorded_calls import recording, unrecorded
 from ..observe.abstract_evaluation import fake_inputs
 from .source import Core, Source, first_line
 from .unrecorded_backward import refuse_lacking
@@ -61,6 +61,7 @@ def _alone(source: Source, plain_attention: bool, flags: Flags) -> Iterator[Any]
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(own_context())
+            stack.enter_context(unrecorded())
             stack.enter_context(surroundings())
             stack.enter_context(abstract_surroundings())
             stack.enter_context(uncompiled())

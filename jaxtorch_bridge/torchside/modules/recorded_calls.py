@@ -15,6 +15,7 @@ import torch
 
 from ..._compat.torch.operators.checkpoints import without_reentrancy
 from ...recorded_inputs import recorded_inputs
+from ..handler.native_module import native
 
 
 class RecordedCalls:
@@ -45,6 +46,8 @@ class RecordedCalls:
 
 class _OfThisThread(threading.local):
     latest: RecordedCalls | None = None
+    # In how many calls for XLA it was begun.
+    depth: int = 0
 
 
 _THREAD = _OfThisThread()
@@ -52,11 +55,23 @@ _THREAD = _OfThisThread()
 
 def recorder() -> RecordedCalls | None:
     """Who cleans up after what this thread runs; None where nothing is recorded."""
-    return _THREAD.latest
+    latest = _THREAD.latest
+    # What is recorded may call JAX, which may call torch: those calls are no part of it.
+    return None if latest is None or native().depth_here() != _THREAD.depth else latest
 
 
 def _is_recorded() -> bool:
-    return _THREAD.latest is not None and torch.is_grad_enabled()
+    return torch.is_grad_enabled() and recorder() is not None
+
+
+@contextlib.contextmanager
+def unrecorded() -> Iterator[None]:
+    """While something is planned, which what is recorded may ask for by a call of JAX."""
+    before, _THREAD.latest = _THREAD.latest, None
+    try:
+        yield
+    finally:
+        _THREAD.latest = before
 
 
 @contextlib.contextmanager
@@ -69,13 +84,14 @@ def recording(inputs: Sequence[torch.Tensor] = ()) -> Iterator[RecordedCalls]:
         inputs: What the run is differentiated by, where that can be told from other tensors.
     """
     without_reentrancy(_is_recorded)
-    outer, own = _THREAD.latest, RecordedCalls()
-    _THREAD.latest = own
+    outer, own = recorder(), RecordedCalls()
+    before = _THREAD.latest, _THREAD.depth
+    _THREAD.latest, _THREAD.depth = own, native().depth_here()
     try:
         with recorded_inputs(inputs):
             yield own
     finally:
-        _THREAD.latest = outer
+        _THREAD.latest, _THREAD.depth = before
         if outer is None:
             own.finish()
         else:

@@ -134,7 +134,12 @@ class Skeleton:
             for name, value in vars(part).items()
             if name not in OF_EVERY_MODULE and id(value) not in layers and leads(value)
         ]
-        return found + [held.owner for held in held_in(self.parts) if held.key in self.apart]
+        # Who holds a layer of this copy is a copy itself.
+        return found + [
+            held.owner
+            for held in held_in(self.parts)
+            if held.key in self.apart or any(leads(value) for _, value in items_of(held.container))
+        ]
 
     def picture(self, only: Set[tuple[str, str]] | None = None) -> Picture:
         """Shallow copies of what the parts' containers hold, while it is filled.

@@ -18,7 +18,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from comparing import assert_close, assert_equal
-from jaxtorch_bridge import BridgeWarning, from_module, jax_callable, t2j
+from jaxtorch_bridge import BridgeWarning, DifferentiationError, from_module, jax_callable, t2j
 from jaxtorch_bridge.torchside.modules.skeleton import Template
 
 pytestmark = [
@@ -432,6 +432,41 @@ def test_two_threads_with_other_parameters():
         for _ in range(5):
             for found, right in zip(pool.map(grad, points, xs), want, strict=True):
                 assert_close(found, right)
+
+
+@pytest.mark.needs_tapes
+def test_what_stays_from_a_first_run_takes_no_tape():
+    seen = []
+
+    class Registers(Layers):
+        def forward(self, x):
+            if not any(one is self for one in seen):
+                seen.append(self)
+            return self.second(self.inner(x))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BridgeWarning)
+        module, taken, points, xs = made(Registers)
+        for params, x in zip(points, xs, strict=True):
+            found = jax.grad(lambda p, x=x: (taken.apply(p, x) ** 2).sum())(params)
+            assert_close(found, torch_gradients(module, params, x)[0])
+    assert "tape: the function runs once" in taken.explain(points[0], xs[0])
+
+
+@pytest.mark.needs_tapes
+def test_a_refusal_takes_no_tape():
+    class Energy(Layers):
+        def forward(self, x):
+            with torch.enable_grad():
+                y = x.detach().requires_grad_()
+                (forces,) = torch.autograd.grad(self.inner(y).sum(), y)
+            return self.inner(x).sum(), forces
+
+    _, taken, points, xs = made(Energy)
+    with pytest.raises(DifferentiationError):
+        jax.grad(lambda x: taken.apply(points[0], x)[1].sum())(xs[0])
+    jax.grad(lambda x: taken.apply(points[0], x)[0])(xs[0])
+    assert "runs layers" not in taken.explain(points[0], xs[0])
 
 
 def test_reentrant_checkpoints_in_jax_checkpoint():

@@ -221,7 +221,7 @@ class RecordedForward:
         # Torch tells in the middle of a run that it allows no hooks.
         put_back = None if self._hooks_seen else self._begin()
         try:
-            results, tape, self._layers.run_again = record(
+            results, tape, suspected = record(
                 function,
                 tensors,
                 self.grad_inputs,
@@ -242,11 +242,12 @@ class RecordedForward:
             put_back()
             return self._run(*tensors)
         self._seen = self._hooks_seen = True
-        if tape is not None:
-            tape.judgement = judgement()
-        if tape is None and not self._layers.run_again:
-            self.memory = "copied"
-        elif tape is not None and tape.saved is not None:
+        self._layers.note(suspected)
+        if tape is None:
+            self.memory = self.memory if suspected else "copied"
+            return [*results, self._tokens.put(None, tensors[0].device)]
+        tape.judgement = judgement()
+        if tape.saved is not None:
             # Where there are copies anyway, nothing speaks for hooks but that they count.
             unhooked = self.memory == "copied" or copies_are_cheaper(*tape.saved, tensors)
             self._unhooked_bytes = tape.saved[1] if unhooked else None

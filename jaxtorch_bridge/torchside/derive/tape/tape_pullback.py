@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from ....errors import BridgeError
 from ....planner.array_signature import ArraySig
 from ...functions.source import Source
 from ...modules.recorded_calls import recording
@@ -22,9 +23,17 @@ class Layers:
 
     Attributes:
         run_again: Its backward may run them, so that it has to be in one call with a forward.
+        suspected: The latest run looked so.
     """
 
     run_again: bool = False
+    suspected: bool = False
+
+    def note(self, suspected: bool) -> None:
+        """After a run: whether others refer to layers now who did not before."""
+        # Once says little: the first run of a copy may leave something that stays.
+        self.run_again |= suspected and self.suspected
+        self.suspected = suspected
 
 
 @dataclass(eq=False)
@@ -62,17 +71,19 @@ class Pullback:
         count = len(self.source.inputs)
         operands, token = tensors[:count], tensors[count]
         cotangents = tensors[count + 1 : count + 1 + len(self.outs)]
+        rest = tensors[count + 1 + len(cotangents) :]
         tape = self.tokens.take(token)
         if tape is not None:
             try:
                 return self._pull(tape, operands, cotangents, buffers)
-            except Exception:
+            except Exception as error:
                 # A layer that the backward runs, and that nobody was seen to refer to, is empty by
                 # now. What is wrong otherwise is so again.
-                if not self.source.closure.secluded:
+                if isinstance(error, BridgeError) or not self.source.closure.secluded:
                     raise
-                self.layers.run_again = True
-        rest = tensors[count + 1 + len(cotangents) :]
+            found = self._again(buffers, *operands, *cotangents, *rest)
+            self.layers.run_again = True
+            return found
         return self._again(buffers, *operands, *cotangents, *rest)
 
     def batched(self, size: int, one_by_one: bool) -> Pullback:
