@@ -14,6 +14,7 @@ from .._compat.jax.process import hold_weakly
 from ..choices import GRAPH_BACKENDS
 from ..errors import DynamicSizeError
 from ..jaxside import primitives, register_rules
+from ..jaxside.coverage import refuse_islands
 from ..planner.build_plan import (
     declared_outputs,
     plan_call,
@@ -294,6 +295,8 @@ class Planner:
             run_out=_out_runner(call.function, inference, terms, self.label),
             compiled=call.function.compiled() if terms.backend == "compile" else None,
         )
+        if op.aten is not None and op.no_islands:
+            refuse_islands(op, op.no_islands)
         return Planned(plan, op, keeper, findings.of_values)
 
     def dimension_names(self, call: Call, shapes: Shapes) -> tuple[tuple[str | None, ...], ...]:

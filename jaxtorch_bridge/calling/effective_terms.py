@@ -45,4 +45,6 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
         outputs=spec.execution.outputs,
         backend=options.backend or spec.execution.backend,
         backend_at="" if options.backend else spec.where("execution.backend"),
+        islands=spec.execution.islands,
+        islands_at=spec.where("execution.islands"),
     )

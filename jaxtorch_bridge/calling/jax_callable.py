@@ -20,6 +20,7 @@ import torch
 from .._compat.jax.arrays import ArrayImpl
 from .._compat.torch.thread_flags import function_modes, is_any_autocast_enabled
 from ..errors import ArgumentError
+from ..jaxside.coverage import coverage_of
 from ..planner.build_plan import version_of
 from ..planner.explain import explain_plan
 from ..planner.options import NO_OPTIONS, Options
@@ -161,6 +162,7 @@ class JaxCallable(LikeFunction, Generic[P, R]):
             () if placement is None else placement.words,
             [*planned.notes, *not_acted_on(self.spec)],
             results=planned.op.results,
+            operations=() if planned.op.aten is None else coverage_of(planned.op).words,
         )
 
     def dimension_names(

@@ -1,81 +1,42 @@
-"""From a torch op to the custom call that XLA compiles."""
+"""From a torch op to what XLA compiles: a custom call, or JAX operations."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import jax
-import numpy as np
 
-from .._compat.jax.lowering import (
-    cuts_are_left_to_xla,
-    device_count_of,
-    is_exported,
-    keep_alive_with,
-    lowered_inline,
-    watch_sharding,
-)
+from .._compat.jax.lowering import is_exported, lowered_inline
 from .._compat.jax.process import jit_is_disabled
 from ..errors import PlanningError
-from ..planner.op_keys import double_error, exported_key, label_of_key
-from ..planner.op_steps import steps_text
-from ..planner.sharding import refuse_export, refuse_parts
 from .aten.registry import CannotLowerError, dtype_of
 from .aten.run_steps import run_steps
-from .ffi_targets import CALL_TARGET, export_target
+from .custom_call import lower_custom_call
+from .islands import call_island
 from .op_protocol import OpLike
+from .refused_islands import island_error, island_words, wide_float_error
 
 
 def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
-    """The custom call of one op. Its attribute ``op`` is the key in the native table.
-
-    The handle travels with the lowered program until an executable holds the op itself. A
-    program for several devices says for how many: see `process_agreement`. One that is exported
-    calls a target of the function's own name.
+    """The op for a device where torch runs.
 
     Raises:
-        ExportError: The key of an exported call could mean another function as well.
+        ExportError: See `lower_custom_call`.
+        PlanningError: See `lower_without_torch`, for a program that is exported.
     """
-    if op.aten is not None:
-        return _lower_inline(context, operands, op)
-    # The native table only refers weakly: without this the op could go before XLA compiles.
-    keep_alive_with(context, op.handle)
-    if cuts_are_left_to_xla(context):
-        _watch_operands(context, operands, op)
-    target, key = CALL_TARGET, op.key
-    extra: dict[str, Any] = {}
-    if is_exported(context):
-        if op.has_double:
-            raise op.refused(double_error(op.label))
-        # In a run of many processes all of them must get as far as the handler, which asks the
-        # others; XLA itself refuses a target that it does not know.
-        if jax.process_count() == 1:
-            target = export_target(label_of_key(key))
-        key, extra["exported"] = exported_key(key), np.int64(1)
-        # Two texts: calls of one plan share the first, which is the longer one.
-        extra["recipe"], extra["steps"] = op.recipe, steps_text(op.steps)
-    devices = device_count_of(context)
-    # Without this word the handler asks no other process, and a program for one device pays
-    # nothing.
-    if devices > 1:
-        extra["devices"] = np.int64(devices)
-    # Without an effect XLA may merge, drop and repeat calls. So whatever makes two calls differ, a
-    # random key above all, must be an operand. Calls whose results are all empty it always drops,
-    # and with them the handler's checks: these have an effect.
-    checks_alone = all(0 in sig.shape for sig in op.outputs)
-    lower = jax.ffi.ffi_lowering(
-        target, has_side_effect=checks_alone, operand_output_aliases=dict(op.aliases)
-    )
-    return lower(context, *operands, op=key, **extra)
+    if op.aten is None:
+        return lower_custom_call(context, *operands, op=op)
+    where = "a program for elsewhere, which is to run without torch" if is_exported(context) else ""
+    return _lower_inline(context, operands, op, no_torch=where or op.no_islands)
 
 
 def lower_without_torch(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     """The op as JAX operations, where torch does not run.
 
     Raises:
-        PlanningError: The op is a call of torch.
+        PlanningError: The op is a call of torch, or has one among its operations, or computes in
+            float64.
     """
     if op.aten is None:
         raise op.refused(
@@ -84,17 +45,44 @@ def lower_without_torch(context: Any, *operands: Any, op: OpLike) -> Sequence[An
                 "that XLA runs: say backend='xla', or `execution: {backend: xla}` in its contract."
             )
         )
-    return _lower_inline(context, operands, op)
+    wide = wide_float_error(op)
+    if wide is not None:
+        raise op.refused(wide)
+    return _lower_inline(context, operands, op, no_torch="a device that torch does not run on")
 
 
-def _lower_inline(context: Any, operands: Sequence[Any], op: OpLike) -> Sequence[Any]:
+def _lower_inline(
+    context: Any, operands: Sequence[Any], op: OpLike, *, no_torch: str
+) -> Sequence[Any]:
     """The op as JAX operations.
 
+    Args:
+        context: Of the lowering rule.
+        operands: Likewise.
+        op: With such a program.
+        no_torch: Where torch cannot run what has no lowering, in words; empty where it can.
+
     Raises:
-        PlanningError: One of torch's operations has no counterpart here.
+        PlanningError: It would have to.
     """
-    assert op.aten is not None
+
+    def by_torch(first: int, last: int, taken: Sequence[Any], reasons: Sequence[str]) -> Any:
+        if no_torch:
+            assert op.aten is not None
+            raise CannotLowerError(island_words(op.aten.steps[first], reasons[0]))
+        return call_island(op.family.island(op, first, last), taken)
+
+    try:
+        run = run_of(op, by_torch)
+        return cast(Sequence[Any], lowered_inline(run, context, operands))
+    except CannotLowerError as error:
+        raise op.refused(island_error(op, no_torch, str(error))) from error
+
+
+def run_of(op: OpLike, island: Any) -> Callable[..., list[Any]]:
+    """What an op computes, as a function of JAX arrays in the dtypes that JAX holds."""
     program = op.aten
+    assert program is not None
 
     def run(*arrays: Any) -> list[Any]:
         seen = [
@@ -103,32 +91,10 @@ def _lower_inline(context: Any, operands: Sequence[Any], op: OpLike) -> Sequence
         ]
         return [
             result.astype(dtype_of(sig.dtype))
-            for result, sig in zip(run_steps(program, seen), op.outputs, strict=True)
+            for result, sig in zip(run_steps(program, seen, island), op.outputs, strict=True)
         ]
 
-    try:
-        return cast(Sequence[Any], lowered_inline(run, context, operands))
-    except CannotLowerError as error:
-        raise op.refused(
-            PlanningError(
-                f"{op.label}: expected operations that JAX has as well, as `backend: xla` says; "
-                f"got {error}. Say `eager` or `graph`."
-            )
-        ) from error
-
-
-def _watch_operands(context: Any, operands: Sequence[Any], op: OpLike) -> None:
-    """Without this XLA would gather what it has cut, in silence."""
-    if is_exported(context):
-        raise refuse_export(op.label)
-    for index, (operand, sig) in enumerate(zip(operands, op.inputs, strict=True)):
-        refuse = functools.partial(_refuse_parts, op, index)
-        watch_sharding(context, operand, len(sig.shape), refuse)
-
-
-def _refuse_parts(op: OpLike, index: int, parts: tuple[int, ...]) -> None:
-    """Called by XLA's partitioner."""
-    raise op.refused(refuse_parts(op.label, op.inputs[index].path, parts))
+    return run
 
 
 def jitted(op: OpLike, name: str, function: Callable[..., Any]) -> Callable[..., Any]:

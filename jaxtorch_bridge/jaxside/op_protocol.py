@@ -102,6 +102,9 @@ class FamilyLike(Protocol):
     def batched(self, op: Any, size: int, dims: Dims) -> Any:
         """The op for a batch."""
 
+    def island(self, op: Any, first: int, last: int) -> Any:
+        """What runs some steps of the op's program by torch."""
+
 
 class OpLike(Protocol):
     """A torch function over flat tensors; see `torchside.op.torch_op`."""
@@ -153,6 +156,10 @@ class OpLike(Protocol):
     @property
     def unrolled(self) -> bool:
         """Whether ``jax.vmap`` writes one call for each element into the program."""
+
+    @property
+    def no_islands(self) -> str:
+        """Where a contract says that torch runs no part of it; empty if it may."""
 
     @property
     def draws(self) -> bool:

@@ -5,8 +5,13 @@ See https://docs.pytorch.org/docs/stable/torch.compiler_ir.html for the operatio
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+# The name of a step that reads a tensor which was there before the graph.
+READS_TENSOR = "a closed-over tensor"
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,13 @@ class Step:
     """One operation.
 
     Attributes:
-        op: Its name with the overload, ``add.Tensor``.
+        op: Its name with the overload, ``add.Tensor``; ``torchvision::nms.default`` of a library.
         args: By the schema. Plain Python values, `Ref`, `DtypeName`, and tuples of these.
         kwargs: The same by name.
-        results: What it gives.
+        results: What it gives; nothing for a check.
         several: Whether its result is a tuple also where that has one member.
         place: The line of the user's code that it comes from; empty if nobody knows.
+        draws: Whether it draws random numbers.
     """
 
     op: str
@@ -54,6 +60,13 @@ class Step:
     results: tuple[ResultSig, ...]
     several: bool
     place: str = ""
+    draws: bool = False
+
+    @property
+    def words(self) -> str:
+        """Its name and place, for messages."""
+        name = self.op if "::" in self.op else f"aten.{self.op}"
+        return f"{name} ({self.place})" if self.place else name
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +74,74 @@ class AtenProgram:
     """Steps in order.
 
     Attributes:
-        inputs: What torch is to see.
+        inputs: What torch is to see. Behind it comes the key to draw from, if the program has one.
         constants: Arrays that the graph holds, as numpy has them.
         steps: In order.
         outputs: Arrays that are given back.
+        keyed: Whether it takes a key.
     """
 
     inputs: tuple[ResultSig, ...]
     constants: tuple[Any, ...]
     steps: tuple[Step, ...]
     outputs: tuple[Ref, ...]
+    keyed: bool = False
+
+    @property
+    def first_result(self) -> int:
+        """The number of the first array that a step gives."""
+        return len(self.inputs) + len(self.constants)
+
+    def sig_of(self, number: int) -> ResultSig:
+        """What torch says of an array that a step gives, or that is an input."""
+        if number < len(self.inputs):
+            return self.inputs[number]
+        number -= len(self.inputs)
+        if number < len(self.constants):
+            name, array = self.constants[number]
+            return ResultSig(array.shape, name)
+        number -= len(self.constants)
+        return list(itertools.chain(*(step.results for step in self.steps)))[number]
+
+    def part(self, first: int, last: int) -> Part:
+        """What some consecutive steps take from elsewhere, and what of theirs is used elsewhere.
+
+        Args:
+            first: The first of these steps.
+            last: The step behind them.
+        """
+        begin = self.first_result + sum(len(step.results) for step in self.steps[:first])
+        end = begin + sum(len(step.results) for step in self.steps[first:last])
+        own = range(begin, end)
+        taken = {ref.index for step in self.steps[first:last] for ref in refs_of(step)}
+        later = {ref.index for step in self.steps[last:] for ref in refs_of(step)}
+        later |= {ref.index for ref in self.outputs}
+        return Part(
+            tuple(sorted(taken.difference(own))), tuple(sorted(later.intersection(own))), own
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """The seams of some consecutive steps.
+
+    Attributes:
+        takes: Arrays from elsewhere that they read.
+        gives: Arrays of theirs that are read elsewhere.
+        makes: All that they make.
+    """
+
+    takes: tuple[int, ...]
+    gives: tuple[int, ...]
+    makes: range
+
+
+def refs_of(step: Step) -> Iterator[Ref]:
+    """The arrays that a step reads, in order."""
+    stack = [*(value for _, value in reversed(step.kwargs)), *reversed(step.args)]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Ref):
+            yield value
+        elif isinstance(value, tuple):
+            stack += reversed(value)

@@ -19,7 +19,7 @@ BACKEND_WORDS = {
     "graph": "a graph captured by planning; the function's Python code does not run in calls",
     "compile": "torch.compile of the graph captured by planning; a gradient records the function "
     "compiled with its backward",
-    "xla": "JAX operations, made of the graphs of its calls and derivatives; torch does not run",
+    "xla": "JAX operations, made of the graphs of its calls and derivatives",
 }
 
 # By whether the function's own code runs.
@@ -38,6 +38,7 @@ def explain_plan(
     shards: Iterable[str] = (),
     notes: Iterable[str] = (),
     results: Sequence[str] = (),
+    operations: Iterable[str] = (),
 ) -> str:
     """The plan, one decision a line, and why the better choice was not taken.
 
@@ -48,6 +49,7 @@ def explain_plan(
         shards: Lines on how the call is cut; the plan is that of one shard.
         notes: What the contract asks for that has no effect.
         results: For each output, how it gets into XLA's buffer.
+        operations: Lines on what XLA runs itself.
     """
     lines = [f"{plan.label}  (op key {plan.key})"]
     if plan.source:
@@ -85,6 +87,7 @@ def explain_plan(
         lines.append(f"copies       {names}: {COPIES_WORDS}")
     if plan.backend != "eager":
         lines.append(f"backend      {plan.backend}: {BACKEND_WORDS[plan.backend]}")
+        lines += [f"             {line}" for line in operations]
     lines.append(f"concurrency  {plan.concurrency}")
     lines.append(f"gradient     {plan.derivative}")
     lines += [f"             {line}" for line in derivatives]
@@ -98,7 +101,10 @@ def explain_plan(
 
 
 def _key_words(plan: CallPlan) -> str:
-    words = f"a key as `rng` ({plan.random_key}) seeds torch's generators for the call"
+    key = f"a key as `rng` ({plan.random_key})"
+    words = f"{key} seeds torch's generators for the call"
+    if plan.backend == "xla":
+        words = f"by {key}: other numbers than torch's, of the same distributions"
     return words if plan.may_draw else f"{words}; it was seen to draw nothing"
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StrictBool, ValidationInfo, field_validator
 
 from ..choices import Backend, OutputsMode
+from .language.problems import fault
 
 
 class Execution(BaseModel):
@@ -17,9 +18,21 @@ class Execution(BaseModel):
         outputs: Whether torch writes results into XLA's buffers itself (``in_place``: graphs where
             they can, the function's own calls by its ``out=``), or they are copied there; with
             ``auto`` graphs write what costs less so.
+        islands: With ``xla``: whether torch may run what JAX has no operation for, by a call amid
+            the others; ``false`` makes an error of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: Backend = "auto"
     outputs: OutputsMode = "auto"
+    islands: StrictBool = True
+
+    @field_validator("islands")
+    @classmethod
+    def _of_xla(cls, islands: bool, info: ValidationInfo) -> bool:
+        backend = info.data.get("backend", "xla")
+        if not islands and backend != "xla":
+            expected = f"true, or `backend: xla` (with `{backend}` torch runs all of it)"
+            raise fault(expected, "false")
+        return islands

@@ -12,6 +12,7 @@ from .derive.linear_part import Linearized
 from .derive.linearity import Known
 from .derive.linearize import linearize
 from .derive.transpose import Transposed, transpose
+from .op.islands import island
 from .op.torch_op import Function, Keeper, TorchOp
 
 
@@ -112,6 +113,10 @@ class OpFamily:
 
         # The first words are those that `explain` asks for; see `Derived.named`.
         return op.derived.find(("batched", size, dims, loop), build)
+
+    def island(self, op: TorchOp, first: int, last: int) -> TorchOp:
+        """What runs some steps of ``op.aten``, built at first use; see `islands.island`."""
+        return island(op, first, last)
 
 
 def _context(op: TorchOp) -> contextlib.AbstractContextManager[None]:

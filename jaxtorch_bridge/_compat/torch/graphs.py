@@ -12,6 +12,7 @@ from torch.torch_version import TorchVersion
 from .operators.attention import FUSED_ATTENTION, copy_columns
 from .operators.higher_order import OpMode
 from .operators.writes_and_draws import drawn_shape, draws_random_numbers
+from .user_lines import replayed, with_user_lines
 
 
 def trace_graph(
@@ -36,11 +37,14 @@ def trace_graph(
 
     table = _decompositions() if decomposed else None
     # "real": the arguments are fakes already.
+    if decomposed:
+        # What has no counterpart in JAX is named with its line.
+        function = with_user_lines(function)
     traced = make_fx(function, table, tracing_mode="real", _allow_non_fake_inputs=True)
     graph = traced(*arguments)
     if decomposed and any(_writes(node) for node in graph.graph.nodes):
         # Writes of the function's own, and of decompositions.
-        pure = torch.func.functionalize(graph, remove="mutations")
+        pure = torch.func.functionalize(replayed(graph), remove="mutations")
         graph = make_fx(pure, tracing_mode="real", _allow_non_fake_inputs=True)(*arguments)
     repair_graph(graph, device)
     remove_dead_code(graph.graph)

@@ -9,6 +9,7 @@ from . import normalisation as normalisation
 from . import pointwise as pointwise
 from . import pooling as pooling
 from . import products as products
+from . import random_numbers as random_numbers
 from . import reductions as reductions
 from . import shapes as shapes
 from . import sorting as sorting

@@ -3,6 +3,7 @@
 A lowering takes, first, what torch says of its result (`Out`; for several results a tuple of
 these), then the arguments of the operation's schema: JAX arrays, plain Python values, tuples. It
 gives an array of that shape and dtype, or a tuple. What it cannot do raises `CannotLowerError`.
+What draws random numbers takes a key of JAX's between the two.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 Lowering = Callable[..., Any]
 _LOWERINGS: dict[str, Lowering] = {}
+_DRAWS: set[str] = set()
 
 
 class CannotLowerError(Exception):
@@ -39,6 +41,17 @@ def lowers(*names: str) -> Callable[[Lowering], Lowering]:
         return function
 
     return enter
+
+
+def draws_by_key(*names: str) -> Callable[[Lowering], Lowering]:
+    """The same for operations that draw random numbers."""
+    _DRAWS.update(names)
+    return lowers(*names)
+
+
+def takes_key(name: str) -> bool:
+    """Whether the lowering of an operation takes a key."""
+    return name in _DRAWS
 
 
 def lowering_of(name: str) -> Lowering | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,57 +11,117 @@ import numpy as np
 
 from ...planner.aten_program import AtenProgram, DtypeName, Ref, Step
 from . import families as families
-from .registry import CannotLowerError, Out, dtype_of, lowering_of
+from .registry import CannotLowerError, Out, dtype_of, lowering_of, takes_key
+
+# Runs the steps from the first number until before the second one by other means than JAX's
+# operations, on the arrays that they take. The last is why.
+Island = Callable[[int, int, Sequence[Any], Sequence[str]], Sequence[Any]]
 
 
-def run_steps(program: AtenProgram, arrays: Sequence[Any]) -> list[Any]:
+def run_steps(program: AtenProgram, arrays: Sequence[Any], island: Island) -> list[Any]:
     """Run on arrays of torch's dtypes, with 64-bit dtypes switched on.
 
+    Args:
+        program: What to run.
+        arrays: Its inputs, and its key if it has one.
+        island: Takes steps that have no lowering, as many at once as follow each other.
+
     Raises:
-        CannotLowerError: An operation has no lowering, or not for these arguments.
+        CannotLowerError: From ``island``, or a random number is drawn in a way that JAX does not
+            have.
     """
-    values: list[Any] = [*arrays, *map(_constant, program.constants)]
-    for step in program.steps:
-        values += _run(step, values)
-    return [values[ref.index] for ref in program.outputs]
+    return _Run(program, arrays, island).results()
 
 
-def _run(step: Step, values: Sequence[Any]) -> list[Any]:
-    lower = lowering_of(step.op)
-    if lower is None:
-        raise CannotLowerError(f"aten.{step.op}{_at(step)}")
-    outs = tuple(Out(sig.shape, dtype_of(sig.dtype)) for sig in step.results if sig.dtype != "none")
-    given = [_argument(one, values) for one in step.args]
-    named = {name: _argument(one, values) for name, one in step.kwargs}
-    try:
+class _Run:
+    def __init__(self, program: AtenProgram, arrays: Sequence[Any], island: Island) -> None:
+        self._program = program
+        count = len(program.inputs)
+        self._values: list[Any] = [*arrays[:count], *map(_constant, program.constants)]
+        self._key = _key_of(arrays[count]) if program.keyed else None
+        self._drawn = 0
+        self._island = island
+        # Steps that wait for those behind them, and why they have no lowering.
+        self._waiting: list[str] = []
+
+    def results(self) -> list[Any]:
+        number = 0
+        for number, step in enumerate(self._program.steps):
+            lower = lowering_of(step.op)
+            if lower is None and step.draws:
+                raise CannotLowerError(f"{step.words}, which draws random numbers")
+            if lower is None:
+                self._wait(step, "JAX has no such operation" if step.results else "it is a check")
+                continue
+            self._leave(number)
+            try:
+                self._values += self._lowered(step, lower)
+            except CannotLowerError as error:
+                self._wait(step, str(error))
+        self._leave(number + 1)
+        return [self._values[ref.index] for ref in self._program.outputs]
+
+    def _wait(self, step: Step, reason: str) -> None:
+        self._waiting.append(reason)
+        self._values += [None] * len(step.results)
+
+    def _leave(self, number: int) -> None:
+        """Run what waits, which ends before this step."""
+        if not self._waiting:
+            return
+        first = number - len(self._waiting)
+        part = self._program.part(first, number)
+        taken = [self._values[index] for index in part.takes]
+        found = self._island(first, number, taken, self._waiting)
+        for index, value in zip(part.gives, found, strict=True):
+            self._values[index] = value
+        self._waiting = []
+
+    def _lowered(self, step: Step, lower: Callable[..., Any]) -> list[Any]:
+        outs = tuple(
+            Out(sig.shape, dtype_of(sig.dtype)) for sig in step.results if sig.dtype != "none"
+        )
+        given = [self._argument(one) for one in step.args]
+        named = {name: self._argument(one) for name, one in step.kwargs}
+        if takes_key(step.op):
+            given.insert(0, self._next_key())
         result = lower(outs if step.several else outs[0], *given, **named)
-    except CannotLowerError as error:
-        raise CannotLowerError(f"aten.{step.op}{_at(step)}: {error}") from error
-    found = list(result) if step.several else [result]
-    if len(found) != len(step.results):
-        raise AssertionError(f"aten.{step.op}: {len(found)} results for {len(step.results)}")
-    for one, sig in zip(found, step.results, strict=True):
-        if sig.dtype == "none":
-            continue
-        if one.shape != sig.shape or one.dtype != dtype_of(sig.dtype):
-            raise AssertionError(
-                f"aten.{step.op}: {one.dtype}{list(one.shape)} for {sig.dtype}{list(sig.shape)}"
-            )
-    return found
+        found = list(result) if step.several else [result]
+        if len(found) != len(step.results):
+            raise AssertionError(f"aten.{step.op}: {len(found)} results for {len(step.results)}")
+        for one, sig in zip(found, step.results, strict=True):
+            if sig.dtype == "none":
+                continue
+            if one.shape != sig.shape or one.dtype != dtype_of(sig.dtype):
+                raise AssertionError(
+                    f"aten.{step.op}: {one.dtype}{list(one.shape)} for {sig.dtype}{list(sig.shape)}"
+                )
+        return found
+
+    def _next_key(self) -> Any:
+        """For the next draw: the same in every graph of the function, which draw in one order."""
+        if self._key is None:
+            # Planning refuses what draws without one: this draws nothing, as dropout by 0.
+            return jax.random.key(0)
+        self._drawn += 1
+        return jax.random.fold_in(self._key, self._drawn - 1)
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            return self._values[value.index]
+        if isinstance(value, DtypeName):
+            return dtype_of(value.name)
+        if isinstance(value, tuple):
+            return tuple(self._argument(one) for one in value)
+        return value
 
 
-def _at(step: Step) -> str:
-    return f" ({step.place})" if step.place else ""
-
-
-def _argument(value: Any, values: Sequence[Any]) -> Any:
-    if isinstance(value, Ref):
-        return values[value.index]
-    if isinstance(value, DtypeName):
-        return dtype_of(value.name)
-    if isinstance(value, tuple):
-        return tuple(_argument(one, values) for one in value)
-    return value
+def _key_of(words: Any) -> Any:
+    """One of JAX's own keys from the words of any."""
+    key = jax.random.wrap_key_data(words[:2], impl="threefry2x32")
+    for word in range(2, words.shape[0]):
+        key = jax.random.fold_in(key, words[word])
+    return key
 
 
 def _constant(held: tuple[str, np.ndarray[Any, Any]]) -> jax.Array:

@@ -97,7 +97,12 @@ def contract_schema() -> dict[str, Any]:
             "type": "object",
             "additionalProperties": False,
             "properties": _described(
-                Execution, {name: _choice(Execution, name) for name in Execution.model_fields}
+                Execution,
+                {
+                    "backend": _choice(Execution, "backend"),
+                    "outputs": _choice(Execution, "outputs"),
+                    "islands": {"type": "boolean", "default": True},
+                },
             ),
         },
     }

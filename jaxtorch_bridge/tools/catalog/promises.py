@@ -45,7 +45,9 @@ def _promises(spec: CallableSpec) -> Iterator[tuple[str, str]]:
     if spec.concurrency is not None:
         yield "Concurrency", f"{spec.concurrency}: {_CONCURRENCY[spec.concurrency]}"
     if spec.execution.backend != "auto":
-        yield "Backend", f"{spec.execution.backend}: {BACKEND_WORDS[spec.execution.backend]}"
+        alone = "" if spec.execution.islands else "; torch runs no part of it"
+        words = BACKEND_WORDS[spec.execution.backend]
+        yield "Backend", f"{spec.execution.backend}: {words}{alone}"
     if spec.execution.outputs != "auto":
         yield "Results", f"{spec.execution.outputs}: {_OUTPUTS[spec.execution.outputs]}"
 

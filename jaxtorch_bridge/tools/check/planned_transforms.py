@@ -10,6 +10,7 @@ import jax
 
 from ...calling.call_planner import Planned
 from ...errors import BatchingError, BridgeWarning, DifferentiationError, PlanningError, SpecProblem
+from ...jaxside.coverage import coverage_of
 from ...planner.unenforced import not_acted_on
 from ...spec.model import CallableSpec
 from ...torchside.derive.linear_part import Linearized
@@ -53,6 +54,9 @@ def promises_of(subject: Subject, case: Case) -> Promises:
             path = "execution.backend"
             found.problems.append(problems.problem_at(subject.spec, path, expected, text))
             return found
+        if planned.op.aten is not None:
+            words = coverage_of(planned.op).words
+            found.remarks += [("backend", line) for line in words]
         _derivatives(subject.spec, planned, found)
         _batches(subject.spec, planned.op, found)
     found.remarks.append(("concurrency", str(planned.plan.concurrency)))

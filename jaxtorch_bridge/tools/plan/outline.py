@@ -8,6 +8,7 @@ from typing import Any
 
 from ...calling.call_planner import Planned
 from ...errors import BridgeWarning, DifferentiationError
+from ...jaxside.coverage import coverage_of
 from ...planner.array_signature import ArraySig
 from ...planner.explain import BACKEND_WORDS
 from ...planner.unenforced import not_acted_on
@@ -81,10 +82,23 @@ def _outputs(planned: Planned) -> list[dict[str, Any]]:
     ]
 
 
-def _backend(spec: CallableSpec, planned: Planned) -> dict[str, str]:
+def _backend(spec: CallableSpec, planned: Planned) -> dict[str, Any]:
     name = planned.plan.backend
     asked = "as the contract leaves it open" if spec.execution.backend == "auto" else "as asked"
-    return {"name": name, "why": f"{BACKEND_WORDS[name]}; {asked}"}
+    found: dict[str, Any] = {"name": name, "why": f"{BACKEND_WORDS[name]}; {asked}"}
+    return found | _operations(planned.op)
+
+
+def _operations(op: TorchOp) -> dict[str, Any]:
+    """Of an op that XLA runs: how many operations it has, and which of them torch runs."""
+    if op.aten is None:
+        return {}
+    found = coverage_of(op)
+    return {
+        "operations": found.operations,
+        "operations_by_torch": found.by_torch,
+        "islands": list(found.islands),
+    }
 
 
 def _derivatives(spec: CallableSpec, planned: Planned) -> list[dict[str, Any]]:
@@ -108,7 +122,12 @@ def _derivative(one: Linearized | DifferentiationError) -> dict[str, Any]:
         "tape_bytes": one.tape_bytes,
         "words": one.words[0].partition(": ")[2],
         "why": [*one.failures, *one.refused.values()],
+        **({} if one.engine == "zero" else _operations(_pullback(one))),
     }
+
+
+def _pullback(one: Linearized) -> TorchOp:
+    return one.kernel(True, one.grad_inputs, one.diff_outputs).op
 
 
 def _batching(spec: CallableSpec, op: TorchOp, size: int) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def _rows(outline: Mapping[str, Any]) -> Iterator[Row]:
     for words in outline["not_found_by"]:
         yield "found by", "", f"not {words}"
     yield "backend", outline["backend"]["name"], outline["backend"]["why"]
+    yield from _operations("backend", outline["backend"])
     for one in outline["derivatives"]:
         yield from _derivative(one)
     batching = outline["batching"]
@@ -79,6 +80,15 @@ def _derivative(one: Mapping[str, Any]) -> Iterator[Row]:
         yield subject, "", f"keeps {sig['name']} {_array(sig)}, {sig['size_bytes']} bytes"
     for words in one["why"]:
         yield subject, "", f"not {words}"
+    yield from _operations(subject, one)
+
+
+def _operations(subject: str, one: Mapping[str, Any]) -> Iterator[Row]:
+    if "operations" in one:
+        count = one["operations"] - one["operations_by_torch"]
+        yield subject, "", f"{count} of {one['operations']} operations are JAX's"
+    for words in one.get("islands", ()):
+        yield subject, "", f"by torch: {words}"
 
 
 def _shard(one: Mapping[str, Any]) -> str:

@@ -22,6 +22,8 @@ class Terms:
         outputs: Whether torch writes results into XLA's buffers itself.
         backend: What runs the function.
         backend_at: Where the contract says so.
+        islands: Whether torch may run what XLA cannot, where XLA runs the function.
+        islands_at: Where the contract says so.
     """
 
     residuals: Residuals = "auto"
@@ -34,6 +36,8 @@ class Terms:
     outputs: OutputsMode = "auto"
     backend: Backend = "auto"
     backend_at: str = ""
+    islands: bool = True
+    islands_at: str = ""
 
 
 NO_TERMS = Terms()

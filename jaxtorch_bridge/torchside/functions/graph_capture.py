@@ -135,7 +135,7 @@ def draws_of_batch(source: Source, moving: bool) -> Literal["different", "same"]
     # Without a key there is no single draw that a batch would have to repeat.
     if not source.keyed:
         return "different"
-    if source.inference.random:
+    if source.inference.random and source.terms.backend != "xla":
         if source.inference.strided_draws:
             raise NotCapturedError(
                 "torch.vmap: it fills tensors that are not row-major with random numbers, in "

@@ -154,6 +154,13 @@ class Source:
         # A run that repeats this one takes the states that this one began with.
         return self.generators.sigs(self.device)
 
+    @property
+    def order_of_draws_matters(self) -> bool:
+        """Whether a key's numbers have to come in the order in which torch's kernels fill memory."""
+        strided = self.keyed and self.inference.strided_draws
+        # XLA draws other numbers anyway, by places and not by memory.
+        return strided and self.terms.backend != "xla"
+
     def names(self, indices: Sequence[int]) -> str:
         """Some of its inputs, for messages."""
         shown = [self.inputs[index].path for index in indices[:4]]
@@ -173,7 +180,7 @@ class Source:
     @property
     def capturable(self) -> bool:
         """Whether a graph can stand for it: it depends on shapes only and writes to nothing."""
-        if self.keyed and self.inference.strided_draws:
+        if self.order_of_draws_matters:
             return False  # a graph fills such tensors in another order
         live = self.inference.updates_state or self.inference.live_draws or self.opaque
         return self.inference.traced and not live

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import fx
 
-from ..._compat.torch.graphs import LIFTS, constants_of
+from ..._compat.torch.graphs import LIFTS
+from ..._compat.torch.operators.writes_and_draws import draws_random_numbers
+from ..._compat.torch.user_lines import user_line
 from ...errors import PlanningError
-from ...planner.aten_program import AtenProgram, DtypeName, Ref, ResultSig, Step
+from ...planner.aten_program import READS_TENSOR, AtenProgram, DtypeName, Ref, ResultSig, Step
 from ..functions.graph_capture import NotCapturedError
 from .program import Program
 
+# By their memory's layout, which XLA decides: they say what they do only of all of a row-major one.
+_BY_MEMORY = frozenset(
+    {"as_strided", "as_strided_copy", "as_strided_scatter", "_reshape_alias", "_reshape_alias_copy"}
+)
 # Where a result lies and how: XLA decides that.
 _OF_MEMORY = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking"})
+
+_LIVE_DRAWS = "it draws from torch's generators: let a key say what it draws (`random: key`)"
 
 
 def lowered_program(program: Program, label: str) -> AtenProgram:
@@ -24,44 +32,47 @@ def lowered_program(program: Program, label: str) -> AtenProgram:
     Raises:
         PlanningError: There can be no such program.
     """
-    source = program.home
     reason = "no graph of it can be captured"
     if isinstance(program.core, fx.GraphModule):
-        if program.seeds or program.gives_states:
-            reason = "it draws random numbers"
-        elif _holds_others(program.core):
-            reason = (
-                "it closes over tensors, and JAX's program would keep their values: pass them as "
-                "arguments, or take the module by from_module"
-            )
-        elif any(not one.untyped_storage().resizable() for one in constants_of(program.core)):
-            reason = (
-                "it holds memory that is not torch's (a numpy array), and JAX's program would keep "
-                "its values: pass it as an argument"
-            )
+        if program.gives_states or (program.seeds and not program.home.keyed):
+            reason = _LIVE_DRAWS
         else:
             try:
-                return aten_program(program.core)
+                found = aten_program(program.core).program
+                if program.seeds or not any(step.draws for step in found.steps):
+                    return replace(found, keyed=bool(program.seeds))
+                reason = _LIVE_DRAWS
             except NotCapturedError as error:
                 reason = str(error)
-    where = f" [{source.terms.backend_at}]" if source.terms.backend_at else ""
+    terms = program.home.terms
+    where = f" [{terms.backend_at}]" if terms.backend_at else ""
     raise PlanningError(
         f"{label}: expected a function that JAX's operations can stand for, as `backend: xla` "
         f"says; {reason}. Say `eager` or `graph`.{where}"
     )
 
 
-def _holds_others(graph: fx.GraphModule) -> bool:
-    """Whether a graph holds tensors that were there before it was captured.
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A graph as plain data, and where that comes from.
 
-    Those that the function makes of plain values (``torch.tensor([1.0])``) are lifted into it.
+    Attributes:
+        program: The data.
+        nodes: Of the graph, one for each step.
+        arrays: For each array of the program, the node that makes it, and which of its results it
+            is if it has several.
     """
-    held = [node for node in graph.graph.nodes if node.op == "get_attr"]
-    return any(user.target not in LIFTS for node in held for user in node.users)
+
+    program: AtenProgram
+    nodes: tuple[fx.Node, ...]
+    arrays: tuple[tuple[fx.Node, int | None], ...]
 
 
-def aten_program(graph: fx.GraphModule) -> AtenProgram:
+def aten_program(graph: fx.GraphModule) -> Read:
     """The operations of a graph that `graph_capture.capture` gives.
+
+    What the graph holds is a constant where the function makes it of plain values
+    (``torch.tensor([1.0])``). What was there before it was captured is read by a step.
 
     Raises:
         NotCapturedError: The graph holds what is no plain data.
@@ -74,35 +85,52 @@ class _Reader:
         self._graph = graph
         # For each node, the numbers of its arrays.
         self._numbers: dict[fx.Node, tuple[Ref, ...]] = {}
-        self._count = 0
+        self._arrays: list[tuple[fx.Node, int | None]] = []
 
-    def read(self) -> AtenProgram:
+    def read(self) -> Read:
         nodes = list(self._graph.graph.nodes)
         inputs = [node for node in nodes if node.op == "placeholder"]
         held = [node for node in nodes if node.op == "get_attr"]
-        for node in (*inputs, *held):
-            self._number(node, 1)
-        steps = []
+        made = [node for node in held if self._is_constant(node)]
+        for node in (*inputs, *made):
+            self._number(node, None)
+        steps, sources = [], []
         outputs: tuple[Ref, ...] = ()
-        for node in nodes:
-            if node.op == "call_function":
-                step = self._step(node)
-                if step is not None:
-                    steps.append(step)
-            elif node.op == "output":
+        # Reads first and together, so that one call makes them all.
+        for node in (*(node for node in held if node not in made), *nodes):
+            if node.op == "output":
                 outputs = tuple(self._value(one) for one in node.args[0])
-        return AtenProgram(
+                continue
+            step = None if node in self._numbers else self._step(node)
+            if step is not None:
+                steps.append(step)
+                sources.append(node)
+        program = AtenProgram(
             tuple(_sig(node.meta["val"]) for node in inputs),
-            tuple(_constant(getattr(self._graph, str(node.target))) for node in held),
+            tuple(_constant(getattr(self._graph, str(node.target))) for node in made),
             tuple(steps),
             outputs,
         )
+        return Read(program, tuple(sources), tuple(self._arrays))
 
-    def _number(self, node: fx.Node, count: int) -> None:
-        self._numbers[node] = tuple(Ref(self._count + place) for place in range(count))
-        self._count += count
+    def _is_constant(self, node: fx.Node) -> bool:
+        """Whether a tensor that the graph holds was made of plain values while it was captured."""
+        tensor = getattr(self._graph, str(node.target))
+        lifted = all(user.target in LIFTS for user in node.users)
+        # Memory that is not torch's may change: that of a numpy array.
+        return lifted and tensor.untyped_storage().resizable()
+
+    def _number(self, node: fx.Node, count: int | None) -> None:
+        first = len(self._arrays)
+        places = [None] if count is None else list(range(count))
+        self._arrays += [(node, place) for place in places]
+        self._numbers[node] = tuple(Ref(first + number) for number in range(len(places)))
 
     def _step(self, node: fx.Node) -> Step | None:
+        if node.op == "get_attr":
+            sig = _sig(getattr(self._graph, str(node.target)))
+            self._number(node, None)
+            return Step(READS_TENSOR, (), (), (sig,), False)
         if getattr(node.target, "__name__", "") == "getitem":
             source, place = node.args
             assert isinstance(source, fx.Node)
@@ -111,13 +139,14 @@ class _Reader:
             return None
         if not isinstance(node.target, torch._ops.OpOverload):
             raise NotCapturedError(f"the graph calls {node.target}, which is no operation of ATen")
-        if "val" not in node.meta:
-            raise NotCapturedError(f"it makes a check ({node.target}), and XLA makes none")
-        found = node.meta["val"]
+        self._refuse_by_memory(node)
+        # A check gives nothing.
+        found = node.meta.get("val", ())
+        found = () if found is None else found
         several = isinstance(found, (tuple, list))
         results = tuple(_sig(one) for one in (found if several else (found,)))
         step = Step(
-            str(node.target).removeprefix("aten."),
+            _name(node.target),
             tuple(self._value(one) for one in node.args),
             tuple(
                 (name, self._value(one))
@@ -126,10 +155,28 @@ class _Reader:
             ),
             results,
             several,
-            _place(node),
+            user_line(node),
+            draws_random_numbers(node.target, node.args, node.kwargs),
         )
-        self._number(node, len(results))
+        self._number(node, len(results) if several else None)
         return step
+
+    @staticmethod
+    def _refuse_by_memory(node: fx.Node) -> None:
+        target: Any = node.target
+        if target._schema.is_mutable:
+            raise NotCapturedError(f"{_name(target)} writes to its arguments ({user_line(node)})")
+        if target._schema.name.removeprefix("aten::") not in _BY_MEMORY:
+            return
+        source: Any = node.args[0]
+        value = source.meta["val"]
+        size = value.untyped_storage().nbytes() // max(value.element_size(), 1)
+        whole = value.is_contiguous() and value.storage_offset() == 0 and size == value.numel()
+        if not whole:
+            raise NotCapturedError(
+                f"{_name(target)} reads the memory behind a view ({user_line(node)}), which "
+                "XLA lays out in its own way"
+            )
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, fx.Node):
@@ -146,6 +193,13 @@ class _Reader:
         raise NotCapturedError(f"the graph has an argument of the class {type(value).__name__}")
 
 
+def _name(target: Any) -> str:
+    """As in the table: those of libraries with their names before them, ``torchvision::nms``."""
+    if target.namespace == "aten":
+        return str(target).removeprefix("aten.")
+    return f"{target.namespace}::{str(target).partition('.')[2]}"
+
+
 def _sig(value: Any) -> ResultSig:
     if value is None:
         return ResultSig((), "none")
@@ -157,9 +211,3 @@ def _constant(tensor: torch.Tensor) -> Any:
     if plain.dtype is torch.bfloat16:
         return "bfloat16", plain.view(torch.int16).numpy().copy()
     return str(plain.dtype).removeprefix("torch."), plain.numpy().copy()
-
-
-def _place(node: fx.Node) -> str:
-    trace = node.meta.get("stack_trace") or ""
-    lines: Sequence[str] = [line.strip() for line in trace.splitlines() if "File " in line]
-    return lines[-1] if lines else ""

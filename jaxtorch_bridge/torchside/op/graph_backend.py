@@ -46,20 +46,22 @@ def graph_program(source: Source) -> Program:
         # No way round: whoever names the backend is told rather than given another.
         except NotCapturedError as error:
             reason = str(error)
+    terms = source.terms
+    where = f" [{terms.backend_at}]" if terms.backend_at else ""
     raise PlanningError(
-        f"{source.label}: the contract says `backend: {source.terms.backend}`, which runs a graph "
-        f"of the function, but there can be none: {reason}. Say `eager`. "
-        f"[{source.terms.backend_at}]"
+        f"{source.label}: expected a function that a graph can stand for, as `backend: "
+        f"{terms.backend}` says; {reason}. Say `eager`.{where}"
     )
 
 
 def _no_graph(source: Source) -> str:
     if not source.inference.traced:
-        return "it could not be evaluated abstractly"
+        why = "".join(f" ({failure})" for failure in source.inference.failures[:1])
+        return f"it could not be evaluated abstractly{why}"
     if source.inference.updates_state:
         return "it writes to tensors that it closes over"
     if source.terms.backend == "compile" and source.inference.random:
         return "it draws random numbers, and compiled code would draw others"
-    if source.keyed and source.inference.strided_draws:
+    if source.order_of_draws_matters:
         return "it fills tensors that are not row-major with random numbers, in an order of its own"
     return ""

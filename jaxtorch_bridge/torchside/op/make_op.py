@@ -34,6 +34,7 @@ def op_of_program(
     *,
     static: Sequence[tuple[str, str]] = (),
     contract: str = "",
+    by_torch: bool = False,
 ) -> TorchOp:
     """The op that runs a program.
 
@@ -46,14 +47,17 @@ def op_of_program(
         steps: How it derives from the function's own op.
         static: Static arguments, for messages.
         contract: What messages say of the contract.
+        by_torch: Torch runs it, as a part of a program that is otherwise JAX operations.
     """
     home = program.home
     run: Callable[..., Any]
-    aten = lowered_program(program, label) if home.terms.backend == "xla" else None
-    if aten is not None:
-        how = copied(program.outputs, "XLA makes it")
-        # For whoever asks the table for it.
-        run = program.runner(program.core)
+    core: Any = program.core
+    for_xla = home.terms.backend == "xla"
+    aten = lowered_program(program, label) if for_xla and not by_torch else None
+    if for_xla:
+        how = copied(program.outputs, "torch makes it" if by_torch else "XLA makes it")
+        # Its code itself: a module's call looks for hooks, of which there are none.
+        run = program.runner(core.forward)
     elif home.terms.backend == "compile" and not program.eager:
         how = copied(program.outputs, "torch.compile makes it")
         # Another core than the program's own; no buffers come behind the operands, as `into` is
@@ -63,9 +67,8 @@ def op_of_program(
         how = write_in_place(
             program.core, program.outputs, program.device, home.terms.outputs, program.writing
         )
-        core: Any = how.core or program.core
+        core = how.core or core
         if isinstance(core, fx.GraphModule):
-            # Its code itself: a module's call looks for hooks, of which there are none.
             core = with_direct_calls(core).forward
         run = program.runner(core)
     # Generator states that are taken or given must not be changed by others meanwhile.

@@ -72,6 +72,9 @@ class Family(Protocol):
     ) -> Any:
         """The op for a whole batch."""
 
+    def island(self, op: TorchOp, first: int, last: int) -> TorchOp:
+        """What runs some steps of ``op.aten``."""
+
 
 @dataclass(frozen=True, eq=False)
 class Function:
@@ -202,6 +205,12 @@ class TorchOp:
     def unrolled(self) -> bool:
         """Whether ``jax.vmap`` writes one call for each element into the program."""
         return self.home.terms.vmap_method == "sequential_unrolled"
+
+    @property
+    def no_islands(self) -> str:
+        """Where a contract says that torch runs no part of it; empty if it may."""
+        terms = self.home.terms
+        return "" if terms.islands else f"`islands: false` [{terms.islands_at}]"
 
     @property
     def draws(self) -> bool:

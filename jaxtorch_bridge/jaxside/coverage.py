@@ -1,0 +1,77 @@
+"""How much of an op XLA runs itself, and what it leaves to torch and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .aten.registry import CannotLowerError, dtype_of
+from .lowering import run_of
+from .op_protocol import OpLike
+from .refused_islands import island_error, island_words
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What becomes of the operations of an op's graph.
+
+    Attributes:
+        operations: How many there are.
+        by_torch: How many of them torch runs.
+        islands: Calls of torch, each in words: operations, their lines, why.
+    """
+
+    operations: int
+    by_torch: int = 0
+    islands: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> Iterator[str]:
+        """Lines for `explain`."""
+        count = self.operations - self.by_torch
+        yield f"{count} of {self.operations} operations are JAX's"
+        for one in self.islands:
+            yield f"by torch: {one}"
+
+
+def coverage_of(op: OpLike) -> Coverage:
+    """What becomes of the operations of an op that XLA runs; nothing is run.
+
+    Raises:
+        PlanningError: It draws random numbers in a way that JAX does not have.
+    """
+    program = op.aten
+    assert program is not None
+    islands: list[str] = []
+    counts: list[int] = []
+
+    def by_torch(first: int, last: int, taken: Sequence[Any], reasons: Sequence[str]) -> Any:
+        steps = program.steps[first:last]
+        words = (island_words(step, reason) for step, reason in zip(steps, reasons, strict=True))
+        islands.append("; ".join(dict.fromkeys(words)))
+        counts.append(len(steps))
+        sigs = [program.sig_of(number) for number in program.part(first, last).gives]
+        return [jnp.zeros(sig.shape, dtype_of(sig.dtype)) for sig in sigs]
+
+    shapes = [jax.ShapeDtypeStruct(sig.shape, dtype_of(sig.dtype)) for sig in op.inputs]
+    try:
+        with jax.enable_x64(True):
+            jax.eval_shape(run_of(op, by_torch), *shapes)
+    except CannotLowerError as error:
+        raise island_error(op, "", str(error)) from error
+    return Coverage(len(program.steps), sum(counts), tuple(islands))
+
+
+def refuse_islands(op: OpLike, where: str) -> None:
+    """Object to operations that torch would have to run.
+
+    Raises:
+        PlanningError: Names the first one, with the line of the user's code.
+    """
+    found = coverage_of(op)
+    if found.islands:
+        raise island_error(op, where, found.islands[0])

@@ -1,0 +1,29 @@
+"""Torch calls amid the JAX operations of a function that XLA runs: what has no lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._compat.jax.abstract_values import output_avals, with_equal_variance
+from .._compat.jax.primitive_rules import Primitive, mlir
+from .custom_call import lower_custom_call
+from .op_protocol import OpLike, shapes_of
+
+# Bound while a program is lowered, when it has been differentiated and batched: no other rules.
+torch_island_p = Primitive("torch_island")
+torch_island_p.multiple_results = True
+
+
+def call_island(op: OpLike, arrays: Sequence[Any]) -> list[Any]:
+    """Run an island on tracers of a program that is being lowered."""
+    return list(torch_island_p.bind(*with_equal_variance(arrays), op=op))
+
+
+def _abstract(*avals: Any, op: OpLike) -> list[Any]:
+    return output_avals(shapes_of(op.outputs), avals)
+
+
+torch_island_p.def_abstract_eval(_abstract)
+for _platform in ("cpu", "cuda"):
+    mlir.register_lowering(torch_island_p, lower_custom_call, platform=_platform)

@@ -1,0 +1,103 @@
+"""Parts of a graph that torch runs, in a program that is otherwise JAX operations."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import fx
+
+from ...planner.array_signature import ArraySig
+from .aten_steps import Read, aten_program
+from .make_op import op_of_program
+from .program import Program
+from .torch_op import LinearKernel, TorchOp
+
+
+@dataclass(frozen=True, eq=False)
+class Island:
+    """What runs some steps of an op's `AtenProgram`.
+
+    Attributes:
+        op: From the arrays that they take to those that they give; see `AtenProgram.part`.
+    """
+
+    op: TorchOp
+    # Its op refuses by itself to run once the graph is out of date.
+    fresh: ClassVar[bool] = True
+
+
+def island(op: TorchOp, first: int, last: int) -> TorchOp:
+    """The op that runs the steps from ``first`` until before ``last`` of ``op.aten``."""
+
+    def build() -> Island:
+        graph = op.program.core
+        assert isinstance(graph, fx.GraphModule)
+        read = aten_program(graph)
+        part = read.program.part(first, last)
+        names = ", ".join(dict.fromkeys(step.op for step in read.program.steps[first:last]))
+        program = Program(
+            _cut(graph, read, first, last),
+            _sigs(read, part.takes, "array"),
+            _sigs(read, part.gives, "result"),
+            op.home,
+            op.program.context,
+            guard=op.program.guard,
+        )
+        return Island(
+            op_of_program(
+                program,
+                f"{op.label} ({names})",
+                f"{op.key}/island{first}:{last}",
+                # Nobody derives from it: a derivative is a graph of its own.
+                LinearKernel(),
+                op.family,
+                op.steps,
+                by_torch=True,
+            )
+        )
+
+    found: Island = op.derived.find(("island", first, last), build)
+    return found.op
+
+
+def _sigs(read: Read, numbers: tuple[int, ...], word: str) -> tuple[ArraySig, ...]:
+    sigs = [read.program.sig_of(number) for number in numbers]
+    return tuple(
+        ArraySig(f"{word} {place}", sig.shape, sig.dtype, sig.dtype)
+        for place, sig in enumerate(sigs)
+    )
+
+
+def _cut(graph: fx.GraphModule, read: Read, first: int, last: int) -> fx.GraphModule:
+    """The steps as a graph of their own, which takes row-major arrays."""
+    part = read.program.part(first, last)
+    made = fx.Graph()
+    arrays: dict[tuple[fx.Node, int | None], fx.Node] = {}
+    for number in part.takes:
+        arrays[read.arrays[number]] = made.placeholder(f"array_{number}")
+
+    def found(node: fx.Node) -> fx.Node:
+        if (node, None) in arrays:
+            return arrays[node, None]
+        source: Any
+        place: Any
+        source, place = node.args
+        if (source, place) not in arrays:
+            arrays[source, place] = made.call_function(
+                operator.getitem, (arrays[source, None], place)
+            )
+        return arrays[source, place]
+
+    for node in read.nodes[first:last]:
+        arrays[node, None] = made.node_copy(node, found)
+    results = []
+    for number in part.gives:
+        node, place = read.arrays[number]
+        result = arrays[node, None]
+        if place is not None:
+            result = made.call_function(operator.getitem, (result, place))
+        results.append(result)
+    made.output(results)
+    return fx.GraphModule(graph, made)
