@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .config import settings as settings
     from .decorator import jax_callable as jax_callable
     from .errors import ArgumentError as ArgumentError
+    from .errors import BackendError as BackendError
     from .errors import BatchingError as BatchingError
     from .errors import BridgeError as BridgeError
     from .errors import BridgeWarning as BridgeWarning
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 _ERRORS = (
     "ArgumentError",
+    "BackendError",
     "BatchingError",
     "BridgeError",
     "BridgeWarning",

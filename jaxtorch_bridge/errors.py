@@ -131,6 +131,10 @@ class BatchingError(BridgeError, ValueError):
     """A function does not work on whole batches, though it was said to."""
 
 
+class BackendError(BridgeError, ValueError):
+    """A backend gives other results than the function's own code."""
+
+
 class RandomnessError(BridgeError, ValueError):
     """A function that takes a random key draws random numbers that the key does not decide."""
 

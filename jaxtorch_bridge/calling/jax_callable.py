@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -19,6 +20,7 @@ import torch
 
 from .._compat.jax.arrays import ArrayImpl
 from .._compat.torch.thread_flags import function_modes, is_any_autocast_enabled
+from ..choices import Backend
 from ..errors import ArgumentError
 from ..jaxside.coverage import coverage_of
 from ..planner.build_plan import version_of
@@ -164,6 +166,17 @@ class JaxCallable(LikeFunction, Generic[P, R]):
             results=planned.op.results,
             operations=() if planned.op.aten is None else coverage_of(planned.op).words,
         )
+
+    def with_backend(self, backend: Backend) -> JaxCallable[P, R]:
+        """The same function with another backend, whatever its contract says.
+
+        Raises:
+            ArgumentError: There is no such backend.
+        """
+        planner = self._planner
+        options = replace(planner.options, backend=backend)
+        options.refuse_invalid()
+        return JaxCallable(self.torch, self.spec, planner.example, planner.name, options)
 
     def dimension_names(
         self, *args: P.args, **kwargs: P.kwargs

@@ -11,7 +11,7 @@ from .._compat.jax.lowering import is_exported, lowered_inline
 from .._compat.jax.process import jit_is_disabled
 from ..errors import PlanningError
 from .aten.registry import CannotLowerError, dtype_of
-from .aten.run_steps import run_steps
+from .aten.run_steps import Island, run_steps
 from .custom_call import lower_custom_call
 from .islands import call_island
 from .op_protocol import OpLike
@@ -27,8 +27,10 @@ def lower_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
     """
     if op.aten is None:
         return lower_custom_call(context, *operands, op=op)
-    where = "a program for elsewhere, which is to run without torch" if is_exported(context) else ""
-    return _lower_inline(context, operands, op, no_torch=where or op.no_islands)
+    if is_exported(context):
+        where = "a program for elsewhere, which is to run without torch"
+        return _lower_inline(context, operands, op, no_torch=where)
+    return _lower_inline(context, operands, op, no_torch=op.no_islands, verified=op.verified)
 
 
 def lower_without_torch(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
@@ -52,7 +54,7 @@ def lower_without_torch(context: Any, *operands: Any, op: OpLike) -> Sequence[An
 
 
 def _lower_inline(
-    context: Any, operands: Sequence[Any], op: OpLike, *, no_torch: str
+    context: Any, operands: Sequence[Any], op: OpLike, *, no_torch: str, verified: bool = False
 ) -> Sequence[Any]:
     """The op as JAX operations.
 
@@ -61,6 +63,7 @@ def _lower_inline(
         operands: Likewise.
         op: With such a program.
         no_torch: Where torch cannot run what has no lowering, in words; empty where it can.
+        verified: Compare the results with torch's.
 
     Raises:
         PlanningError: It would have to.
@@ -73,14 +76,23 @@ def _lower_inline(
         return call_island(op.family.island(op, first, last), taken)
 
     try:
-        run = run_of(op, by_torch)
+        compare = (lambda arrays: call_island(op.family.verifier(op), arrays)) if verified else None
+        run = run_of(op, by_torch, compare)
         return cast(Sequence[Any], lowered_inline(run, context, operands))
     except CannotLowerError as error:
         raise op.refused(island_error(op, no_torch, str(error))) from error
 
 
-def run_of(op: OpLike, island: Any) -> Callable[..., list[Any]]:
-    """What an op computes, as a function of JAX arrays in the dtypes that JAX holds."""
+def run_of(
+    op: OpLike, island: Island, compare: Callable[[Sequence[Any]], Any] | None = None
+) -> Callable[..., list[Any]]:
+    """What an op computes, as a function of JAX arrays in the dtypes that JAX holds.
+
+    Args:
+        op: With a program.
+        island: See `run_steps`.
+        compare: Is given what torch would be given, and the results that it would give.
+    """
     program = op.aten
     assert program is not None
 
@@ -89,9 +101,12 @@ def run_of(op: OpLike, island: Any) -> Callable[..., list[Any]]:
             array.astype(dtype_of(sig.torch_dtype))
             for array, sig in zip(arrays, op.inputs, strict=True)
         ]
+        results = run_steps(program, seen, island)
+        if compare is not None:
+            compare([*seen, *results])
         return [
             result.astype(dtype_of(sig.dtype))
-            for result, sig in zip(run_steps(program, seen, island), op.outputs, strict=True)
+            for result, sig in zip(results, op.outputs, strict=True)
         ]
 
     return run

@@ -105,6 +105,9 @@ class FamilyLike(Protocol):
     def island(self, op: Any, first: int, last: int) -> Any:
         """What runs some steps of the op's program by torch."""
 
+    def verifier(self, op: Any) -> Any:
+        """What compares operands and results of the op's program with torch."""
+
 
 class OpLike(Protocol):
     """A torch function over flat tensors; see `torchside.op.torch_op`."""
@@ -160,6 +163,10 @@ class OpLike(Protocol):
     @property
     def no_islands(self) -> str:
         """Where a contract says that torch runs no part of it; empty if it may."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether what XLA gives is compared with what torch gives, once."""
 
     @property
     def draws(self) -> bool:

@@ -216,6 +216,21 @@ class JaxModule:
         """``(params, buffers, ...)`` by flat names, for ``plan`` and ``explain``."""
         return self._call(Mode(train))
 
+    def with_backend(self, backend: Backend) -> JaxModule:
+        """The same module with another backend; ``params`` and ``buffers`` are the same arrays.
+
+        Raises:
+            ArgumentError: There is no such backend.
+        """
+        options = replace(self._options, backend=backend)
+        options.refuse_invalid()
+        found = object.__new__(type(self))
+        vars(found).update(vars(self))
+        found._options, found._lock = options, threading.Lock()
+        found._calls, found._changed = {}, {}
+        remember(found, self.label, "0")
+        return found
+
     def explain(self, params: Any, /, *args: Any, train: bool | None = None, **kwargs: Any) -> str:
         """The plan of a call without ``buffers``, as text."""
         return self._call(Mode(train)).explain(

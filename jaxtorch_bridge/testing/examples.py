@@ -53,8 +53,14 @@ def like(array: Any, number: int) -> Any:
     return rolled
 
 
-def gaps(found: Any, wanted: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """How far apart each two values of two arrays of one shape are; all 0 if they agree."""
+def gaps(found: Any, wanted: Any, *, scale: float = 0.0) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How far apart each two values of two arrays of one shape are; all 0 if they agree.
+
+    Args:
+        found: The one.
+        wanted: The other.
+        scale: The least size that rounding is relative to, for what is left of greater numbers.
+    """
     found, wanted = np.asarray(found), np.asarray(wanted)
     kind = np.complex128 if np.iscomplexobj(wanted) else np.float64
     a, b = found.astype(kind), wanted.astype(kind)
@@ -66,7 +72,7 @@ def gaps(found: Any, wanted: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     tolerance = 0.0
     if jnp.issubdtype(wanted.dtype, jnp.inexact):
         size = np.abs(b)[np.isfinite(b)]
-        tolerance = tolerance_of(str(wanted.dtype)) * float(size.max(initial=0.0))
+        tolerance = tolerance_of(str(wanted.dtype)) * float(size.max(initial=scale))
     elif difference.size:
         # Neighbouring integers beyond 2**53 are one as floats.
         difference = np.where(same, 0.0, np.maximum(difference, 1.0))

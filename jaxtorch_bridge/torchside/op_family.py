@@ -14,6 +14,7 @@ from .derive.linearize import linearize
 from .derive.transpose import Transposed, transpose
 from .op.islands import island
 from .op.torch_op import Function, Keeper, TorchOp
+from .op.verified_lowering import verifier
 
 
 class OpFamily:
@@ -117,6 +118,10 @@ class OpFamily:
     def island(self, op: TorchOp, first: int, last: int) -> TorchOp:
         """What runs some steps of ``op.aten``, built at first use; see `islands.island`."""
         return island(op, first, last)
+
+    def verifier(self, op: TorchOp) -> TorchOp:
+        """What compares the first run of ``op.aten`` with torch; see `verified_lowering`."""
+        return verifier(op)
 
 
 def _context(op: TorchOp) -> contextlib.AbstractContextManager[None]:

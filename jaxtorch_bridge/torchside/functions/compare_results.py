@@ -37,6 +37,7 @@ def difference(result: torch.Tensor, wanted: torch.Tensor) -> str:
         return f": {list(result.shape)} in place of {list(wanted.shape)}"
     if result.dtype == torch.bool:
         return f" in {int((result ^ wanted).sum())} of {result.numel()} elements"
-    gaps = _gaps(result, wanted).reshape(len(result), -1).amax(1)
+    gaps = torch.atleast_1d(_gaps(result, wanted))
+    gaps = gaps.reshape(len(gaps), -1).amax(1)
     worst = int(gaps.argmax())
     return f" by up to {float(gaps[worst]):.3g} (in element {worst} of {len(gaps)})"

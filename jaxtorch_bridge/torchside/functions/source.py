@@ -156,7 +156,7 @@ class Source:
 
     @property
     def order_of_draws_matters(self) -> bool:
-        """Whether a key's numbers have to come in the order in which torch's kernels fill memory."""
+        """Whether a key's numbers must come in the order in which torch's kernels fill memory."""
         strided = self.keyed and self.inference.strided_draws
         # XLA draws other numbers anyway, by places and not by memory.
         return strided and self.terms.backend != "xla"

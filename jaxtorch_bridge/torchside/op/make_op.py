@@ -57,7 +57,7 @@ def op_of_program(
     if for_xla:
         how = copied(program.outputs, "torch makes it" if by_torch else "XLA makes it")
         # Its code itself: a module's call looks for hooks, of which there are none.
-        run = program.runner(core.forward)
+        run = program.runner(core.forward if isinstance(core, fx.GraphModule) else core)
     elif home.terms.backend == "compile" and not program.eager:
         how = copied(program.outputs, "torch.compile makes it")
         # Another core than the program's own; no buffers come behind the operands, as `into` is

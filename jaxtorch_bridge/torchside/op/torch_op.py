@@ -75,6 +75,9 @@ class Family(Protocol):
     def island(self, op: TorchOp, first: int, last: int) -> TorchOp:
         """What runs some steps of ``op.aten``."""
 
+    def verifier(self, op: TorchOp) -> TorchOp:
+        """What compares the first run of ``op.aten`` with torch."""
+
 
 @dataclass(frozen=True, eq=False)
 class Function:
@@ -211,6 +214,11 @@ class TorchOp:
         """Where a contract says that torch runs no part of it; empty if it may."""
         terms = self.home.terms
         return "" if terms.islands else f"`islands: false` [{terms.islands_at}]"
+
+    @property
+    def verified(self) -> bool:
+        """Whether what XLA gives is compared with what torch gives, once."""
+        return self.home.terms.verify
 
     @property
     def draws(self) -> bool:

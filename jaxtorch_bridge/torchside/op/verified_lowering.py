@@ -1,0 +1,96 @@
+"""The first run of a function that XLA runs, compared with what torch gives (``verify: true``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from ...errors import BackendError
+from ...planner.array_signature import ArraySig
+from ..functions.compare_results import agree, difference
+from ..functions.source import Core
+from .make_op import op_of_program
+from .program import Program
+from .torch_op import Function, LinearKernel, TorchOp
+
+
+@dataclass(frozen=True, eq=False)
+class Verifier:
+    """What compares.
+
+    Attributes:
+        op: Takes an op's operands and the results of its JAX operations, and gives nothing.
+    """
+
+    op: TorchOp
+    fresh: ClassVar[bool] = True
+
+
+def verifier(op: TorchOp) -> TorchOp:
+    """The op that compares the results of ``op.aten`` with those of torch's own code, once.
+
+    Raises:
+        BackendError: The function draws random numbers, which are others in JAX.
+    """
+
+    def build() -> Verifier:
+        assert isinstance(op.role, Function), "XLA runs functions and their derivatives alone"
+        source = op.role.source
+        if source.may_draw:
+            raise BackendError(
+                f"{op.label}: `verify: true` compares what XLA gives with what torch gives, but "
+                "the function draws random numbers, which are others. Say `verify: false`."
+            )
+        program = Program(
+            _Compared(op.label, source.function, source.outputs, len(op.inputs)),
+            (*_as_seen(op.inputs), *_as_seen(source.outputs)),
+            (),
+            source,
+            source.context.with_grad(),
+            eager=True,
+        )
+        label, key = f"{op.label} (verified)", f"{op.key}/verified"
+        made = op_of_program(
+            program, label, key, LinearKernel(), op.family, op.steps, by_torch=True
+        )
+        return Verifier(made)
+
+    found: Verifier = op.derived.find(("verifier",), build)
+    return found.op
+
+
+def _as_seen(sigs: Sequence[ArraySig]) -> tuple[ArraySig, ...]:
+    """In torch's dtypes, as the JAX operations have them."""
+    return tuple(replace(sig, dtype=sig.torch_dtype) for sig in sigs)
+
+
+class _Compared:
+    def __init__(self, label: str, function: Core, outputs: Sequence[ArraySig], count: int) -> None:
+        self._label = label
+        self._function = function
+        self._paths = [sig.path for sig in outputs]
+        self._count = count
+        self._done = False
+
+    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        if not self._done:
+            # Copies: what the function keeps or writes to is not XLA's memory.
+            given = [tensor.clone() for tensor in tensors[: self._count]]
+            expected = self._function(*given)
+            found = tensors[self._count :]
+            for path, one, wanted in zip(self._paths, found, expected, strict=True):
+                self._compare(path, one, wanted.detach())
+            # Not after a difference: the next call is compared, and refused, again.
+            self._done = True
+        return []
+
+    def _compare(self, path: str, found: torch.Tensor, wanted: torch.Tensor) -> None:
+        if found.shape == wanted.shape and agree(found, wanted):
+            return
+        raise BackendError(
+            f"{self._label}, {path}: `backend: xla` gives something else than torch"
+            f"{difference(found, wanted)}. Say `backend: eager`, and report it."
+        )
