@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from .._compat.jax.process import hold_weakly
 from ..choices import GRAPH_BACKENDS
 from ..errors import DynamicSizeError
-from ..jaxside import primitives, register_rules
+from ..jaxside import explicit_axes, register_rules
 from ..jaxside.coverage import refuse_islands
 from ..planner.build_plan import (
     declared_outputs,
@@ -83,7 +83,7 @@ class Planned:
 
     def call(self, arrays: Sequence[Any]) -> list[Any]:
         """Flat results for flat arrays or tracers."""
-        return primitives.call(self.op, *arrays)
+        return explicit_axes.call(self.op, arrays)
 
     def rebuild(self, results: Sequence[Any]) -> Any:
         """The function's result from its flat leaves."""
@@ -312,6 +312,9 @@ class Planner:
         Raises:
             ShardingError: They are sharded in another way than the contract says.
         """
+        for_xla = terms_of(self._spec, self.options).backend == "xla"
+        if for_xla and not (self._spec and self._spec.sharding):
+            return None  # XLA cuts the operations
         facts = self._finder.facts(call, shapes)
         plan_inputs(self._spec, facts)  # the contract is about whole arrays first
         layouts = call.of_arrays(layouts)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .aten.registry import CannotLowerError, dtype_of
+from .aten.run_steps import Island
 from .lowering import run_of
 from .op_protocol import OpLike
 from .refused_islands import island_error, island_words
@@ -48,14 +49,14 @@ def coverage_of(op: OpLike) -> Coverage:
     assert program is not None
     islands: list[str] = []
     counts: list[int] = []
+    made = shapes_alone(op)
 
     def by_torch(first: int, last: int, taken: Sequence[Any], reasons: Sequence[str]) -> Any:
         steps = program.steps[first:last]
         words = (island_words(step, reason) for step, reason in zip(steps, reasons, strict=True))
         islands.append("; ".join(dict.fromkeys(words)))
         counts.append(len(steps))
-        sigs = [program.sig_of(number) for number in program.part(first, last).gives]
-        return [jnp.zeros(sig.shape, dtype_of(sig.dtype)) for sig in sigs]
+        return made(first, last, taken, reasons)
 
     shapes = [jax.ShapeDtypeStruct(sig.shape, dtype_of(sig.dtype)) for sig in op.inputs]
     try:
@@ -64,6 +65,18 @@ def coverage_of(op: OpLike) -> Coverage:
     except CannotLowerError as error:
         raise island_error(op, "", str(error)) from error
     return Coverage(len(program.steps), sum(counts), tuple(islands))
+
+
+def shapes_alone(op: OpLike) -> Island:
+    """What stands for calls of torch where an op is evaluated abstractly."""
+    program = op.aten
+    assert program is not None
+
+    def nothing(first: int, last: int, taken: Sequence[Any], reasons: Sequence[str]) -> Any:
+        sigs = [program.sig_of(number) for number in program.part(first, last).gives]
+        return [jnp.zeros(sig.shape, dtype_of(sig.dtype)) for sig in sigs]
+
+    return nothing
 
 
 def refuse_islands(op: OpLike, where: str) -> None:

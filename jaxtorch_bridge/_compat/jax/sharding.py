@@ -44,6 +44,16 @@ def manual_axes_of(mesh: Any) -> tuple[str, ...]:
     )
 
 
+def explicit_axes_of(mesh: Any) -> tuple[str, ...]:
+    """The axes of a mesh along which types say how arrays are cut."""
+    explicit = jax.sharding.AxisType.Explicit
+    return tuple(
+        axis
+        for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind is explicit
+    )
+
+
 def _type_sharding(array: Any) -> Any:
     if isinstance(array, (_core.Tracer, ArrayImpl, _core.AbstractValue)):
         aval = array if isinstance(array, _core.AbstractValue) else jax.typeof(array)

@@ -11,6 +11,7 @@ from ...version import __version__
 
 # Modules of this package with a function `register(app)`, in the order of `--help`.
 SUBCOMMANDS: tuple[str, ...] = (
+    "bench",
     "catalog",
     "check",
     "diff",

@@ -1,0 +1,46 @@
+"""Arrays cut along explicit mesh axes, and functions that XLA runs: XLA cuts their operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from .._compat.jax.sharding import explicit_axes_of, explicit_layout, mesh_of
+from ..errors import ShardingError
+from ..planner.sharding import is_whole
+from . import primitives
+from .coverage import shapes_alone
+from .lowering import run_of
+from .op_protocol import OpLike
+
+
+def call(op: OpLike, arrays: Sequence[Any]) -> list[Any]:
+    """Run ``op`` on arrays or tracers, whole or cut.
+
+    Raises:
+        ShardingError: JAX cannot tell how a result is cut.
+    """
+    if op.aten is None or all(is_whole(explicit_layout(array)) for array in arrays):
+        return primitives.call(op, *arrays)
+    mesh: Any = mesh_of(arrays)
+    try:
+        # As JAX's own operations cut it; nothing runs.
+        with jax.enable_x64(True):
+            results = jax.eval_shape(run_of(op, shapes_alone(op)), *arrays)
+    except Exception as error:
+        if "sharding" not in str(error).lower():
+            raise
+        raise ShardingError(
+            f"{op.label}: expected arrays whose layouts tell how the results are cut; JAX says: "
+            f"{str(error).splitlines()[0]} Reshard them before (jax.sharding.reshard), or call "
+            "jax.sharding.auto_axes(f, out_sharding=...), which says it."
+        ) from error
+    layouts = tuple(jax.sharding.NamedSharding(mesh, one.sharding.spec) for one in results)
+    run = jax.sharding.auto_axes(
+        lambda *parts: tuple(primitives.call(op, *parts)),
+        axes=explicit_axes_of(mesh),
+        out_sharding=layouts,
+    )
+    return list(run(*arrays))

@@ -1,0 +1,1 @@
+"""``jaxtorch bench``: a contract's function by every backend, beside torch."""

@@ -1,0 +1,69 @@
+"""Times of a contract's function as a table in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_WIDTH = 120
+
+
+def print_bench(outline: Mapping[str, Any]) -> None:
+    """Print the outline on standard output: in colours and as wide as a terminal, if it is one."""
+    console = Console()
+    if console.is_terminal:
+        console.print(_page(outline))
+        return
+    # In a pipe the width is nobody's, and blanks at the end of a line are in the way.
+    console = Console(width=_PIPE_WIDTH)
+    with console.capture() as captured:
+        console.print(_page(outline))
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _page(outline: Mapping[str, Any]) -> Group:
+    title = Text(str(outline["contract"]), style="bold")
+    sizes = ", ".join(f"{name}={size}" for name, size in outline["sizes"].items())
+    where = f"  {outline['function']}  {sizes}  on {outline['platform']}  [{outline['source']}]"
+    title.append(where, style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("backend", style="bold", no_wrap=True)
+    for name in ("forward", "of torch", "gradient", "of torch", "first call"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for row in outline["rows"]:
+        table.add_row(*(Text(cell) for cell in _cells(row)))
+    return Group(title, table, Text(str(outline["advice"]), style="green"))
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    first = sum(row.get(name, 0.0) for name in ("first_call_s", "first_gradient_s"))
+    return [
+        row["backend"],
+        *_times(row.get("forward")),
+        *_times(row.get("gradient")),
+        f"{first:.1f} s" if first else "",
+        _remark(row),
+    ]
+
+
+def _times(found: Mapping[str, float] | None) -> tuple[str, str]:
+    if found is None:
+        return "", ""
+    microseconds = found["median_us"]
+    text = f"{microseconds / 1e3:.2f} ms" if microseconds >= 1e3 else f"{microseconds:.1f} us"
+    return f"{text} ±{found['spread']:.0%}", f"{found['of_torch']:.2f}"
+
+
+def _remark(row: Mapping[str, Any]) -> str:
+    if "failed" in row:
+        return f"does not run: {row['failed']}"
+    if "operations" not in row:
+        return ""
+    count = row["operations"] - row["operations_by_torch"]
+    words = f"{count} of {row['operations']} operations are JAX's"
+    return "; ".join([words, *(f"by torch: {one}" for one in row["islands"])])

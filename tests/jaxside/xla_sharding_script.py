@@ -1,0 +1,102 @@
+"""What test_xla_sharding.py runs with four devices, for ``auto`` or ``explicit`` axes."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from comparing import assert_close
+from jaxtorch_bridge import ShardingError, from_module, jax_callable
+
+KIND = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}[sys.argv[1]]
+rng = np.random.default_rng(0)
+x = jnp.asarray(rng.standard_normal((8, 4)), jnp.float32)
+w = jnp.asarray(rng.standard_normal((4, 6)), jnp.float32)
+mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(KIND, KIND))
+
+
+def cut(array, *axes):
+    return jax.device_put(array, NamedSharding(mesh, P(*axes)))
+
+
+def function(x, w):
+    return torch.nn.functional.gelu(x @ w).sum(-1)
+
+
+call, plain = (jax_callable(function, backend=one) for one in ("xla", "eager"))
+TRANSFORMS = {
+    "value": lambda f: f,
+    "grad": lambda f: jax.grad(lambda *a: (f(*a) ** 2).sum(), argnums=(0, 1)),
+    "jvp": lambda f: lambda x, w: jax.jvp(f, (x, w), (2 * x, w)),
+    "grad of grad": lambda f: jax.grad(
+        lambda x, w: (jax.grad(lambda w: (f(x, w) ** 2).sum())(w) ** 2).sum()
+    ),
+    "checkpoint": lambda f: jax.grad(lambda x, w: jax.checkpoint(f)(x, w).sum()),
+    "vmap": lambda f: lambda x, w: jax.vmap(lambda row: f(row[None], w)[0])(x),
+}
+LAYOUTS = {
+    "rows": (("data", None), (None, None)),
+    "rows and columns": (("data", None), (None, "model")),
+}
+for layout, (of_x, of_w) in LAYOUTS.items():
+    given = cut(x, *of_x), cut(w, *of_w)
+    for name, transform in TRANSFORMS.items():
+        want = transform(plain)(x, w)
+        for jit in (lambda f: f, jax.jit):
+            with jax.set_mesh(mesh):
+                found = jit(transform(call))(*given)
+            assert_close(jax.device_get(found), jax.device_get(want), label=f"{layout}, {name}")
+            if name == "value":
+                # Cut as its rows, and not gathered.
+                assert found.sharding.spec[0] == "data", found.sharding
+
+# Without a mesh around the call, the arrays' own counts.
+found = call(cut(x, "data"), cut(w))
+assert_close(jax.device_get(found), jax.device_get(plain(x, w)))
+
+
+# Scan over layers, and a training step of a module.
+def layers(x, ws):
+    return jax.lax.scan(lambda y, w: (step(y, w), None), x, ws)[0]
+
+
+step = jax_callable(lambda y, w: torch.tanh(y @ w), backend="xla")
+ws = jnp.asarray(rng.standard_normal((3, 4, 4)), jnp.float32)
+want = x
+for one in ws:
+    want = jnp.tanh(want @ one)
+with jax.set_mesh(mesh):
+    assert_close(jax.device_get(jax.jit(layers)(cut(x, "data"), cut(ws))), jax.device_get(want))
+
+torch.manual_seed(0)
+module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 2))
+taken = from_module(module, backend="xla")
+loss = jax.grad(lambda p, x: (taken(p, x) ** 2).mean())
+want = jax.grad(lambda p, x: (from_module(module)(p, x) ** 2).mean())(taken.params, x)
+with jax.set_mesh(mesh):
+    params = jax.tree.map(lambda one: cut(one), taken.params)
+    found = jax.jit(loss)(params, cut(x, "data"))
+assert_close(jax.device_get(found), jax.device_get(want))
+
+if KIND is AxisType.Explicit:
+    # Both sides of a product cut along what is summed: JAX asks how the result is to be.
+    try:
+        with jax.set_mesh(mesh):
+            call(cut(x, None, "data"), cut(w, "data", None))
+    except ShardingError as error:
+        words = str(error)
+        assert "jax.sharding.auto_axes" in words, words
+        assert "function: expected" in words, words
+    else:
+        raise AssertionError("expected an error")
+    # As the message says.
+    with jax.set_mesh(mesh):
+        told = jax.sharding.auto_axes(call, out_sharding=P("data"))
+        found = told(cut(x, None, "data"), cut(w, "data", None))
+    assert_close(jax.device_get(found), jax.device_get(plain(x, w)))
+
+print("fine")
