@@ -30,6 +30,7 @@ FAMILIES = (
     "derivatives",
     "modules",
     "models",
+    "backends",
     "batching",
     "devices",
     "memory",
