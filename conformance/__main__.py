@@ -19,10 +19,10 @@ from typing import get_args
 
 from jaxtorch_bridge.choices import Backend
 
-from .database import DTYPES, entries
+from .database import DTYPES, MORE_DTYPES, entries
 from .page import write_page
 from .result import Result, read_results
-from .ways import WAYS
+from .ways import EDGES, WAYS
 from .workers import try_all
 
 
@@ -81,8 +81,8 @@ def _options() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", help="entries; all if there is none")
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *MORE_DTYPES), default=DTYPES)
+    parser.add_argument("--ways", nargs="+", choices=(*WAYS, EDGES), default=WAYS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--backend", choices=get_args(Backend), help="what runs the operators")
     parser.add_argument("--results", type=Path, default=Path("build/conformance.jsonl"))

@@ -13,6 +13,8 @@ import torch
 
 # Of each kind of numbers one. What JAX has beside these differs by size alone.
 DTYPES = ("float32", "float64", "bfloat16", "complex64", "int64")
+# What a backend with code of its own is tried in as well.
+MORE_DTYPES = ("int32", "bool")
 
 
 @cache

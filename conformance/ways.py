@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,7 +16,14 @@ from comparing import assert_equal
 from jaxtorch_bridge import DynamicSizeError, MutationError, jax_callable, t2j
 
 from .comparison import comparison_of
-from .outcome import SIZES_FROM_VALUES, NothingToCompareError, Outcome, outcome_of, words_of
+from .outcome import (
+    SIZES_FROM_VALUES,
+    NothingToCompareError,
+    Outcome,
+    combined,
+    outcome_of,
+    words_of,
+)
 from .samples import Case, leaves
 from .torch_alone import (
     Gradients,
@@ -31,6 +39,13 @@ from .torch_alone import (
 )
 
 WAYS = ("jit", "vjp", "jvp", "vmap", "in place")
+# For a backend that computes by other code than torch's: values and gradients at edges.
+EDGES = "edges"
+# In the places of floats, one after the other: ties and both zeros among them.
+_EDGE_VALUES = (
+    *(float("nan"), 1.0, float("inf"), -0.0, 1.0, -float("inf"), 0.0, -1.0, 2.5, 0.0, -2.5),
+    *(0.5, -0.0, 3.0, 1e-30, -0.5, 1e30),
+)
 
 MODES_DIFFER = "its forward mode and its gradients say different things"
 # Their values are whatever stood in the memory.
@@ -44,7 +59,7 @@ def try_way(name: str, way: str, case: Case, wrap: Callable[..., Any] = jax_call
 
     Args:
         name: The entry's.
-        way: One of `WAYS`.
+        way: One of `WAYS`, or `EDGES`.
         case: The call.
         wrap: What makes a JAX function of a torch function.
     """
@@ -98,6 +113,23 @@ def _with_key(case: Case, wrap: Callable[..., Any], values: bool) -> Outcome:
         return again
 
     return outcome_of(lambda: results_of(case.call, case.tensors), found, comparison_of(values))
+
+
+def _edges(case: Case, wrap: Callable[..., Any], values: bool) -> Outcome:
+    """At infinities, NaN, ties and zeros: the call, and then its gradients."""
+    if not any(tensor.is_floating_point() for tensor in case.tensors):
+        return Outcome("nothing", "no floats")
+    case = replace(case, tensors=tuple(map(_at_edges, range(len(case.tensors)), case.tensors)))
+    outcomes = [_jit(case, wrap, values), _vjp(case, wrap, values)]
+    return combined([one for one in outcomes if one.kind != "nothing"])
+
+
+def _at_edges(place: int, tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    # Each tensor begins elsewhere, so that other values meet.
+    values = (_EDGE_VALUES * (1 + tensor.numel() // len(_EDGE_VALUES) + 1))[3 * place % 7 :]
+    return torch.tensor(values[: tensor.numel()], dtype=tensor.dtype).reshape(tensor.shape)
 
 
 def _eager(case: Case, wrap: Callable[..., Any], values: bool) -> Outcome:
@@ -220,6 +252,7 @@ _WAYS = {
     "jvp": _jvp,
     "vmap": _vmap,
     "in place": _in_place,
+    EDGES: _edges,
 }
 
 

@@ -54,6 +54,7 @@ def jax_callable(
     mutates: Sequence[str] | None = None,
     copies: Sequence[str] | None = None,
     backend: Backend | None = None,
+    islands: bool | None = None,
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -72,6 +73,7 @@ def jax_callable(
     mutates: Sequence[str] | None = None,
     copies: Sequence[str] | None = None,
     backend: Backend | None = None,
+    islands: bool | None = None,
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -89,6 +91,7 @@ def jax_callable(
     mutates: Sequence[str] | None = None,
     copies: Sequence[str] | None = None,
     backend: Backend | None = None,
+    islands: bool | None = None,
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 
@@ -117,7 +120,8 @@ def jax_callable(
             ``torch.vmap``, one by one where it cannot), ``sequential``, ``sequential_unrolled``,
             ``expand_dims`` or ``broadcast_all``, with the meaning that `jax.pure_callback` gives
             to them. The last two are claims that the function works along leading axes.
-        verify: Compare the first batched run of a plan with single calls.
+        verify: Compare the first batched run of a plan with single calls; with the backend ``xla``,
+            every first run with torch.
         concurrency: How calls on several devices share the modules that the function closes over:
             ``parallel`` (at the same time) or ``locked`` (one at a time). Default: the
             contract's, or the best that is safe.
@@ -131,7 +135,9 @@ def jax_callable(
             contract's.
         backend: What runs the function: ``eager`` its own code (the default), ``graph`` a graph
             captured by planning, ``compile`` that graph by ``torch.compile``, ``xla`` JAX
-            operations made of it, so that torch does not run.
+            operations made of it.
+        islands: Whether torch may run what JAX has no operation for, with ``xla``; False makes an
+            error of it. Default: the contract's, or True.
         copies: Arguments of which the function gets a copy of its own, since its code writes to
             them and cannot be changed; named as in ``mutates``, also whole containers. The
             caller's array keeps its value, and what is written is lost. Default: the contract's.
@@ -161,6 +167,7 @@ def jax_callable(
             mutates=mutates,
             copies=copies,
             backend=backend,
+            islands=islands,
         )
     if not callable(function):
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
@@ -184,6 +191,7 @@ def jax_callable(
         mutates=None if mutates is None else tuple(mutates),
         copies=None if copies is None else tuple(copies),
         backend=backend,
+        islands=islands,
     )
     options.refuse_invalid()
     contract: CallableSpec | None

@@ -35,6 +35,7 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
             depth_by_contract=False,
             autograd_only=options.declared.autograd_only,
             backend=options.backend or "auto",
+            islands=options.islands is not False,
         )
     return Terms(
         spec.residuals,
@@ -45,6 +46,6 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
         outputs=spec.execution.outputs,
         backend=options.backend or spec.execution.backend,
         backend_at="" if options.backend else spec.where("execution.backend"),
-        islands=spec.execution.islands,
-        islands_at=spec.where("execution.islands"),
+        islands=spec.execution.islands if options.islands is None else options.islands,
+        islands_at="" if options.islands is False else spec.where("execution.islands"),
     )

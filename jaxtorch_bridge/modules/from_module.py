@@ -38,6 +38,7 @@ def from_module(
     copy: bool | None = None,
     copies: Sequence[str] = (),
     backend: Backend | None = None,
+    islands: bool = True,
 ) -> JaxModule:
     """A module's parameters and buffers as JAX pytrees, and a pure function of them.
 
@@ -56,6 +57,7 @@ def from_module(
         copies: As in `jax_callable`: arguments that the module writes to (``("x",)``, as
             activations with ``inplace=True`` do), of which a call gives it copies.
         backend: As in `jax_callable`: what runs the module.
+        islands: As in `jax_callable`: whether torch may run a part of it, with ``xla``.
 
     Raises:
         ModuleError: A layer is run by TorchScript, or lazy and not yet called.
@@ -83,7 +85,7 @@ def from_module(
         raise ModuleError(
             f"from_module, {name_of(module)}: expected a module that can be copied; {error}."
         ) from error
-    options = Options(copies=tuple(copies), backend=backend)
+    options = Options(copies=tuple(copies), backend=backend, islands=islands)
     options.refuse_invalid()
     return JaxModule(template, names, method, copy, name_of(module), options)
 

@@ -29,6 +29,7 @@ class Options:
         mutates: Arguments that the function writes to; None: what the contract says.
         copies: Arguments of which it gets a copy of its own; None: likewise.
         backend: What runs it; None: likewise.
+        islands: Whether torch may run what XLA cannot; None: likewise.
     """
 
     nondiff: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Options:
     mutates: tuple[str, ...] | None = None
     copies: tuple[str, ...] | None = None
     backend: Backend | None = None
+    islands: bool | None = None
 
     def refuse_invalid(self) -> None:
         """Object to values that mean nothing.
@@ -77,13 +79,15 @@ class Options:
                     f"{theirs}` [{spec.where(name)}]. Say it in one place."
                 )
         execution = spec.execution
-        said = "execution" in spec.model_fields_set and "backend" in execution.model_fields_set
-        if self.backend is not None and said and self.backend != execution.backend:
-            raise ArgumentError(
-                f"jax_callable: backend={self.backend!r} was passed, but the contract says "
-                f"`backend: {execution.backend}` [{spec.where('execution.backend')}]. Say it in "
-                "one place."
-            )
+        for name in ("backend", "islands"):
+            mine, theirs = getattr(self, name), getattr(execution, name)
+            said = "execution" in spec.model_fields_set and name in execution.model_fields_set
+            if mine is not None and said and mine != theirs:
+                words = str(theirs).lower() if isinstance(theirs, bool) else theirs
+                raise ArgumentError(
+                    f"jax_callable: {name}={mine!r} was passed, but the contract says `{name}: "
+                    f"{words}` [{spec.where(f'execution.{name}')}]. Say it in one place."
+                )
         _refuse_both(
             spec.mutates if self.mutates is None else self.mutates,
             spec.copies if self.copies is None else self.copies,

@@ -64,6 +64,8 @@ EDGES = {
     "max_pool": (lambda x: F.max_pool2d(x[None, None], 2), [[1.0, 1.0], [1.0, 0.0]]),
     "prod with a zero": (lambda x: x.prod(), [0.0, 2.0, 3.0]),
     "pow": (lambda x: x**2, [0.0, 3.0]),
+    "amax with a NaN": (lambda x: x.amax(dim=1), [[np.nan, 1.0], [2.0, 2.0]]),
+    "a mask of infinities": (lambda x: x * (x < 2.0), [np.inf, 1.0, np.nan, -np.inf]),
     "where with a NaN": (lambda x: torch.where(x > 0, x.sqrt(), 0.0), [4.0, -1.0]),
 }
 

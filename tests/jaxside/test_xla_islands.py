@@ -12,7 +12,14 @@ import torch
 from jax import export
 
 from comparing import assert_close, assert_equal
-from jaxtorch_bridge import PlanningError, SpecError, StaleClosureError, from_module, jax_callable
+from jaxtorch_bridge import (
+    ArgumentError,
+    PlanningError,
+    SpecError,
+    StaleClosureError,
+    from_module,
+    jax_callable,
+)
 
 BOTH = pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
 # Operators of a library's own, which nobody else can run.
@@ -64,6 +71,11 @@ def calls_in(function, *arguments):
 
 def between(x):
     return (twice(x.sin()) @ x.T).cos()
+
+
+class Holds(torch.nn.Module):
+    def forward(self, x):
+        return between(x)
 
 
 def eigenvalues(x):
@@ -306,6 +318,19 @@ class TestRefusals:
             call(normal(3, 4))
         with pytest.raises(PlanningError, match=self.LINE):
             call(normal(3, 4))
+
+    @BOTH
+    def test_by_a_keyword(self, jit):
+        call = jit(jax_callable(between, backend="xla", islands=False))
+        with pytest.raises(PlanningError, match=r"for `islands=False`; got " + self.LINE):
+            call(normal(3, 4))
+        taken = from_module(Holds(), backend="xla", islands=False)
+        with pytest.raises(PlanningError, match=r"for `islands=False`; got " + self.LINE):
+            jit(taken.apply)(taken.params, normal(3, 4))
+
+    def test_not_two_things(self):
+        with pytest.raises(ArgumentError, match=r"islands=True .* says `islands: false`"):
+            jax_callable(between, spec=self.SPEC, islands=True)
 
     def test_by_the_contract_in_a_gradient(self):
         class Own(torch.autograd.Function):

@@ -19,7 +19,7 @@ def is_kind(dtype: Any, kind: Any) -> bool:
 def to_dtype(value: Any, dtype: Any) -> Any:
     """An array, or a number, as an array of a dtype."""
     if isinstance(value, jax.Array | np.ndarray):
-        return value.astype(dtype)
+        return _cast(value, dtype)
     return (
         jnp.asarray(value).astype(dtype) if _is_outside(value, dtype) else jnp.asarray(value, dtype)
     )
@@ -70,4 +70,12 @@ def converted(x: Any, dtype: Any) -> Any:
         x = jnp.real(x)
     if dtype == jnp.bool_:
         return x != 0
+    return _cast(x, dtype)
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    if x.dtype == jnp.bool_ and is_kind(dtype, jnp.inexact):
+        # Of a product with a converted boolean XLA makes a selection, in which NaN times False and
+        # infinity times False are 0.
+        return jnp.where(x, jnp.ones((), dtype), jnp.zeros((), dtype))
     return x.astype(dtype)

@@ -213,7 +213,9 @@ class TorchOp:
     def no_islands(self) -> str:
         """Where a contract says that torch runs no part of it; empty if it may."""
         terms = self.home.terms
-        return "" if terms.islands else f"`islands: false` [{terms.islands_at}]"
+        if terms.islands:
+            return ""
+        return f"`islands: false` [{terms.islands_at}]" if terms.islands_at else "`islands=False`"
 
     @property
     def verified(self) -> bool:
