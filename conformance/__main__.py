@@ -7,6 +7,7 @@ What to try, and where what came of it goes:
     python -m conformance --dtypes float32 --ways vjp
     python -m conformance --resume                  what is not in the file of results, or is wrong
     python -m conformance --page docs/conformance.md
+    python -m conformance --backend xla --evidence conformance/xla_evidence.txt
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import get_args
 from jaxtorch_bridge.choices import Backend
 
 from .database import DTYPES, MORE_DTYPES, entries
+from .evidence import write_evidence
 from .page import write_page
 from .result import Result, read_results
 from .ways import EDGES, WAYS
@@ -60,6 +62,8 @@ def main() -> int:
     results = read_results(options.results)
     wrong = [result for result in results if result.outcome.kind == "wrong"]
     print(f"{len(results)} results, {len(wrong)} of them wrong")
+    if options.evidence:
+        write_evidence(results, options.evidence)
     if options.page:
         _check_all(results)
         write_page(results, options.page)
@@ -90,6 +94,7 @@ def _options() -> argparse.Namespace:
         "--resume", action="store_true", help="leave out what is done and not wrong"
     )
     parser.add_argument("--page", type=Path, help="where to write the page")
+    parser.add_argument("--evidence", type=Path, help="where to write that of the backend xla")
     parser.add_argument("-v", "--verbose", action="store_true", help="print every result")
     return parser.parse_args()
 

@@ -32,6 +32,7 @@ from ..torchside.derive.linear_part import BatchedLinearized, Linearized
 from ..torchside.functions.call_locks import call_locks_of
 from ..torchside.functions.contract_terms import Terms
 from ..torchside.modules.module_call import Mode, ModuleCall
+from ..torchside.observe.symbolic_evaluation import refused_by_xla
 from ..torchside.op.torch_op import Keeper, TorchOp
 from ..transfer import t2j
 from .arguments.copied_arguments import copied_slots
@@ -141,6 +142,10 @@ class Planner:
         return self.closure.changed(before, after)
 
     @property
+    def _for_xla(self) -> bool:
+        return terms_of(self._spec, self.options).backend == "xla"
+
+    @property
     def mode(self) -> Mode | None:
         """In which way a module of `from_module` is called; None for any other function."""
         return self.function.mode if isinstance(self.function, ModuleCall) else None
@@ -192,7 +197,12 @@ class Planner:
         """
         if of_values is not None and values is None:
             raise of_values.with_traceback(None)
-        findings = self._finder.find(call, shapes, values, eager, "values", of_values=of_values)
+        try:
+            findings = self._finder.find(call, shapes, values, eager, "values", of_values=of_values)
+        except DynamicSizeError as error:
+            if self._for_xla:
+                raise refused_by_xla(error) from None
+            raise
         return self._planned(findings, self._plan_of(findings))
 
     def plan_by_running(
@@ -215,6 +225,9 @@ class Planner:
             The plan, or why it would hold for these values alone; and the call's result.
         """
         findings = self._finder.find(call, shapes, values, False, "call", of_values=of_values)
+        if findings.of_values is not None and self._for_xla:
+            # The call has run by torch, and its result is not what was asked for.
+            raise refused_by_xla(findings.of_values)
         plan = self._plan_of(findings)
         planned = findings.of_values or self._planned(findings, plan)
         if isinstance(planned, Planned) and findings.leaves is None:
@@ -312,8 +325,7 @@ class Planner:
         Raises:
             ShardingError: They are sharded in another way than the contract says.
         """
-        for_xla = terms_of(self._spec, self.options).backend == "xla"
-        if for_xla and not (self._spec and self._spec.sharding):
+        if self._for_xla and not (self._spec and self._spec.sharding):
             return None  # XLA cuts the operations
         facts = self._finder.facts(call, shapes)
         plan_inputs(self._spec, facts)  # the contract is about whole arrays first

@@ -14,7 +14,14 @@ from jax import export
 from torch.nn import functional as F
 
 from comparing import assert_close, assert_equal
-from jaxtorch_bridge import ArgumentError, PlanningError, from_module, jax_callable, t2j
+from jaxtorch_bridge import (
+    ArgumentError,
+    DynamicSizeError,
+    PlanningError,
+    from_module,
+    jax_callable,
+    t2j,
+)
 
 BOTH = pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
 
@@ -97,6 +104,26 @@ def test_gradients_with_inner_writes():
     for transform in (jax.grad, jax.hessian):
         found, want = (transform(lambda x, f=f: f(x).sum())(x) for f in (call, plain))
         assert_close(found, want)
+
+
+def writing(x, y):
+    x.add_(y)
+    x[0] = 7
+    return x.sum()
+
+
+@BOTH
+def test_writes_to_arguments(jit):
+    call, plain = (jax_callable(writing, mutates=("x",), backend=b) for b in ("xla", "eager"))
+    x, y = normal(3), normal(3, seed=1)
+    assert_close(jit(call)(x, y), plain(x, y))
+    slopes = [jax.grad(lambda *a, f=f: f(*a)[1].sum(), argnums=(0, 1)) for f in (call, plain)]
+    assert_close(jit(slopes[0])(x, y), slopes[1](x, y))
+    donated = jnp.ones(10_000)
+    place = donated.unsafe_buffer_pointer()
+    _, new = jax.jit(call, donate_argnums=0)(donated, jnp.ones(10_000))
+    assert donated.is_deleted()
+    assert new.unsafe_buffer_pointer() == place
 
 
 def layer(x, w):
@@ -300,6 +327,13 @@ class TestDtypes:
 
 
 class TestRefusals:
+    @BOTH
+    def test_sizes_that_follow_from_values(self, jit):
+        call = jit(jax_callable(lambda x: x[x > 0], backend="xla"))
+        for _ in range(2):
+            with pytest.raises(DynamicSizeError, match=r"follows from values.*: say `eager`"):
+                call(normal(3))
+
     def test_what_looks_at_values(self):
         call = jax_callable(lambda x: x * 2 if x.sum() > 0 else x, backend="xla")
         with pytest.raises(PlanningError, match=r"backend: xla.*could not be evaluated"):

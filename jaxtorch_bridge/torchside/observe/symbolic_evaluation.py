@@ -100,6 +100,15 @@ def _words(label: str, dynamic: dict[int, str], error: BaseException) -> str:
     )
 
 
+def refused_by_xla(error: DynamicSizeError) -> DynamicSizeError:
+    """The same where XLA is to run the function, which bounds do not help either."""
+    words = str(error).removesuffix(_CURE)
+    cure = (
+        "`backend: xla` needs sizes that are known when planning: say `eager`, also with a bound."
+    )
+    return DynamicSizeError(f"{words}{cure}", callable_name=error.callable_name)
+
+
 def other_sizes(label: str, runs: str) -> str:
     """Words on a function of which two runs with the same shapes gave results of other sizes."""
     return (
