@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .promotion import common_dtype, is_kind, to_dtype
@@ -131,6 +132,14 @@ def power(out: Out, a: Any, b: Any) -> Any:
     odd = jnp.where(second % 2 == 0, 1, -1).astype(out.dtype)
     negative = jnp.where(first == 1, 1, jnp.where(first == -1, odd, 0)).astype(out.dtype)
     return jnp.where(second < 0, negative, found)
+
+
+@lowers("ldexp.Tensor")
+def ldexp(out: Out, a: Any, b: Any) -> Any:
+    """By a power of two, which is computed in its own dtype, as torch does."""
+    dtype = b.dtype if is_kind(b.dtype, jnp.inexact) else np.dtype(np.float32)
+    factor = jnp.power(jnp.asarray(2, dtype), b.astype(dtype))
+    return a.astype(out.dtype) * factor.astype(out.dtype)
 
 
 def _comparison(name: str, function: Callable[[Any, Any], Any]) -> None:

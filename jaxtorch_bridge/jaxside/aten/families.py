@@ -3,8 +3,10 @@
 from . import arithmetic as arithmetic
 from . import complex_numbers as complex_numbers
 from . import creation as creation
+from . import factorisations as factorisations
 from . import fourier as fourier
 from . import indexing as indexing
+from . import linear_algebra as linear_algebra
 from . import normalisation as normalisation
 from . import pointwise as pointwise
 from . import pooling as pooling

@@ -111,6 +111,17 @@ _rounding("round", jnp.round)
 _rounding("trunc", jnp.trunc)
 
 
+@lowers("round.decimals")
+def round_decimals(out: Out, x: Any, *, decimals: int) -> Any:
+    """Half to even after a multiplication, whose rounding counts."""
+    if not decimals or not is_kind(x.dtype, jnp.floating):
+        return jnp.round(x) if is_kind(x.dtype, jnp.floating) else x
+    wide = x.astype(computed_in(x.dtype))
+    tens = jnp.asarray(10.0 ** abs(decimals), wide.dtype)
+    found = jnp.round(wide * tens) / tens if decimals > 0 else jnp.round(wide / tens) * tens
+    return found.astype(out.dtype)
+
+
 @lowers("frac.default")
 def frac(out: Out, x: Any) -> Any:
     """With the sign of ``x``."""
