@@ -9,8 +9,10 @@ from . import indexing as indexing
 from . import linear_algebra as linear_algebra
 from . import normalisation as normalisation
 from . import pointwise as pointwise
+from . import polynomials as polynomials
 from . import pooling as pooling
 from . import products as products
 from . import reductions as reductions
 from . import shapes as shapes
 from . import sorting as sorting
+from . import special_functions as special_functions

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy import special
 
 from .promotion import converted, is_kind, to_dtype
 from .registry import CannotLowerError, Out, computed_in, lowers
@@ -41,7 +40,6 @@ for _name, _function in {
     "atanh": jnp.arctanh,
     "cos": jnp.cos,
     "cosh": jnp.cosh,
-    "digamma": special.digamma,
     "erf": lax.erf,
     "erfc": lax.erfc,
     "erfinv": lax.erf_inv,
@@ -65,6 +63,7 @@ for _name, _function in {
 
 _unary("conj_physical", jnp.conj)
 _unary("_conj", jnp.conj)
+_unary("_conj_physical", jnp.conj)
 _unary("clone", lambda x: x)
 _unary("alias", lambda x: x)
 _unary("detach", lambda x: x)
@@ -186,13 +185,6 @@ def to_copy(out: Out, x: Any, dtype: Any = None) -> Any:
 def copy(out: Out, x: Any, source: Any, non_blocking: bool = False) -> Any:
     """The source, in shape and dtype of ``x``."""
     return jnp.broadcast_to(converted(source, out.dtype), out.shape)
-
-
-@lowers("polygamma.default")
-def polygamma(out: Out, n: int, x: Any) -> Any:
-    """The derivative of digamma of that order."""
-    wide = x.astype(computed_in(out.dtype))
-    return special.polygamma(jnp.asarray(n, wide.dtype), wide).astype(out.dtype)
 
 
 @lowers("where.self", "where.ScalarSelf", "where.ScalarOther", "where.Scalar")
