@@ -217,6 +217,21 @@ def leaky_relu(out: Out, x: Any, negative_slope: float = 0.01) -> Any:
     return jnp.where(x > 0, x, x * to_dtype(negative_slope, x.dtype))
 
 
+@lowers("hardshrink_backward.default", "softshrink_backward.default")
+def shrink_backward(out: Out, cotangent: Any, x: Any, lambd: float) -> Any:
+    """Nothing comes through near 0; NaN is not near it."""
+    return jnp.where((x >= -lambd) & (x <= lambd), 0, cotangent).astype(out.dtype)
+
+
+@lowers("glu_jvp.default")
+def glu_jvp(out: Out, glu: Any, x: Any, dx: Any, dim: int) -> Any:
+    """The tangent of one half times the sigmoid of the other."""
+    _, gate = jnp.split(x, 2, axis=dim)
+    moved, gate_moved = jnp.split(dx, 2, axis=dim)
+    share = jax.nn.sigmoid(gate)
+    return (share * moved + glu * (1 - share) * gate_moved).astype(out.dtype)
+
+
 @lowers("elu.default")
 def elu(out: Out, x: Any, alpha: Any = 1, scale: Any = 1, input_scale: Any = 1) -> Any:
     """Narrow floats are computed in float32."""

@@ -32,7 +32,7 @@ def _risen(x: Any, degree: Any, first: Any, step: Step) -> Any:
     """From the values of degree 0, which is 1, and of degree 1 upwards."""
 
     def is_left(state: tuple[Any, ...]) -> Any:
-        at, before, last = state
+        at, _, last = state
         # What is NaN stays so.
         return ((at <= degree) & ~jnp.isnan(last)).any()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from jax import lax
 from jax.scipy import special
 
 from .promotion import to_dtype
-from .registry import CannotLowerError, Out, computed_in, lowers
+from .registry import Out, computed_in, lowers
 
 
 def _wide(out: Out, *values: Any) -> tuple[Any, ...]:
@@ -34,10 +35,15 @@ def _i1(x: Any) -> Any:
 
 
 def _erfcx(x: Any) -> Any:
-    found = getattr(special, "erfcx", None)
-    if found is None:
-        raise CannotLowerError("this version of JAX has no erfcx")
-    return found(x)
+    """``exp(x**2) * erfc(x)``; of great numbers, where one is nothing, by a continued fraction."""
+    # Cut, so that the square of the first part is exact.
+    near = jnp.floor(x * 16) / 16
+    square = jnp.exp(near * near) * jnp.exp((x - near) * (x + near))
+    rest = jnp.zeros_like(x)
+    for place in range(50, 0, -1):
+        rest = (place / 2) / (x + rest)
+    square = jnp.where(x == -jnp.inf, jnp.inf, square)
+    return jnp.where(x > 3, 1 / (math.sqrt(math.pi) * (x + rest)), square * lax.erfc(x))
 
 
 def _spherical_j0(x: Any) -> Any:
@@ -106,11 +112,27 @@ def zeta(out: Out, x: Any, q: Any) -> Any:
 
 def _zeta(x: Any, q: Any) -> Any:
     x, q = jnp.broadcast_arrays(x, q)
-    found = special.zeta(x, q)
-    # XLA has NaN at some of the poles, and where only the first term is left.
-    found = jnp.where(jnp.isnan(found) & (q > 0) & (x > 1), jnp.power(q, -x), found)
-    found = jnp.where((q <= 0) & (q == jnp.floor(q)), jnp.inf, found)
-    return jnp.where(x < 1, jnp.nan, found)
+    is_pole = (q <= 0) & (q == jnp.floor(q))
+    has_terms = (q < 0) & ~is_pole & (x > 1) & (x == jnp.floor(x))
+
+    # XLA's is right for positive numbers alone, and the terms of negative ones can be great.
+    def is_left(state: tuple[Any, Any]) -> Any:
+        return (has_terms & (state[1] < 0)).any()
+
+    def add(state: tuple[Any, Any]) -> tuple[Any, Any]:
+        total, at = state
+        here = has_terms & (at < 0)
+        total = jnp.where(here, total + jnp.power(at, -x), total)
+        return total, jnp.where(here, at + 1, at)
+
+    total, at = lax.while_loop(is_left, add, (jnp.zeros_like(x), q))
+    rest = special.zeta(x, at)
+    # It also has NaN where only the first term is left.
+    rest = jnp.where(jnp.isnan(rest) & (at > 0) & (x > 1), jnp.power(at, -x), rest)
+    found = jnp.where(is_pole, jnp.inf, total + rest)
+    found = jnp.where((q < 0) & ~is_pole & (x != jnp.floor(x)), jnp.nan, found)
+    lacks = (x < 1) | (q == jnp.inf) | ((x == jnp.inf) & (q > 1))
+    return jnp.where(x == 1, jnp.inf, jnp.where(lacks, jnp.nan, found))
 
 
 def _gamma_part(name: str, function: Any, at_nought: float) -> None:

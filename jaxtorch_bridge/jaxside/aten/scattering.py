@@ -1,0 +1,158 @@
+"""Elements put together where several go to one place, and those that a mask chooses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from .indexing import along
+from .registry import Out, computed_in, limits_of, lowers
+
+
+@lowers("scatter_reduce.two")
+def scatter_reduce(
+    out: Out, x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
+) -> Any:
+    """Along an axis, by a sum, a product, a mean, or the greatest or least."""
+    flat = x.reshape(1) if not x.ndim else x
+    places = index.reshape(1) if not index.ndim else index
+    values = source.reshape(1) if not source.ndim else source
+    if not places.size:
+        return x
+    values = values[tuple(slice(0, size) for size in places.shape)]
+    found = _put_together(flat, along(flat, dim, places), values, reduce, include_self)
+    return found.reshape(x.shape)
+
+
+@lowers("index_reduce.default")
+def index_reduce(
+    out: Out, x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
+) -> Any:
+    """Slices along an axis."""
+    flat = x.reshape(1) if not x.ndim else x
+    values = source.reshape(1) if not source.ndim else source
+    where = (slice(None),) * (dim % flat.ndim) + (jnp.atleast_1d(index),)
+    if not values.size:
+        return x
+    return _put_together(flat, where, values, reduce, include_self).reshape(x.shape)
+
+
+def _put_together(x: Any, where: Any, values: Any, reduce: str, include_self: bool) -> Any:
+    dtype = x.dtype
+    hit = jnp.zeros(x.shape, jnp.int64).at[where].add(1)
+    method, neutral = {
+        "sum": ("add", 0),
+        "mean": ("add", 0),
+        "prod": ("multiply", 1),
+        "amax": ("max", limits_of(dtype)[0]),
+        "amin": ("min", limits_of(dtype)[1]),
+    }[reduce]
+    start = x if include_self else jnp.where(hit > 0, jnp.asarray(neutral, dtype), x)
+    values = values.astype(dtype)
+    found = getattr(start.at[where], method)(values)
+    if reduce in ("amax", "amin") and jnp.issubdtype(dtype, jnp.floating):
+        # Which of a number and a NaN is greater depends on the order.
+        bad = jnp.zeros(x.shape, bool).at[where].max(jnp.isnan(values))
+        bad = bad | jnp.isnan(start)
+        found = jnp.where(bad, jnp.asarray(jnp.nan, dtype), found)
+    if reduce == "mean":
+        count = jnp.maximum(hit + (1 if include_self else 0), 1)
+        if jnp.issubdtype(dtype, jnp.integer):
+            return jnp.floor_divide(found, count.astype(dtype))
+        return found / count.astype(dtype)
+    return found
+
+
+@lowers("put.default")
+def put(out: Out, x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
+    """At places of the whole, counted row by row."""
+    flat, where, values = jnp.ravel(x), jnp.ravel(index), jnp.ravel(source).astype(x.dtype)
+    found = flat.at[where].add(values) if accumulate else flat.at[where].set(values)
+    return found.reshape(x.shape)
+
+
+def _ordinals(mask: Any) -> Any:
+    """Which of those that a mask chooses each element is, row by row."""
+    return jnp.cumsum(jnp.ravel(mask).astype(jnp.int64)).reshape(mask.shape) - 1
+
+
+@lowers("masked_scatter.default")
+def masked_scatter(out: Out, x: Any, mask: Any, source: Any) -> Any:
+    """The first elements of the source, where the mask is set."""
+    mask = jnp.broadcast_to(mask, out.shape)
+    if not source.size:
+        return jnp.broadcast_to(x, out.shape)
+    values = jnp.ravel(source)[jnp.maximum(_ordinals(mask), 0)]
+    return jnp.where(mask, values, x)
+
+
+@lowers("masked_scatter_backward.default")
+def masked_scatter_backward(out: Out, cotangent: Any, mask: Any, sizes: Any) -> Any:
+    """To the first elements of the source; noughts for what was not taken."""
+    mask = jnp.broadcast_to(mask, cotangent.shape)
+    found = jnp.zeros(out.shape, out.dtype).reshape(-1)
+    where = jnp.where(mask, _ordinals(mask), found.size)
+    return found.at[jnp.ravel(where)].add(jnp.ravel(cotangent), mode="drop").reshape(out.shape)
+
+
+@lowers("nonzero_static.default")
+def nonzero_static(out: Out, x: Any, *, size: int, fill_value: int = -1) -> Any:
+    """Places of what is not zero, as many as were asked for."""
+    if not x.ndim:
+        return jnp.zeros(out.shape, out.dtype)
+    found = jnp.nonzero(x, size=size, fill_value=fill_value)
+    return jnp.stack(found, axis=-1).astype(out.dtype)
+
+
+@lowers("segment_reduce.default")
+def segment_reduce(
+    out: Out,
+    x: Any,
+    reduce: str,
+    *,
+    lengths: Any = None,
+    indices: Any = None,
+    offsets: Any = None,
+    axis: int = 0,
+    unsafe: bool = False,
+    initial: Any = None,
+) -> Any:
+    """Parts of an axis, one behind the other."""
+    inside = _inside(lengths, offsets, x.shape[axis])
+    method, neutral = {
+        "sum": (jnp.sum, 0),
+        "mean": (jnp.sum, 0),
+        "prod": (jnp.prod, 1),
+        "max": (jnp.max, -jnp.inf),
+        "min": (jnp.min, jnp.inf),
+    }[reduce]
+    start = neutral if initial is None else initial
+    rest = x.ndim - axis - 1
+    # One behind the other: which segment, and which element of the axis.
+    inside = inside.reshape(inside.shape + (1,) * rest)
+    wide = jnp.expand_dims(x, axis).astype(computed_in(x.dtype))
+    chosen = jnp.where(inside, wide, jnp.asarray(neutral, wide.dtype))
+    found = method(chosen, axis=axis + 1)
+    begin = jnp.asarray(start, found.dtype)
+    if reduce in ("sum", "mean"):
+        found = found + begin
+    elif reduce == "prod":
+        found = found * begin
+    else:
+        found = (jnp.maximum if reduce == "max" else jnp.minimum)(found, begin)
+    if reduce == "mean":
+        count = inside.sum(axis=axis + 1)
+        nothing = jnp.asarray(jnp.nan if initial is None else initial, found.dtype)
+        found = jnp.where(count > 0, found / jnp.maximum(count, 1).astype(found.dtype), nothing)
+    return found.astype(out.dtype)
+
+
+def _inside(lengths: Any, offsets: Any, size: int) -> Any:
+    if offsets is None:
+        ends = jnp.cumsum(lengths, axis=-1)
+        starts = ends - lengths
+    else:
+        starts, ends = offsets[..., :-1], offsets[..., 1:]
+    places = jnp.arange(size)
+    return (places >= starts[..., None]) & (places < ends[..., None])
