@@ -15,6 +15,7 @@ from . import polynomials as polynomials
 from . import pooling as pooling
 from . import products as products
 from . import reductions as reductions
+from . import resampling as resampling
 from . import scattering as scattering
 from . import shapes as shapes
 from . import sorting as sorting
