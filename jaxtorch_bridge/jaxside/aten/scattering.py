@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .indexing import along
-from .registry import Out, computed_in, limits_of, lowers
+from .registry import Out, limits_of, lowers
 
 
 @lowers("scatter_reduce.two")
@@ -103,56 +103,3 @@ def nonzero_static(out: Out, x: Any, *, size: int, fill_value: int = -1) -> Any:
         return jnp.zeros(out.shape, out.dtype)
     found = jnp.nonzero(x, size=size, fill_value=fill_value)
     return jnp.stack(found, axis=-1).astype(out.dtype)
-
-
-@lowers("segment_reduce.default")
-def segment_reduce(
-    out: Out,
-    x: Any,
-    reduce: str,
-    *,
-    lengths: Any = None,
-    indices: Any = None,
-    offsets: Any = None,
-    axis: int = 0,
-    unsafe: bool = False,
-    initial: Any = None,
-) -> Any:
-    """Parts of an axis, one behind the other."""
-    inside = _inside(lengths, offsets, x.shape[axis])
-    method, neutral = {
-        "sum": (jnp.sum, 0),
-        "mean": (jnp.sum, 0),
-        "prod": (jnp.prod, 1),
-        "max": (jnp.max, -jnp.inf),
-        "min": (jnp.min, jnp.inf),
-    }[reduce]
-    start = neutral if initial is None else initial
-    rest = x.ndim - axis - 1
-    # One behind the other: which segment, and which element of the axis.
-    inside = inside.reshape(inside.shape + (1,) * rest)
-    wide = jnp.expand_dims(x, axis).astype(computed_in(x.dtype))
-    chosen = jnp.where(inside, wide, jnp.asarray(neutral, wide.dtype))
-    found = method(chosen, axis=axis + 1)
-    begin = jnp.asarray(start, found.dtype)
-    if reduce in ("sum", "mean"):
-        found = found + begin
-    elif reduce == "prod":
-        found = found * begin
-    else:
-        found = (jnp.maximum if reduce == "max" else jnp.minimum)(found, begin)
-    if reduce == "mean":
-        count = inside.sum(axis=axis + 1)
-        nothing = jnp.asarray(jnp.nan if initial is None else initial, found.dtype)
-        found = jnp.where(count > 0, found / jnp.maximum(count, 1).astype(found.dtype), nothing)
-    return found.astype(out.dtype)
-
-
-def _inside(lengths: Any, offsets: Any, size: int) -> Any:
-    if offsets is None:
-        ends = jnp.cumsum(lengths, axis=-1)
-        starts = ends - lengths
-    else:
-        starts, ends = offsets[..., :-1], offsets[..., 1:]
-    places = jnp.arange(size)
-    return (places >= starts[..., None]) & (places < ends[..., None])
