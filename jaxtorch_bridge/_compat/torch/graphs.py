@@ -55,7 +55,6 @@ _ALSO_DECOMPOSED = (
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
     "dist",
-    "grid_sampler_2d",
     "linalg_vector_norm",
     "narrow_copy",
     "permute_copy",

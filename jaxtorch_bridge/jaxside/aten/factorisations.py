@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy import linalg
 
@@ -103,7 +104,8 @@ def pinv(out: Out, x: Any, *, atol: Any = None, rtol: Any = None, hermitian: boo
 
 def _limit(x: Any, sizes: Any, atol: Any, rtol: Any) -> Any:
     if rtol is None:
-        usual = max(x.shape[-2:]) * jnp.finfo(x.dtype).eps
+        info: Any = np.finfo(sizes.dtype)
+        usual = max(x.shape[-2:]) * info.eps
         # Who gives an absolute limit means that one alone.
         rtol = jnp.asarray(usual) if atol is None else jnp.where(atol > 0, 0.0, usual)
     if atol is None:

@@ -7,6 +7,7 @@ from . import distances as distances
 from . import embedding_bags as embedding_bags
 from . import factorisations as factorisations
 from . import fourier as fourier
+from . import grid_sampling as grid_sampling
 from . import histograms as histograms
 from . import indexing as indexing
 from . import linear_algebra as linear_algebra

@@ -20,7 +20,8 @@ def _turned(x: Any) -> Any:
 def _spread(a: Any, b: Any) -> tuple[Any, Any]:
     """Both with the same batch axes."""
     batch = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    return tuple(jnp.broadcast_to(one, batch + one.shape[-2:]) for one in (a, b))
+    first, second = (jnp.broadcast_to(one, batch + one.shape[-2:]) for one in (a, b))
+    return first, second
 
 
 def _solved(a: Any, b: Any, **options: Any) -> Any:
@@ -158,7 +159,8 @@ def lu_unpack(
 def _halves(factors: Any) -> tuple[Any, Any]:
     count = min(factors.shape[-2:])
     lower = jnp.tril(factors[..., :, :count], -1)
-    lower = lower + jnp.eye(*lower.shape[-2:], dtype=lower.dtype)
+    rows, columns = lower.shape[-2:]
+    lower = lower + jnp.eye(rows, columns, dtype=lower.dtype)
     return lower, jnp.triu(factors[..., :count, :])
 
 

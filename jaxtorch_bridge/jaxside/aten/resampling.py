@@ -36,7 +36,7 @@ def _step(size: int, count: int, align: bool, scale: Any) -> Any:
     return np.float32(size) / np.float32(count)
 
 
-def _positions(size: int, count: int, align: bool, scale: Any) -> Array:
+def _positions(size: int, count: int, align: bool, scale: Any) -> Any:
     at, step = np.arange(count, dtype=np.float32), _step(size, count, align, scale)
     return at * step if align else (at + _HALF) * step - _HALF
 
@@ -102,7 +102,7 @@ def _transposed(x: Any, axis: int, size: int, taps: _Taps) -> Any:
 
 
 def _applied(x: Any, axis: int, taps: _Taps) -> Any:
-    found = jnp.zeros(())
+    found = jnp.zeros((), x.dtype)
     for places, weights in zip(taps.places.T, taps.weights.T, strict=True):
         taken = jnp.take(x, jnp.asarray(places), axis=axis)
         # What has no weight does not count, also if it is infinite.

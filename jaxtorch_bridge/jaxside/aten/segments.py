@@ -24,13 +24,14 @@ def segment_reduce(
 ) -> Any:
     """Parts of an axis, one behind the other."""
     inside = _inside(lengths, offsets, x.shape[axis])
-    method, neutral = {
+    methods: dict[str, tuple[Any, Any]] = {
         "sum": (jnp.sum, 0),
         "mean": (jnp.sum, 0),
         "prod": (jnp.prod, 1),
         "max": (jnp.max, -jnp.inf),
         "min": (jnp.min, jnp.inf),
-    }[reduce]
+    }
+    method, neutral = methods[reduce]
     start = neutral if initial is None else initial
     rest = x.ndim - axis - 1
     # One behind the other: which segment, and which element of the axis.
