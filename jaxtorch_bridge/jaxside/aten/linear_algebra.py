@@ -58,6 +58,8 @@ def cholesky_ex(
 ) -> Any:
     """NaN where there is no factor; torch leaves there what was done so far."""
     _refuse_checks(check_errors)
+    if not x.size:
+        return x, jnp.zeros(outs[1].shape, jnp.int32)
     half = _turned(x) if upper else x
     factor = lax.linalg.cholesky(half, symmetrize_input=False)
     failed = jnp.isnan(jnp.diagonal(factor, axis1=-2, axis2=-1)).any()
