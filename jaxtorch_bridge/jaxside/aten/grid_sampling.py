@@ -5,9 +5,8 @@ The last axis of a grid counts backwards: its first number is a place along the 
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -74,10 +73,7 @@ def _taps(x: Any, size: int, mode: int, padding: int, align: bool) -> list[_Tap]
     if mode == _NEAREST:
         return [_Tap(jnp.round(at), jnp.ones_like(at), jnp.zeros_like(at))]
     first = jnp.floor(at)
-    return [
-        _Tap(first, first + 1 - at, -slope),
-        _Tap(first + 1, at - first, slope),
-    ]
+    return [_Tap(first, first + 1 - at, -slope), _Tap(first + 1, at - first, slope)]
 
 
 def _cubic(place: _Place, size: int, padding: int, align: bool) -> list[_Tap]:
@@ -100,27 +96,38 @@ def _cubic(place: _Place, size: int, padding: int, align: bool) -> list[_Tap]:
     return found
 
 
-def _corners(
-    grid: Any, image: Sequence[int], mode: int, padding: int, align: bool
-) -> Iterator[tuple[tuple[Any, ...], Any, tuple[_Tap, ...]]]:
-    """Of all taps of all axes: where they are, whether inside, and the taps."""
-    axes = len(image)
-    each = [
-        _taps(grid[..., axes - 1 - axis], image[axis], mode, padding, align) for axis in range(axes)
-    ]
-    batch = jnp.arange(grid.shape[0]).reshape(-1, *[1] * (grid.ndim - 2))
-    for taps in itertools.product(*each):
-        inside, where = jnp.ones(grid.shape[:-1], bool), [batch]
-        for tap, size in zip(taps, image, strict=True):
-            inside = inside & (tap.index >= 0) & (tap.index < size)
-            where.append(jnp.clip(tap.index, 0, size - 1).astype(jnp.int64))
-        yield tuple(where), inside[..., None], taps
+class _Corners(NamedTuple):
+    """All elements that are read: behind the places in a grid, an axis for the taps of each."""
+
+    where: tuple[Any, ...]
+    inside: Any
+    taps: tuple[_Tap, ...]
+
+    def weight(self, without: int = -1) -> Any:
+        """The product of the weights; of one axis, how it moves."""
+        return math.prod(
+            tap.slope if axis == without else tap.weight for axis, tap in enumerate(self.taps)
+        )
+
+    def counted(self, values: Any) -> Any:
+        """Noughts for what is outside."""
+        return jnp.where(self.inside[..., None], values, 0)
 
 
-def _weight(taps: Sequence[_Tap], without: int = -1) -> Any:
-    """The product of the weights; of one axis, how it moves."""
-    factors = [tap.slope if axis == without else tap.weight for axis, tap in enumerate(taps)]
-    return math.prod(factors)[..., None]
+def _corners(grid: Any, image: Sequence[int], mode: int, padding: int, align: bool) -> _Corners:
+    axes, lead = len(image), grid.shape[:-1]
+    found = []
+    for axis, size in enumerate(image):
+        taps = _taps(grid[..., axes - 1 - axis], size, mode, padding, align)
+        shape = [*lead, *(len(taps) if other == axis else 1 for other in range(axes))]
+        parts = [jnp.stack(part, axis=-1).reshape(shape) for part in zip(*taps, strict=True)]
+        found.append(_Tap(*parts))
+    inside: Any = True
+    where = [jnp.arange(lead[0]).reshape(-1, *[1] * (len(lead) - 1 + axes))]
+    for tap, size in zip(found, image, strict=True):
+        inside = inside & (tap.index >= 0) & (tap.index < size)
+        where.append(jnp.clip(tap.index, 0, size - 1).astype(jnp.int64))
+    return _Corners(tuple(where), inside, tuple(found))
 
 
 def _wide(x: Any) -> Any:
@@ -128,15 +135,17 @@ def _wide(x: Any) -> Any:
 
 
 def _sampler(axes: int) -> None:
+    # Those of the taps, where those of batch and grid are in front.
+    behind = tuple(range(1 + axes, 1 + 2 * axes))
+
     def lower(out: Out, x: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> Any:
         _check(axes, mode)
+        if 0 in x.shape[2:]:
+            return jnp.zeros(out.shape, out.dtype)
         last = _wide(jnp.moveaxis(x, 1, -1))
-        found = jnp.zeros((*grid.shape[:-1], x.shape[1]), last.dtype)
-        if 0 not in x.shape[2:]:
-            corners = _corners(_wide(grid), x.shape[2:], mode, padding, align_corners)
-            for where, inside, taps in corners:
-                found = found + jnp.where(inside, last[where] * _weight(taps), 0)
-        return jnp.moveaxis(found, -1, 1).astype(out.dtype)
+        corners = _corners(_wide(grid), x.shape[2:], mode, padding, align_corners)
+        read = last[corners.where] * corners.weight()[..., None]
+        return jnp.moveaxis(corners.counted(read).sum(behind), -1, 1).astype(out.dtype)
 
     def back(
         outs: Sequence[Out],
@@ -150,21 +159,18 @@ def _sampler(axes: int) -> None:
     ) -> Any:
         _check(axes, mode)
         last = _wide(jnp.moveaxis(x, 1, -1))
-        share = _wide(jnp.moveaxis(cotangent, 1, -1))
-        by_x = jnp.zeros(last.shape, last.dtype)
-        by_grid = [jnp.zeros(grid.shape[:-1], last.dtype) for _ in range(axes)]
+        share = jnp.expand_dims(_wide(jnp.moveaxis(cotangent, 1, -1)), behind)
         corners = _corners(_wide(grid), x.shape[2:], mode, padding, align_corners)
-        for where, inside, taps in corners:
-            by_x = by_x.at[where].add(jnp.where(inside, share * _weight(taps), 0))
-            product = jnp.where(inside, last[where] * share, 0).sum(axis=-1, keepdims=True)
-            for axis in range(axes):
-                moved = (product * _weight(taps, axis))[..., 0]
-                by_grid[axis] = by_grid[axis] + moved
-        found = [jnp.moveaxis(by_x, -1, 1), jnp.stack(by_grid[::-1], axis=-1)]
-        return [
-            one.astype(sig.dtype) if wanted else None
-            for one, sig, wanted in zip(found, outs, output_mask, strict=True)
-        ]
+        found: list[Any] = [None, None]
+        if output_mask[0]:
+            added = corners.counted(share * corners.weight()[..., None])
+            by_x = jnp.zeros(last.shape, last.dtype).at[corners.where].add(added)
+            found[0] = jnp.moveaxis(by_x, -1, 1).astype(outs[0].dtype)
+        if output_mask[1]:
+            product = corners.counted(last[corners.where] * share).sum(axis=-1)
+            moved = [(product * corners.weight(axis)).sum(behind) for axis in range(axes)]
+            found[1] = jnp.stack(moved[::-1], axis=-1).astype(outs[1].dtype)
+        return found
 
     lowers(f"grid_sampler_{axes}d.default")(lower)
     lowers(f"grid_sampler_{axes}d_backward.default")(back)

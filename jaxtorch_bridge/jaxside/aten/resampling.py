@@ -95,24 +95,19 @@ def _smoothed(weight: Callable[[Array], Array], width: int) -> _Kernel:
 def _transposed(x: Any, axis: int, size: int, taps: _Taps) -> Any:
     """From the places of a result to the elements that they are made of."""
     found = jnp.zeros((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)
-    lead = (slice(None),) * axis
-    for places, weights in zip(taps.places.T, taps.weights.T, strict=True):
-        found = found.at[(*lead, places)].add(x * _along(weights, axis, x))
-    return found
+    where = (*(slice(None),) * axis, taps.places)
+    return found.at[where].add(jnp.expand_dims(x, axis + 1) * _behind(taps.weights, axis, x))
 
 
 def _applied(x: Any, axis: int, taps: _Taps) -> Any:
-    found = jnp.zeros((), x.dtype)
-    for places, weights in zip(taps.places.T, taps.weights.T, strict=True):
-        taken = jnp.take(x, jnp.asarray(places), axis=axis)
-        # What has no weight does not count, also if it is infinite.
-        share = _along(weights, axis, x)
-        found = found + jnp.where(share != 0, taken * share, 0)
-    return found
+    read = jnp.take(x, jnp.asarray(taps.places), axis=axis)
+    share = _behind(taps.weights, axis, x)
+    # What has no weight does not count, also if it is infinite.
+    return jnp.where(share != 0, read * share, 0).sum(axis=axis + 1)
 
 
-def _along(weights: Array, axis: int, x: Any) -> Any:
-    return jnp.asarray(weights.reshape(-1, *[1] * (x.ndim - axis - 1)), x.dtype)
+def _behind(weights: Array, axis: int, x: Any) -> Any:
+    return jnp.asarray(weights.reshape(*weights.shape, *[1] * (x.ndim - axis - 1)), x.dtype)
 
 
 def _resized_back(name: str, axes: int, kernel: _Kernel, *, aligns: bool) -> None:

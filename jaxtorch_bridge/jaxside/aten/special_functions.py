@@ -39,9 +39,9 @@ def _erfcx(x: Any) -> Any:
     # Cut, so that the square of the first part is exact.
     near = jnp.floor(x * 16) / 16
     square = jnp.exp(near * near) * jnp.exp((x - near) * (x + near))
-    rest = jnp.zeros_like(x)
-    for place in range(50, 0, -1):
-        rest = (place / 2) / (x + rest)
+    rest = lax.fori_loop(
+        0, 50, lambda at, rest: ((50 - at) / 2).astype(x.dtype) / (x + rest), jnp.zeros_like(x)
+    )
     square = jnp.where(x == -jnp.inf, jnp.inf, square)
     return jnp.where(x > 3, 1 / (math.sqrt(math.pi) * (x + rest)), square * lax.erfc(x))
 
