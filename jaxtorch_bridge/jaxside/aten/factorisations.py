@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.scipy import linalg
 
-from .registry import CannotLowerError, Out, lowers
+from .registry import CannotLowerError, Out, computed_in, lowers
 
 
 @lowers("linalg_qr.default")
@@ -123,4 +123,5 @@ def matrix_exp(out: Out, x: Any) -> Any:
         raise CannotLowerError(f"the exponential of {x.dtype}")
     with jax.default_matmul_precision("highest"):
         # As many squarings as the exponents of float64 may ask for.
-        return linalg.expm(x, max_squarings=1024).astype(out.dtype)
+        wide = x.astype(computed_in(x.dtype))
+        return linalg.expm(wide, max_squarings=1024).astype(out.dtype)

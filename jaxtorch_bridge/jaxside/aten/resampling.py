@@ -1,7 +1,7 @@
 """Gradients of resized and padded images, and resizing without aliases; channels come first.
 
 Each axis by itself: which elements of the image a place is made of, and with which weights.
-Torch computes those in float32, and so does this, since a place may lie on an edge.
+They are computed in the dtype that torch takes for them, since a place may lie on an edge.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 from .registry import Out, computed_in, lowers
 
 Array = np.ndarray[Any, Any]
-_ONE, _HALF = np.float32(1), np.float32(0.5)
 
 
 class _Taps(NamedTuple):
@@ -25,37 +24,40 @@ class _Taps(NamedTuple):
     weights: Array
 
 
-_Kernel = Callable[[int, int, bool, Any], _Taps]
+_Kernel = Callable[[int, int, bool, Any, Any], _Taps]
+"""Of the sizes before and after, whether corners are aligned, a scale, and a dtype."""
 
 
-def _step(size: int, count: int, align: bool, scale: Any) -> Any:
+def _step(size: int, count: int, align: bool, scale: Any, dtype: Any) -> Any:
     if align:
-        return np.float32(size - 1) / np.float32(count - 1) if count > 1 else np.float32(0)
+        return dtype(size - 1) / dtype(count - 1) if count > 1 else dtype(0)
     if scale is not None and scale > 0:
-        return np.float32(1 / scale)
-    return np.float32(size) / np.float32(count)
+        return dtype(1 / scale)
+    return dtype(size) / dtype(count)
 
 
-def _positions(size: int, count: int, align: bool, scale: Any) -> Any:
-    at, step = np.arange(count, dtype=np.float32), _step(size, count, align, scale)
-    return at * step if align else (at + _HALF) * step - _HALF
+def _positions(size: int, count: int, align: bool, scale: Any, dtype: Any) -> Any:
+    at, step = np.arange(count, dtype=dtype), _step(size, count, align, scale, dtype)
+    half = dtype(0.5)
+    return at * step if align else (at + half) * step - half
 
 
-def _nearest(offset: Any) -> _Kernel:
-    def taps(size: int, count: int, align: bool, scale: Any) -> _Taps:
-        at = np.arange(count, dtype=np.float32) + offset
-        places = np.floor(at * _step(size, count, False, scale)).astype(np.int64)
+def _nearest(offset: float) -> _Kernel:
+    def taps(size: int, count: int, align: bool, scale: Any, dtype: Any) -> _Taps:
+        # Always in float32.
+        at = np.arange(count, dtype=np.float32) + np.float32(offset)
+        places = np.floor(at * _step(size, count, False, scale, np.float32)).astype(np.int64)
         return _Taps(np.minimum(places, size - 1)[:, None], np.ones((count, 1)))
 
     return taps
 
 
-def _linear(size: int, count: int, align: bool, scale: Any) -> _Taps:
-    at = np.maximum(_positions(size, count, align, scale), 0)
+def _linear(size: int, count: int, align: bool, scale: Any, dtype: Any) -> _Taps:
+    at = np.maximum(_positions(size, count, align, scale, dtype), 0)
     first = np.minimum(at.astype(np.int64), size - 1)
-    share = np.clip(at - first.astype(np.float32), 0, 1)
+    share = np.clip(at - first.astype(dtype), 0, 1)
     places = np.stack([first, np.minimum(first + 1, size - 1)], axis=1)
-    return _Taps(places, np.stack([_ONE - share, share], axis=1))
+    return _Taps(places, np.stack([1 - share, share], axis=1))
 
 
 def _cubic_weight(x: Array, a: float) -> Array:
@@ -65,8 +67,8 @@ def _cubic_weight(x: Array, a: float) -> Array:
     return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
-def _cubic(size: int, count: int, align: bool, scale: Any) -> _Taps:
-    at = _positions(size, count, align, scale)
+def _cubic(size: int, count: int, align: bool, scale: Any, dtype: Any) -> _Taps:
+    at = _positions(size, count, align, scale, dtype)
     first = np.floor(at)
     offsets = np.arange(-1, 3)
     places = np.clip(first.astype(np.int64)[:, None] + offsets, 0, size - 1)
@@ -76,8 +78,8 @@ def _cubic(size: int, count: int, align: bool, scale: Any) -> _Taps:
 def _smoothed(weight: Callable[[Array], Array], width: int) -> _Kernel:
     """Without aliases: of a smaller image, each place is made of more elements."""
 
-    def taps(size: int, count: int, align: bool, scale: Any) -> _Taps:
-        step = np.float64(_step(size, count, align, scale))
+    def taps(size: int, count: int, align: bool, scale: Any, dtype: Any) -> _Taps:
+        step = np.float64(_step(size, count, align, scale, dtype))
         wide = max(step, 1.0)
         reach = width / 2 * wide
         centre = step * (np.arange(count) + 0.5)
@@ -119,7 +121,8 @@ def _resized_back(name: str, axes: int, kernel: _Kernel, *, aligns: bool) -> Non
         found = cotangent.astype(computed_in(cotangent.dtype))
         for axis in range(2, 2 + axes):
             size, count = input_size[axis], cotangent.shape[axis]
-            found = _transposed(found, axis, size, kernel(size, count, align, scales[axis - 2]))
+            taps = kernel(size, count, align, scales[axis - 2], found.dtype.type)
+            found = _transposed(found, axis, size, taps)
         return found.astype(out.dtype)
 
     lowers(f"{name}_backward.default")(lower)
@@ -136,7 +139,7 @@ def _resized(name: str, kernel: _Kernel) -> None:
     ) -> Any:
         found = x.astype(computed_in(x.dtype))
         for axis, scale in ((2, scales_h), (3, scales_w)):
-            taps = kernel(x.shape[axis], out.shape[axis], align_corners, scale)
+            taps = kernel(x.shape[axis], out.shape[axis], align_corners, scale, found.dtype.type)
             found = _applied(found, axis, taps)
         return found.astype(out.dtype)
 
@@ -144,8 +147,8 @@ def _resized(name: str, kernel: _Kernel) -> None:
 
 
 for _axes in (1, 2, 3):
-    _resized_back(f"upsample_nearest{_axes}d", _axes, _nearest(np.float32(0)), aligns=False)
-    _resized_back(f"_upsample_nearest_exact{_axes}d", _axes, _nearest(_HALF), aligns=False)
+    _resized_back(f"upsample_nearest{_axes}d", _axes, _nearest(0), aligns=False)
+    _resized_back(f"_upsample_nearest_exact{_axes}d", _axes, _nearest(0.5), aligns=False)
 _resized_back("upsample_linear1d", 1, _linear, aligns=True)
 _resized_back("upsample_bilinear2d", 2, _linear, aligns=True)
 _resized_back("upsample_trilinear3d", 3, _linear, aligns=True)
