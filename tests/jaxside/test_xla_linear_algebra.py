@@ -136,6 +136,7 @@ class TestSystems:
         if left and not unit:
             check(function, *arrays)
 
+    @pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated:UserWarning")
     @pytest.mark.parametrize(("upper", "turned", "unit"), options("upper", "turned", "unit"))
     def test_the_older_triangular(self, upper, turned, unit):
         def function(b, a):
