@@ -20,6 +20,20 @@ nn.functional.conv_transpose2d nn.functional.gelu nn.functional.group_norm
 nn.functional.max_pool2d nn.functional.silu permute pow prod reciprocal remainder repeat roll
 scatter scatter_add sigmoid slice softmax sort sqrt stack std sum tanh topk transpose tril var
 where
+_segment_reduce.lengths _upsample_bilinear2d_aa addbmm as_strided_scatter cdist cholesky_inverse
+cholesky_solve cummax cummin diagonal_scatter fft.ihfft2 frexp geqrf histogram histogramdd i0
+igamma igammac index_reduce.amax index_reduce.mean index_reduce.prod kthvalue ldexp
+linalg.cholesky_ex linalg.cond linalg.det linalg.eigvalsh linalg.householder_product linalg.inv_ex
+linalg.lu linalg.lu_factor_ex linalg.lu_solve linalg.matrix_rank linalg.pinv linalg.pinv.hermitian
+linalg.pinv.singular linalg.qr linalg.solve_triangular linalg.svd linalg.svdvals lu_unpack
+masked.median masked_scatter matrix_exp median mode nanmedian nn.functional.adaptive_max_pool2d
+nn.functional.adaptive_max_pool3d nn.functional.bilinear nn.functional.cosine_similarity
+nn.functional.embedding_bag nn.functional.grid_sample nn.functional.margin_ranking_loss
+nn.functional.pdist nonzero_static norm.nuc ormqr polygamma.polygamma_n_0 polygamma.polygamma_n_2
+put round.decimals_3 special.chebyshev_polynomial_u special.erfcx special.hermite_polynomial_he
+special.i0e special.i1 special.i1e special.laguerre_polynomial_l special.legendre_polynomial_p
+special.log_ndtr special.ndtri special.shifted_chebyshev_polynomial_w special.spherical_bessel_j0
+special.zeta triangular_solve
 """
 # Not `sort`: which of equals comes first torch leaves open, and narrow floats have many.
 OTHER_DTYPES = "add amax bmm clamp cumsum div.trunc_rounding gather max.reduction_no_dim mul neg \

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.torch_version import TorchVersion
 
+from .operators import linear_solves
 from .operators.attention import FUSED_ATTENTION, copy_columns
 from .operators.higher_order import OpMode
 from .operators.writes_and_draws import drawn_shape, draws_random_numbers
@@ -57,15 +58,10 @@ _ALSO_DECOMPOSED = (
     "_batch_norm_with_update_functional",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
-    "as_strided_scatter",
-    "diagonal_scatter",
     "dist",
-    "grid_sampler_2d",
-    "ldexp",
     "linalg_vector_norm",
     "narrow_copy",
     "permute_copy",
-    "round.decimals",
     "unbind_copy.int",
     "unfold",
     "upsample_bicubic2d",
@@ -87,6 +83,7 @@ def _decompositions() -> dict[Any, Any]:
         if op in decomposition_table:
             found[op] = decomposition_table[op]
     found[torch.ops.aten.native_batch_norm.default] = _batch_norm
+    found.update(linear_solves.decompositions())
     return found
 
 

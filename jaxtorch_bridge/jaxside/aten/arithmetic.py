@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .promotion import common_dtype, is_kind, to_dtype
@@ -28,6 +29,8 @@ _binary("bitwise_or.Tensor bitwise_or.Scalar", lambda a, b: a | b)
 _binary("bitwise_xor.Tensor bitwise_xor.Scalar", lambda a, b: a ^ b)
 _binary("maximum.default", jnp.maximum)
 _binary("minimum.default", jnp.minimum)
+_binary("clamp_min.default clamp_min.Tensor", jnp.maximum)
+_binary("clamp_max.default clamp_max.Tensor", jnp.minimum)
 _binary("fmax.default", jnp.fmax)
 _binary("fmin.default", jnp.fmin)
 _binary("copysign.Tensor copysign.Scalar", jnp.copysign)
@@ -131,6 +134,14 @@ def power(out: Out, a: Any, b: Any) -> Any:
     odd = jnp.where(second % 2 == 0, 1, -1).astype(out.dtype)
     negative = jnp.where(first == 1, 1, jnp.where(first == -1, odd, 0)).astype(out.dtype)
     return jnp.where(second < 0, negative, found)
+
+
+@lowers("ldexp.Tensor")
+def ldexp(out: Out, a: Any, b: Any) -> Any:
+    """By a power of two, which is computed in its own dtype, as torch does."""
+    dtype = b.dtype if is_kind(b.dtype, jnp.inexact) else np.dtype(np.float32)
+    factor = jnp.power(jnp.asarray(2, dtype), b.astype(dtype))
+    return a.astype(out.dtype) * factor.astype(out.dtype)
 
 
 def _comparison(name: str, function: Callable[[Any, Any], Any]) -> None:

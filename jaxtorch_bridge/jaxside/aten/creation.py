@@ -17,7 +17,11 @@ def _filled(names: str, value: Callable[[tuple[Any, ...]], Any]) -> None:
     lowers(*names.split())(lower)
 
 
-_filled("zeros.default zeros_like.default new_zeros.default", lambda args: 0)
+_filled(
+    "zeros.default zeros_like.default new_zeros.default _efficientzerotensor.default "
+    "_new_zeros_with_same_feature_meta.default",
+    lambda args: 0,
+)
 _filled("ones.default ones_like.default new_ones.default", lambda args: 1)
 _filled("full.default full_like.default new_full.default fill.Scalar", lambda args: args[-1])
 # What nobody has written to may be anything, and zeros as well.

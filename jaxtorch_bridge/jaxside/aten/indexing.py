@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .registry import CannotLowerError, Out, limits_of, lowers
+from .registry import CannotLowerError, Out, lowers
 
 
 def _where(x: Any, indices: Sequence[Any]) -> tuple[Any, ...]:
@@ -79,10 +79,11 @@ def gather(out: Out, x: Any, dim: int, index: Any, sparse_grad: bool = False) ->
         return jnp.broadcast_to(x, out.shape)
     if not index.ndim:
         return x.reshape(-1)[index]
-    return x[_along(x, dim, index)]
+    return x[along(x, dim, index)]
 
 
-def _along(x: Any, dim: int, index: Any) -> tuple[Any, ...]:
+def along(x: Any, dim: int, index: Any) -> tuple[Any, ...]:
+    """The places of one element along an axis for each element of an index."""
     grids = np.indices(index.shape, sparse=True)
     return tuple(index if axis == dim % x.ndim else grids[axis] for axis in range(x.ndim))
 
@@ -112,7 +113,7 @@ def _scattered(x: Any, dim: int, index: Any, source: Any, how: str) -> Any:
     if not places.size:
         return x
     values = values[tuple(slice(0, size) for size in places.shape)].astype(x.dtype)
-    found = getattr(flat.at[_along(flat, dim, places)], how)(values)
+    found = getattr(flat.at[along(flat, dim, places)], how)(values)
     return found.reshape(x.shape)
 
 
@@ -129,34 +130,3 @@ def index_add(out: Out, x: Any, dim: int, index: Any, source: Any, alpha: Any = 
 def masked_fill(out: Out, x: Any, mask: Any, value: Any) -> Any:
     """One value where the mask is set."""
     return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)
-
-
-@lowers("scatter_reduce.two")
-def scatter_reduce(
-    out: Out, x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
-) -> Any:
-    """Elements put together along an axis by a sum, a product, a mean, or the greatest or least."""
-    flat = x.reshape(1) if not x.ndim else x
-    places = index.reshape(1) if not index.ndim else index
-    values = source.reshape(1) if not source.ndim else source
-    if not places.size:
-        return x
-    values = values[tuple(slice(0, size) for size in places.shape)].astype(x.dtype)
-    where = _along(flat, dim, places)
-    hit = jnp.zeros(flat.shape, jnp.int64).at[where].add(1)
-    method, neutral = {
-        "sum": ("add", 0),
-        "mean": ("add", 0),
-        "prod": ("multiply", 1),
-        "amax": ("max", limits_of(x.dtype)[0]),
-        "amin": ("min", limits_of(x.dtype)[1]),
-    }[reduce]
-    start = flat if include_self else jnp.where(hit > 0, jnp.asarray(neutral, x.dtype), flat)
-    found = getattr(start.at[where], method)(values)
-    if reduce == "mean":
-        count = jnp.maximum(hit + (1 if include_self else 0), 1)
-        if jnp.issubdtype(x.dtype, jnp.integer):
-            found = jnp.floor_divide(found, count.astype(x.dtype))
-        else:
-            found = found / count.astype(x.dtype)
-    return found.reshape(x.shape)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy import special
 
 from .promotion import converted, is_kind, to_dtype
 from .registry import CannotLowerError, Out, computed_in, lowers
@@ -41,7 +40,6 @@ for _name, _function in {
     "atanh": jnp.arctanh,
     "cos": jnp.cos,
     "cosh": jnp.cosh,
-    "digamma": special.digamma,
     "erf": lax.erf,
     "erfc": lax.erfc,
     "erfinv": lax.erf_inv,
@@ -65,6 +63,7 @@ for _name, _function in {
 
 _unary("conj_physical", jnp.conj)
 _unary("_conj", jnp.conj)
+_unary("_conj_physical", jnp.conj)
 _unary("clone", lambda x: x)
 _unary("alias", lambda x: x)
 _unary("detach", lambda x: x)
@@ -109,6 +108,17 @@ _rounding("ceil", jnp.ceil)
 _rounding("floor", jnp.floor)
 _rounding("round", jnp.round)
 _rounding("trunc", jnp.trunc)
+
+
+@lowers("round.decimals")
+def round_decimals(out: Out, x: Any, *, decimals: int) -> Any:
+    """Half to even after a multiplication, whose rounding counts."""
+    if not decimals or not is_kind(x.dtype, jnp.floating):
+        return jnp.round(x) if is_kind(x.dtype, jnp.floating) else x
+    wide = x.astype(computed_in(x.dtype))
+    tens = jnp.asarray(10.0 ** abs(decimals), wide.dtype)
+    found = jnp.round(wide * tens) / tens if decimals > 0 else jnp.round(wide / tens) * tens
+    return found.astype(out.dtype)
 
 
 @lowers("frac.default")
@@ -177,13 +187,6 @@ def copy(out: Out, x: Any, source: Any, non_blocking: bool = False) -> Any:
     return jnp.broadcast_to(converted(source, out.dtype), out.shape)
 
 
-@lowers("polygamma.default")
-def polygamma(out: Out, n: int, x: Any) -> Any:
-    """The derivative of digamma of that order."""
-    wide = x.astype(computed_in(out.dtype))
-    return special.polygamma(jnp.asarray(n, wide.dtype), wide).astype(out.dtype)
-
-
 @lowers("where.self", "where.ScalarSelf", "where.ScalarOther", "where.Scalar")
 def where(out: Out, condition: Any, a: Any, b: Any) -> Any:
     """One or the other."""
@@ -212,6 +215,21 @@ def hardtanh(out: Out, x: Any, min_val: Any = -1, max_val: Any = 1) -> Any:
 def leaky_relu(out: Out, x: Any, negative_slope: float = 0.01) -> Any:
     """NaN stays."""
     return jnp.where(x > 0, x, x * to_dtype(negative_slope, x.dtype))
+
+
+@lowers("hardshrink_backward.default", "softshrink_backward.default")
+def shrink_backward(out: Out, cotangent: Any, x: Any, lambd: float) -> Any:
+    """Nothing comes through near 0; NaN is not near it."""
+    return jnp.where((x >= -lambd) & (x <= lambd), 0, cotangent).astype(out.dtype)
+
+
+@lowers("glu_jvp.default")
+def glu_jvp(out: Out, glu: Any, x: Any, dx: Any, dim: int) -> Any:
+    """The tangent of one half times the sigmoid of the other."""
+    _, gate = jnp.split(x, 2, axis=dim)
+    moved, gate_moved = jnp.split(dx, 2, axis=dim)
+    share = jax.nn.sigmoid(gate)
+    return (share * moved + glu * (1 - share) * gate_moved).astype(out.dtype)
 
 
 @lowers("elu.default")

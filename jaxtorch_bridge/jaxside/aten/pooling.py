@@ -203,3 +203,42 @@ def _adaptive(axes: int) -> None:
 
 _adaptive(2)
 _adaptive(3)
+
+
+def _adaptive_max(axes: int) -> None:
+    def lower(outs: Sequence[Out], x: Any, size: Sequence[int]) -> Any:
+        lead, image = x.shape[:-axes], x.shape[-axes:]
+        where = np.arange(math.prod(image)).reshape(image)
+        for axis, (count, wide) in enumerate(zip(outs[0].shape[-axes:], image, strict=True)):
+            at = np.arange(count)
+            starts, ends = at * wide // count, -(-(at + 1) * wide // count)
+            width = (ends - starts).max(initial=1)
+            # Windows are of several sizes, and the last place of the smaller ones stands twice.
+            places = np.minimum(starts[:, None] + np.arange(width), ends[:, None] - 1)
+            where = np.take(where, places, axis=2 * axis)
+        order = (*range(0, 2 * axes, 2), *range(1, 2 * axes, 2))
+        where = where.transpose(order).reshape(*outs[0].shape[-axes:], -1)
+        windows = x.reshape(*lead, -1)[..., where]
+        best = jnp.argmax(windows, axis=-1, keepdims=True)
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            # The last NaN, as torch goes through a window.
+            bad = jnp.isnan(windows)
+            last = where.shape[-1] - 1 - jnp.argmax(bad[..., ::-1], axis=-1, keepdims=True)
+            best = jnp.where(bad.any(axis=-1, keepdims=True), last, best)
+        index = jnp.take_along_axis(jnp.broadcast_to(where, windows.shape), best, axis=-1)
+        values = jnp.take_along_axis(windows, best, axis=-1)
+        return values[..., 0], index[..., 0].astype(jnp.int64)
+
+    def back(out: Out, cotangent: Any, x: Any, indices: Any) -> Any:
+        rows = math.prod(x.shape[:-axes])
+        places = indices.reshape(rows, math.prod(indices.shape[-axes:]))
+        flat = jnp.zeros((rows, math.prod(x.shape[-axes:])), x.dtype)
+        at = np.arange(rows)[:, None]
+        return flat.at[at, places].add(cotangent.reshape(places.shape)).reshape(x.shape)
+
+    lowers(f"adaptive_max_pool{axes}d.default")(lower)
+    lowers(f"adaptive_max_pool{axes}d_backward.default")(back)
+
+
+_adaptive_max(2)
+_adaptive_max(3)

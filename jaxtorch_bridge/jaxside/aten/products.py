@@ -45,6 +45,33 @@ def addmm(out: Out, x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) ->
     return product.astype(out.dtype)
 
 
+@lowers("addbmm.default")
+def addbmm(out: Out, x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    """``beta * x`` and all products of a batch, added up."""
+    rows = jnp.swapaxes(a, 0, 1).reshape(a.shape[1], -1)
+    return addmm(out, x, rows, b.reshape(-1, b.shape[2]), beta=beta, alpha=alpha)
+
+
+@lowers("_trilinear.default")
+def trilinear(
+    out: Out,
+    a: Any,
+    b: Any,
+    c: Any,
+    expand1: Sequence[int],
+    expand2: Sequence[int],
+    expand3: Sequence[int],
+    sumdim: Sequence[int],
+    unroll_dim: int = 1,
+) -> Any:
+    """The sum of products of three, each of which lacks some axes."""
+    rank = a.ndim + len(expand1)
+    kept = [[n for n in range(rank) if n not in lacks] for lacks in (expand1, expand2, expand3)]
+    axes = [n for n in range(rank) if n not in sumdim]
+    terms = [one for pair in zip((a, b, c), kept, strict=True) for one in pair]
+    return jnp.einsum(*terms, axes, precision=_EXACT).astype(out.dtype)
+
+
 @lowers("convolution.default")
 def convolution(
     out: Out,

@@ -96,6 +96,18 @@ def diagonal(out: Out, x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) ->
     return jnp.diagonal(x, offset, dim1, dim2)
 
 
+@lowers("diagonal_scatter.default")
+def diagonal_scatter(
+    out: Out, x: Any, source: Any, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Any:
+    """The diagonal replaced."""
+    places = np.arange(source.shape[-1])
+    whole = jnp.moveaxis(x, (dim1, dim2), (-2, -1))
+    where = (..., places + max(-offset, 0), places + max(offset, 0))
+    found = whole.at[where].set(source.astype(x.dtype), unique_indices=True)
+    return jnp.moveaxis(found, (-2, -1), (dim1, dim2))
+
+
 @lowers("cat.default")
 def cat(out: Out, tensors: Sequence[Any], dim: int = 0) -> Any:
     """One behind the other; empty ones of one axis are left out, as torch does."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .registry import Out, lowers
 
 
-def _sorted(x: Any, dim: int, descending: bool) -> tuple[Any, Any]:
+def ordered(x: Any, dim: int, descending: bool) -> tuple[Any, Any]:
     """Stable: equals stay in order, and NaN is the greatest."""
     if not x.ndim:
         return x, jnp.zeros((), jnp.int64)
@@ -21,7 +21,7 @@ def _sorted(x: Any, dim: int, descending: bool) -> tuple[Any, Any]:
 @lowers("sort.default")
 def sort(outs: Sequence[Out], x: Any, dim: int = -1, descending: bool = False) -> Any:
     """Values and where they were."""
-    return _sorted(x, dim, descending)
+    return ordered(x, dim, descending)
 
 
 @lowers("sort.stable")
@@ -29,13 +29,13 @@ def sort_stable(
     outs: Sequence[Out], x: Any, *, stable: Any = None, dim: int = -1, descending: bool = False
 ) -> Any:
     """The same."""
-    return _sorted(x, dim, descending)
+    return ordered(x, dim, descending)
 
 
 @lowers("argsort.default", "argsort.stable")
 def argsort(out: Out, x: Any, dim: int = -1, descending: bool = False, **_: Any) -> Any:
     """Where the values were."""
-    return _sorted(x, dim, descending)[1]
+    return ordered(x, dim, descending)[1]
 
 
 @lowers("topk.default")
@@ -45,7 +45,7 @@ def topk(
     """The first of them in order; which of equals torch gives is nowhere promised."""
     if not x.ndim:
         return x, jnp.zeros((), jnp.int64)
-    values, places = _sorted(x, dim, largest)
+    values, places = ordered(x, dim, largest)
     where = (slice(None),) * (dim % x.ndim) + (slice(0, k),)
     return values[where], places[where]
 
