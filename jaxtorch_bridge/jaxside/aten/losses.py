@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
-from .registry import CannotLowerError, Out, lowers
+from .registry import Out, lowers
 
 _NONE, _MEAN = 0, 1
 
@@ -55,22 +54,6 @@ def multilabel_margin_loss_backward(
     found = push.sum(axis=1).at[at, places].add(-push.sum(axis=2))
     scale = cotangent.reshape(-1, 1) if reduction == _NONE else cotangent
     return (found * scale).reshape(x.shape).astype(out.dtype)
-
-
-@lowers("rrelu_with_noise_functional.default")
-def rrelu(
-    outs: Sequence[Out],
-    x: Any,
-    noise: Any,
-    lower: float = 0.125,
-    upper: float = 1 / 3,
-    training: bool = False,
-    generator: Any = None,
-) -> Any:
-    """Leaky, with the middle of the slopes."""
-    if training:
-        raise CannotLowerError("random slopes")
-    return jnp.where(x <= 0, x * jnp.asarray((lower + upper) / 2, x.dtype), x), noise
 
 
 @lowers("rrelu_with_noise_backward.default")

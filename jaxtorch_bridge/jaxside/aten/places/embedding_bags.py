@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .registry import CannotLowerError, Out, computed_in, lowers
+from ..registry import CannotLowerError, Out, computed_in, lowers
 
 _SUM, _MEAN, _MAX = 0, 1, 2
 

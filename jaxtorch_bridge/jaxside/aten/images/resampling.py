@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .registry import Out, computed_in, lowers
+from ..registry import Out, computed_in, lowers
 
 Array = np.ndarray[Any, Any]
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .registry import Out, computed_in, limits_of, lowers
+from ..registry import Out, computed_in, limits_of, lowers
 
 
 def _each(value: Any, axes: int, default: Any = None) -> tuple[int, ...]:

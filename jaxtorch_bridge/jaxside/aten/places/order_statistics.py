@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from .registry import Out, lowers
+from ..registry import Out, lowers
 from .sorting import ordered
 
 

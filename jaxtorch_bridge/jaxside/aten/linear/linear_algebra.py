@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .registry import CannotLowerError, Out, lowers
+from ..registry import CannotLowerError, Out, lowers
 
 
 def _turned(x: Any) -> Any:

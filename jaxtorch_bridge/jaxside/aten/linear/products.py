@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from .registry import CannotLowerError, Out, computed_in, lowers
+from ..registry import CannotLowerError, Out, computed_in, lowers
 
 _EXACT = lax.Precision.HIGHEST
 

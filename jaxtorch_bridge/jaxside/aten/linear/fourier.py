@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .registry import Out, lowers
+from ..registry import Out, lowers
 
 
 def _scaled(x: Any, count: int, normalization: int) -> Any:

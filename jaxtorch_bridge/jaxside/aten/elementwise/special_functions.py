@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy import special
 
-from .promotion import to_dtype
-from .registry import Out, computed_in, lowers
+from ..promotion import to_dtype
+from ..registry import Out, computed_in, lowers
 
 
 def _wide(out: Out, *values: Any) -> tuple[Any, ...]:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .promotion import common_dtype, is_kind, to_dtype
-from .registry import Out, lowers
+from ..promotion import common_dtype, is_kind, to_dtype
+from ..registry import Out, lowers
 
 
 def _binary(names: str, function: Callable[[Any, Any], Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .registry import Out, lowers
+from ..registry import Out, lowers
 
 
 def _edges(x: Any, bins: int, limits: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .registry import Out, lowers
+from ..registry import Out, lowers
 
 
 def _length(apart: Any, p: float) -> Any:

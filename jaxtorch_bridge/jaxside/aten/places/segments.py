@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .registry import CannotLowerError, Out, computed_in, lowers
+from ..registry import CannotLowerError, Out, computed_in, lowers
 
 
 @lowers("segment_reduce.default")

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.scipy import linalg
 
-from .registry import CannotLowerError, Out, lowers
+from ..registry import CannotLowerError, Out, lowers
 
 
 @lowers("linalg_qr.default")

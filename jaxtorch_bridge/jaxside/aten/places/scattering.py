@@ -6,8 +6,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..registry import Out, limits_of, lowers
 from .indexing import along
-from .registry import Out, limits_of, lowers
 
 
 @lowers("scatter_reduce.two")

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .registry import Out, lowers
+from ..registry import Out, lowers
 
 
 def ordered(x: Any, dim: int, descending: bool) -> tuple[Any, Any]:

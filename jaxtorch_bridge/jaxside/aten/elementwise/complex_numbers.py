@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from .registry import Out, lowers
+from ..registry import Out, lowers
 
 
 @lowers("complex.default")

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .registry import CannotLowerError, Out, lowers
+from ..registry import CannotLowerError, Out, lowers
 
 
 def _where(x: Any, indices: Sequence[Any]) -> tuple[Any, ...]:

@@ -11,8 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from .promotion import to_dtype
-from .registry import Out, lowers
+from ..promotion import to_dtype
+from ..registry import Out, lowers
 
 Step = Callable[[Any, Any, Any, Any], Any]
 """The value of degree k of x, k, and the values of the two degrees before, the nearer first."""

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .promotion import converted, is_kind, to_dtype
-from .registry import CannotLowerError, Out, computed_in, lowers
+from ..promotion import converted, is_kind, to_dtype
+from ..registry import CannotLowerError, Out, computed_in, lowers
 
 
 def _unary(name: str, function: Callable[[Any], Any], *, wide: bool = False) -> None:

@@ -1,0 +1,1 @@
+"""Operations that go element by element."""

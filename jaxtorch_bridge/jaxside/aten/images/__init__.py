@@ -1,0 +1,1 @@
+"""Operations over neighbours in an image, a signal or a volume."""

@@ -1,0 +1,1 @@
+"""Operations by places of elements: what reads, writes, orders and counts by them."""
