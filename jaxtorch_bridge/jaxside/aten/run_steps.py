@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...planner.aten_program import AtenProgram, DtypeName, Ref, Step
-from . import families as families
 from .registry import CannotLowerError, Out, dtype_of, lowering_of, takes_key
 
 # Runs the steps from the first number until before the second one by other means than JAX's
@@ -30,6 +29,9 @@ def run_steps(program: AtenProgram, arrays: Sequence[Any], island: Island) -> li
         CannotLowerError: From ``island``, or a random number is drawn in a way that JAX does not
             have.
     """
+    # Here: a program without this backend starts without them. They fill the registry.
+    from . import families as families
+
     return _Run(program, arrays, island).results()
 
 
