@@ -1,4 +1,6 @@
-"""Operations by factorisations, as smaller ones that say all they do. Tried on torch 2.13.0.
+"""Operations by factorisations, as smaller ones that say all they do.
+
+Tried on torch 2.13.0 and 2.14.1.
 
 What determinants keep of their factorisation depends on how a matrix lies in memory: torch
 factorises the transpose of one that is row-major, and its gradients count on it. Only where the
@@ -14,12 +16,13 @@ import torch
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """By operation."""
+    """By operation. Torch 2.14 has no ``cholesky`` any more, but ``linalg_cholesky_ex`` alone."""
+    named = {"_linalg_det": _det, "_linalg_slogdet": _slogdet, "cholesky": _cholesky}
     aten = torch.ops.aten
     return {
-        aten._linalg_det.default: _det,
-        aten._linalg_slogdet.default: _slogdet,
-        aten.cholesky.default: _cholesky,
+        getattr(aten, name).default: function
+        for name, function in named.items()
+        if hasattr(aten, name)
     }
 
 
