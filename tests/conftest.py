@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,6 +27,16 @@ with contextlib.suppress(ImportError):  # a machine with a GPU may not have it, 
     settings.load_profile("any machine")
 
 
+# The two live as long as the process. Searches for garbage, which planning makes where a function
+# leaves something behind, need not go through all that they hold.
+assert torch
+gc.collect()
+gc.freeze()
+# What compiled programs hold is no garbage before JAX forgets them.
+_TESTS_BETWEEN = 100
+_tests = itertools.count(1)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What is `derivatives` runs with room for tapes, and, unless it needs tapes, with none."""
     if metafunc.definition.get_closest_marker("derivatives"):
@@ -31,6 +45,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = {None: "tapes", 0: "no-tapes"}
         metafunc.fixturenames.append("tape_bytes")
         metafunc.parametrize("tape_bytes", rooms, ids=names.__getitem__, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _small_process() -> Iterator[None]:
+    """A process of thousands of tests holds not much more than one of a few."""
+    yield
+    if next(_tests) % _TESTS_BETWEEN == 0:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -64,11 +64,17 @@ class Tape:
         self.size_bytes = size_bytes
         self.saved = None if saved is None else (saved.count, saved.size_bytes)
 
-    def close(self) -> None:
-        """It is used up."""
-        if self._borrowed:
-            # Or a node that goes on living would keep them.
-            _emptied(self._leaves)
+    def close(self, *, kept: bool = False) -> bool:
+        """It is used up.
+
+        Args:
+            kept: Somebody has kept inputs of such a run before.
+
+        Returns:
+            Whether somebody keeps some.
+        """
+        # Or a node that goes on living would keep them.
+        return self._borrowed and not _emptied(self._leaves, kept=kept)
 
     def pull(
         self,
@@ -247,27 +253,30 @@ def _alone(output: Any, keys: set[int]) -> Any:
     return result.clone() if memory_key(result) in keys else result
 
 
-def _emptied(leaves: dict[int, torch.Tensor]) -> bool:
+def _emptied(leaves: dict[int, torch.Tensor], *, kept: bool = False) -> bool:
     """Take XLA's memory from leaves, which their nodes hold; False if somebody else holds one.
 
     That may be a closure that runs again in the backward, or an attribute that the user reads:
     they get memory of their own.
     """
-    held = _are_held(leaves)
+    held = _are_held(leaves, kept)
     for leaf in leaves.values():
         empty = torch.empty(0, dtype=leaf.dtype, device=leaf.device)
         leaf.data = leaf.detach().clone() if held else empty
     return not held
 
 
-def _are_held(leaves: dict[int, torch.Tensor]) -> bool:
+def _are_held(leaves: dict[int, torch.Tensor], kept: bool) -> bool:
     # One that nobody has seen tells how often a leaf is referred to here, and by its node.
     unseen = {-1: torch.empty(0, requires_grad=True)}
     edge = get_gradient_edge(unseen[-1])
     (allowed,) = _references(unseen)
-    found = is_still(lambda: any(count > allowed for count in _references(leaves)))
+    held = any(count > allowed for count in _references(leaves))
+    if held and not kept:
+        # A search through all objects, which takes long in a large process: once a function.
+        held = is_still(lambda: any(count > allowed for count in _references(leaves)))
     del edge
-    return found
+    return held
 
 
 def _references(leaves: dict[int, torch.Tensor]) -> list[int]:

@@ -19,15 +19,17 @@ from .tape_token import Tokens
 
 @dataclass(eq=False)
 class Layers:
-    """What is known of the layers of a function that is a module.
+    """What is known of the layers of a function that is a module, and of what its runs leave.
 
     Attributes:
         run_again: Its backward may run them, so that it has to be in one call with a forward.
         suspected: The latest run looked so.
+        keep_inputs: A run that repeats it was seen to leave inputs with somebody.
     """
 
     run_again: bool = False
     suspected: bool = False
+    keep_inputs: bool = False
 
     def note(self, suspected: bool) -> None:
         """After a run: whether others refer to layers now who did not before."""
@@ -166,7 +168,7 @@ class Pullback:
                 try:
                     found = self._pull(tape, operands, cotangents, buffers)
                 finally:
-                    tape.close()
+                    self.layers.keep_inputs |= tape.close(kept=self.layers.keep_inputs)
                     # What it refers to must not look as if it was kept.
                     del tape
             return found
