@@ -18,7 +18,7 @@ from .._compat.jax.lowering import (
 )
 from ..planner.op_keys import double_error, exported_key, label_of_key
 from ..planner.op_steps import steps_text
-from ..planner.sharding import refuse_export, refuse_parts
+from ..planner.sharding import refuse_cut_check, refuse_export, refuse_parts
 from .ffi_targets import CALL_TARGET, export_target
 from .op_protocol import OpLike
 
@@ -32,10 +32,13 @@ def lower_custom_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]
 
     Raises:
         ExportError: The key of an exported call could mean another function as well.
+        ShardingError: It is a check of arrays that XLA may cut.
     """
     # The native table only refers weakly: without this the op could go before XLA compiles.
     keep_alive_with(context, op.handle)
     if cuts_are_left_to_xla(context):
+        if not op.outputs:
+            raise op.refused(refuse_cut_check(op.label))
         _watch_operands(context, operands, op)
     target, key = CALL_TARGET, op.key
     extra: dict[str, Any] = {}

@@ -7,7 +7,13 @@ from typing import Any
 
 import jax
 
-from .._compat.jax.sharding import explicit_axes_of, explicit_layout, mesh_of
+from .._compat.jax.sharding import (
+    explicit_axes_of,
+    explicit_layout,
+    is_about_sharding,
+    mesh_of,
+    spec_of,
+)
 from ..errors import ShardingError
 from ..planner.sharding import is_whole
 from . import primitives
@@ -28,16 +34,16 @@ def call(op: OpLike, arrays: Sequence[Any]) -> list[Any]:
     try:
         # As JAX's own operations cut it; nothing runs.
         with jax.enable_x64(True):
-            results = jax.eval_shape(run_of(op, shapes_alone(op)), *arrays)
+            results = jax.make_jaxpr(run_of(op, shapes_alone(op)))(*arrays).out_avals
     except Exception as error:
-        if "sharding" not in str(error).lower():
+        if not is_about_sharding(error):
             raise
         raise ShardingError(
             f"{op.label}: expected arrays whose layouts tell how the results are cut; JAX says: "
             f"{str(error).splitlines()[0]} Reshard them before (jax.sharding.reshard), or call "
             "jax.sharding.auto_axes(f, out_sharding=...), which says it."
         ) from error
-    layouts = tuple(jax.sharding.NamedSharding(mesh, one.sharding.spec) for one in results)
+    layouts = tuple(jax.sharding.NamedSharding(mesh, spec_of(one)) for one in results)
     run = jax.sharding.auto_axes(
         lambda *parts: tuple(primitives.call(op, *parts)),
         axes=explicit_axes_of(mesh),

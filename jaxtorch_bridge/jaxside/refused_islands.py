@@ -19,12 +19,14 @@ def island_words(step: Step, reason: str) -> str:
 
 
 def island_error(op: OpLike, where: str, words: str) -> PlanningError:
-    """For an operation that would have to be a call of torch."""
+    """For an operation that would have to be a call of torch, or that not even torch may run."""
     needed = f", for {where}" if where else ""
+    cure = "Write it by other operations, or say `eager`"
+    if where:
+        cure += ", `graph`, or `xla` with islands where torch runs (a CPU or a CUDA device)"
+    end = "" if words.endswith(_HELD) else f" {cure}."
     return PlanningError(
-        f"{op.label}: expected operations that JAX has as well{needed}; got {words}. Write it "
-        "by other operations, or leave it to torch: `eager`, `graph`, or `xla` with its islands on "
-        "a CPU or a CUDA device."
+        f"{op.label}: expected operations that JAX has as well{needed}; got {words}.{end}"
     )
 
 

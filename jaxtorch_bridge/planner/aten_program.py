@@ -5,6 +5,7 @@ See https://docs.pytorch.org/docs/stable/torch.compiler_ir.html for the operatio
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,7 +102,11 @@ class AtenProgram:
             name, array = self.constants[number]
             return ResultSig(array.shape, name)
         number -= len(self.constants)
-        return list(itertools.chain(*(step.results for step in self.steps)))[number]
+        return self._results[number]
+
+    @functools.cached_property
+    def _results(self) -> tuple[ResultSig, ...]:
+        return tuple(itertools.chain(*(step.results for step in self.steps)))
 
     def part(self, first: int, last: int) -> Part:
         """What some consecutive steps take from elsewhere, and what of theirs is used elsewhere.
@@ -116,9 +121,7 @@ class AtenProgram:
         taken = {ref.index for step in self.steps[first:last] for ref in refs_of(step)}
         later = {ref.index for step in self.steps[last:] for ref in refs_of(step)}
         later |= {ref.index for ref in self.outputs}
-        return Part(
-            tuple(sorted(taken.difference(own))), tuple(sorted(later.intersection(own))), own
-        )
+        return Part(tuple(sorted(taken.difference(own))), tuple(sorted(later.intersection(own))))
 
 
 @dataclass(frozen=True)
@@ -128,12 +131,10 @@ class Part:
     Attributes:
         takes: Arrays from elsewhere that they read.
         gives: Arrays of theirs that are read elsewhere.
-        makes: All that they make.
     """
 
     takes: tuple[int, ...]
     gives: tuple[int, ...]
-    makes: range
 
 
 def refs_of(step: Step) -> Iterator[Ref]:

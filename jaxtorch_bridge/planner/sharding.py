@@ -75,6 +75,14 @@ def refuse_parts(label: str, path: str, parts: Sequence[int]) -> ShardingError:
     )
 
 
+def refuse_cut_check(label: str) -> ShardingError:
+    """The error for a check in a program whose arrays XLA cuts, on a mesh."""
+    return ShardingError(
+        f"{label}: expected a program of one device, or jax.shard_map around the call; this one is "
+        "of several, and XLA places no check (nor `verify: true`) among operations that it cuts."
+    )
+
+
 def refuse_nested(label: str, axes: Sequence[str], manual: Sequence[str]) -> ShardingError:
     """The error for a cut within a cut: XLA gathers what a partly manual `shard_map` leaves."""
     mine, others = "+".join(axes), "+".join(manual)

@@ -16,6 +16,11 @@ from .examples import Examples, gaps
 # From the arrays to results.
 _Run = Callable[..., Any]
 
+_DRAWS = (
+    "check_backend: expected a function that gives the same twice; {name} draws random numbers, "
+    "which backends draw in their own ways"
+)
+
 
 def check_backend(function: Any, *examples: Any, backend: Backend | None = None) -> None:
     """Compare a backend with the function's own code: values, gradients and tangents.
@@ -41,6 +46,8 @@ def check_backend(function: Any, *examples: Any, backend: Backend | None = None)
             "check_backend: expected a jax_callable or what from_module gives, got "
             f"{type(function).__name__}"
         )
+    if getattr(function, "_key_use", "no") == "must":
+        raise TypeError(_DRAWS.format(name=getattr(function, "__name__", "it")))
     given = Examples(examples)
     if not given.arrays:
         raise ValueError("check_backend: expected at least one array among the examples")
@@ -65,10 +72,7 @@ def check_backend(function: Any, *examples: Any, backend: Backend | None = None)
     arrays = [given.arrays[place] for place in moving]
     found, wanted = (jax.jit(of(one))(*arrays) for one in (asked, own))
     if _differ(wanted, jax.jit(of(own))(*arrays)):
-        raise TypeError(
-            f"check_backend: expected a function that gives the same twice; {name} draws random "
-            "numbers, which backends draw in their own ways"
-        )
+        raise TypeError(_DRAWS.format(name=name))
     _compare(name, "value", found, wanted)
     for what, derivative in (("gradient", _gradient), ("tangent", _tangent)):
         if not moving:

@@ -164,6 +164,15 @@ def test_transformations(name, jit):
     assert_close(found, jit(transform(jax_callable(layer)))(x, w))
 
 
+@BOTH
+@pytest.mark.parametrize("function", [lambda x: x.pow(2).mean() / 2, lambda x: x.sum() * 2 + 1])
+def test_batches_of_numbers(function, jit):
+    """In their graphs torch has Python numbers in the places of arrays."""
+    call, plain, x = jax_callable(function, backend="xla"), jax_callable(function), normal(3, 4)
+    for transform in (jax.vmap, jax.hessian, lambda f: jax.vmap(jax.grad(f))):
+        assert_close(jit(transform(call))(x), transform(plain)(x))
+
+
 def test_torch_does_not_run():
     call = jax_callable(layer, backend="xla")
     x, w = normal(5, 4), normal(4, 4, seed=1)

@@ -141,6 +141,26 @@ def test_several_results_inside_and_outside(jit):
     assert_close(jit(jax_callable(function, backend="xla"))(x), jax_callable(function)(x))
 
 
+WITH_CONSTANTS = {
+    "before": lambda x: twice(x.sin() * torch.tensor([1.0, 10.0, 100.0])),
+    "behind": lambda x: twice(x.sin()) * torch.tensor([1.0, 10.0, 100.0]),
+    "several": lambda x: twice(x + torch.tensor([1.0, 2.0, 3.0])) * torch.tensor([3, 2, 1]),
+    "of indices": lambda x: twice(x[torch.tensor([2, 0])]).repeat_interleave(2),
+    "with a closed-over tensor": lambda x: x * torch.tensor([1.0, 2.0, 3.0]) + HELD,
+}
+HELD = torch.tensor([5.0, 6.0, 7.0])
+
+
+@BOTH
+@pytest.mark.parametrize("name", WITH_CONSTANTS)
+def test_beside_constants_of_the_function(name, jit):
+    """Whose memory numpy has seen when the graph was read."""
+    call, plain = (jax_callable(WITH_CONSTANTS[name], backend=b) for b in ("xla", "eager"))
+    x = normal(3)
+    for transform in (lambda f: f, lambda f: jax.grad(lambda x: (f(x) ** 2).sum())):
+        assert_close(jit(transform(call))(x), transform(plain)(x))
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.int32, jnp.complex64])
 def test_dtypes(dtype):
     x = normal(3, 4).astype(dtype)
@@ -181,6 +201,17 @@ class TestChecks:
         assert_close(call(2 * jnp.eye(3)), jnp.eye(3) / 2)
         with pytest.raises(Exception, match=r"_LinAlgError.*singular"):
             jax.block_until_ready(call(jnp.zeros((3, 3))))
+
+    def test_beside_a_call_whose_results_are_not_read(self):
+        def function(x):
+            torch._assert_async((x > 0).all(), "expected what is positive")
+            unread = parts(x)[0]
+            return x.log(), unread
+
+        call = jax.jit(lambda x: jax_callable(function, backend="xla")(x)[0])
+        assert_close(call(jnp.ones(3)), jnp.zeros(3))
+        with pytest.raises(Exception, match="expected what is positive"):
+            jax.block_until_ready(call(-jnp.ones(3)))
 
     @BOTH
     def test_in_a_gradient(self, jit):
@@ -351,6 +382,17 @@ class TestRefusals:
     def test_false_is_a_word_for_xla(self):
         with pytest.raises(SpecError, match=r"execution.islands.*`backend: xla`"):
             jax_callable(between, spec={**self.SPEC, "execution": {"islands": False}})
+
+    def test_lists_of_tensors(self):
+        torch.library.define("jaxtorch_tests::listed", "(Tensor x) -> (Tensor, Tensor[])")
+        torch.library.impl("jaxtorch_tests::listed", "CPU", lambda x: (x + 0, [x + 1]))
+        torch.library.register_fake(
+            "jaxtorch_tests::listed", lambda x: (torch.empty_like(x), [torch.empty_like(x)])
+        )
+        listed = torch.ops.jaxtorch_tests.listed
+        call = jax_callable(lambda x: listed(x)[1][0], backend="xla")
+        with pytest.raises(PlanningError, match=r"listed\.default gives lists of tensors"):
+            call(normal(3))
 
     def test_float64_on_a_tpu(self):
         call = jax.jit(jax_callable(lambda x: (x.double() + 1).float(), backend="xla"))

@@ -203,6 +203,12 @@ def test_without_a_key(jit):
         call(jnp.ones(3))
 
 
+def test_a_generator_of_the_functions_own():
+    call = drawing(lambda x: x * torch.rand(3, generator=torch.Generator().manual_seed(3)))
+    with pytest.raises(PlanningError, match=r"it makes a generator\. Say `eager`"):
+        call(jnp.ones(3), rng=KEY)
+
+
 def test_nothing_is_dropped_without_one():
     call = jax_callable(lambda x: F.dropout(x, 0.5, training=False), backend="xla")
     assert_equal(call(jnp.ones(3)), jnp.ones(3))

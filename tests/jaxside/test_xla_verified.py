@@ -97,6 +97,16 @@ def test_what_draws():
         call(normal(3), rng=jax.random.key(0))
 
 
+def test_a_key_that_nothing_is_drawn_from():
+    call = jax_callable(
+        lambda x: torch.nn.functional.dropout(x, training=False),
+        backend="xla",
+        verify=True,
+        random="key",
+    )
+    assert_close(call(jnp.ones(3), rng=jax.random.key(0)), jnp.ones(3))
+
+
 def test_a_program_for_elsewhere_has_no_comparison():
     call = jax.jit(jax_callable(function, backend="xla", verify=True))
     assert "custom_call" not in export.export(call, platforms=["tpu"])(normal(3, 3)).mlir_module()

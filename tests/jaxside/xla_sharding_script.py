@@ -99,4 +99,21 @@ if KIND is AxisType.Explicit:
         found = told(cut(x, None, "data"), cut(w, "data", None))
     assert_close(jax.device_get(found), jax.device_get(plain(x, w)))
 
+if KIND is AxisType.Auto:
+    # XLA places no checks among what it cuts.
+    checked = jax_callable(lambda x: torch.linalg.inv(x.T @ x), backend="xla")
+    words = ""
+    try:
+        with jax.set_mesh(mesh):
+            jax.jit(checked)(cut(x, "data"))
+    except ShardingError as error:
+        words = str(error)
+    assert "jax.shard_map around the call" in words, words
+
+# Explicit and Auto axes in one mesh.
+mixed = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit, AxisType.Auto))
+with jax.set_mesh(mixed):
+    found = jax.jit(call)(jax.device_put(x, NamedSharding(mixed, P("data"))), w)
+assert_close(jax.device_get(found), jax.device_get(plain(x, w)))
+
 print("fine")

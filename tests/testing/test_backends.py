@@ -93,6 +93,11 @@ class TestRefusals:
         ):
             check_backend(jax_callable(lambda x: torch.rand_like(x)), normal(30), backend="graph")
 
+    def test_a_key(self):
+        call = jax_callable(lambda x: torch.rand_like(x), random="key")
+        with pytest.raises(TypeError, match="draws random numbers"):
+            check_backend(call, normal(3), backend="xla")
+
     def test_other_functions(self):
         with pytest.raises(TypeError, match=r"expected a jax_callable.*got function"):
             check_backend(lambda x: x, normal(3))

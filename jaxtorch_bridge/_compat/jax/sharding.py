@@ -54,6 +54,16 @@ def explicit_axes_of(mesh: Any) -> tuple[str, ...]:
     )
 
 
+def is_about_sharding(error: Exception) -> bool:
+    """Whether JAX objects to how arrays are cut."""
+    return isinstance(error, _core.ShardingTypeError)
+
+
+def spec_of(aval: Any) -> Any:
+    """How an abstract value is cut, as a `jax.sharding.PartitionSpec`."""
+    return aval.sharding.spec
+
+
 def _type_sharding(array: Any) -> Any:
     if isinstance(array, (_core.Tracer, ArrayImpl, _core.AbstractValue)):
         aval = array if isinstance(array, _core.AbstractValue) else jax.typeof(array)

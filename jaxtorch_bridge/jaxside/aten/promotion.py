@@ -63,7 +63,11 @@ def _kind(dtype: Any) -> int:
 
 
 def converted(x: Any, dtype: Any) -> Any:
-    """An array in another dtype: the real part of what is complex, whether it is zero."""
+    """An array in another dtype: the real part of what is complex, whether it is zero.
+
+    Batched graphs have numbers in the places of arrays without axes.
+    """
+    x = jnp.asarray(x)
     if x.dtype == dtype:
         return x
     if is_kind(x.dtype, jnp.complexfloating) and not is_kind(dtype, jnp.complexfloating):

@@ -47,20 +47,27 @@ class _Run:
         self._waiting: list[str] = []
 
     def results(self) -> list[Any]:
-        number = 0
         for number, step in enumerate(self._program.steps):
             lower = lowering_of(step.op)
             if lower is None and step.draws:
                 raise CannotLowerError(f"{step.words}, which draws random numbers")
+            if not step.results:
+                # Alone: XLA drops a call whose results nobody reads, and must not drop a check.
+                self._leave(number)
+                self._wait(step, "it is a check")
+                self._leave(number + 1)
+                continue
             if lower is None:
-                self._wait(step, "JAX has no such operation" if step.results else "it is a check")
+                self._wait(step, "JAX has no such operation")
                 continue
             self._leave(number)
             try:
                 self._values += self._lowered(step, lower)
             except CannotLowerError as error:
+                if step.draws:
+                    raise CannotLowerError(f"{step.words}: {error}") from error
                 self._wait(step, str(error))
-        self._leave(number + 1)
+        self._leave(len(self._program.steps))
         return [self._values[ref.index] for ref in self._program.outputs]
 
     def _wait(self, step: Step, reason: str) -> None:
@@ -86,7 +93,7 @@ class _Run:
         given = [self._argument(one) for one in step.args]
         named = {name: self._argument(one) for name, one in step.kwargs}
         if takes_key(step.op):
-            given.insert(0, self._next_key())
+            given.insert(0, self._next_key(step))
         result = lower(outs if step.several else outs[0], *given, **named)
         found = list(result) if step.several else [result]
         if len(found) != len(step.results):
@@ -100,10 +107,11 @@ class _Run:
                 )
         return found
 
-    def _next_key(self) -> Any:
+    def _next_key(self, step: Step) -> Any:
         """For the next draw: the same in every graph of the function, which draw in one order."""
         if self._key is None:
-            # Planning refuses what draws without one: this draws nothing, as dropout by 0.
+            # As dropout by 0, or a leaky ReLU that is not trained.
+            assert not step.draws, "planning refuses what draws without a key"
             return jax.random.key(0)
         self._drawn += 1
         return jax.random.fold_in(self._key, self._drawn - 1)

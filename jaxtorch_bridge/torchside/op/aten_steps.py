@@ -26,7 +26,7 @@ _OF_MEMORY = frozenset({"device", "layout", "pin_memory", "memory_format", "non_
 _LIVE_DRAWS = "it draws from torch's generators: let a key say what it draws (`random: key`)"
 
 
-def lowered_program(program: Program, label: str) -> AtenProgram:
+def read_for_xla(program: Program, label: str) -> Read:
     """What JAX makes operations of, in place of calling torch.
 
     Raises:
@@ -38,9 +38,10 @@ def lowered_program(program: Program, label: str) -> AtenProgram:
             reason = _LIVE_DRAWS
         else:
             try:
-                found = aten_program(program.core).program
-                if program.seeds or not any(step.draws for step in found.steps):
-                    return replace(found, keyed=bool(program.seeds))
+                found = aten_program(program.core)
+                if program.seeds or not any(step.draws for step in found.program.steps):
+                    keyed = replace(found.program, keyed=bool(program.seeds))
+                    return replace(found, program=keyed)
                 reason = _LIVE_DRAWS
             except NotCapturedError as error:
                 reason = str(error)
@@ -144,6 +145,10 @@ class _Reader:
         found = node.meta.get("val", ())
         found = () if found is None else found
         several = isinstance(found, (tuple, list))
+        if several and any(isinstance(one, (tuple, list)) for one in found):
+            raise NotCapturedError(
+                f"{_name(node.target)} gives lists of tensors ({user_line(node)})"
+            )
         results = tuple(_sig(one) for one in (found if several else (found,)))
         step = Step(
             _name(node.target),
@@ -207,7 +212,8 @@ def _sig(value: Any) -> ResultSig:
 
 
 def _constant(tensor: torch.Tensor) -> Any:
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    # A copy: numpy takes hold of memory that it sees, which then looks as if it was not torch's.
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().clone()
     if plain.dtype is torch.bfloat16:
-        return "bfloat16", plain.view(torch.int16).numpy().copy()
-    return str(plain.dtype).removeprefix("torch."), plain.numpy().copy()
+        return "bfloat16", plain.view(torch.int16).numpy()
+    return str(plain.dtype).removeprefix("torch."), plain.numpy()

@@ -60,6 +60,8 @@ def _no_graph(source: Source) -> str:
         return f"it could not be evaluated abstractly{why}"
     if source.inference.updates_state:
         return "it writes to tensors that it closes over"
+    if source.terms.backend == "xla" and source.inference.live_draws:
+        return source.inference.live_draws
     if source.terms.backend == "compile" and source.inference.random:
         return "it draws random numbers, and compiled code would draw others"
     if source.order_of_draws_matters:

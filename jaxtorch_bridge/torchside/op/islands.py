@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import fx
 
 from ...planner.array_signature import ArraySig
-from .aten_steps import Read, aten_program
+from .aten_steps import Read
 from .make_op import op_of_program
 from .program import Program
 from .torch_op import LinearKernel, TorchOp
@@ -34,9 +34,12 @@ def island(op: TorchOp, first: int, last: int) -> TorchOp:
     def build() -> Island:
         graph = op.program.core
         assert isinstance(graph, fx.GraphModule)
-        read = aten_program(graph)
+        # The same reading that told the numbers.
+        read = op.read
+        assert read is not None
         part = read.program.part(first, last)
-        names = ", ".join(dict.fromkeys(step.op for step in read.program.steps[first:last]))
+        steps = read.program.steps[first:last]
+        names = "; ".join(dict.fromkeys(step.words for step in steps))
         program = Program(
             _cut(graph, read, first, last),
             _sigs(read, part.takes, "array"),

@@ -10,13 +10,12 @@ from torch import fx
 from ..._compat.torch.graphs import constants_of
 from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
-from ...planner.aten_program import AtenProgram
 from ...planner.op_steps import Steps
 from ..closure.closure_state import ClosureState
 from ..handler.failure_messages import Faults
 from ..handler.native_module import native
 from ..handler.torch_context import InContext, TorchContext
-from .aten_steps import lowered_program
+from .aten_steps import Read, read_for_xla
 from .compiled_graph import compiled
 from .direct_calls import with_direct_calls
 from .program import Program
@@ -53,7 +52,7 @@ def op_of_program(
     run: Callable[..., Any]
     core: Any = program.core
     for_xla = home.terms.backend == "xla"
-    aten = lowered_program(program, label) if for_xla and not by_torch else None
+    read = read_for_xla(program, label) if for_xla and not by_torch else None
     if for_xla:
         how = copied(program.outputs, "torch makes it" if by_torch else "XLA makes it")
         # Its code itself: a module's call looks for hooks, of which there are none.
@@ -93,7 +92,7 @@ def op_of_program(
         contract=contract,
         # A graph computes below autograd, which then keeps no input.
         hold_storages=program.eager,
-        aten=aten,
+        read=read,
     )
 
 
@@ -127,7 +126,7 @@ def register_op(
     contract: str = "",
     hold_storages: bool = False,
     may_be_lazy: bool = True,
-    aten: AtenProgram | None = None,
+    read: Read | None = None,
 ) -> TorchOp:
     """Add an op to the native table, under the key or the key with a number.
 
@@ -150,7 +149,7 @@ def register_op(
         contract: What messages say of the contract.
         hold_storages: Autograd may keep an input in C++ alone; see `native_src/op_table.h`.
         may_be_lazy: A result may carry a pending conjugation or negation.
-        aten: See `TorchOp`.
+        read: See `TorchOp`.
     """
     # Tuples: the native module takes nothing else for the last two.
     inputs, outputs, into, aliases = tuple(inputs), tuple(outputs), tuple(into), tuple(aliases)
@@ -173,7 +172,7 @@ def register_op(
     )
     return TorchOp(
         *(label, found, handle, inputs, outputs, role, program, family, steps),
-        *(into, tuple(results), aliases, aten),
+        *(into, tuple(results), aliases, read),
     )
 
 

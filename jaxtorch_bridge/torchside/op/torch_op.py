@@ -14,6 +14,7 @@ from ...planner.op_steps import Steps
 from ..functions.source import Source
 from ..handler.failure_messages import Watch, recorded, translated
 from ..handler.native_module import native
+from .aten_steps import Read
 from .program import Program
 
 T = TypeVar("T")
@@ -169,7 +170,7 @@ class TorchOp:
         into: Outputs that it writes into XLA's buffers itself.
         results: For each output, how it gets into XLA's buffer, in words.
         aliases: Inputs that it writes to, each with the output that has its memory.
-        aten: The operations of which JAX makes the program in place of a call, if it does.
+        read: Its graph as operations of which JAX makes the program in place of a call, if it does.
         derived: What has been derived from it so far.
     """
 
@@ -185,8 +186,13 @@ class TorchOp:
     into: tuple[int, ...] = ()
     results: tuple[str, ...] = ()
     aliases: tuple[tuple[int, int], ...] = ()
-    aten: AtenProgram | None = None
+    read: Read | None = None
     derived: Derived = field(default_factory=Derived)
+
+    @property
+    def aten(self) -> AtenProgram | None:
+        """The operations of which JAX makes the program in place of a call, if it does."""
+        return None if self.read is None else self.read.program
 
     @property
     def source(self) -> Source | None:

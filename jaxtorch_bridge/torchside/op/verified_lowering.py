@@ -45,8 +45,9 @@ def verifier(op: TorchOp) -> TorchOp:
                 "the function draws random numbers, which are others. Say `verify: false`."
             )
         program = Program(
-            _Compared(op.label, source.function, source.outputs, len(op.inputs)),
-            (*_as_seen(op.inputs), *_as_seen(source.outputs)),
+            # A key, which nothing is drawn from, stands behind the inputs.
+            _Compared(op.label, source.function, source.outputs, len(source.inputs)),
+            (*_as_seen(source.inputs), *_as_seen(source.outputs)),
             (),
             source,
             source.context.with_grad(),
