@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from conformance.evidence import letter_of, read_evidence
 from conformance.workers import Worker
 
 WAYS = ("jit", "vjp", "jvp", "vmap")
@@ -61,3 +63,26 @@ def test_other_dtypes(worker, entry, dtype):
         outcome = result.outcome
         assert outcome.kind != "wrong", f"{result.way}: {outcome.words}"
         assert outcome.kind != "refused", f"{result.way}: {outcome.words}"
+
+
+# Every so many of the file's entries: other ones when the file grows.
+EVIDENCE = Path(__file__).parents[2] / "conformance" / "xla_evidence.txt"
+_EACH = 23
+
+
+def _sample() -> dict[str, dict[str, str]]:
+    told: dict[str, dict[str, str]] = {}
+    for entry, dtype, way, letter in read_evidence(EVIDENCE):
+        if dtype == "float32":
+            told.setdefault(entry, {})[way] = letter
+    return {entry: told[entry] for entry in sorted(told)[::_EACH]}
+
+
+SAMPLE = _sample()
+
+
+@pytest.mark.parametrize("entry", SAMPLE)
+def test_the_file_of_evidence_is_true(worker, entry):
+    told = SAMPLE[entry]
+    results = worker.try_entry(entry, "float32", tuple(told))
+    assert {result.way: letter_of(result) for result in results} == told

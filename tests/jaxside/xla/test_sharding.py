@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("xla_sharding_script.py")
+SCRIPT = Path(__file__).with_name("sharding_script.py")
 
 
 @pytest.mark.parametrize("kind", ["auto", "explicit"])

@@ -1,4 +1,4 @@
-"""What test_xla_sharding.py runs with four devices, for ``auto`` or ``explicit`` axes."""
+"""What test_sharding.py runs with four devices, for ``auto`` or ``explicit`` axes."""
 
 import sys
 

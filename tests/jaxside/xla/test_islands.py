@@ -328,7 +328,7 @@ class TestRefusals:
         "outputs": {"y": "float32[n, n]"},
         "execution": {"backend": "xla", "islands": False},
     }
-    LINE = r"jaxtorch_tests::twice\.default \(.*test_xla_islands\.py:\d+\): JAX has no such"
+    LINE = r"jaxtorch_tests::twice\.default \(.*test_islands\.py:\d+\): JAX has no such"
 
     @pytest.mark.parametrize("platform", ["tpu", "cpu", "cuda"])
     def test_programs_for_elsewhere(self, platform):
@@ -404,4 +404,4 @@ def test_explained():
     words = jax_callable(between, backend="xla").explain(normal(3, 4))
     assert "4 of 5 operations are JAX's" in words
     assert "by torch: jaxtorch_tests::twice.default (" in words
-    assert "test_xla_islands.py:" in words
+    assert "test_islands.py:" in words
