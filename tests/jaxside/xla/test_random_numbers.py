@@ -209,6 +209,15 @@ def test_a_generator_of_the_functions_own():
         call(jnp.ones(3), rng=KEY)
 
 
+def test_a_seed_that_the_function_sets():
+    def seeded(x):
+        torch.manual_seed(5)
+        return x * torch.rand(3)
+
+    with pytest.raises(PlanningError, match=r"it seeds torch's generator\. Say `eager`"):
+        drawing(seeded)(jnp.ones(3), rng=KEY)
+
+
 def test_nothing_is_dropped_without_one():
     call = jax_callable(lambda x: F.dropout(x, 0.5, training=False), backend="xla")
     assert_equal(call(jnp.ones(3)), jnp.ones(3))
