@@ -166,7 +166,7 @@ class TestGraphs:
             return x @ w if x.sum() > 0 else -(x @ w)
 
         wrapped = jax_callable(look, spec=contract(backend))
-        words = rf"layer@1.2.0: the contract says `backend: {backend}`.* Say `eager`"
+        words = rf"layer@1.2.0: expected a function .*`backend: {backend}` says; .* Say `eager`"
         with pytest.raises(PlanningError, match=words):
             jax.jit(wrapped)(X, W)
 
