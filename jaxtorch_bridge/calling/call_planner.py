@@ -14,7 +14,7 @@ from .._compat.jax.process import hold_weakly
 from ..choices import GRAPH_BACKENDS
 from ..errors import DynamicSizeError
 from ..jaxside import explicit_axes, register_rules
-from ..jaxside.coverage import refuse_islands
+from ..jaxside.inlined.coverage import refuse_islands
 from ..planner.build_plan import (
     declared_outputs,
     plan_call,

@@ -22,7 +22,7 @@ from .._compat.jax.arrays import ArrayImpl
 from .._compat.torch.thread_flags import function_modes, is_any_autocast_enabled
 from ..choices import Backend
 from ..errors import ArgumentError
-from ..jaxside.coverage import coverage_of
+from ..jaxside.inlined.coverage import coverage_of
 from ..planner.build_plan import version_of
 from ..planner.explain import explain_plan
 from ..planner.options import NO_OPTIONS, Options

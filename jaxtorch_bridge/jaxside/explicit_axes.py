@@ -17,8 +17,8 @@ from .._compat.jax.sharding import (
 from ..errors import ShardingError
 from ..planner.sharding import is_whole
 from . import primitives
-from .coverage import shapes_alone
-from .lowering import run_of
+from .inlined.coverage import shapes_alone
+from .inlined.inline import run_of
 from .op_protocol import OpLike
 
 

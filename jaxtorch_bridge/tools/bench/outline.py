@@ -15,7 +15,7 @@ import jax
 from ...calling.jax_callable import JaxCallable
 from ...choices import Backend
 from ...errors import BridgeError, BridgeWarning, SpecError
-from ...jaxside.coverage import coverage_of
+from ...jaxside.inlined.coverage import coverage_of
 from ..check.both_sides import Run, run_of
 from ..check.cases import Case
 from ..check.check_files import importing_from_here

@@ -10,7 +10,7 @@ import jax
 
 from ...calling.call_planner import Planned
 from ...errors import BatchingError, BridgeWarning, DifferentiationError, PlanningError, SpecProblem
-from ...jaxside.coverage import coverage_of
+from ...jaxside.inlined.coverage import coverage_of
 from ...planner.unenforced import not_acted_on
 from ...spec.model import CallableSpec
 from ...torchside.derive.linear_part import Linearized

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...calling.call_planner import Planned
 from ...errors import BridgeWarning, DifferentiationError
-from ...jaxside.coverage import coverage_of
+from ...jaxside.inlined.coverage import coverage_of
 from ...planner.array_signature import ArraySig
 from ...planner.explain import BACKEND_WORDS
 from ...planner.unenforced import not_acted_on

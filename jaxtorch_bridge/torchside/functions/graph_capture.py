@@ -11,14 +11,14 @@ import torch
 
 from ..._compat.own_context import own_context
 from ..._compat.torch import autograd_graph
+from ..._compat.torch.capture.export_flags import tracing_flags
+from ..._compat.torch.capture.graphs import OnDevice, constants_of, drawn_shapes, trace_graph
+from ..._compat.torch.capture.tracing import abstract_surroundings, tracing
 from ..._compat.torch.dynamo import uncompiled
-from ..._compat.torch.export_flags import tracing_flags
 from ..._compat.torch.fake_tensors import fake_tensor_mode, is_fake
 from ..._compat.torch.func_transforms import unwarned_fallbacks
-from ..._compat.torch.graphs import OnDevice, constants_of, drawn_shapes, trace_graph
 from ..._compat.torch.operators.attention import PlainAttention
 from ..._compat.torch.operators.recurrent_layers import PlainRnns
-from ..._compat.torch.tracing import abstract_surroundings, tracing
 from ...errors import LackingDerivativeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Flags

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.export_flags import tracing_flags
-from ..._compat.torch.graphs import trace_graph
+from ..._compat.torch.capture.export_flags import tracing_flags
+from ..._compat.torch.capture.graphs import trace_graph
 from ...errors import OutputError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import FLAG_WORDS, Flags

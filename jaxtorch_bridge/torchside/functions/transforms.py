@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..._compat.torch.tracing import evaluates_abstractly
+from ..._compat.torch.capture.tracing import evaluates_abstractly
 from ..modules.recorded_calls import recording
 from ..randomness.generator_states import NO_GENERATORS
 from . import unrecorded_backward

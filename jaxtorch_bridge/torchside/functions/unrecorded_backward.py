@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from ..._compat.torch.autograd_graph import hides_its_derivative, lacks_derivative
-from ..._compat.torch.tracing import evaluates_abstractly
+from ..._compat.torch.capture.tracing import evaluates_abstractly
 from ...errors import DifferentiationError, LackingDerivativeError
 
 # Relative to the terms of the sums that are compared; a hidden part is seldom smaller.

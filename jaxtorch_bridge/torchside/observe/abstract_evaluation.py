@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from ..._compat.own_context import own_context
+from ..._compat.torch.capture.export_flags import flags_matter, raised_by_torch, tracing_flags
+from ..._compat.torch.capture.tracing import abstract_surroundings, tracing
 from ..._compat.torch.dynamo import uncompiled
-from ..._compat.torch.export_flags import flags_matter, raised_by_torch, tracing_flags
 from ..._compat.torch.fake_tensors import (
     ValuesReadError,
     cannot_be_fake,
@@ -25,7 +26,6 @@ from ..._compat.torch.operators.attention import PlainAttention
 from ..._compat.torch.operators.higher_order import higher_order_by_code
 from ..._compat.torch.operators.recurrent_layers import PlainRnns
 from ..._compat.torch.tensors import version_of
-from ..._compat.torch.tracing import abstract_surroundings, tracing
 from ...errors import BridgeError, MutationError, NoValuesError, OutputError
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import FLAG_WORDS, Flags, How, Inference

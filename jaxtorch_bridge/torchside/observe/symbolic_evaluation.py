@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.export_flags import tracing_flags
+from ..._compat.torch.capture.export_flags import tracing_flags
+from ..._compat.torch.capture.tracing import tracing
 from ..._compat.torch.fake_tensors import looks_at_values, reader_in, symbolic_mode
-from ..._compat.torch.tracing import tracing
 from ...errors import BridgeError, DynamicSizeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Inference

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.export_flags import tracing_flags
+from ..._compat.torch.capture.export_flags import tracing_flags
+from ..._compat.torch.capture.tracing import tracing
 from ..._compat.torch.symbolic_sizes import SIZE_CALLS, Symbols, with_symbolic_sizes
-from ..._compat.torch.tracing import tracing
 from ...errors import BridgeError, DynamicSizeError
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import Inference

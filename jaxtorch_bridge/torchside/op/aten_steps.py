@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..._compat.torch.graphs import LIFTS
+from ..._compat.torch.capture.graphs import LIFTS
+from ..._compat.torch.capture.user_lines import user_line
 from ..._compat.torch.operators.writes_and_draws import draws_random_numbers
-from ..._compat.torch.user_lines import user_line
 from ...errors import PlanningError
 from ...planner.aten_program import READS_TENSOR, AtenProgram, DtypeName, Ref, ResultSig, Step
 from ..functions.graph_capture import NotCapturedError

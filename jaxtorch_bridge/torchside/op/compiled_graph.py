@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import fx
 
+from ..._compat.torch.capture.graphs import loses_checks
 from ..._compat.torch.compiled_code import compiled_graph
-from ..._compat.torch.graphs import loses_checks
 from ..functions.source import Core
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..._compat.torch.graphs import loses_checks
+from ..._compat.torch.capture.graphs import loses_checks
 from ...errors import PlanningError
 from ..closure.closure_guard import ClosureGuard
 from ..functions.graph_capture import NotCapturedError, capture

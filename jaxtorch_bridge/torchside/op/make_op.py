@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from ..._compat.torch.graphs import constants_of
+from ..._compat.torch.capture.graphs import constants_of
 from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
 from ...planner.op_steps import Steps

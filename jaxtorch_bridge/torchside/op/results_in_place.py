@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..._compat.torch.graphs import remove_dead_code
+from ..._compat.torch.capture.graphs import remove_dead_code
 from ..._compat.torch.operators.out_forms import is_strided_view_op, out_form
 from ...choices import OutputsMode
 from ...dtypes import DTYPES

@@ -14,7 +14,7 @@ import torch._dynamo
 
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import BridgeWarning, OutputError, TorchExecutionError, jax_callable
-from jaxtorch_bridge._compat.torch.export_flags import tracing_flags
+from jaxtorch_bridge._compat.torch.capture.export_flags import tracing_flags
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 
 from comparing import assert_equal
 from jaxtorch_bridge import jax_callable
+from jaxtorch_bridge._compat.torch.capture.graphs import trace_graph
 from jaxtorch_bridge._compat.torch.fake_tensors import fake_tensor_mode
-from jaxtorch_bridge._compat.torch.graphs import trace_graph
 from jaxtorch_bridge._compat.torch.operators.named_functions import FirstOp, same_calls
 from jaxtorch_bridge.torchside.op.direct_calls import with_direct_calls
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import PlanningError
-from ..planner.aten_program import READS_TENSOR, Step
-from .op_protocol import OpLike
+from ...errors import PlanningError
+from ...planner.aten_program import READS_TENSOR, Step
+from ..op_protocol import OpLike
 
 _WIDE = ("float64", "complex128")
 _HELD = "pass it as an argument, or take the module by from_module, whose parameters are arguments"

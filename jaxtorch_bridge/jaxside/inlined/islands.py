@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._compat.jax.abstract_values import output_avals, with_equal_variance
-from .._compat.jax.primitive_rules import Primitive, mlir
-from .custom_call import lower_custom_call
-from .op_protocol import OpLike, shapes_of
+from ..._compat.jax.abstract_values import output_avals, with_equal_variance
+from ..._compat.jax.primitive_rules import Primitive, mlir
+from ..custom_call import lower_custom_call
+from ..op_protocol import OpLike, shapes_of
 
 # Bound while a program is lowered, when it has been differentiated and batched: no other rules.
 torch_island_p = Primitive("torch_island")

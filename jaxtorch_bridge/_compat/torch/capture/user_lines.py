@@ -16,9 +16,9 @@ import torch
 from torch import fx
 from torch.fx import traceback
 
-from .operators.higher_order import OpMode
+from ..operators.higher_order import OpMode
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_PACKAGE = os.path.dirname(str(sys.modules[__name__.partition(".")[0]].__file__))
 # The parts of them that are imported: tests and examples of users may lie beside them.
 _NOT_USERS = (os.path.dirname(torch.__file__) + os.sep, _PACKAGE + os.sep)
 _FIELD = "stack_trace"

@@ -54,13 +54,13 @@ _own: dict[str, Callable[[], bool]] = {}
 
 # Their code stands in for that of torch's functions, and finds no names of this file.
 def _is_compiling() -> bool:
-    from jaxtorch_bridge._compat.torch.export_flags import answer
+    from jaxtorch_bridge._compat.torch.capture.export_flags import answer
 
     return answer("compiling")
 
 
 def _is_exporting() -> bool:
-    from jaxtorch_bridge._compat.torch.export_flags import answer
+    from jaxtorch_bridge._compat.torch.capture.export_flags import answer
 
     return answer("exporting")
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.torch_version import TorchVersion
 
-from .operators import linear_solves
-from .operators.attention import FUSED_ATTENTION, copy_columns
-from .operators.higher_order import OpMode
-from .operators.writes_and_draws import drawn_shape, draws_random_numbers
+from ..operators import linear_solves
+from ..operators.attention import FUSED_ATTENTION, copy_columns
+from ..operators.higher_order import OpMode
+from ..operators.writes_and_draws import drawn_shape, draws_random_numbers
 from .user_lines import replayed, with_user_lines
 
 

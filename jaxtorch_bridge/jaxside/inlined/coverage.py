@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .aten.registry import CannotLowerError, dtype_of
-from .aten.run_steps import Island
-from .lowering import run_of
-from .op_protocol import OpLike
-from .refused_islands import island_error, island_words
+from ..aten.registry import CannotLowerError, dtype_of
+from ..aten.run_steps import Island
+from ..op_protocol import OpLike
+from .inline import run_of
+from .refusals import island_error, island_words
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How torch captures graphs, and what the code is told meanwhile."""

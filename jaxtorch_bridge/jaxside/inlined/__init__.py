@@ -1,0 +1,1 @@
+"""An op as JAX operations in the program, in place of a call of torch."""
