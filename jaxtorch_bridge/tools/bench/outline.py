@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,13 +12,12 @@ import jax
 
 from ...calling.jax_callable import JaxCallable
 from ...choices import Backend
-from ...errors import BridgeError, BridgeWarning, SpecError
-from ...jaxside.inlined.coverage import coverage_of
+from ...errors import BridgeError, BridgeWarning
 from ..check.both_sides import Run, run_of
 from ..check.cases import Case
-from ..check.check_files import importing_from_here
-from ..check.named_function import NoSubject, Subject, subject_of
-from ..check.problems import problem_at
+from ..check.named_function import Subject
+from ..plan.asked_call import function_of
+from ..plan.outline import operations_of
 from ..plan.request import RequestError, case_of, contract_named
 from .rounds import Times, timed
 from .subjects import Call, Timed
@@ -44,10 +41,7 @@ def bench_named(
     seconds: float = 5.0,
     told: Told = lambda what, share: None,
 ) -> dict[str, Any]:
-    """Time a contract's function; see `case_of` for the texts.
-
-    Imports the module that the contract names, also from the current folder, and runs its function
-    on made-up values.
+    """Time a contract's function on made-up values; see `case_of` and `function_of`.
 
     Args:
         name: The contract.
@@ -70,16 +64,8 @@ def bench_named(
         raise RequestError(f"--backends: expected some of {known}; got {unknown[0]!r}")
     spec = contract_named(name)
     case = case_of(spec, shape, static=static, dtypes=dtypes, without=without)
-    if spec.function is None:
-        problem = problem_at(spec, "", "a contract that names its `function`", "none")
-        raise SpecError(spec.label, (problem,))
-    # What the function prints must not mix with the result, which may be JSON.
-    with importing_from_here(), contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+    with function_of(spec) as subject, warnings.catch_warnings():
         warnings.simplefilter("ignore", BridgeWarning)
-        try:
-            subject = subject_of(spec)
-        except NoSubject as error:
-            raise SpecError(spec.label, error.problems) from None
         return _bench(subject, case, backends, seconds, told)
 
 
@@ -136,14 +122,7 @@ def _prepare(
         row["first_call_s"] = time.perf_counter() - begin
         forward[name] = call
         args, kwargs = run.jax_arguments()
-        op = callable_._planned(args, kwargs).op
-        if op.aten is not None:
-            found = coverage_of(op)
-            row |= {
-                "operations": found.operations,
-                "operations_by_torch": found.by_torch,
-                "islands": list(found.islands),
-            }
+        row |= operations_of(callable_._planned(args, kwargs).op)
         if timed_call.has_gradient:
             back = timed_call.jax_gradient(callable_)
             begin = time.perf_counter()

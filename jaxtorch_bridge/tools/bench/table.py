@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-_PIPE_WIDTH = 120
+from ..plan.table import operation_words, print_page
 
 
 def print_bench(outline: Mapping[str, Any]) -> None:
-    """Print the outline on standard output: in colours and as wide as a terminal, if it is one."""
-    console = Console()
-    if console.is_terminal:
-        console.print(_page(outline))
-        return
-    # In a pipe the width is nobody's, and blanks at the end of a line are in the way.
-    console = Console(width=_PIPE_WIDTH)
-    with console.capture() as captured:
-        console.print(_page(outline))
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    """Print the outline on standard output; see `print_page`."""
+    print_page(_page(outline))
 
 
 def _page(outline: Mapping[str, Any]) -> Group:
@@ -62,8 +54,4 @@ def _times(found: Mapping[str, float] | None) -> tuple[str, str]:
 def _remark(row: Mapping[str, Any]) -> str:
     if "failed" in row:
         return f"does not run: {row['failed']}"
-    if "operations" not in row:
-        return ""
-    count = row["operations"] - row["operations_by_torch"]
-    words = f"{count} of {row['operations']} operations are JAX's"
-    return "; ".join([words, *(f"by torch: {one}" for one in row["islands"])])
+    return "; ".join(operation_words(row))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import torch
 
 from ...calling.arguments.read_mutates import mutated_arguments
 from ...calling.arguments.sort_leaves import sort_leaves
+from ...calling.jax_callable import JaxCallable
 from ...calling.outputs.bounded_results import bounded_results
 from ...calling.outputs.find_outputs import x64_enabled
 from ...calling.pytrees import trees
@@ -53,6 +55,48 @@ class Run:
         args, kwargs = arguments_of(self.subject, self.case, lambda path, *_: given[path])
         result = self.subject.function(*args, **kwargs)
         return list(trees.flatten(self._with_new_values(result, args, kwargs))[0])
+
+    @property
+    def differentiable(self) -> list[Path]:
+        """The inputs that have a gradient by the contract."""
+        return [
+            path
+            for path, leaf in self.subject.spec.input_leaves()
+            if path in self.arrays and leaf.differentiable
+        ]
+
+    def jax_results(
+        self,
+        callable_: JaxCallable[..., Any],
+        moved: Mapping[Path, Any],
+        outs: Sequence[int],
+    ) -> list[Any]:
+        """Some results of the JAX function, with other arrays for some inputs."""
+        args, kwargs = replace(self, arrays={**self.arrays, **moved}).jax_arguments()
+        results = trees.flatten(callable_(*args, **kwargs))[0]
+        return [results[index] for index in outs]
+
+    def torch_gradients(
+        self,
+        tensors: dict[Path, torch.Tensor],
+        paths: Sequence[Path],
+        outs: Sequence[int],
+        weights: Sequence[torch.Tensor],
+    ) -> list[torch.Tensor | None]:
+        """Torch's gradients by some of ``tensors``, of some results; None where none depends on it.
+
+        Raises:
+            RuntimeError: Autograd's own.
+        """
+        inputs = [tensors[path].requires_grad_() for path in paths]
+        results = self.torch_result(tensors)
+        pairs = [(results[i], one) for i, one in zip(outs, weights, strict=True)]
+        # Autograd refuses results that no input moves.
+        pairs = [(result, one) for result, one in pairs if result.requires_grad]
+        if not pairs:
+            return [None] * len(paths)
+        heads, cotangents = zip(*pairs, strict=True)
+        return list(torch.autograd.grad(heads, inputs, cotangents, allow_unused=True))
 
     def _with_new_values(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What JAX gets: with the arguments that the function has written to, and padded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from ...calling.call_planner import Planned
-from ...calling.pytrees import trees
 from ...testing.examples import gaps
 from . import problems
 from .both_sides import Run, as_jax
@@ -28,12 +27,13 @@ _ROUNDING = 1e-5
 
 def compare_gradients(run: Run, planned: Planned, found: Promises) -> None:
     """Compare the gradient of all inputs that have one, for cotangents of all outputs."""
-    paths = _differentiable(run)
+    paths = run.differentiable
     outs = [i for i, sig in enumerate(planned.plan.outputs) if sig.differentiable]
     if not paths or not outs:
         return
     _, pull = jax.vjp(
-        lambda arrays: _jax_outputs(run, paths, arrays, outs), [run.arrays[path] for path in paths]
+        lambda moved: run.jax_results(run.subject.callable, moved, outs),
+        {path: run.arrays[path] for path in paths},
     )
     results = run.torch_result()
     cotangents = [direction_like(as_jax(results[i]), seed) for seed, i in enumerate(outs)]
@@ -42,8 +42,10 @@ def compare_gradients(run: Run, planned: Planned, found: Promises) -> None:
         jnp.asarray(one, dtype=planned.plan.outputs[i].dtype)
         for one, i in zip(cotangents, outs, strict=True)
     ]
-    (gradients,) = pull(given)
-    wanted = _torch_gradients(run, paths, outs, given)
+    (by_path,) = pull(given)
+    gradients = [by_path[path] for path in paths]
+    weights = [_tensor_of(one, results[i]) for one, i in zip(given, outs, strict=True)]
+    wanted = _torch_gradients(run, paths, outs, weights)
     if wanted is None:
         found.remarks.append(("numeric", "torch's own autograd fails; finite differences decide"))
     else:
@@ -61,42 +63,13 @@ def compare_gradients(run: Run, planned: Planned, found: Promises) -> None:
         found.remarks.append(("numeric", words))
 
 
-def _differentiable(run: Run) -> list[Path]:
-    return [
-        path
-        for path, leaf in run.subject.spec.input_leaves()
-        if path in run.arrays and leaf.differentiable
-    ]
-
-
-def _jax_outputs(
-    run: Run, paths: Sequence[Path], arrays: Sequence[Any], outs: Sequence[int]
-) -> list[Any]:
-    moved = {**run.arrays, **dict(zip(paths, arrays, strict=True))}
-    args, kwargs = replace(run, arrays=moved).jax_arguments()
-    results = trees.flatten(run.subject.callable(*args, **kwargs))[0]
-    return [results[i] for i in outs]
-
-
 def _torch_gradients(
-    run: Run, paths: Sequence[Path], outs: Sequence[int], cotangents: Sequence[Any]
+    run: Run, paths: Sequence[Path], outs: Sequence[int], cotangents: Sequence[torch.Tensor]
 ) -> list[Any] | None:
     """In JAX's convention, of which torch's is the conjugate; None if autograd fails."""
     tensors = {path: tensor.clone() for path, tensor in run.tensors.items()}
-    inputs = [tensors[path].requires_grad_() for path in paths]
-    results = run.torch_result(tensors)
-    heads = [(results[i], one) for i, one in zip(outs, cotangents, strict=True)]
-    # autograd refuses results that no input moves.
-    heads = [(head, one) for head, one in heads if head.requires_grad]
-    if not heads:
-        return [jnp.zeros_like(run.arrays[path]) for path in paths]
     try:
-        found = torch.autograd.grad(
-            [head for head, _ in heads],
-            inputs,
-            [_tensor_of(one, head).conj() for head, one in heads],
-            allow_unused=True,
-        )
+        found = run.torch_gradients(tensors, paths, outs, [one.conj() for one in cotangents])
     except RuntimeError:
         return None
     return [

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .call_options import Contract, Dtype, Shape, Static, Without
 from .output import JsonFlag, errors_reported, finish, print_json, stop
 
 
@@ -17,32 +18,11 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A contract: a file, attention@2, or attention for the newest version."
-        ),
-    ],
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--shape",
-            metavar="SIZES",
-            help="A size for each dimension: batch=8,seq=128; ...=2x3 for what `...` stands for.",
-        ),
-    ] = None,
-    static: Annotated[
-        list[str] | None,
-        typer.Option("--static", metavar="NAME=VALUE", help="A static argument. May be repeated."),
-    ] = None,
-    dtype: Annotated[
-        list[str] | None,
-        typer.Option("--dtype", metavar="INPUT=DTYPE", help="Of an input that may have several."),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option("--without", metavar="INPUT", help="Leave an optional input out."),
-    ] = None,
+    name: Contract,
+    shape: Shape = None,
+    static: Static = None,
+    dtype: Dtype = None,
+    without: Without = None,
     backends: Annotated[
         str, typer.Option("--backends", metavar="NAMES", help="What to time beside torch.")
     ] = "eager,graph,compile,xla",

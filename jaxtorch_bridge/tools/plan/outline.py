@@ -20,6 +20,9 @@ from ..check.named_function import Subject
 from ..check.planned_transforms import derivatives_of, plan_of
 from ..check.shards import placement_of
 
+# What an outline says of a `Coverage`, field by field.
+OPERATIONS = ("operations", "operations_by_torch", "islands")
+
 
 def outline_of(
     subject: Subject, case: Case, *, batch: int = 2, mesh: Mapping[str, int] | None = None
@@ -86,19 +89,16 @@ def _backend(spec: CallableSpec, planned: Planned) -> dict[str, Any]:
     name = planned.plan.backend
     asked = "as the contract leaves it open" if spec.execution.backend == "auto" else "as asked"
     found: dict[str, Any] = {"name": name, "why": f"{BACKEND_WORDS[name]}; {asked}"}
-    return found | _operations(planned.op)
+    return found | operations_of(planned.op)
 
 
-def _operations(op: TorchOp) -> dict[str, Any]:
+def operations_of(op: TorchOp) -> dict[str, Any]:
     """Of an op that XLA runs: how many operations it has, and which of them torch runs."""
     if op.aten is None:
         return {}
     found = coverage_of(op)
-    return {
-        "operations": found.operations,
-        "operations_by_torch": found.by_torch,
-        "islands": list(found.islands),
-    }
+    values = (found.operations, found.by_torch, list(found.islands))
+    return dict(zip(OPERATIONS, values, strict=True))
 
 
 def _derivatives(spec: CallableSpec, planned: Planned) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ def _derivative(one: Linearized | DifferentiationError) -> dict[str, Any]:
         "tape_bytes": one.tape_bytes,
         "words": one.words[0].partition(": ")[2],
         "why": [*one.failures, *one.refused.values()],
-        **({} if one.engine == "zero" else _operations(_pullback(one))),
+        **({} if one.engine == "zero" else operations_of(_pullback(one))),
     }
 
 

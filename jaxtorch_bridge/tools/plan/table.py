@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from ...jaxside.inlined.coverage import Coverage
+from .outline import OPERATIONS
 
 _PIPE_WIDTH = 120
 
@@ -15,15 +18,20 @@ Row = tuple[str, str, str]
 
 
 def print_table(outline: Mapping[str, Any]) -> None:
-    """Print the outline on standard output: in colours and as wide as a terminal, if it is one."""
+    """Print the outline on standard output; see `print_page`."""
+    print_page(table_of(outline))
+
+
+def print_page(page: RenderableType) -> None:
+    """Print on standard output: in colours and as wide as a terminal, if it is one."""
     console = Console()
     if console.is_terminal:
-        console.print(table_of(outline))
+        console.print(page)
         return
     # In a pipe the width is nobody's, and blanks at the end of a line are in the way.
     console = Console(width=_PIPE_WIDTH)
     with console.capture() as captured:
-        console.print(table_of(outline))
+        console.print(page)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
@@ -58,7 +66,8 @@ def _rows(outline: Mapping[str, Any]) -> Iterator[Row]:
     for words in outline["not_found_by"]:
         yield "found by", "", f"not {words}"
     yield "backend", outline["backend"]["name"], outline["backend"]["why"]
-    yield from _operations("backend", outline["backend"])
+    for words in operation_words(outline["backend"]):
+        yield "backend", "", words
     for one in outline["derivatives"]:
         yield from _derivative(one)
     batching = outline["batching"]
@@ -80,15 +89,14 @@ def _derivative(one: Mapping[str, Any]) -> Iterator[Row]:
         yield subject, "", f"keeps {sig['name']} {_array(sig)}, {sig['size_bytes']} bytes"
     for words in one["why"]:
         yield subject, "", f"not {words}"
-    yield from _operations(subject, one)
+    for words in operation_words(one):
+        yield subject, "", words
 
 
-def _operations(subject: str, one: Mapping[str, Any]) -> Iterator[Row]:
+def operation_words(one: Mapping[str, Any]) -> Iterator[str]:
+    """What becomes of the operations of an op; nothing where XLA does not run them."""
     if "operations" in one:
-        count = one["operations"] - one["operations_by_torch"]
-        yield subject, "", f"{count} of {one['operations']} operations are JAX's"
-    for words in one.get("islands", ()):
-        yield subject, "", f"by torch: {words}"
+        yield from Coverage(*(one[name] for name in OPERATIONS)).words
 
 
 def _shard(one: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import torch
 from ...choices import VmapMethod
 from ...errors import BatchingError
 from ...planner.array_signature import ArraySig
-from ..functions.compare_results import agree, difference
+from ..functions.compare_results import difference
 from ..functions.graph_capture import NotCapturedError, abstractly
 from ..functions.source import Core, Source
 from ..observe.abstract_evaluation import fake_inputs
@@ -152,12 +152,13 @@ class Verified:
         return results
 
     def _compare(self, path: str, result: torch.Tensor, wanted: torch.Tensor) -> None:
-        if result.shape == wanted.shape and agree(result, wanted):
+        words = difference(result, wanted)
+        if words is None:
             return
         raise BatchingError(
             f"{self.label}, {path}: `vmap_method: {self._method}` says that the function works "
             f"along leading axes, but a call on the whole batch differs from single calls"
-            f"{difference(result, wanted)}. Say `torch_vmap`."
+            f"{words}. Say `torch_vmap`."
         )
 
 

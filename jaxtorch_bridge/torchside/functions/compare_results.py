@@ -7,7 +7,14 @@ import torch
 from ...tolerances import tolerance_of
 
 
-def agree(result: torch.Tensor, wanted: torch.Tensor) -> bool:
+def difference(result: torch.Tensor, wanted: torch.Tensor) -> str | None:
+    """How they differ, to follow the words that they do; None if they agree up to rounding."""
+    if (result.shape, result.dtype) == (wanted.shape, wanted.dtype) and _agree(result, wanted):
+        return None
+    return _words(result, wanted)
+
+
+def _agree(result: torch.Tensor, wanted: torch.Tensor) -> bool:
     """Whether values of the same shape differ by no more than sums in another order do."""
     if not (result.is_floating_point() or result.is_complex()):
         return torch.equal(result, wanted)
@@ -31,8 +38,9 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
-def difference(result: torch.Tensor, wanted: torch.Tensor) -> str:
-    """How they differ, to follow the words that they do."""
+def _words(result: torch.Tensor, wanted: torch.Tensor) -> str:
+    if result.dtype != wanted.dtype:
+        return f": {result.dtype} in place of {wanted.dtype}"
     if result.shape != wanted.shape:
         return f": {list(result.shape)} in place of {list(wanted.shape)}"
     if result.dtype == torch.bool:

@@ -22,7 +22,7 @@ from ...errors import OutputError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import FLAG_WORDS, Flags
 from ..observe.abstract_evaluation import fake_inputs
-from .compare_results import agree, difference
+from .compare_results import difference
 from .graph_capture import NotCapturedError, abstractly
 from .same_traces import recorded_graph, same_graphs
 from .source import Source
@@ -118,12 +118,13 @@ class _Compared:
 
         plain, told = run(""), run(source.inference.flags)
         for sig, one, other in zip(source.outputs, told, plain, strict=True):
-            if one.shape == other.shape and one.dtype == other.dtype and agree(one, other):
+            words = difference(one, other)
+            if words is None:
                 continue
             raise OutputError(
                 f"{source.label}, {sig.path}: the function was evaluated abstractly"
                 f"{FLAG_WORDS[source.inference.flags]}, as it could not be without. There it "
-                f"returns something else than in a call{difference(one, other)}, and graphs of "
+                f"returns something else than in a call{words}, and graphs of "
                 "it (derivatives, batches, `backend: graph`) would do so as well. Have it do the "
                 "same in both cases, or declare its outputs in a contract and do without the "
                 "question.",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import fx
 
@@ -12,26 +11,16 @@ from ...planner.array_signature import ArraySig
 from .aten_steps import Read
 from .make_op import op_of_program
 from .program import Program
-from .torch_op import LinearKernel, TorchOp
-
-
-@dataclass(frozen=True, eq=False)
-class Island:
-    """What runs some steps of an op's `AtenProgram`.
-
-    Attributes:
-        op: From the arrays that they take to those that they give; see `AtenProgram.part`.
-    """
-
-    op: TorchOp
-    # Its op refuses by itself to run once the graph is out of date.
-    fresh: ClassVar[bool] = True
+from .torch_op import Companion, LinearKernel, TorchOp
 
 
 def island(op: TorchOp, first: int, last: int) -> TorchOp:
-    """The op that runs the steps from ``first`` until before ``last`` of ``op.aten``."""
+    """The op that runs the steps from ``first`` until before ``last`` of ``op.aten``.
 
-    def build() -> Island:
+    From the arrays that they take to those that they give; see `AtenProgram.part`.
+    """
+
+    def build() -> Companion:
         graph = op.program.core
         assert isinstance(graph, fx.GraphModule)
         # The same reading that told the numbers.
@@ -48,7 +37,7 @@ def island(op: TorchOp, first: int, last: int) -> TorchOp:
             op.program.context,
             guard=op.program.guard,
         )
-        return Island(
+        return Companion(
             op_of_program(
                 program,
                 f"{op.label} ({names})",
@@ -61,7 +50,7 @@ def island(op: TorchOp, first: int, last: int) -> TorchOp:
             )
         )
 
-    found: Island = op.derived.find(("island", first, last), build)
+    found: Companion = op.derived.find(("island", first, last), build)
     return found.op
 
 

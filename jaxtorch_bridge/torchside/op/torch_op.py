@@ -268,3 +268,15 @@ class TorchOp:
 
     def __repr__(self) -> str:
         return f"TorchOp({self.key})"
+
+
+@dataclass(frozen=True, eq=False)
+class Companion:
+    """An op of a part of another's graph, or beside it; built once, as `Derived` keeps things.
+
+    Attributes:
+        op: The op. It refuses by itself to run once the graph is out of date.
+    """
+
+    op: TorchOp
+    fresh: ClassVar[bool] = True

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
 import torch
 
 from ...errors import BackendError
 from ...planner.array_signature import ArraySig
-from ..functions.compare_results import agree, difference
+from ..functions.compare_results import difference
 from ..functions.source import Core
 from .make_op import op_of_program
 from .program import Program
-from .torch_op import Function, LinearKernel, TorchOp
-
-
-@dataclass(frozen=True, eq=False)
-class Verifier:
-    """What compares.
-
-    Attributes:
-        op: Takes an op's operands and the results of its JAX operations, and gives nothing.
-    """
-
-    op: TorchOp
-    fresh: ClassVar[bool] = True
+from .torch_op import Companion, Function, LinearKernel, TorchOp
 
 
 def verifier(op: TorchOp) -> TorchOp:
     """The op that compares the results of ``op.aten`` with those of torch's own code, once.
 
+    It takes what torch sees of the inputs, and the results, and gives nothing.
+
     Raises:
         BackendError: The function draws random numbers, which are others in JAX.
     """
 
-    def build() -> Verifier:
+    def build() -> Companion:
         assert isinstance(op.role, Function), "XLA runs functions and their derivatives alone"
         source = op.role.source
         if source.may_draw:
@@ -57,9 +46,9 @@ def verifier(op: TorchOp) -> TorchOp:
         made = op_of_program(
             program, label, key, LinearKernel(), op.family, op.steps, by_torch=True
         )
-        return Verifier(made)
+        return Companion(made)
 
-    found: Verifier = op.derived.find(("verifier",), build)
+    found: Companion = op.derived.find(("verifier",), build)
     return found.op
 
 
@@ -83,15 +72,12 @@ class _Compared:
             expected = self._function(*given)
             found = tensors[self._count :]
             for path, one, wanted in zip(self._paths, found, expected, strict=True):
-                self._compare(path, one, wanted.detach())
+                words = difference(one, wanted.detach())
+                if words is not None:
+                    raise BackendError(
+                        f"{self._label}, {path}: `backend: xla` gives something else than torch"
+                        f"{words}. Say `backend: eager`, and report it."
+                    )
             # Not after a difference: the next call is compared, and refused, again.
             self._done = True
         return []
-
-    def _compare(self, path: str, found: torch.Tensor, wanted: torch.Tensor) -> None:
-        if found.shape == wanted.shape and agree(found, wanted):
-            return
-        raise BackendError(
-            f"{self._label}, {path}: `backend: xla` gives something else than torch"
-            f"{difference(found, wanted)}. Say `backend: eager`, and report it."
-        )

@@ -262,6 +262,24 @@ class TestClosedOverTensors:
         weight[:] = 4
         assert_equal(call(jnp.ones(3)), jnp.full(3, 4.0))
 
+    @BOTH
+    def test_beside_writes(self, jit):
+        """Whose graph is traced twice."""
+        weight = torch.full((3,), 2.0)
+
+        def writing(x):
+            y = x.clone().add_(weight)
+            y[0] = weight[1] * 3
+            return y.mul_(torch.tensor([1.0, 2.0, 3.0]))
+
+        call, plain = (jit(jax_callable(writing, backend=one)) for one in ("xla", "eager"))
+        slopes = [jit(jax.grad(lambda x, f=f: (f(x) ** 2).sum())) for f in (call, plain)]
+        x = normal(3)
+        for value in (2.0, 5.0):
+            weight.fill_(value)
+            assert_close(call(x), plain(x))
+            assert_close(slopes[0](x), slopes[1](x))
+
     def test_another_parameter(self):
         layer = torch.nn.Linear(3, 3)
         call = jax_callable(lambda x: layer(x), backend="xla")

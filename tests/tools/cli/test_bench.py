@@ -23,6 +23,12 @@ def failing(x):
 
 def counted(i):
     return i * 2
+
+def detached(x):
+    return x.detach() * 2
+
+def named(x):
+    return {"which": x.argmax(-1), "best": x.amax(-1), "fixed": x.detach()}
 """
 SPEC = """schema: jaxtorch/1
 name: {name}
@@ -46,10 +52,16 @@ def here(tmp_path, monkeypatch):
         "named": {**SCALED, "more": "static: {power: 1}\nexecution: {backend: xla}"},
         "branches": SAME,
         "failing": SAME,
+        "detached": SAME,
+        "several": {
+            "inputs": "{x: 'float32[n, m]'}",
+            # In another order than the function's.
+            "outputs": "{best: 'float32[n]', fixed: 'float32[n, m]', which: 'int64[n]'}",
+        },
         "counted": {"inputs": "{i: 'int32[n]'}", "outputs": "{y: 'int32[n]'}"},
     }
     for name, parts in contracts.items():
-        function = "scaled" if name == "named" else name
+        function = {"named": "scaled", "several": "named"}.get(name, name)
         text = SPEC.format(**{"name": function, "more": "", **parts})
         Path(f"{name}.yaml").write_text(text)
     yield
@@ -111,6 +123,18 @@ class TestBench:
         done = jaxtorch("bench", "counted.yaml", "--shape", "n=3", "--seconds", 0, "--json")
         assert all("gradient" not in row for row in done.json["rows"])
         assert "forward" in done.json["advice"] or "write" in done.json["advice"]
+
+    def test_a_gradient_that_torch_does_not_have(self, jaxtorch):
+        done = jaxtorch("bench", "detached.yaml", "--shape", "n=3", "--seconds", 0, "--json")
+        assert (done.code, done.err) == (0, "")
+        assert all("gradient" not in row for row in done.json["rows"])
+
+    def test_results_in_another_order(self, jaxtorch):
+        done = jaxtorch(
+            *("bench", "several.yaml", "--shape", "n=3,m=4", "--backends", "eager,xla"),
+            *("--seconds", 0, "--json"),
+        )
+        assert all("failed" not in row and "gradient" in row for row in done.json["rows"])
 
     def test_a_function_that_made_up_values_do_not_fit(self, jaxtorch):
         done = jaxtorch("bench", "failing.yaml", "--shape", "n=3", "--seconds", 0)
