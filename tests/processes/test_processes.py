@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from comparing import assert_close
 
 HERE = Path(__file__).resolve().parent
@@ -84,6 +86,17 @@ def test_a_process_without_the_bridge_is_an_error_in_both(tmp_path: Path) -> Non
     # XLA itself says what that process lacks; the other hears nothing of it, and does not hang.
     assert "jaxtorch_bridge.call" in bare["error"]
     assert "process 1 has not come to it within" in first["error"]
+
+
+def test_functions_that_xla_runs(tmp_path: Path) -> None:
+    for found in run(2, tmp_path, script="xla_worker.py"):
+        rows = np.asarray(found["rows"], np.float32)
+        for before, after in (found["none"], found["verified"]):
+            assert before == after
+        assert_close(np.asarray(found["none"][0], np.float32), 2 * np.tanh(rows))
+        assert_close(np.asarray(found["verified"][0], np.float32), 3 * np.tanh(rows))
+        for weight, result in zip((2, 7), found["islands"], strict=True):
+            assert_close(np.asarray(result, np.float32), rows * weight + 3)
 
 
 def test_a_process_that_reads_nothing_ends_after_its_programs(tmp_path: Path) -> None:
