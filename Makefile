@@ -12,7 +12,9 @@ BUILD_INPUTS := pyproject.toml $(CONSTRAINTS) $(wildcard native_src/*)
 MATRIX_PYTHON ?= $(shell for p in python3.13 $$HOME/.pyenv/versions/3.13*/bin/python3; do \
   $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo browser test test-processors lint typecheck bench zoo conformance docs golden gpu-check matrix matrix-python clean
+PYTEST = $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal
+
+.PHONY: setup demo browser test test-all test-processors lint typecheck bench zoo conformance docs golden gpu-check matrix matrix-python clean
 
 setup: $(VENV)/.installed
 
@@ -39,7 +41,10 @@ browser:
 	fi
 
 test: setup
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
+	$(PYTEST) --each-value $(TESTS)
+
+test-all: setup
+	$(PYTEST) $(TESTS)
 
 # What these processors would run: other kernels, which round otherwise. XLA needs AVX. Inductor keeps
 # kernels without regard to ATEN_CPU_CAPABILITY: one made for wider registers writes a part of its
@@ -50,8 +55,8 @@ AS_AVX := TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/build/inductor-avx ATEN_CPU_CAPABILI
   OPENBLAS_CORETYPE=Prescott XLA_FLAGS=--xla_cpu_max_isa=AVX OMP_NUM_THREADS=1
 
 test-processors:
-	$(AS_AVX2) $(MAKE) test
-	$(AS_AVX) $(MAKE) test
+	$(AS_AVX2) $(MAKE) test-all
+	$(AS_AVX) $(MAKE) test-all
 
 lint: setup
 	$(BIN)/ruff check .

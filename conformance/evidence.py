@@ -45,21 +45,23 @@ def letter_of(result: Result) -> str:
 
 
 def write_evidence(results: Iterable[Result], path: Path) -> None:
-    """Write the file.
+    """Write the file. What it has of dtypes and ways that were not tried now stays.
 
     Args:
         results: Of the backend, without islands.
-        path: The file.
+        path: The file. One of other versions of torch or JAX is written anew.
     """
-    found: dict[str, dict[tuple[str, str], str]] = {}
-    for result in results:
-        places = found.setdefault(result.entry, {})
-        places[result.dtype, result.way] = letter_of(result)
     head = _HEAD.format(
         versions=installed_versions(),
         dtypes=" ".join(DTYPE_COLUMNS),
         ways=", ".join(WAY_LETTERS),
     )
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    if path.exists() and path.read_text().startswith(head):
+        for entry, dtype, way, letter in read_evidence(path):
+            found.setdefault(entry, {})[dtype, way] = letter
+    for result in results:
+        found.setdefault(result.entry, {})[result.dtype, result.way] = letter_of(result)
     width = max(map(len, found))
     lines = [f"{entry:<{width}}  {_columns(found[entry])}\n" for entry in sorted(found)]
     path.write_text(head + "".join(lines))

@@ -206,8 +206,17 @@ class OutputError(TorchExecutionError):
 
     Attributes:
         differs: It returned tensors, but of another number, structure, shape or dtype.
+        containers: What differs is how its results are put together.
     """
 
-    def __init__(self, message: str, *, callable_name: str = "", differs: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        callable_name: str = "",
+        differs: bool = False,
+        containers: bool = False,
+    ) -> None:
         self.differs = differs
+        self.containers = containers
         super().__init__(message, callable_name=callable_name)

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ._compat.torch.autograd_graph import nodes_behind, variable_of
+
 
 class _OfThisThread(threading.local):
     # Of each run that is recorded, one inside of another.
@@ -38,13 +40,6 @@ def is_recorded(tensor: Any) -> bool:
     leaves = {id(one) for one in inputs if one.is_leaf}
     # Held: torch makes another object for a node once nobody has the last one.
     nodes = {one.grad_fn for one in inputs if not one.is_leaf}
-    pending, seen = [tensor.grad_fn], set()
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node in nodes or id(getattr(node, "variable", None)) in leaves:
-            return True
-        pending += [following for following, _ in node.next_functions]
-    return False
+    return any(
+        node in nodes or id(variable_of(node)) in leaves for node in nodes_behind([tensor.grad_fn])
+    )

@@ -15,6 +15,8 @@ import jax
 import pytest
 import torch
 
+import choosing
+
 ROOT = Path(__file__).resolve().parent.parent
 
 with contextlib.suppress(ImportError):  # a machine with a GPU may not have it, nor need it
@@ -33,8 +35,31 @@ assert torch
 gc.collect()
 gc.freeze()
 # What compiled programs hold is no garbage before JAX forgets them.
-_TESTS_BETWEEN = 100
+_TESTS_BETWEEN = 50
 _tests = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say how to choose among the tests; see `choosing`."""
+    parser.addoption(
+        "--each-value",
+        action="store_true",
+        help="run each test function with every value of each of its parameters, and not with"
+        " every combination of them",
+    )
+    parser.addoption("--every", type=int, default=1, metavar="N", help="run each Nth test alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose."""
+    chosen = choosing.each_value(items) if config.getoption("--each-value") else list(items)
+    choosing.keep(config, items, choosing.each_nth(chosen, config.getoption("--every")))
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are as long-lived as what they import."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -54,6 +79,8 @@ def _small_process() -> Iterator[None]:
     if next(_tests) % _TESTS_BETWEEN == 0:
         jax.clear_caches()
         gc.collect()
+        # What is left lives on: modules that tests have imported, tables of torch.
+        gc.freeze()
 
 
 @pytest.fixture

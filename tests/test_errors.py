@@ -15,6 +15,8 @@ from jaxtorch_bridge.errors import TracedArrayError
 # How parts of the package tell each other something: whoever calls such a part catches it.
 WITHIN = {
     "_compat.torch.fake_tensors.ValuesReadError": "one way to evaluate has failed",
+    "_compat.torch.value_symbols.HandedOutError": "the same",
+    "calling.outputs.containers.NotToldError": "the next run tells",
     "calling.outputs.find_outputs.ConcreteRunNeeded": "an eager call runs for real",
     "calling.loaded_calls._NotThisError": "told in the error of the call",
     "calling.recipe.not_data.NotDataError": "the program says that it has no recipe",

@@ -108,7 +108,8 @@ def _train(model: Any, given: Any, arrays: Any) -> str:
         for name in ("p", "drop_prob", "drop_rate"):
             if isinstance(getattr(part, name, None), float):
                 setattr(part, name, 0.0)
-    taken = from_module(other, names="flat")
+    # Copies, as torch's own run writes to what a program may still be reading.
+    taken = from_module(other, names="flat", copy=True)
     result, buffers = taken.apply(taken.params, **arrays, buffers=taken.buffers)
     with torch.no_grad():
         want = _floats(other(**given))

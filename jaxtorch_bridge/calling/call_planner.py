@@ -61,12 +61,12 @@ hold_weakly(BatchedLinearized)
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan, the op that runs it, and what keeps the op's compiled forms.
+    """A plan, the op that runs it, and what keeps the op's compiled programs.
 
     Attributes:
         plan: The plan.
         op: What runs it.
-        keeper: Of compiled forms.
+        keeper: Of compiled programs.
         of_values: Why it is no plan for other values of the same shapes, if it is none.
     """
 
@@ -132,7 +132,7 @@ class Planner:
         """
         closure = self.closure
         if terms_of(self._spec, self.options).backend in GRAPH_BACKENDS:
-            return lambda: (closure.key(), closure.details())
+            return lambda: (closure.key(), closure.details(), closure.held_number())
         return closure.key
 
     def changed_around(self, before: Any, after: Any) -> list[str]:
@@ -180,6 +180,7 @@ class Planner:
         eager: bool,
         *,
         of_values: DynamicSizeError | None = None,
+        guess: bool = False,
     ) -> Planned:
         """The plan for arrays of these shapes.
 
@@ -189,6 +190,8 @@ class Planner:
             values: The arrays themselves where they are known, to run on if need be.
             eager: Raise `ConcreteRunNeeded` rather than run on anything else.
             of_values: Why sizes of results are known to follow from values, if they are.
+            guess: Take a contract's outputs as a tuple, rather than run the function, where
+                nothing else tells how it puts them together.
 
         Raises:
             PlanningError: The outputs cannot be found without values.
@@ -198,7 +201,9 @@ class Planner:
         if of_values is not None and values is None:
             raise of_values.with_traceback(None)
         try:
-            findings = self._finder.find(call, shapes, values, eager, "values", of_values=of_values)
+            findings = self._finder.find(
+                *(call, shapes, values, eager, "values"), of_values=of_values, guess=guess
+            )
         except DynamicSizeError as error:
             if self._for_xla:
                 raise refused_by_xla(error) from None
@@ -232,6 +237,8 @@ class Planner:
         planned = findings.of_values or self._planned(findings, plan)
         if isinstance(planned, Planned) and findings.leaves is None:
             # The outputs were found without a run, so that none has happened yet.
+            if not planned.op.outputs:
+                return planned, self.call_without_results(call, planned, values)
             return planned, planned.rebuild(planned.call([jnp.asarray(v) for v in values]))
         # Clones, since `t2j` shares memory: torch may still write to what it returned.
         results = [
@@ -243,6 +250,15 @@ class Planner:
         if len(devices) == 1:
             results = jax.device_put(results, *devices)
         return planned, rebuild(plan, results)
+
+    def call_without_results(self, call: Call, planned: Planned, values: Sequence[Any]) -> Any:
+        """Make a call that gives no arrays, which no program of XLA's would make.
+
+        Raises:
+            TorchExecutionError: The function failed.
+        """
+        self._finder.run(call, planned.op.program.inputs, values)
+        return planned.rebuild(())
 
     def _plan_of(self, findings: Findings) -> CallPlan:
         """The plan, which checks outputs against the contract.
@@ -263,10 +279,14 @@ class Planner:
                 terms.vmap_method,
                 choose_concurrency(self._concurrency, inference, self.closure.words()),
                 terms.backend,
+                paired=findings.call.function.paired,
             )
 
     def _planned(self, findings: Findings, plan: CallPlan) -> Planned:
         call, inference, observed = findings.call, findings.inference, findings.observed
+        function = call.function.expecting(
+            inference.structure, self.label, shown=inference.containers != "read"
+        )
         form, contents = form_of(call.leaves.structure, self.mode)
         with self.closure.locks:  # modules keep their own attributes meanwhile
             code, stateful = code_digest(
@@ -283,12 +303,16 @@ class Planner:
             owner=self.function,
             lock=self.options.declared.lock,
         )
-        # Held by `Planned` and not by the op, which compiled forms refer to.
+        # Held by `Planned` and not by the op, which compiled programs refer to.
         keeper = Keeper()
         op = build_op(
             plan,
-            call.function,
-            call.function.runner(inference.structure, self.label),
+            function,
+            function.runner(
+                inference.structure,
+                self.label,
+                seen=inference.traced or inference.how == "declared",
+            ),
             observed,
             self.closure,
             call.context,
@@ -303,10 +327,10 @@ class Planner:
             notices=self._notices,
             call_locks=call_locks,
             generators=observed.generators,
-            mutated=call.function.mutated,
-            writing=call.function.writing if call.function.mutated else None,
-            run_out=_out_runner(call.function, inference, terms, self.label),
-            compiled=call.function.compiled() if terms.backend == "compile" else None,
+            mutated=function.mutated,
+            writing=function.writing if function.mutated else None,
+            run_out=_out_runner(function, inference, terms, self.label),
+            compiled=function.compiled() if terms.backend == "compile" else None,
         )
         if op.aten is not None and op.no_islands:
             refuse_islands(op, op.no_islands)
@@ -341,7 +365,8 @@ class Planner:
             ShardingError: Nothing says how to put the shards together.
         """
         assert self._spec is not None
-        leaves = declared_outputs(self._spec, trees.paths_of(plan.inference.structure))
+        paths = trees.paths_of(plan.inference.structure)
+        leaves = declared_outputs(self._spec, paths, plan.mutates)
         assert leaves is not None  # planning has compared the counts
         ranks = [len(sig.shape) for sig in plan.outputs]
         return place_outputs(self.label, self._spec, placement, leaves, ranks)

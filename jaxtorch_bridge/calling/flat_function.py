@@ -24,6 +24,12 @@ from .arguments.sort_leaves import Leaves, named_arguments
 from .pytrees import trees
 from .pytrees.trees import Structure
 
+# Where a contract was all that there was to plan from.
+_TELL = (
+    " A contract does not say which containers results come in: call the function once eagerly, "
+    "give example=(...), or annotate what it returns, such as `-> dict[str, torch.Tensor]`."
+)
+
 Bind = Callable[[Sequence[Any]], tuple[Sequence[Any], dict[str, Any]]]
 Unpack = Callable[[Any], Sequence[Any] | None]
 
@@ -38,6 +44,12 @@ class FlatFunction:
         self._copied, self._tell = leaves.copied, leaves.tell
         self._bounded = leaves.bounded
         self._recorded = True
+        self._expected: tuple[Structure, str] | None = None
+        self._advice = ""
+        # How results of calls are put together, once a run has shown it, and whether one has shown
+        # that it is not as the code reads.
+        self.shown: Structure | None = None
+        self.misread = False
         self._passes_out = "out" in dict(named_arguments(function, leaves, leaves.template))
         if isinstance(function, ModuleCall):
             # It takes the tensors of its first two arguments as they come.
@@ -51,9 +63,41 @@ class FlatFunction:
         self._direct = self._direct and leaves.mutated is None and leaves.bounded is None
 
     @property
+    def paired(self) -> bool:
+        """Whether results come in a pair with buffers, as those of modules may."""
+        return isinstance(self._given, ModuleCall) and self._given.mode.returns_buffers
+
+    @property
     def mutated(self) -> tuple[int, ...]:
         """Which tensors `runner` writes to, as declared; their new values come last."""
         return () if self._mutated is None else self._mutated.slots
+
+    def structure_around(self, result: Any) -> Structure:
+        """How the results of calls are put together, if the function puts its own together so.
+
+        Args:
+            result: What it returns, with anything in the place of tensors.
+        """
+        behind = 0
+        if self._mutated is not None:
+            result, behind = self._mutated.around(result)
+        if self._bounded is not None:
+            result = self._bounded.around(result, behind)
+        if isinstance(self._given, ModuleCall) and self.paired:
+            result = (result, {name: 0 for name, *_ in self._given.changed})
+        return trees.flatten(result)[1]
+
+    def expecting(self, structure: Structure, label: str, *, shown: bool) -> FlatFunction:
+        """The same, which raises OutputError where results have another structure.
+
+        Args:
+            structure: What was planned.
+            label: The callable's name, for messages.
+            shown: Somebody has seen results of that structure, or declared it.
+        """
+        made = copy.copy(self)
+        made._expected, made._advice = (structure, label), "" if shown else _TELL
+        return made
 
     def __call__(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         """Flat tensors to flat leaves and their structure. Declared writes go to copies."""
@@ -85,35 +129,44 @@ class FlatFunction:
 
     def _plainly(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         args, kwargs = self._bind(tensors)
-        return trees.flatten(self._padded(self._function(*args, **kwargs), tensors))
+        return self._flat(self._padded(self._function(*args, **kwargs), tensors))
 
     def _writing(self, *tensors: torch.Tensor) -> tuple[list[Any], Structure]:
         assert self._mutated is not None
         args, kwargs = self._bind(tensors)
         result = self._mutated.call(self._function, args, kwargs)
-        return trees.flatten(self._padded(self._mutated.result(result, tensors), tensors))
+        return self._flat(self._padded(self._mutated.result(result, tensors), tensors))
+
+    def _flat(self, result: Any) -> tuple[list[Any], Structure]:
+        if self._expected is None:
+            return trees.flatten(result)
+        return _checked(result, *self._expected, self._advice), self._expected[0]
 
     def _padded(self, result: Any, tensors: Sequence[torch.Tensor]) -> Any:
         if self._bounded is None:
             return result
+        if self.paired:
+            own, buffers = result
+            return self._bounded.result(own, tensors), buffers
         behind = 0 if self._mutated is None else self._mutated.behind
         return self._bounded.result(result, tensors, behind)
 
-    def runner(self, structure: Structure, label: str) -> Callable[..., Any]:
+    def runner(self, structure: Structure, label: str, *, seen: bool = True) -> Callable[..., Any]:
         """The function from flat tensors to flat results, for results of this structure.
 
         Args:
             structure: What was planned.
             label: The callable's name, for messages.
+            seen: All calls return that. Otherwise one tensor may come in a tuple.
 
         Returns:
             A callable that raises OutputError when torch returns another structure. The torch
             function itself where nothing needs to be done around it.
         """
-        if self._direct and structure.is_leaf:
+        if self._direct and structure.is_leaf and seen:
             return self._on_copies(self._function)
         function, bind, unpack = self._function, self._bind, _unpacker(structure)
-        mutated, bounded = self._mutated, self._bounded
+        mutated, bounded, advice = self._mutated, self._bounded, self._advice
 
         def run(*tensors: torch.Tensor) -> Any:
             args, kwargs = bind(tensors)
@@ -122,10 +175,9 @@ class FlatFunction:
                 result = mutated.result(result, tensors)
                 mutated.release(tensors)
             if bounded is not None:
-                behind = 0 if mutated is None else mutated.behind
-                result = bounded.result(result, tensors, behind)
+                result = self._padded(result, tensors)
             leaves = unpack(result)
-            return _checked(result, structure, label) if leaves is None else leaves
+            return _checked(result, structure, label, advice) if leaves is None else leaves
 
         return self._on_copies(run)
 
@@ -143,14 +195,14 @@ class FlatFunction:
     def out_runner(self, structure: Structure, label: str) -> Callable[..., Any]:
         """Like `runner`, of tensors and of those that ``out=`` is to be, one for each result."""
         function, bind, unpack = self._function, self._bind, _unpacker(structure)
-        count = trees.leaf_count(structure)
+        count, advice = trees.leaf_count(structure), self._advice
 
         def run(*tensors: torch.Tensor) -> Any:
             # The handler hands over the results' buffers behind the inputs.
             args, kwargs = bind(tensors[:-count])
             result = function(*args, **kwargs, out=trees.unflatten(structure, tensors[-count:]))
             leaves = unpack(result)
-            return _checked(result, structure, label) if leaves is None else leaves
+            return _checked(result, structure, label, advice) if leaves is None else leaves
 
         return self._on_copies(run)
 
@@ -250,7 +302,7 @@ def _unpacker(structure: Structure) -> Unpack:
     """From a result to its leaves, or None if it does not look as planned."""
     count = trees.leaf_count(structure)
     if structure.is_leaf:
-        return lambda result: (result,)
+        return lambda result: (result,) if isinstance(result, torch.Tensor) else None
     shape = _numbered(structure, count)
     if type(shape) is tuple and shape == tuple(range(count)):
         # A named tuple is another structure, so its type must be tuple itself.
@@ -274,13 +326,15 @@ def _unpacker(structure: Structure) -> Unpack:
     return unpack
 
 
-def _checked(result: Any, structure: Structure, label: str) -> list[Any]:
+def _checked(result: Any, structure: Structure, label: str, advice: str) -> list[Any]:
     leaves, found = trees.flatten(result)
     if found != structure:
         raise OutputError(
             f"{label}: expected results of the structure {structure}, planned when tracing; got "
-            f"{found}. The structure must follow from the arguments' shapes and static values.",
+            f"{found}. The structure must follow from the arguments' shapes and static values."
+            f"{advice}",
             callable_name=label,
             differs=True,
+            containers=True,
         )
     return leaves

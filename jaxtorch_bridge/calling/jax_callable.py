@@ -35,11 +35,11 @@ from .arguments.random_key import KEYWORD, check_key, key_for_tensors, key_use, 
 from .arguments.sort_leaves import KEYED, Leaves, quick_key, sort_flat, sort_leaves
 from .bound_methods import MOST_INSTANCES, BoundCallables, bound_function, is_bindable
 from .call_planner import Planned, Planner
-from .entries import Entries
-from .entry import Entry
 from .exporting import remember
+from .kept_ways import KeptWays
 from .like_function import LikeFunction, signature_of, take_names
 from .recipe.recipe import Recipe
+from .way_of_calling import WayOfCalling
 
 if TYPE_CHECKING:
     from ..spec.model import CallableSpec
@@ -61,7 +61,7 @@ class JaxCallable(LikeFunction, Generic[P, R]):
 
     __slots__ = (
         *("_label", "_planner", "_state_key", "_key_use"),
-        *("_entries", "_known", "_bound"),
+        *("_ways", "_known", "_bound"),
         *("__dict__", "__weakref__"),
     )
 
@@ -76,15 +76,16 @@ class JaxCallable(LikeFunction, Generic[P, R]):
         take_names(self, function)
         self.torch: Callable[P, R] = function
         self.spec = spec
-        plain = name or (spec.name if spec else name_of(function))
-        self._label = plain + spec.label.removeprefix(spec.name) if spec else plain
+        version = spec.at_version if spec else ""
+        plain = name or (spec.label.removesuffix(version) if spec else name_of(function))
+        self._label = plain + version
         self._planner = Planner(function, spec, example, plain, self._label, options)
         remember(self, plain, version_of(spec))
         self._state_key = self._planner.state_key
         self._key_use = key_use(function, spec, options, self._label)
-        self._entries = Entries(self._planner)
+        self._ways = KeptWays(self._planner)
         # Of these the everyday ones, by cheaper keys.
-        self._known = self._entries.quick
+        self._known = self._ways.quick
         self._bound = BoundCallables() if is_bindable(function) else None
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -113,18 +114,18 @@ class JaxCallable(LikeFunction, Generic[P, R]):
             else:
                 # Of arrays alone the number tells the structure; jit itself looks at shapes.
                 key = (len(args), surroundings)
-                entry = self._known.get(key)
-                if entry is None:
+                way = self._known.get(key)
+                if way is None:
                     return self._sorted_call(args, kwargs, key)  # type: ignore[no-any-return]
-                return entry.run(args)  # type: ignore[no-any-return]
+                return way.run(args)  # type: ignore[no-any-return]
         quick = quick_key(args, kwargs)
         if quick is None:
             return self._sorted_call(args, kwargs, None)  # type: ignore[no-any-return]
         known = (quick[0], surroundings)
-        entry = self._known.get(known)
-        if entry is None:
+        way = self._known.get(known)
+        if way is None:
             return self._sorted_call(args, kwargs, known)  # type: ignore[no-any-return]
-        return entry.run(quick[1])  # type: ignore[no-any-return]
+        return way.run(quick[1])  # type: ignore[no-any-return]
 
     def plan(self, *args: P.args, **kwargs: P.kwargs) -> CallPlan:
         """The plan for these arguments: arrays, tracers or `jax.ShapeDtypeStruct`.
@@ -146,21 +147,23 @@ class JaxCallable(LikeFunction, Generic[P, R]):
         if recipe.key is not None and self._key_use == "no":
             raise ArgumentError(f"{self._label}: expected no random key, and the program has one.")
         leaves = self._with_key(leaves, recipe.key)
-        entry = self._entry(leaves)
-        return entry.planned(entry.operands(leaves.arrays), concrete=False, runs=False)
+        way = self._way_of(leaves)
+        return way.planned(way.operands(leaves.arrays), concrete=False, runs=False)
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The plan for these arguments as text: what was chosen, and why not something better."""
         planned, placement = self._placed(args, kwargs)
+        made = planned.op.derived
         derived = [
-            item.words
-            for item in planned.op.derived.named("linearize", "pushforward", "transposed")
+            line
+            for item in made.named("linearize", "pushforward", "transposed")
+            for line in item.words
         ]
-        batches = [item.words for item in planned.op.derived.named("batched")]
+        derived += {item.under_checkpoint: None for item in made.named("linearize")}
         return explain_plan(
             planned.plan,
-            [line for words in derived for line in words],
-            [line for words in batches for line in words],
+            [*filter(None, derived)],
+            [line for item in made.named("batched") for line in item.words],
             () if placement is None else placement.words,
             [*planned.notes, *not_acted_on(self.spec)],
             results=planned.op.results,
@@ -184,7 +187,7 @@ class JaxCallable(LikeFunction, Generic[P, R]):
         """For each array of a call, flat, what the contract calls each dimension, or None."""
         named = {name: value for name, value in kwargs.items() if name != KEYWORD}
         leaves = sort_leaves(self._label, args, kwargs if self._key_use == "no" else named)
-        return self._entry(leaves).dimension_names(leaves.arrays)
+        return self._way_of(leaves).dimension_names(leaves.arrays)
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> JaxCallable[P, R]: ...
@@ -230,10 +233,10 @@ class JaxCallable(LikeFunction, Generic[P, R]):
         surroundings = (torch.is_grad_enabled(), torch.get_default_dtype(), self._state_key())
         # That there is a key, and not which: its words are an operand, like the arrays.
         known = (KEYED, quick[0], surroundings)
-        entry = self._known.get(known)
-        if entry is None:
+        way = self._known.get(known)
+        if way is None:
             return self._sorted_call(args, kwargs, known, rng)
-        return entry.run([*quick[1], rng])
+        return way.run([*quick[1], rng])
 
     def _with_key(self, leaves: Leaves, rng: Any) -> Leaves:
         """The call with its random key.
@@ -262,13 +265,13 @@ class JaxCallable(LikeFunction, Generic[P, R]):
             # Its parameters are read by the call as if the function closed over it.
             if isinstance(leaf, torch.nn.Module):
                 self._planner.closure.watch(leaf)
-        entry = self._entry(leaves)
+        way = self._way_of(leaves)
         if key is not None:
-            self._known[key] = entry
-        return entry.trace(leaves.arrays) if leaves.traced else entry.run(leaves.arrays)
+            self._known[key] = way
+        return way.trace(leaves.arrays) if leaves.traced else way.run(leaves.arrays)
 
-    def _entry(self, leaves: Leaves) -> Entry:
-        return self._entries.find(leaves, current_context(), self._state_key())
+    def _way_of(self, leaves: Leaves) -> WayOfCalling:
+        return self._ways.find(leaves, current_context(), self._state_key())
 
     def _planned(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Planned:
         return self._placed(args, kwargs)[0]
@@ -279,9 +282,9 @@ class JaxCallable(LikeFunction, Generic[P, R]):
         rng = None if self._key_use == "no" else kwargs.pop(KEYWORD, None)
         leaves = self._with_key(sort_leaves(self._label, args, kwargs), rng)
         concrete = not any(isinstance(array, jax.ShapeDtypeStruct) for array in leaves.arrays)
-        entry = self._entry(leaves)
-        arrays = entry.operands(leaves.arrays)
-        placement = entry.placement(arrays)
+        way = self._way_of(leaves)
+        arrays = way.operands(leaves.arrays)
+        placement = way.placement(arrays)
         if placement is not None:
-            return entry.planned_for_shard(arrays, placement), placement
-        return entry.planned(arrays, concrete=concrete), None
+            return way.planned_for_shard(arrays, placement), placement
+        return way.planned(arrays, concrete=concrete), None

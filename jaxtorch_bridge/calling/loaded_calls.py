@@ -14,15 +14,22 @@ from typing import Any, Protocol
 import jax
 import torch
 
+from .._compat.jax.compiling import compilation_of
 from ..errors import BridgeError
 from ..planner.op_keys import exported_key, label_of_key
 from ..planner.op_steps import Steps, read_steps
 from ..planner.plan_facts import difference, facts_of
+from ..torchside.closure.locks import holders_before
 from ..torchside.replay_steps import StepError, replay
 from .call_planner import Planned
 from .outputs.find_outputs import ConcreteRunNeeded
+from .planning_lock import holder_before
 from .recipe.not_data import RecipeError
 from .recipe.recipe import Recipe, read_recipe
+
+# A thread that planning waits for may have XLA compile what has nothing to do with it. If it is the
+# same twice, that long apart, it is taken to be the program that is loaded.
+_STANDSTILL_SECONDS = 10.0
 
 
 class Plannable(Protocol):
@@ -48,7 +55,15 @@ def find_op(functions: Sequence[Plannable], key: str, recipe: str, steps: str) -
     Returns:
         The handle that owns it; or a text, why there is none.
     """
-    return _on_its_own_thread(lambda: _find(functions, key, recipe, steps))
+    found = _on_its_own_thread(lambda: _find(functions, key, recipe, steps))
+    if found is not None:
+        return found
+    return (
+        f"{_called(key)}. A torch function that has the program compiled, within its own call or "
+        "planning, holds what planning this needs: it is the same function, or shares a module "
+        "with it. Call the program, or the function with arguments of these shapes, once before "
+        "that."
+    )
 
 
 def _find(functions: Sequence[Plannable], key: str, recipe: str, steps: str) -> Any:
@@ -146,7 +161,7 @@ def _arguments(recipe: Recipe) -> str:
 
 
 def _on_its_own_thread(work: Callable[[], Any]) -> Any:
-    """What ``work`` gives.
+    """What ``work`` gives; None if it waits for the thread that waits for this one.
 
     XLA's threads have a quarter of the stack that torch's tracers are used to, and what planning
     sets for a thread must not stay there.
@@ -163,8 +178,27 @@ def _on_its_own_thread(work: Callable[[], Any]) -> Any:
 
     # Not by `join`, and not a daemon by default: both would make a thread of Python's of XLA's one.
     done = threading.Event()
-    threading.Thread(target=run, name="jaxtorch_bridge-export", daemon=False).start()
-    done.wait()
+    thread = threading.Thread(target=run, name="jaxtorch_bridge-export", daemon=False)
+    thread.start()
+    before: set[tuple[int, int]] = set()
+    while not done.wait(_STANDSTILL_SECONDS):
+        now = _compilations_before(thread.ident)
+        if before & now:
+            # It goes on when the compilation has failed for this, and is then of no use.
+            return None
+        before = now
     # XLA takes no text with half a character, which a stranger's JSON may hold.
     made = found[0]
     return made.encode("utf-8", "backslashreplace").decode() if isinstance(made, str) else made
+
+
+def _compilations_before(thread: int | None) -> set[tuple[int, int]]:
+    """The threads that one waits for that wait for XLA to compile, each with what that is."""
+    waiting, seen = [thread], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in seen:
+            seen.add(one)
+            waiting += holder_before(one) | holders_before(one)
+    found = {(one, compilation_of(one)) for one in seen if one != thread}
+    return {(one, number) for one, number in found if number is not None}

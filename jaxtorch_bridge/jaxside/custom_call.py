@@ -59,12 +59,17 @@ def lower_custom_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]
         extra["devices"] = np.int64(devices)
     # Without an effect XLA may merge, drop and repeat calls. So whatever makes two calls differ, a
     # random key above all, must be an operand. Calls whose results are all empty it always drops,
-    # and with them the handler's checks: these have an effect.
-    checks_alone = all(0 in sig.shape for sig in op.outputs)
+    # and with them the handler's checks: these have an effect. So have those of which it may be so
+    # for some sizes, in a program for all sizes.
+    checks_alone = all(_may_be_empty(sig.shape) for sig in op.outputs)
     lower = jax.ffi.ffi_lowering(
         target, has_side_effect=checks_alone, operand_output_aliases=dict(op.aliases)
     )
     return lower(context, *operands, op=key, **extra)
+
+
+def _may_be_empty(shape: Sequence[Any]) -> bool:
+    return any(not isinstance(size, int) or size == 0 for size in shape)
 
 
 def _watch_operands(context: Any, operands: Sequence[Any], op: OpLike) -> None:

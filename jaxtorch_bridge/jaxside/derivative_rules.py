@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from .._compat.jax.abstract_values import aval_of, is_zero, zero_tangent_of
 from .._compat.jax.primitive_rules import ad
 from .op_protocol import Indices, LinearizedLike, OpLike, saved_for
@@ -83,7 +85,7 @@ def _forward_jvp(
 
 
 def call_linearize(
-    _is_vjp: bool, nonzeros: Sequence[bool], *primals: Any, op: OpLike
+    is_vjp: bool, nonzeros: Sequence[bool], *primals: Any, op: OpLike
 ) -> tuple[list[Any], list[bool], Any, Callable[..., Any]]:
     """One forward that saves residuals; tangents by the linear call on them."""
     wrt = _carrying(op, nonzeros)
@@ -110,6 +112,8 @@ def call_linearize(
             outputs = [*outputs, *call(op, *primals)[count:]]
     ins, outs = linearized.grad_inputs, linearized.diff_outputs
     zeros = _with_zeros(outputs, {})
+    if not any(isinstance(primal, jax.core.Tracer) for primal in primals):
+        linearized = linearized.as_of_now(is_vjp)
 
     def linear(residuals: Sequence[Any], *tangents: Any) -> list[Any]:
         # Torch is called on arrays; a symbolic zero is none.
@@ -138,11 +142,11 @@ def linear_jvp(
     # The backward graph holds detached copies of what was saved: differentiated by the inputs it
     # would give wrong numbers without an error. So the function itself is.
     if not all(is_zero(tangent) for tangent in tangents[:count]):
-        kernel = linearized.function(transposed, ins, outs)
+        function = linearized.function(transposed, ins, outs)
         return call_jvp(
-            [primals[index] for index in kernel.operands],
-            [tangents[index] for index in kernel.operands],
-            op=kernel.op,
+            [primals[index] for index in function.operands],
+            [tangents[index] for index in function.operands],
+            op=function.op,
         )
 
     def run(linear: Sequence[Any]) -> list[Any]:
@@ -167,19 +171,19 @@ def linear_linearize(
     count = linearized.nonlinear_count
     # Residuals are functions of the inputs, and count as constants.
     if any(nonzeros[:count]):
-        kernel = linearized.function(transposed, ins, outs)
+        function = linearized.function(transposed, ins, outs)
         outputs, moves, residuals, linear = call_linearize(
             is_vjp,
-            [nonzeros[index] for index in kernel.operands],
-            *(primals[index] for index in kernel.operands),
-            op=kernel.op,
+            [nonzeros[index] for index in function.operands],
+            *(primals[index] for index in function.operands),
+            op=function.op,
         )
         return (
             outputs,
             moves,
             residuals,
             lambda residuals, *tangents: linear(
-                residuals, *(tangents[index] for index in kernel.operands)
+                residuals, *(tangents[index] for index in function.operands)
             ),
         )
 

@@ -36,11 +36,13 @@ def call(op: OpLike, arrays: Sequence[Any]) -> list[Any]:
         with jax.enable_x64(True):
             results = jax.make_jaxpr(run_of(op, shapes_alone(op)))(*arrays).out_avals
     except Exception as error:
-        if not is_about_sharding(error):
+        # JAX has no words of its own for some; these operations take whole arrays.
+        if not (is_about_sharding(error) or _takes_whole(op, arrays)):
             raise
+        words = str(error).splitlines()[0].rstrip(".")
         raise ShardingError(
             f"{op.label}: expected arrays whose layouts tell how the results are cut; JAX says: "
-            f"{str(error).splitlines()[0]} Reshard them before (jax.sharding.reshard), or call "
+            f"{words}. Reshard them before (jax.sharding.reshard), or call "
             "jax.sharding.auto_axes(f, out_sharding=...), which says it."
         ) from error
     layouts = tuple(jax.sharding.NamedSharding(mesh, spec_of(one)) for one in results)
@@ -50,3 +52,14 @@ def call(op: OpLike, arrays: Sequence[Any]) -> list[Any]:
         out_sharding=layouts,
     )
     return list(run(*arrays))
+
+
+def _takes_whole(op: OpLike, arrays: Sequence[Any]) -> bool:
+    """Whether JAX can run ``op`` on whole arrays like these."""
+    whole = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
+    try:
+        with jax.enable_x64(True):
+            jax.eval_shape(run_of(op, shapes_alone(op)), *whole)
+    except Exception:
+        return False
+    return True

@@ -52,8 +52,8 @@ def lower_without_torch(context: Any, *operands: Any, op: OpLike) -> Sequence[An
 
 
 def jitted(op: OpLike, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A compiled form of ``function``, kept as long as somebody can call the op."""
-    # Owned by the plan, and weak from the op: compiled forms refer to the op, and a strong
+    """A compiled program of ``function``, kept as long as somebody can call the op."""
+    # Owned by the plan, and weak from the op: compiled programs refer to the op, and a strong
     # reference back would keep both for ever.
     keeper = op.keeper
     found: Callable[..., Any] | None = None if keeper is None else keeper.get(name)

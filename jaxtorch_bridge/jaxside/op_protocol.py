@@ -13,8 +13,8 @@ Indices = tuple[int, ...]
 Dims = tuple[int | None, ...]
 
 
-class KernelLike(Protocol):
-    """An op and which operands it reads; see `torchside.derive.linear_part`."""
+class LinearCallLike(Protocol):
+    """An op and which operands it reads; see `torchside.derive.linear_call`."""
 
     @property
     def op(self) -> Any:
@@ -52,11 +52,17 @@ class LinearizedLike(Protocol):
     ) -> tuple[tuple[ArraySig, ...], tuple[ArraySig, ...]]:
         """(linear operands, results) as signatures."""
 
-    def kernel(self, transposed: bool, ins: Indices, outs: Indices) -> KernelLike:
+    def linear_call(self, transposed: bool, ins: Indices, outs: Indices) -> LinearCallLike:
         """What computes the linear part."""
 
-    def function(self, transposed: bool, ins: Indices, outs: Indices) -> KernelLike:
+    def function(self, transposed: bool, ins: Indices, outs: Indices) -> LinearCallLike:
         """The same as a function of the inputs too, to be differentiated again."""
+
+    def as_of_now(self, is_vjp: bool) -> LinearizedLike:
+        """The same for a forward that has just run; see `torchside.derive.linear_part`."""
+
+    def refuse_changed(self) -> None:
+        """Object to weights that have changed since the forward ran, where that is known."""
 
     def batched(
         self, size: int, dims: Dims, transposed: bool, ins: Indices, outs: Indices
@@ -178,7 +184,7 @@ class OpLike(Protocol):
 
     @property
     def keeper(self) -> dict[Any, Any] | None:
-        """Where compiled forms are kept; None once nobody can call the op."""
+        """Where compiled programs are kept; None once nobody can call the op."""
 
     def refused(self, error: Exception) -> Exception:
         """The error itself; an eager call whose compilation it fails raises it."""

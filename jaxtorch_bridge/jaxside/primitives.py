@@ -101,8 +101,9 @@ def _refuse_sharded(label: str, paths: Sequence[str], avals: Sequence[Any]) -> N
 def _linear_impl(
     *operands: Any, linearized: LinearizedLike, transposed: bool, ins: Indices, outs: Indices
 ) -> Any:
-    kernel = linearized.kernel(transposed, ins, outs)
-    return _call_impl(*(operands[index] for index in kernel.operands), op=kernel.op)
+    linearized.refuse_changed()
+    found = linearized.linear_call(transposed, ins, outs)
+    return _call_impl(*(operands[index] for index in found.operands), op=found.op)
 
 
 def _linear_abstract(
@@ -122,12 +123,12 @@ def _lower_linear(
     outs: Indices,
     lower: Callable[..., Sequence[Any]],
 ) -> Sequence[Any]:
-    # Operands that the kernel does not read are left out, so that XLA can free them.
-    kernel = linearized.kernel(transposed, ins, outs)
+    # Operands that the linear call's op does not read are left out, so that XLA can free them.
+    found = linearized.linear_call(transposed, ins, outs)
     # The lowering takes the operands' layouts from the context, which has to lose the same ones.
-    narrowed = context.replace(avals_in=[context.avals_in[index] for index in kernel.operands])
-    read = [operands[index] for index in kernel.operands]
-    return lower(narrowed, *read, op=kernel.op)
+    narrowed = context.replace(avals_in=[context.avals_in[index] for index in found.operands])
+    read = [operands[index] for index in found.operands]
+    return lower(narrowed, *read, op=found.op)
 
 
 for _primitive in (torch_call_p, torch_jvp_call_p):

@@ -6,7 +6,7 @@ import inspect
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 import torch
@@ -18,16 +18,27 @@ from ..calling.like_function import OfInstances, with_keywords
 from ..calling.recipe.recipe import Recipe
 from ..choices import Backend
 from ..errors import ArgumentError, BridgeError, ModuleError
+from ..planner.annotated_contract import contract_of_outputs, refuse_other_annotations
 from ..planner.options import Options
 from ..torchside.closure.function_identity import name_of
 from ..torchside.closure.locks import locks_of
 from ..torchside.closure.reachable_objects import keys_of
-from ..torchside.modules.module_call import BuffersChange, Method, Mode, ModuleCall, signature_of
+from ..torchside.modules.module_call import (
+    BuffersChange,
+    Method,
+    Mode,
+    ModuleCall,
+    called_of,
+    signature_of,
+)
 from ..torchside.modules.skeleton import Template
 from ..torchside.modules.structure_copy import NotCopiedError
 from ..transfer import t2j
 from .parameter_trees import NamedTree, Names
 from .state_dicts import dumped, loaded
+
+if TYPE_CHECKING:
+    from ..spec.model import CallableSpec
 
 
 def from_module(
@@ -36,6 +47,7 @@ def from_module(
     names: Names = "nested",
     method: Method = None,
     copy: bool | None = None,
+    outputs: Mapping[str, object] | str | None = None,
     copies: Sequence[str] = (),
     backend: Backend | None = None,
     islands: bool = True,
@@ -44,7 +56,8 @@ def from_module(
 
     The module is read here and then never again: it is not changed, and later changes to its
     layers do not show. Its tensors are shared where JAX can use their memory, as by `t2j`: train
-    the module in torch afterwards and the arrays change too, unless ``copy=True``.
+    the module in torch afterwards and the arrays change too, also for programs that JAX has
+    started and that have not ended yet, unless ``copy=True``.
 
     Args:
         module: Any module, on one device; compiled ones are taken as they were written.
@@ -54,6 +67,8 @@ def from_module(
             function ``(module, *args, **kwargs)``.
         copy: As in `t2j`: True for arrays with memory of their own, False for an error instead
             of a copy.
+        outputs: As in `jax_callable`: what ``apply`` returns, without buffers. With
+            ``float32[kept<=100, 4]`` a result whose size follows from values is padded to a bound.
         copies: As in `jax_callable`: arguments that the module writes to (``("x",)``, as
             activations with ``inplace=True`` do), of which a call gives it copies.
         backend: As in `jax_callable`: what runs the module.
@@ -62,6 +77,7 @@ def from_module(
     Raises:
         ModuleError: A layer is run by TorchScript, or lazy and not yet called.
         TransferError: A parameter cannot be a JAX array (quantised, sparse, on the meta device).
+        SpecError: ``outputs`` are not valid, or the annotations contradict them.
         ArgumentError: A keyword is not valid.
     """
     if not isinstance(module, torch.nn.Module):
@@ -87,7 +103,13 @@ def from_module(
         ) from error
     options = Options(copies=tuple(copies), backend=backend, islands=islands)
     options.refuse_invalid()
-    return JaxModule(template, names, method, copy, name_of(module), options)
+    label = name_of(module)
+    contract = None
+    if outputs is not None:
+        function = called_of(template.module, method)
+        contract = contract_of_outputs(function, label, outputs, others=True)
+        refuse_other_annotations(contract, function)
+    return JaxModule(template, names, method, copy, label, options, contract)
 
 
 class JaxModule:
@@ -108,8 +130,10 @@ class JaxModule:
         copy: bool | None,
         label: str,
         options: Options,
+        contract: CallableSpec | None = None,
     ) -> None:
         self._template = template
+        self._contract = contract
         self._method = method
         self._options = options
         self.label = label
@@ -321,7 +345,7 @@ class JaxModule:
             with self._lock:
                 function = ModuleCall(self._template, self._method, mode, self.label)
                 options = replace(self._options, random="key") if mode.keyed else self._options
-                made = JaxCallable(function, name=self.label, options=options)
+                made = JaxCallable(function, self._contract, name=self.label, options=options)
                 # Another thread may have made one meanwhile: that stays, with its plans.
                 found = self._calls.setdefault(mode, made)
         return found

@@ -24,8 +24,16 @@ def annotated_contract(function: Callable[..., Any], name: str) -> AnnotatedSpec
     return spec_from_annotations(function, name)
 
 
-def contract_of_outputs(function: Callable[..., Any], name: str, outputs: object) -> AnnotatedSpec:
+def contract_of_outputs(
+    function: Callable[..., Any], name: str, outputs: object, *, others: bool = False
+) -> AnnotatedSpec:
     """The contract that ``outputs`` are, with what annotations say of the inputs.
+
+    Args:
+        function: The torch function.
+        name: Its name.
+        outputs: As a contract has them.
+        others: Whether a call has other arrays than its parameters take.
 
     Raises:
         SpecError: They are not valid.
@@ -33,7 +41,8 @@ def contract_of_outputs(function: Callable[..., Any], name: str, outputs: object
     # Here: a program without contracts starts without pydantic.
     from ..spec.annotations.as_contract import spec_of_outputs
 
-    return spec_of_outputs(function, name, outputs, annotated="jaxtyping" in sys.modules)
+    annotated = "jaxtyping" in sys.modules
+    return spec_of_outputs(function, name, outputs, annotated=annotated, others=others)
 
 
 def refuse_other_annotations(spec: CallableSpec, function: Callable[..., Any]) -> None:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 # The name of a step that reads a tensor which was there before the graph.
 READS_TENSOR = "a closed-over tensor"
+# The name of a step that compares two sizes: a relation, such as ``<=``, and the sizes.
+COMPARES_SIZES = "a comparison of sizes"
+# Of one that makes a count of sizes: ``min`` or ``max``, the number of the count, and the sizes.
+COUNTS_EXTREME = "the least or greatest of sizes"
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,39 @@ class DtypeName:
 
 
 @dataclass(frozen=True)
+class BoundedSize:
+    """A size that follows from values: a sum of products of counts, of places of a mask and such.
+
+    Arrays that have it are computed with the size ``most``. What stands behind the size that they
+    really have is anything.
+
+    Attributes:
+        terms: Of each product its factor, and the numbers of its counts.
+        most: What it is at most.
+    """
+
+    terms: tuple[tuple[int, tuple[int, ...]], ...]
+    most: int
+
+    @property
+    def counts(self) -> frozenset[int]:
+        """The numbers of all counts in it."""
+        return frozenset(number for _, numbers in self.terms for number in numbers)
+
+
+@dataclass(frozen=True)
 class ResultSig:
-    """What torch says of one result."""
+    """What torch says of one result.
+
+    Attributes:
+        shape: Its sizes; of those that follow from values the most.
+        dtype: Its dtype.
+        bounded: For each axis the size that follows from values, or None; empty if none does.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    bounded: tuple[BoundedSize | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,12 +79,14 @@ class Step:
 
     Attributes:
         op: Its name with the overload, ``add.Tensor``; ``torchvision::nms.default`` of a library.
-        args: By the schema. Plain Python values, `Ref`, `DtypeName`, and tuples of these.
+        args: By the schema. Plain Python values, `Ref`, `DtypeName`, `BoundedSize`, and tuples of
+            these.
         kwargs: The same by name.
         results: What it gives; nothing for a check.
         several: Whether its result is a tuple also where that has one member.
         place: The line of the user's code that it comes from; empty if nobody knows.
         draws: Whether it draws random numbers.
+        pointwise: Whether each element of its result is made of those at the same place.
     """
 
     op: str
@@ -62,6 +96,7 @@ class Step:
     several: bool
     place: str = ""
     draws: bool = False
+    pointwise: bool = False
 
     @property
     def words(self) -> str:
@@ -80,6 +115,7 @@ class AtenProgram:
         steps: In order.
         outputs: Arrays that are given back.
         keyed: Whether it takes a key.
+        alike: For arrays that are computed like an earlier one, which that is.
     """
 
     inputs: tuple[ResultSig, ...]
@@ -87,6 +123,7 @@ class AtenProgram:
     steps: tuple[Step, ...]
     outputs: tuple[Ref, ...]
     keyed: bool = False
+    alike: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def first_result(self) -> int:

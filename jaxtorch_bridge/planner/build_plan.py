@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -118,6 +118,8 @@ def plan_call(
     vmap_method: VmapMethod = "torch_vmap",
     concurrency: Concurrency = PARALLEL,
     backend: Backend | None = None,
+    *,
+    paired: bool = False,
 ) -> CallPlan:
     """The frozen plan of a call.
 
@@ -131,6 +133,7 @@ def plan_call(
         vmap_method: What ``jax.vmap`` does.
         concurrency: What was decided about calls at the same time.
         backend: What runs the function; None: what the contract says.
+        paired: The result comes in a pair with others, of which the contract says nothing.
 
     Raises:
         SpecMismatchError: The outputs found do not fit the contract.
@@ -141,7 +144,10 @@ def plan_call(
     if backend is None:
         backend = "auto" if spec is None else spec.execution.backend
     order = contract_order(
-        spec.label if spec else facts.name, [path for path, _ in leaves], output_paths
+        spec.label if spec else facts.name,
+        [path for path, _ in leaves],
+        own_paths(output_paths, paired=paired),
+        () if spec is None else counts_behind(spec, mutates),
     )
     if spec is not None and sizes is not None and leaves:
         # Here: a program without contracts starts without pydantic.
@@ -149,6 +155,7 @@ def plan_call(
 
         # The sizes are those from here on: outputs may bind names that no input has.
         found = [(meta.shape, meta.torch_dtype) for meta in inference.outputs]
+        found = found[: len(own_paths(output_paths, paired=paired))]
         in_order = found if order is None else [found[index] for index in order]
         sizes = check_outputs(spec, sizes, in_order, x64=facts.x64, when="when tracing")
     # No order: nothing is declared, since other counts were refused above.
@@ -195,16 +202,36 @@ def version_of(spec: CallableSpec | None) -> str:
     return (spec.label.partition("@")[2] if spec else "") or "0"
 
 
+def own_paths(
+    paths: Sequence[tuple[str | int, ...]], *, paired: bool
+) -> list[tuple[str | int, ...]]:
+    """The paths of a function's own results, which are the first of a pair if there is one."""
+    return [path[1:] for path in paths if path[0] == 0] if paired else list(paths)
+
+
+def counts_behind(spec: CallableSpec, mutates: Sequence[str]) -> Collection[ContractPath]:
+    """The counts that may stand behind what torch returned: none where new values do."""
+    return () if mutates else spec.counts
+
+
 def declared_outputs(
-    spec: CallableSpec, output_paths: Sequence[tuple[str | int, ...]]
+    spec: CallableSpec,
+    output_paths: Sequence[tuple[str | int, ...]],
+    mutates: Sequence[str],
 ) -> list[tuple[ContractPath, TensorSpec]] | None:
     """The contract's outputs in the order of the flat results; None if counts differ.
+
+    Args:
+        spec: The contract.
+        output_paths: Where each flat result stands.
+        mutates: The arguments that the function writes to.
 
     Raises:
         SpecMismatchError: The results have other names.
     """
     leaves = spec.output_leaves()
-    order = contract_order(spec.label, [path for path, _ in leaves], output_paths)
+    counts = counts_behind(spec, mutates)
+    order = contract_order(spec.label, [path for path, _ in leaves], output_paths, counts)
     if order is None:
         return None
     by_flat = {flat: leaves[number] for number, flat in enumerate(order)}

@@ -55,6 +55,8 @@ def _danger(inference: Inference, closes_over: str) -> str:
         why = "could not be traced abstractly"
         if inference.flags:
             why = "was only traced as code that is compiled"
+        if inference.flags == "unchecked":
+            why = "was only traced without the checks of torch.distributions"
         return f"it {why} and may change {closes_over}" if closes_over else ""
     if inference.leaves_changed:
         return f"it changes {inference.leaves_changed}"

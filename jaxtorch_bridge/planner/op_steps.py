@@ -9,7 +9,7 @@ An exported program holds them, so that another process can derive the same op.
 | ``pushforward wrt`` | an op | the op of results and tangents |
 | ``batched size dims loop`` | an op | the op for a batch |
 | ``forward`` | a derivative | the op of results and residuals |
-| ``kernel transposed ins outs`` | a derivative | the op of the linear part |
+| ``linear_call transposed ins outs`` | a derivative | the op of the linear part |
 | ``function transposed ins outs`` | a derivative | the same as a function of the inputs |
 """
 
@@ -92,6 +92,6 @@ _PARTS: dict[str, tuple[Callable[[str, Any], Any], ...]] = {
     "pushforward": (_indices,),
     "batched": (_size, _dims, _flag),
     "forward": (),
-    "kernel": (_flag, _indices, _indices),
+    "linear_call": (_flag, _indices, _indices),
     "function": (_flag, _indices, _indices),
 }

@@ -9,6 +9,8 @@ from .array_signature import OutputMeta
 
 # fake: evaluated without memory. fake-plain-attention: the same with unfused attention.
 # fake-without-cudnn: the same without cuDNN, whose recurrent layers look at where weights lie.
+# symbols: with symbols for what follows from values. fake-with-symbols: the same, where graphs are
+# captured with symbols too.
 # contract, declared: taken from the contract alone, or from what the caller declared.
 # call: a real run that was the caller's own.
 # values: one extra real run on the arguments (a gradient outside of jit, `explain`).
@@ -17,6 +19,7 @@ How = Literal[
     "fake",
     "fake-plain-attention",
     "fake-without-cudnn",
+    "fake-with-symbols",
     "symbols",
     "contract",
     "declared",
@@ -26,13 +29,15 @@ How = Literal[
     "made-up",
 ]
 
-# What code is told that asks whether it is traced: nothing, that it is compiled, or exported as
-# well (``torch.compiler.is_compiling`` and ``torch.compiler.is_exporting``).
-Flags = Literal["", "compiling", "exporting"]
+# What code is told that asks whether it is traced: nothing, that distributions make no checks, that
+# it is compiled, or exported as well (``torch.compiler.is_compiling`` and
+# ``torch.compiler.is_exporting``).
+Flags = Literal["", "unchecked", "compiling", "exporting"]
 
 # Behind the words for how.
 FLAG_WORDS: dict[str, str] = {
     "": "",
+    "unchecked": ", without the checks of torch.distributions",
     "compiling": ", with torch.compiler.is_compiling()",
     "exporting": ", with torch.compiler.is_compiling() and is_exporting(), as torch.export does",
 }
@@ -41,6 +46,8 @@ _WORDS: dict[str, str] = {
     "fake": "evaluated abstractly (FakeTensor: no FLOPs, no memory)",
     "fake-plain-attention": "evaluated abstractly (FakeTensor, attention by plain products)",
     "fake-without-cudnn": "evaluated abstractly (FakeTensor, without cuDNN)",
+    "fake-with-symbols": "evaluated abstractly (FakeTensor, symbols for sizes that follow from "
+    "values)",
     "symbols": "evaluated abstractly, with symbols for the values that the function looks at",
     "contract": "taken from the contract; the function was not run",
     "declared": "taken as declared; the function was not run",
@@ -74,6 +81,7 @@ class Inference:
             treats what comes out as constant.
         own_backwards: It was seen to run code with a backward that is not torch's: custom functions
             and custom operations.
+        backward_hooks: Modules that it calls have hooks on their backward.
         attention: It uses fused attention kernels, or may.
         switches_grad: It enters ``torch.no_grad`` or the like, which forward mode does not heed.
         swaps: What it changes while it runs, in words: parameters of a module, for one.
@@ -83,6 +91,8 @@ class Inference:
         asks: The function, or a library that is not torch, asks that.
         made_up: The values that it was run on, in words, where nobody knew any.
         higher_order: It was seen to use torch's higher-order operators (``torch.cond``).
+        containers: With outputs that a contract gives, how it is known in what they come: ``read``
+            off the function, or the run that showed it.
     """
 
     outputs: tuple[OutputMeta, ...]
@@ -99,6 +109,7 @@ class Inference:
     updates_state: bool = False
     grads_inside: bool = False
     own_backwards: bool = False
+    backward_hooks: bool = False
     attention: bool = False
     switches_grad: bool = False
     swaps: str = ""
@@ -107,11 +118,12 @@ class Inference:
     asks: bool = False
     made_up: tuple[str, ...] = ()
     higher_order: bool = False
+    containers: How | Literal["", "read"] = ""
 
     @property
     def traced(self) -> bool:
         """Whether the function ran abstractly, so that its behaviour depends on shapes only."""
-        return self.how in ("fake", "fake-plain-attention", "fake-without-cudnn")
+        return self.how.startswith("fake")
 
     @property
     def seen(self) -> bool:
@@ -128,10 +140,12 @@ class Inference:
         """Real runs that nobody asked for."""
         if self.made_up:
             return len(self.made_up)
-        return 1 if self.how in ("values", "example") else 0
+        return 1 if {self.how, self.containers} & {"values", "example"} else 0
 
     @property
     def words(self) -> str:
         """One line for `explain`."""
+        if self.containers not in ("", "read"):
+            return f"taken from the contract, and their containers as {_WORDS[self.containers]}"
         values = f": {', '.join(self.made_up)}" if self.made_up else ""
         return _WORDS[self.how] + values + FLAG_WORDS[self.flags]

@@ -241,7 +241,12 @@ class CallableSpec(BaseModel):
     @property
     def label(self) -> str:
         """Name and version, such as ``attention@2.1.0``."""
-        return f"{self.name}@{self.version}"
+        return f"{self.name}{self.at_version}"
+
+    @property
+    def at_version(self) -> str:
+        """The version, as it stands behind a name: ``@2.1.0``."""
+        return f"@{self.version}"
 
     @property
     def unread(self) -> tuple[tuple[str, str], ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ..errors import SpecMismatchError
 from .enforce.inputs import bind_shapes
 from .enforce.outputs import check_returned, miscounted, too_many
 from .language.problems import Path
-from .language.shapes import evaluate, names_in, with_terms
+from .language.shapes import Name, evaluate, names_in, with_terms
 from .language.sizes import aligned
 from .model import CallableSpec
 
@@ -59,6 +60,39 @@ class ReturnedSizes:
                     target[axis] = size
             found.append(tuple(target))
         return found, named
+
+    def with_symbols(
+        self, shapes: Sequence[Sequence[Any]], named: Mapping[str, int]
+    ) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:
+        """The sizes of an evaluation that has symbols for some of them, and what has to be equal.
+
+        Args:
+            shapes: What it gives, in the contract's order.
+            named: The sizes that are numbers, as `padded` gave them.
+        """
+        found: dict[str, Any] = dict(named)
+        every = [
+            (dimension, size)
+            for (_, leaf), shape in zip(self._leaves, shapes, strict=True)
+            for dimension, _, size in aligned(leaf.shape, shape)
+        ]
+        for dimension, size in every:
+            if isinstance(dimension, Name):
+                found.setdefault(dimension.name, size)
+        pairs = [(size, evaluate(dimension, found)) for dimension, size in every]
+        return found, [(size, wanted) for size, wanted in pairs if wanted is not None]
+
+    def limits(self, named: Mapping[str, Any]) -> Iterator[tuple[Any, int, str]]:
+        """For each bound, more than which is an error: a size, the most, and what the error says.
+
+        Args:
+            named: The sizes, as `with_symbols` gave them.
+        """
+        for name, bound in self._spec.bounds.items():
+            most = evaluate(bound.most, named)
+            if bound.overflow == "error" and most is not None:
+                error = too_many(self._spec, self._sizes, bound, "more", most)
+                yield named[name], most, str(error)
 
     def refuse_counts_among(self, behind: int) -> None:
         """Object to a count that the contract has among the new values of arguments.

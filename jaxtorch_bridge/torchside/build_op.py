@@ -15,7 +15,7 @@ from .closure.closure_state import ClosureState
 from .functions.call_locks import NO_CALL_LOCKS, CallLocks
 from .functions.contract_terms import NO_TERMS, Terms
 from .functions.declared_writes import with_writes
-from .functions.source import Source
+from .functions.tensor_function import TensorFunction
 from .functions.traced_flags import with_flags
 from .handler.torch_context import TorchContext
 from .observe.abstract_evaluation import FlatCall
@@ -65,7 +65,7 @@ def build_op(
         context: Torch's settings to run under.
         device: ``cpu`` or ``cuda``: where to evaluate abstractly.
         x64: Whether JAX holds 64-bit dtypes.
-        keeper: Where the JAX side keeps compiled forms; the caller holds it.
+        keeper: Where the JAX side keeps compiled programs; the caller holds it.
         recipe: Gives what another process plans the same from.
         stateful: Functions with the same code and constants may still differ.
         terms: What the contract says of derivatives and batches.
@@ -81,7 +81,7 @@ def build_op(
     if terms.backend != "compile" and (plan.inference.higher_order or observed.higher_order):
         context = replace(context, by_code=True)
     seeds = () if plan.random_key is None else (plan.random_key,)
-    source = Source(
+    fn = TensorFunction(
         plan.label,
         plan.key,
         lambda *tensors: function(*tensors)[0],
@@ -103,16 +103,16 @@ def build_op(
         seeds=seeds,
     )
     if compiled is not None:
-        pair = (source.function, lambda *tensors: compiled(*tensors)[0])
-        source = replace(source, compiled=pair)
+        pair = (fn.core, lambda *tensors: compiled(*tensors)[0])
+        fn = replace(fn, compiled=pair)
     if writing is not None:
-        source = with_writes(source, plan.mutates, mutated, lambda *tensors: writing(*tensors)[0])
-    source = with_flags(source)
-    family, role = OpFamily(keeper, recipe), Function(source)
+        fn = with_writes(fn, plan.mutates, mutated, lambda *tensors: writing(*tensors)[0])
+    fn = with_flags(fn)
+    family, role = OpFamily(keeper, recipe), Function(fn)
     # Before any alias: a graph sees declared writes on copies.
     if terms.backend in GRAPH_BACKENDS:
         return op_of_program(
-            graph_program(source),
+            graph_program(fn),
             plan.label,
             plan.key,
             role,
@@ -135,12 +135,12 @@ def build_op(
         body = with_key(body, len(plan.inputs))
     # Not what runs here: derivatives and batches are made of it.
     program = Program(
-        source.function,
-        source.inputs,
-        source.outputs,
-        source,
+        fn.core,
+        fn.inputs,
+        fn.outputs,
+        fn,
         context,
-        seeds=source.seeds,
+        seeds=fn.seeds,
         eager=True,
     )
     return register_op(
@@ -150,7 +150,7 @@ def build_op(
         role,
         family,
         (),
-        inputs=source.operands,
+        inputs=fn.operands,
         outputs=plan.outputs,
         # Around the seeding: until the generators are put back, nobody else may draw.
         run=call_locks.around(body, seeded=bool(seeds)),

@@ -21,7 +21,7 @@ class OpFamily:
     """The family of all ops that come from one planned function; see `torch_op.Family`.
 
     Args:
-        keeper: Where the JAX side keeps compiled forms. The caller holds it: ops refer to it
+        keeper: Where the JAX side keeps compiled programs. The caller holds it: ops refer to it
             weakly.
         recipe: Gives what another process plans the function's own op from.
     """
@@ -32,7 +32,7 @@ class OpFamily:
 
     @property
     def keeper(self) -> Keeper | None:
-        """Where the JAX side keeps compiled forms; None once nobody can call the ops."""
+        """Where the JAX side keeps compiled programs; None once nobody can call the ops."""
         return self._keeper()
 
     @property
@@ -128,5 +128,5 @@ def _context(op: TorchOp) -> contextlib.AbstractContextManager[None]:
     """Torch's settings under which something new may be captured of the op."""
     if isinstance(op.role, Function):
         # Only such an op has Python code of the user's that torch's settings act on.
-        return op.role.source.context.scope()
+        return op.role.fn.context.scope()
     return contextlib.nullcontext()

@@ -60,7 +60,7 @@ def _of_derivative(linearized: Linearized, step: Step) -> TorchOp:
     name, *parts = step
     if name == "forward":
         return linearized.forward
-    if name not in ("kernel", "function"):
+    if name not in ("linear_call", "function"):
         raise StepError(f"`{name}` is a step of an op, and not of a derivative")
     transposed, ins, outs = parts
     # What JAX asks for is always a part of these.

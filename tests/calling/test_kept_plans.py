@@ -42,7 +42,7 @@ def test_a_static_value_that_differs_in_every_call():
     assert "scaled: of 4 ways of calling it" in str(warning.message)
     assert "`factor` (0.75, now 1.0)" in str(warning.message)
     assert warning.filename == __file__
-    assert len(f._entries) == len(f._known) == 4
+    assert len(f._ways) == len(f._known) == 4
     assert len(ops_of("scaled")) == 4
     # What was dropped comes back.
     assert_close(f(X, 0.0), X * 0)
@@ -57,7 +57,7 @@ def test_derivatives_go_with_them():
 
     with pytest.warns(BridgeWarning, match="`factor`"):
         for_each(range(12), run)
-    assert len(f._entries) == 4
+    assert len(f._ways) == 4
     # Two calls, a forward, a backward and a batch.
     assert len(ops_of("with_slopes")) <= 4 * 5
 
@@ -131,11 +131,11 @@ def test_no_limit(monkeypatch):
         warnings.simplefilter("error")
         for step in range(12):
             f(X, float(step))
-    assert len(f._entries) == 12
+    assert len(f._ways) == 12
     monkeypatch.setattr(settings, "most_plans", 2)
     with pytest.warns(BridgeWarning):
         f(X, 99.0)
-    assert len(f._entries) == 2
+    assert len(f._ways) == 2
     with pytest.raises(ValueError, match="a number of plans, at least 1, or None; got 0"):
         settings.most_plans = 0
 
@@ -157,7 +157,7 @@ def test_threads_that_call_at_once():
         thread.join()
     assert wrong == []
     f(X, -1.0)
-    assert len(f._entries) <= 4
+    assert len(f._ways) <= 4
     assert len(f._known) <= 4
 
 

@@ -17,7 +17,7 @@ from jaxtorch_bridge.torchside.handler.native_module import op_keys
 
 
 def keys_of(name: str) -> list[str]:
-    # The first pass frees the compiled forms, whose traces hold derivatives; these refer to each
+    # The first pass frees the compiled programs, whose traces hold derivatives; these refer to each
     # other, and go in the second.
     gc.collect()
     gc.collect()

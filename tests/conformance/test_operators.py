@@ -53,6 +53,7 @@ def worker() -> Iterator[Worker]:
     one.close()
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("entry", (TENTH + OTHERS).split())
 def test_an_operator_gives_what_torch_gives_or_is_refused_as_documented(worker, entry):
     _check(worker, entry, "float32")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.evidence import letter_of, read_evidence
+from conformance.evidence import DTYPE_COLUMNS, letter_of, read_evidence
 from conformance.workers import Worker
 
 WAYS = ("jit", "vjp", "jvp", "vmap")
@@ -49,6 +49,7 @@ def worker() -> Iterator[Worker]:
     one.close()
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize("entry", LOWERED.split())
 def test_values_and_derivatives_are_torchs(worker, entry):
     for result in list(worker.try_entry(entry, "float32", WAYS)):
@@ -70,19 +71,26 @@ EVIDENCE = Path(__file__).parents[2] / "conformance" / "xla_evidence.txt"
 _EACH = 23
 
 
-def _sample() -> dict[str, dict[str, str]]:
-    told: dict[str, dict[str, str]] = {}
+def _sample() -> dict[tuple[str, str], dict[str, str]]:
+    """Some entries in float32, and others in one of the other dtypes each."""
+    told: dict[str, dict[str, dict[str, str]]] = {}
     for entry, dtype, way, letter in read_evidence(EVIDENCE):
-        if dtype == "float32":
-            told.setdefault(entry, {})[way] = letter
-    return {entry: told[entry] for entry in sorted(told)[::_EACH]}
+        told.setdefault(entry, {}).setdefault(dtype, {})[way] = letter
+    entries, others = sorted(told), [one for one in DTYPE_COLUMNS if one != "float32"]
+    chosen = [(entry, "float32") for entry in entries[::_EACH]]
+    chosen += [
+        (entry, others[place % len(others)])
+        for place, entry in enumerate(entries[_EACH // 2 :: _EACH])
+    ]
+    return {(entry, dtype): told[entry][dtype] for entry, dtype in chosen if dtype in told[entry]}
 
 
 SAMPLE = _sample()
 
 
-@pytest.mark.parametrize("entry", SAMPLE)
-def test_the_file_of_evidence_is_true(worker, entry):
-    told = SAMPLE[entry]
-    results = worker.try_entry(entry, "float32", tuple(told))
+@pytest.mark.table(3)
+@pytest.mark.parametrize(("entry", "dtype"), SAMPLE)
+def test_the_file_of_evidence_is_true(worker, entry, dtype):
+    told = SAMPLE[entry, dtype]
+    results = worker.try_entry(entry, dtype, tuple(told))
     assert {result.way: letter_of(result) for result in results} == told

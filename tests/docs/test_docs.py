@@ -98,13 +98,6 @@ def test_python_files_that_architecture_names_are_there():
     assert [name for name in named if not any(one.endswith(f"/{name}") for one in files)] == []
 
 
-def test_what_ci_names_is_there():
-    """pytest with several processes collects nothing, and says little, when one name is wrong."""
-    named = re.findall(r"\btests/[\w./]+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
-    assert named
-    assert [name for name in named if not (ROOT / name).exists()] == []
-
-
 def test_every_error_class_is_documented():
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     names = [name for name in jaxtorch_bridge.__all__ if name.endswith(("Error", "Warning"))]

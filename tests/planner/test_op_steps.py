@@ -9,7 +9,7 @@ from jaxtorch_bridge.planner.op_steps import read_steps, steps_text
 STEPS = (
     (("pushforward", (0, 2)),),
     (("linearize", ()), ("forward",)),
-    (("linearize", (0,)), ("kernel", True, (0,), (0, 1)), ("batched", 3, (0, None), False)),
+    (("linearize", (0,)), ("linear_call", True, (0,), (0, 1)), ("batched", 3, (0, None), False)),
     (("transposed", (1,), (0,)), ("function", False, (), (0,)), ("batched", 0, (), True)),
     (),
 )

@@ -51,7 +51,7 @@ def test_the_rules_hold(copy):
 WRONG = {
     "a room below imports one above": (
         "planner/plan.py",
-        "from ..calling import entry",
+        "from ..calling import way_of_calling",
         "The rooms of the package",
     ),
     "an argument knows what is planned": (

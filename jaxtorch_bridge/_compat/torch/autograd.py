@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
+import threading
+from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
 import torch
+import torch.autograd.graph
 
 _NO_GRAD = torch._C._autograd.CreationMeta.NO_GRAD_MODE
 
@@ -77,3 +82,47 @@ def hooks_of_saved_tensors() -> tuple[Any, Any] | None:
 def refuses_hooks(error: BaseException) -> bool:
     """Whether ``torch.func`` raised this because tensors that autograd saves are hooked."""
     return isinstance(error, RuntimeError) and "yet support saved tensor hooks" in str(error)
+
+
+class _Here(threading.local):
+    """Whether one thread keeps what autograd goes back through."""
+
+    keeps = False
+
+
+_here = _Here()
+
+
+@contextlib.contextmanager
+def keeping_records(keep: bool) -> Iterator[None]:
+    """Whether autograd, called in this thread, keeps what it goes back through.
+
+    That is ``retain_graph=True`` whatever the caller says, which changes no value, but memory and
+    whether somebody may go back through the same record again.
+    """
+    _replace_engine()
+    before, _here.keeps = _here.keeps, keep
+    try:
+        yield
+    finally:
+        _here.keeps = before
+
+
+@functools.cache
+def _replace_engine() -> None:
+    # `torch.compiler` replaces this function by the same two names for a while.
+    plain: Any = torch.autograd.graph._engine_run_backward
+
+    def run(outputs: Any, cotangents: Any, keep: bool, *args: Any, **kwargs: Any) -> Any:
+        return plain(outputs, cotangents, keep or _here.keeps, *args, **kwargs)
+
+    # As with all of torch's own code, its compiler leaves this frame alone. Not by `torch._dynamo`,
+    # which takes a second to load.
+    frames: Any = torch._C._dynamo.eval_frame
+    action = frames._FrameAction
+    skip = frames._FrameExecStrategy(action.SKIP, action.DEFAULT)
+    frames.set_code_exec_strategy(run.__code__, skip)
+    functools.update_wrapper(run, plain)
+    modules: tuple[Any, ...] = (torch.autograd, torch.autograd.graph)
+    for module in modules:
+        module._engine_run_backward = run

@@ -24,23 +24,53 @@ def is_once_differentiable(outputs: Sequence[torch.Tensor]) -> bool:
 def hides_its_derivative(gradients: Sequence[torch.Tensor]) -> bool:
     """Whether a backward marked ``once_differentiable`` has a part in these gradients."""
     # The node that torch puts there in place of a derivative; it raises when it is reached.
-    return any("Error" in node.name() for node in _recorded(gradients))
+    return any("Error" in name_of(node) for node in _recorded(gradients))
 
 
 def lacks_derivative(outputs: Sequence[torch.Tensor]) -> bool:
     """Whether these come from an op without a derivative, at which torch would only warn."""
     # Torch's node for ops without a formula: it warns, and gives no gradient.
-    return any("WarnNotImplemented" in node.name() for node in _recorded(outputs))
+    return any("WarnNotImplemented" in name_of(node) for node in _recorded(outputs))
 
 
 def leaves_behind(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that gradients of a tensor go back to."""
-    return [node.variable for node in _recorded([tensor]) if hasattr(node, "variable")]
+    found = map(variable_of, _recorded([tensor]))
+    return [variable for variable in found if variable is not None]
+
+
+# Asked of a node's class: the node of a custom function is its `ctx`, to which users give
+# attributes of any name.
+def name_of(node: Any) -> str:
+    """What torch calls a node."""
+    return str(type(node).name(node))
+
+
+def variable_of(node: Any) -> torch.Tensor | None:
+    """The leaf whose gradient comes out of a node; None for all others."""
+    found = getattr(type(node), "variable", None)
+    return None if found is None else found.__get__(node)
+
+
+def following(node: Any) -> tuple[tuple[Any, int], ...]:
+    """Where the gradients go that come out of a node: nodes (or None), and the places there."""
+    return tuple(type(node).next_functions.__get__(node))
+
+
+def has_own_backwards(nodes: Sequence[Any]) -> bool:
+    """Whether some nodes, or those behind them, run a backward that is Python's."""
+    own = torch.autograd.function.BackwardCFunction
+    return any(issubclass(type(node), own) for node in nodes_behind(nodes))
 
 
 def _recorded(tensors: Sequence[torch.Tensor]) -> Iterator[Any]:
     """The nodes that autograd recorded behind some tensors."""
-    pending: list[Any] = [tensor.grad_fn for tensor in tensors]
+    return nodes_behind([tensor.grad_fn for tensor in tensors])
+
+
+def nodes_behind(nodes: Sequence[Any]) -> Iterator[Any]:
+    """Some nodes (or None, where nothing was recorded), and all that gradients go on to."""
+    pending: list[Any] = [*nodes]
     # Results that nothing was recorded for have no node.
     seen = {None}
     while pending:
@@ -48,4 +78,4 @@ def _recorded(tensors: Sequence[torch.Tensor]) -> Iterator[Any]:
         if node not in seen:
             seen.add(node)
             yield node
-            pending += [following for following, _ in node.next_functions]
+            pending += [after for after, _ in following(node)]

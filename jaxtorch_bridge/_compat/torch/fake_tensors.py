@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .dynamo import load
+from .value_symbols import shape_env
 
 # What hands a tensor's memory to others, as function modes see it.
 LEAVES_TORCH = frozenset({torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__})
@@ -33,11 +34,9 @@ def symbolic_mode() -> Any:
     load("torch._dynamo")
     from torch._functorch import config
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    symbols = ShapeEnv(allow_scalar_outputs=True, allow_dynamic_output_shape_ops=True)
     with config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
-        return FakeTensorMode(allow_non_fake_inputs=True, shape_env=symbols)
+        return FakeTensorMode(allow_non_fake_inputs=True, shape_env=shape_env())
 
 
 def reader_in(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -31,6 +31,35 @@ def hook_tables(module: torch.nn.Module) -> dict[str, dict[int, Any]]:
     own = vars(module)
     found = {name: own.get(name) for name in HOOK_TABLES}
     return {name: table for name, table in found.items() if isinstance(table, dict)}
+
+
+_OF_ALL_MODULES: dict[str, dict[int, Any]] = {
+    name: getattr(torch.nn.modules.module, name)
+    for name in (
+        "_global_backward_pre_hooks",
+        "_global_backward_hooks",
+        "_global_forward_pre_hooks",
+        "_global_forward_hooks",
+    )
+}
+
+
+def hooks_of_all_modules() -> tuple[tuple[int, ...], ...]:
+    """The hooks that every module has, by numbers never given twice; empty if there are none."""
+    tables = _OF_ALL_MODULES.values()
+    return tuple(map(tuple, tables)) if any(tables) else ()
+
+
+def has_backward_hooks(modules: Iterable[torch.nn.Module]) -> bool:
+    """Whether these modules, their parts, or all modules have hooks on their backward."""
+    everywhere = (table for name, table in _OF_ALL_MODULES.items() if "backward" in name)
+    return any(everywhere) or any(
+        table
+        for module in modules
+        for part in module.modules()
+        for name, table in hook_tables(part).items()
+        if "backward" in name
+    )
 
 
 def is_training(module: torch.nn.Module) -> bool | None:

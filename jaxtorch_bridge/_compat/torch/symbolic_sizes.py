@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from .dynamo import load
-
-# What a size is taken to be where code asks for it: none is a special case (0, 1), all can be
-# halved and cut in three, no two are equal.
-_STEP = 2520
 
 
 def with_symbolic_sizes() -> Any:
@@ -34,12 +30,15 @@ SIZE_CALLS: dict[str, Any] = {
 class Symbols:
     """A fake tensor mode with a symbol for each of some sizes.
 
+    Args:
+        numbers: What each size is taken to be where code asks for it, by name.
+
     Attributes:
         mode: The mode.
         sizes: The symbols, as sizes of torch.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, numbers: Mapping[str, int]) -> None:
         load("torch._dynamo")
         from torch._dynamo.source import ConstantSource
         from torch._functorch import config
@@ -56,8 +55,8 @@ class Symbols:
         with config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
             self.mode: Any = FakeTensorMode(allow_non_fake_inputs=True, shape_env=self._shapes)
         self.sizes: dict[str, Any] = {}
-        for number, name in enumerate(names, 1):
-            hint = torch.empty(_STEP * number, device="meta")
+        for name, number in numbers.items():
+            hint = torch.empty(number, device="meta")
             context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
             fake = self.mode.from_tensor(
                 hint, symbolic_context=context, source=ConstantSource(f"_jaxtorch_{name}")

@@ -62,6 +62,15 @@ class Mutated:
             return (result, *values)
         return values[0] if len(values) == 1 else tuple(values)
 
+    def around(self, result: Any) -> tuple[Any, int]:
+        """What `result` and `behind` give, for what the function returns, without its tensors."""
+        values = [
+            trees.unflatten(group.structure, range(len(group.slots))) for group in self.groups
+        ]
+        if result is not None:
+            return (result, *values), len(values)
+        return (values[0] if len(values) == 1 else tuple(values)), 0
+
     @property
     def behind(self) -> int:
         """How many new values stand behind the function's result in the last one that was made."""

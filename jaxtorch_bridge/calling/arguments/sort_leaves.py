@@ -30,6 +30,9 @@ class ResultsLike(Protocol):
     def result(self, result: Any, tensors: Sequence[torch.Tensor], behind: int = 0) -> Any:
         """The result of a call, from what the function returned and was called with."""
 
+    def around(self, result: Any, behind: int) -> Any:
+        """The same for what stands for a result, without tensors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leaves:

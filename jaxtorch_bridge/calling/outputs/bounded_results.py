@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..._compat.torch.capture.value_sizes import check_in_graph
 from ...planner.output_order import contract_order
 from ..arguments.sort_leaves import Leaves, named_leaves
 from ..pytrees import trees
 from ..pytrees.trees import Structure
+from .placed_counts import PlacedCounts
 
 if TYPE_CHECKING:
     from ...spec.model import CallableSpec
@@ -49,7 +51,6 @@ class BoundedResults:
 
         self._label = spec.label
         self._paths = tuple(paths)
-        self._outputs = list(spec.outputs)
         self._returned = [path for path, _ in spec.returned_leaves()]
         self._fills = [0 if leaf.fill is None else leaf.fill for _, leaf in spec.returned_leaves()]
         self._counts = {path[0]: name for path, name in spec.counts.items()}
@@ -58,6 +59,9 @@ class BoundedResults:
             for path, leaf in spec.output_leaves()
             if path in spec.counts
         }
+        self._placed = PlacedCounts(
+            spec.label, list(spec.outputs), self._returned, list(self._counts)
+        )
         self._orders: dict[Structure, list[int]] = {}
         self._sizes: dict[Any, ReturnedSizes] = {}
         self._make_sizes: Callable[[Any], ReturnedSizes] = functools.partial(ReturnedSizes, spec)
@@ -82,8 +86,10 @@ class BoundedResults:
         shapes = [tuple(leaf.shape) for leaf in own]
         evaluated = any(not isinstance(size, int) for shape in shapes for size in shape)
         targets, named = sizes.padded(shapes, known=not evaluated)
+        if evaluated:
+            named = _checked_later(sizes, shapes, named)
         for index, leaf, target, fill in zip(order, own, targets, self._fills, strict=True):
-            pad = _stands_for_padded if evaluated else _padded
+            pad = _put_into_place if evaluated else _padded
             leaves[index] = pad(leaf, target, fill)
         device = own[0].device if own else None
         counts = {
@@ -93,9 +99,12 @@ class BoundedResults:
         value = trees.unflatten_for_torch(structure, leaves)
         if behind and counts:
             sizes.refuse_counts_among(behind)
-            own, *values = value
-            return (self._with_counts(own, counts, behind), *values)
-        return self._with_counts(value, counts)
+        return self._placed.place(value, structure, counts, behind)
+
+    def around(self, result: Any, behind: int) -> Any:
+        """What `result` gives, for what the function returns, without its tensors."""
+        structure = trees.flatten(result)[1]
+        return self._placed.place(result, structure, dict.fromkeys(self._counts, 0), behind)
 
     def _sizes_of(self, tensors: Sequence[torch.Tensor]) -> ReturnedSizes:
         # Random keys and the like come behind the arrays.
@@ -121,23 +130,6 @@ class BoundedResults:
             order = self._orders[structure] = found
         return order
 
-    def _with_counts(self, value: Any, counts: Mapping[str, torch.Tensor], behind: int = 0) -> Any:
-        """The result with the counts where the contract has them, or behind it."""
-        if not counts:
-            return value
-        # The names of new values are the last of those that are not counts.
-        own = [name for name in self._outputs if name not in counts]
-        own = own[: len(own) - behind]
-        outputs = [name for name in self._outputs if name in counts or name in own]
-        if type(value) is dict and value.keys() == set(own):
-            return {**value, **counts}
-        parts = value if type(value) in (list, tuple) else (value,)
-        if len(parts) != len(own):
-            return (value, *counts.values())
-        given = dict(zip(own, parts, strict=True))
-        merged = [counts[name] if name in counts else given[name] for name in outputs]
-        return merged if type(value) is list else tuple(merged)
-
 
 def _padded(leaf: torch.Tensor, target: Sequence[int], fill: float) -> torch.Tensor:
     # From the last axis on, as torch has it; what is negative cuts.
@@ -148,8 +140,36 @@ def _padded(leaf: torch.Tensor, target: Sequence[int], fill: float) -> torch.Ten
     return torch.constant_pad_nd(leaf, flat, fill)
 
 
-def _stands_for_padded(leaf: torch.Tensor, target: Sequence[int], fill: float) -> torch.Tensor:
-    """Where sizes are symbols: the size, the dtype, and what its derivative comes from."""
-    filled = leaf.new_full(tuple(target), fill)
-    moves = leaf.dtype.is_floating_point or leaf.dtype.is_complex
-    return filled + leaf.sum().to(leaf.dtype) if moves else filled
+def _put_into_place(leaf: torch.Tensor, target: Sequence[int], fill: float) -> torch.Tensor:
+    """The same where sizes are symbols, which padding does not take."""
+    # Whether a symbol is that number nobody can say.
+    if all(isinstance(size, int) for size in leaf.shape) and leaf.shape == tuple(target):
+        return leaf
+    # What is cut goes behind the end.
+    wide = leaf.new_full([size + 1 for size in target], fill)
+    places = [
+        torch.arange(own, device=leaf.device).clamp(max=size).reshape(_along(axis, leaf.dim()))
+        for axis, (own, size) in enumerate(zip(leaf.shape, target, strict=True))
+    ]
+    found = wide.index_put(tuple(places), leaf)
+    for axis, size in enumerate(target):
+        found = found.narrow(axis, 0, size)
+    return found
+
+
+def _along(axis: int, count: int) -> list[int]:
+    return [-1 if place == axis else 1 for place in range(count)]
+
+
+def _checked_later(
+    sizes: ReturnedSizes, shapes: Sequence[Sequence[Any]], named: Mapping[str, int]
+) -> dict[str, Any]:
+    """The sizes, some of which are symbols; what holds of them a captured graph has to check."""
+    found, equal = sizes.with_symbols(shapes, named)
+    for size, wanted in equal:
+        if not (isinstance(size, int) and isinstance(wanted, int)):
+            torch._check(size == wanted)
+    for size, most, words in sizes.limits(found):
+        if not isinstance(size, int):
+            check_in_graph(size, most, words)
+    return found

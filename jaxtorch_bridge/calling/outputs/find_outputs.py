@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,11 +12,11 @@ import jax
 import numpy as np
 import torch
 
-from ..._compat.jax.symbolic_shapes import substitute, symbols_in
+from ..._compat.jax.symbolic_shapes import allows, constraints_of, substitute, symbols_in
 from ...dotted_names import dotted
 from ...errors import DynamicSizeError, MutationError, SpecMismatchError
 from ...jaxside.ffi_targets import cpu_devices, register_label
-from ...planner.array_signature import ArraySig, OutputMeta
+from ...planner.array_signature import ArraySig
 from ...planner.build_plan import (
     ArrayArgument,
     CallFacts,
@@ -40,9 +41,9 @@ from ...torchside.observe.watched_run import Observed
 from ..arguments.copied_as_needed import tell_of_copies
 from ..arguments.random_key import key_sig
 from ..arguments.sort_leaves import Leaves, describe_arrays, static_values
-from ..effective_terms import copies_of, mutates_of
+from ..effective_terms import copies_of, mutates_of, terms_of
 from ..flat_function import FlatFunction
-from ..pytrees import trees
+from .contract_results import ContractResults, as_declared
 from .trial_runs import Trials
 
 if TYPE_CHECKING:
@@ -137,6 +138,17 @@ class OutputFinder:
         self._closure = closure
         self._notices = notices
         self._trials = Trials(label, example, closure)
+        self._contract = None if spec is None else ContractResults(function, spec, options, label)
+        self._for_xla = terms_of(spec, options).backend == "xla"
+
+    def run(self, call: Call, inputs: tuple[ArraySig, ...], values: Sequence[Any]) -> None:
+        """Make a call that gives no results, which no program of XLA's would make.
+
+        Raises:
+            TorchExecutionError: The function failed.
+        """
+        key = values[-1] if len(values) > len(inputs) else None
+        self._trials.run(call.function, inputs, values[: len(inputs)], "call", (), key)
 
     def find(
         self,
@@ -147,6 +159,7 @@ class OutputFinder:
         whose: How,
         *,
         of_values: DynamicSizeError | None = None,
+        guess: bool = False,
     ) -> Findings:
         """Find what a call gives, and see what it does on the way.
 
@@ -157,6 +170,8 @@ class OutputFinder:
             eager: Raise `ConcreteRunNeeded` rather than run on anything else.
             whose: What a run on these values is called.
             of_values: Why sizes of results are known to follow from values, if they are.
+            guess: Take a contract's outputs as a tuple, rather than run the function, where
+                nothing else tells how it puts them together.
 
         Raises:
             PlanningError: The outputs cannot be found without values.
@@ -166,7 +181,7 @@ class OutputFinder:
         while True:
             try:
                 with unrecorded():
-                    return self._look(call, shapes, values, eager, whose, of_values)
+                    return self._look(call, shapes, values, eager, whose, of_values, guess)
             except MutationError as error:
                 copied = call.leaves.copied
                 fresh = [slot for slot in error.written if slot not in copied]
@@ -205,6 +220,7 @@ class OutputFinder:
         eager: bool,
         whose: How,
         of_values: DynamicSizeError | None,
+        guess: bool,
     ) -> Findings:
         # Programs that were exported call the function by this name, here too from now on.
         register_label(native(), f"{self._name}@{version_of(self._spec)}")
@@ -219,7 +235,7 @@ class OutputFinder:
         device = self._device(values)
         observed = Observed(untraced=True)
         attempts: list[Attempt] = []
-        inference, leaves = None, None
+        inference, leaves, by_contract = None, None, None
         evaluated = (call.function, inputs, device, self._label, self._closure)
         template = call.leaves.template
         # Planning may happen on another thread than the call, and torch's modes are the thread's.
@@ -242,14 +258,28 @@ class OutputFinder:
                 if dynamic is None:
                     try:
                         inference = infer_with_symbols(*evaluated, attempts, template)
+                        if inference is not None and self._for_xla:
+                            # Its graphs are captured likewise.
+                            inference = replace(inference, how="fake-with-symbols")
                     except DynamicSizeError as error:
                         dynamic = error.with_traceback(None)
                 if inference is None:
                     by_contract = contract_outputs(self._spec, sizes)
                     if by_contract is not None:
-                        inference = _as_declared(by_contract, "contract", attempts)
+                        assert self._contract is not None
+                        runs = values is not None or eager or self._trials.has_example(inputs)
+                        structure = call.function.shown
+                        # Of a module that returns buffers a run shows which ones it changes.
+                        if structure is None and not call.function.paired:
+                            structure = self._contract.structure(
+                                call.function, len(by_contract), guess=guess or not runs
+                            )
+                        if structure is not None:
+                            inference = self._contract.inference(
+                                call.function, inputs, by_contract, structure, attempts
+                            )
                     elif options.outputs is not None:
-                        inference = _as_declared(options.outputs, "declared", attempts)
+                        inference = as_declared(options.outputs, "declared", attempts)
                     elif values is not None or eager:
                         of_values = dynamic
                     # An example is the user's own word for the sizes, which calls are checked
@@ -269,6 +299,13 @@ class OutputFinder:
             else:
                 inference = self._trials.extra_run(
                     call.function, inputs, attempts, keyed=facts.random_key is not None
+                )
+            if by_contract is not None:
+                call.function.shown = inference.structure
+                inference = replace(
+                    as_declared(inference.outputs, "contract", attempts),
+                    structure=inference.structure,
+                    containers=inference.how,
                 )
         if options.outputs is not None:
             check_declared(self._label, options.outputs, inference.outputs, x64=facts.x64)
@@ -297,14 +334,20 @@ class OutputFinder:
                 self._closure,
                 variables,
                 substitute,
+                functools.partial(allows, constraints_of([sig.shape for sig in inputs])),
                 call.leaves.template,
             )
         except DynamicSizeError as error:
             by_contract = contract_outputs(self._spec, sizes)
             if by_contract is None:
                 raise
-            attempts = [Attempt("fake", error)]
-            return _as_declared(by_contract, "contract", attempts), Observed(untraced=True)
+            assert self._contract is not None
+            structure = self._contract.structure(call.function, len(by_contract), guess=True)
+            assert structure is not None  # it is guessed
+            found = self._contract.inference(
+                call.function, inputs, by_contract, structure, [Attempt("fake", error)]
+            )
+            return found, Observed(untraced=True)
 
     def facts(self, call: Call, shapes: Shapes) -> CallFacts:
         """What is known of a call on JAX's side."""
@@ -334,17 +377,6 @@ class OutputFinder:
             if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
                 return _torch_device(next(iter(value.devices())).platform)
         return _torch_device(jax.default_backend())
-
-
-def _as_declared(
-    declared: tuple[OutputMeta, ...], how: How, attempts: Sequence[Attempt]
-) -> Inference:
-    count = len(declared)
-    # Only arrays are declared, no containers: one result stands alone, several in a tuple.
-    shape_of_result = 0 if count == 1 else tuple(range(count))
-    _, structure = trees.flatten(shape_of_result)
-    failures = tuple(attempt.words for attempt in attempts)
-    return Inference(declared, structure, how, failures)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from ...planner.array_signature import ArraySig
 from ...planner.output_inference import How, Inference
 from ...torchside.closure.closure_state import ClosureState
 from ...torchside.closure.locks import generator_locks
+from ...torchside.closure.trial_scope import trial
 from ...torchside.handler import failure_messages
 from ...torchside.observe.abstract_evaluation import Attempt, infer_by_running
 from ...torchside.observe.made_up_values import made_up
@@ -81,6 +82,10 @@ class Trials:
             # Not before: what the arrays are computed by may have to wait for these locks.
             with contextlib.ExitStack() as stack:
                 stack.enter_context((self._closure.locks | generator_locks()).alone())
+                if how in ("example", "made-up"):
+                    # Nobody has asked for such a run. Under the locks: what another thread's call
+                    # changes must not be taken back with it.
+                    stack.enter_context(trial(self._closure))
                 # Here and now: the function may call JAX itself, which would be traced as well.
                 stack.enter_context(jax.ensure_compile_time_eval())
                 if key is not None:
@@ -191,11 +196,16 @@ class Trials:
             ways.setdefault(attempt.failure, []).append(attempt.way)
         tried = "\n".join(f"  {', '.join(names)}: {text}" for text, names in ways.items())
         arguments = ", ".join(f"`{sig.path}` {sig}" for sig in inputs)
-        return PlanningError(
-            f"{self._label}: expected to find the outputs for {arguments or 'no arguments'} before "
-            f"running; every way failed:\n{tried}\n"
+        advice = "".join(
+            dict.fromkeys(failure_messages.advice_on(attempt.error, inputs) for attempt in attempts)
+        )
+        advice = advice or (
             "If the function looks at values, give a contract with outputs, example=(...) with "
             "sensible arguments, or call it once eagerly with these shapes before jit."
+        )
+        return PlanningError(
+            f"{self._label}: expected to find the outputs for {arguments or 'no arguments'} before "
+            f"running; every way failed:\n{tried}\n{advice}".rstrip()
         )
 
 

@@ -6,6 +6,9 @@ from . import normalisation as normalisation
 from . import random_numbers as random_numbers
 from . import reductions as reductions
 from . import shapes as shapes
+from .bounded import across as across
+from .bounded import rows as rows
+from .bounded import selecting as selecting
 from .elementwise import arithmetic as arithmetic
 from .elementwise import complex_numbers as complex_numbers
 from .elementwise import pointwise as pointwise

@@ -141,11 +141,18 @@ def batch_norm(outs: Sequence[Out], x: Any, weight: Any, bias: Any, *rest: Any) 
             raise CannotLowerError("running statistics that it updates in place")
         return found, *given
     if not training:
-        return found, *given, running_mean, running_var
+        kept = [running_mean, running_var]
+        return (
+            found,
+            *given,
+            *(one.astype(out.dtype) for one, out in zip(kept, outs[3:], strict=True)),
+        )
     count = x.size // x.shape[1]
     unbiased = variance * (count / max(count - 1, 1))
     updated = [
         (old * (1 - momentum) + new.astype(old.dtype) * momentum).astype(old.dtype)
         for old, new in ((running_mean, centre), (running_var, unbiased))
     ]
+    # In half precision torch says that they are wider than they were.
+    updated = [one.astype(out.dtype) for one, out in zip(updated, outs[3:], strict=True)]
     return found, *given, *updated

@@ -8,13 +8,14 @@ What draws random numbers takes a key of JAX's between the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 
 Lowering = Callable[..., Any]
+F = TypeVar("F", bound=Callable[..., Any])
 _LOWERINGS: dict[str, Lowering] = {}
 _DRAWS: set[str] = set()
 
@@ -32,12 +33,17 @@ class Out(NamedTuple):
 
 def lowers(*names: str) -> Callable[[Lowering], Lowering]:
     """Enter a lowering under names of operations, with their overloads."""
+    return entered_in(_LOWERINGS, names)
 
-    def enter(function: Lowering) -> Lowering:
+
+def entered_in(table: dict[str, F], names: Sequence[str]) -> Callable[[F], F]:
+    """Enter a function in a table under names, each of which is there once."""
+
+    def enter(function: F) -> F:
         for name in names:
-            if name in _LOWERINGS:
+            if name in table:
                 raise AssertionError(f"two lowerings of {name}")
-            _LOWERINGS[name] = function
+            table[name] = function
         return function
 
     return enter

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...planner.aten_program import AtenProgram, DtypeName, Ref, Step
+from .bounded.bounded_step import BoundedStep, Counts, is_bounded, rule_of
 from .registry import CannotLowerError, Out, dtype_of, lowering_of, takes_key
 
 # Runs the steps from the first number until before the second one by other means than JAX's
@@ -43,12 +44,18 @@ class _Run:
         self._key = _key_of(arrays[count]) if program.keyed else None
         self._drawn = 0
         self._island = island
+        self._counts = Counts(program.alike)
         # Steps that wait for those behind them, and why they have no lowering.
         self._waiting: list[str] = []
 
     def results(self) -> list[Any]:
         for number, step in enumerate(self._program.steps):
             lower = lowering_of(step.op)
+            if is_bounded(step, self._program.sig_of):
+                # Torch could not give an island such arrays to go on with.
+                self._leave(number)
+                self._values += self._lowered(step, lower)
+                continue
             if lower is None and step.draws:
                 raise CannotLowerError(f"{step.words}, which draws random numbers")
             if not step.results:
@@ -86,15 +93,25 @@ class _Run:
             self._values[index] = value
         self._waiting = []
 
-    def _lowered(self, step: Step, lower: Callable[..., Any]) -> list[Any]:
+    def _lowered(self, step: Step, lower: Callable[..., Any] | None) -> list[Any]:
         outs = tuple(
             Out(sig.shape, dtype_of(sig.dtype)) for sig in step.results if sig.dtype != "none"
         )
-        given = [self._argument(one) for one in step.args]
-        named = {name: self._argument(one) for name, one in step.kwargs}
-        if takes_key(step.op):
-            given.insert(0, self._next_key(step))
-        result = lower(outs if step.several else outs[0], *given, **named)
+
+        def plain(args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+            if lower is None:
+                raise CannotLowerError(f"{step.words}: JAX has no such operation")
+            given = [self._next_key(step)] if takes_key(step.op) else []
+            return lower(outs if step.several else outs[0], *given, *args, **kwargs)
+
+        args = [self._argument(one) for one in step.args]
+        kwargs = {name: self._argument(one) for name, one in step.kwargs}
+        sig_of = self._program.sig_of
+        if is_bounded(step, sig_of):
+            call = BoundedStep(step, args, kwargs, sig_of, self._counts, plain)
+            result = rule_of(step)(call)
+        else:
+            result = plain(args, kwargs)
         found = list(result) if step.several else [result]
         if len(found) != len(step.results):
             raise AssertionError(f"aten.{step.op}: {len(found)} results for {len(step.results)}")

@@ -25,11 +25,17 @@ class AnnotatedSpec(CallableSpec):
 
     _unread: tuple[tuple[str, str], ...] = PrivateAttr(())
     _complete: bool = PrivateAttr(True)
+    _called: str = PrivateAttr("")
 
     @property
     def label(self) -> str:
-        """The name alone."""
-        return self.name
+        """The callable's name alone, also where no contract may have that (``<lambda>``)."""
+        return self._called
+
+    @property
+    def at_version(self) -> str:
+        """Nothing: there are no versions."""
+        return ""
 
     @property
     def unread(self) -> tuple[tuple[str, str], ...]:
@@ -43,7 +49,12 @@ class AnnotatedSpec(CallableSpec):
 
 
 def spec_of_outputs(
-    function: Callable[..., Any], name: str, outputs: object, *, annotated: bool
+    function: Callable[..., Any],
+    name: str,
+    outputs: object,
+    *,
+    annotated: bool,
+    others: bool = False,
 ) -> AnnotatedSpec:
     """The contract of a function whose outputs are given as a contract gives them.
 
@@ -52,6 +63,7 @@ def spec_of_outputs(
         name: Its name.
         outputs: A mapping as under ``outputs``, or one array as ``float32[n<=100]``.
         annotated: Whether its annotations say what they can of the inputs.
+        others: Whether a call has other arrays than the function's parameters take.
 
     Raises:
         SpecError: They are not valid.
@@ -60,9 +72,9 @@ def spec_of_outputs(
     named = {"output": outputs} if isinstance(outputs, str) else outputs
     parts = {**_parts(found, name), "outputs": named}
     spec = from_mapping({"schema": CURRENT_ID, **parts}, AnnotatedSpec)
-    spec._complete = found.has_arrays
+    spec._complete = found.has_arrays and not others
     spec._unread = tuple(one for one in found.unread.items() if one[0] != "return")
-    return _at(spec, function)
+    return _at(spec, function, name)
 
 
 def spec_from_annotations(function: Callable[..., Any], name: str) -> AnnotatedSpec | None:
@@ -80,20 +92,21 @@ def annotated_spec(found: Annotations, name: str, function: Callable[..., Any]) 
         # Arithmetic over names that nothing binds, or no results: what is there still holds.
         spec = AnnotatedSpec.model_construct(schema_id=CURRENT_ID, **parts)
     spec._unread = tuple(found.unread.items())
-    return _at(spec, function)
+    return _at(spec, function, name)
 
 
 def _parts(found: Annotations, name: str) -> dict[str, Any]:
     return {
         "name": name if is_dotted_name(name) else "function",
-        # A contract needs one; `label` leaves it out.
+        # A contract needs both; `label` leaves them out.
         "version": "0.0.0",
         "inputs": FrozenDict(found.inputs),
         "static": FrozenDict(found.static),
     }
 
 
-def _at(spec: AnnotatedSpec, function: Callable[..., Any]) -> AnnotatedSpec:
+def _at(spec: AnnotatedSpec, function: Callable[..., Any], name: str) -> AnnotatedSpec:
+    spec._called = name
     # Annotations have no lines of their own: all parts stand where the function does.
     code = code_of(function)
     if code is not None:

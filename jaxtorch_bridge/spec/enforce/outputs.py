@@ -110,7 +110,7 @@ def check_returned(spec: CallableSpec, sizes: Sizes, shapes: Sequence[tuple[int,
 
 
 def too_many(
-    spec: CallableSpec, sizes: Sizes, bound: Bound, count: int, most: int | None
+    spec: CallableSpec, sizes: Sizes, bound: Bound, count: int | str, most: int | None
 ) -> SpecMismatchError:
     """The error for a dimension that has more than its bound."""
     path = next(

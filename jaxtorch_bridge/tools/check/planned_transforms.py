@@ -119,15 +119,15 @@ def _one_order(op: TorchOp, order: int) -> tuple[Linearized, TorchOp | None]:
     wrt = tuple(i for i, sig in enumerate(op.inputs) if sig.differentiable)
     if order > 1:
         # Cotangents come behind the function's own inputs; by them it is linear.
-        assert op.source is not None
-        wrt = tuple(i for i in wrt if i < op.source.primal_count)
+        assert op.fn is not None
+        wrt = tuple(i for i in wrt if i < op.fn.primal_count)
     linearized = op.family.linearize(op, wrt)
-    refuse_all(linearized.source, wrt, linearized.refused)
+    refuse_all(linearized.fn, wrt, linearized.refused)
     if linearized.engine == "zero":
         return linearized, None
     ins, outs = linearized.grad_inputs, linearized.diff_outputs
     # Made, since only then it shows whether it can be.
-    linearized.kernel(True, ins, outs)
+    linearized.linear_call(True, ins, outs)
     return linearized, linearized.function(True, ins, outs).op
 
 

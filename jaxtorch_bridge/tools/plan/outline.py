@@ -127,7 +127,7 @@ def _derivative(one: Linearized | DifferentiationError) -> dict[str, Any]:
 
 
 def _pullback(one: Linearized) -> TorchOp:
-    return one.kernel(True, one.grad_inputs, one.diff_outputs).op
+    return one.linear_call(True, one.grad_inputs, one.diff_outputs).op
 
 
 def _batching(spec: CallableSpec, op: TorchOp, size: int) -> dict[str, Any]:

@@ -17,17 +17,17 @@ from ...choices import VmapMethod
 from ...errors import BatchingError
 from ...planner.array_signature import with_batch
 from ..closure.closure_guard import ClosureGuard
-from ..derive.kernel import Dims
+from ..derive.linear_call import Dims
 from ..derive.linear_part import batched_linearized
 from ..functions import transforms
 from ..functions.graph_capture import NotCapturedError, capture, draws_of_batch
 from ..functions.one_by_one_notice import warn_one_by_one
 from ..functions.replaced_ops import with_plain_scatters
-from ..functions.source import Core, Source
+from ..functions.tensor_function import Core, TensorFunction
 from ..observe.guarded_run import Guarded
 from ..op.make_op import op_of_program
 from ..op.program import Program, Undo, program_of
-from ..op.torch_op import Function, LinearKernel, Role, SavingForward, TorchOp, WithTangents
+from ..op.torch_op import Function, LinearOp, Role, SavingForward, TorchOp, WithTangents
 from .leading_axes import (
     CLAIMS,
     Verified,
@@ -85,9 +85,9 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
     """
     failure = ""
     home, role = op.home, op.role
-    # A linear kernel is a graph, which has a guard of its own.
-    kernel = isinstance(role, LinearKernel)
-    guard = op.program.guard if kernel else ClosureGuard(home.closure)
+    # A linear op is a graph, which has a guard of its own.
+    linear = isinstance(role, LinearOp)
+    guard = op.program.guard if linear else ClosureGuard(home.closure)
     method = home.terms.vmap_method
     # Keys, states and versions of weights stand behind the inputs of the core.
     own_seeds = any(dim is not None for dim in dims[len(op.program.inputs) :])
@@ -100,7 +100,7 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
     elif method in ("sequential", "sequential_unrolled"):
         failure = f"`vmap_method: {method}`"
         if loop and isinstance(role, Function):
-            made = _looped(op, role.source, size, dims)
+            made = _looped(op, role.fn, size, dims)
     elif own_seeds:
         # One call draws from one state.
         failure = f"each element has {_SEED_WORDS[home.keyed]} of its own"
@@ -108,16 +108,16 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
         try:
             if not isinstance(role, Function):
                 made = _batched_part(op, size, dims)
-            elif method in CLAIMS and role.source.order == 0:
-                made = _claimed(op, role.source, size, dims[: len(role.source.inputs)])
+            elif method in CLAIMS and role.fn.order == 0:
+                made = _claimed(op, role.fn, size, dims[: len(role.fn.inputs)])
             else:
                 unbatched = _unbatched_results(op, dims)
-                made = _batched_source(op, role.source, size, dims, unbatched)
+                made = _batched_function(op, role.fn, size, dims, unbatched)
         # Said in words, and not raised: JAX then calls one element after the other.
         except NotCapturedError as error:
             failure = str(error)
             if loop and isinstance(role, Function):
-                made = _looped(op, role.source, size, dims)
+                made = _looped(op, role.fn, size, dims)
     if made is None:
         asked = method in ("sequential", "sequential_unrolled") or own_keys
         # A batch of none calls torch for no element.
@@ -136,101 +136,100 @@ def batch(op: TorchOp, size: int, dims: Dims, loop: bool) -> Batched:
 def _way(method: VmapMethod, made: TorchOp) -> str:
     """How a batch is computed, for `explain`."""
     # The claim is of the function itself; its derivatives go by torch.vmap.
-    if method not in CLAIMS or made.source is None or made.source.order:
+    if method not in CLAIMS or made.fn is None or made.fn.order:
         return "one call by torch.vmap"
-    checked = ", first compared with single calls" if made.source.terms.verify else ""
+    checked = ", first compared with single calls" if made.fn.terms.verify else ""
     return f"one call of the function as it stands (`vmap_method: {method}`){checked}"
 
 
-def _claimed(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
+def _claimed(op: TorchOp, fn: TensorFunction, size: int, dims: Dims) -> TorchOp:
     """The function as it stands, on whole batches."""
-    method = source.terms.vmap_method
-    whole: Dims = (0,) * len(source.outputs)
-    function = claimed(source.function, source.inputs, dims, size, method)
-    forms = tuple(claimed(form, source.inputs, dims, size, method) for form in source.forms)
+    method = fn.terms.vmap_method
+    whole: Dims = (0,) * len(fn.outputs)
+    core = claimed(fn.core, fn.inputs, dims, size, method)
+    stand_ins = tuple(claimed(one, fn.inputs, dims, size, method) for one in fn.stand_ins)
     made = replace(
-        source,
-        label=f"{source.label} ({method})",
-        key=f"{source.key}/{method}{size}:{_dims_text(dims)}",
-        function=function,
-        forms=forms,
-        inputs=with_batch(source.inputs, dims, size),
-        outputs=with_batch(source.outputs, whole, size),
+        fn,
+        label=f"{fn.label} ({method})",
+        key=f"{fn.key}/{method}{size}:{_dims_text(dims)}",
+        core=core,
+        stand_ins=stand_ins,
+        inputs=with_batch(fn.inputs, dims, size),
+        outputs=with_batch(fn.outputs, whole, size),
     )
     # A claim that is wrong is told while tracing, where it can be.
-    refuse_wrong_shapes(made, passed(source.inputs, dims, size, method), method)
-    core = function
-    refuse_shared_draws(source, method)
-    if source.terms.verify:
-        if source.inference.random:
+    refuse_wrong_shapes(made, passed(fn.inputs, dims, size, method), method)
+    refuse_shared_draws(fn, method)
+    if fn.terms.verify:
+        if fn.inference.random:
             raise BatchingError(
-                f"{source.label}: `verify: true` compares a batch with single calls, but the "
+                f"{fn.label}: `verify: true` compares a batch with single calls, but the "
                 "function draws random numbers, so that no two calls agree."
             )
-        single = transforms.looped(source.function, dims, size)
-        core = Verified(made.label, function, single, made.outputs, method)
-    if not source.inference.traced:
+        single = transforms.looped(fn.core, dims, size)
+        core = Verified(made.label, core, single, made.outputs, method)
+    if not fn.inference.traced:
         # Writes to inputs are looked for here, as in the function's own calls.
-        core = Guarded(core, source.label, source.inputs, first_on_copies=False)
+        core = Guarded(core, fn.label, fn.inputs, first_on_copies=False)
     program = Program(
-        core, made.inputs, made.outputs, made, source.context, seeds=made.seeds, eager=True
+        core, made.inputs, made.outputs, made, fn.context, seeds=made.seeds, eager=True
     )
     steps = op.then("batched", size, dims, False)
     return op_of_program(program, made.label, made.key, Function(made), op.family, steps)
 
 
-def _batched_source(
-    op: TorchOp, source: Source, size: int, dims: Dims, unbatched: tuple[int, ...]
+def _batched_function(
+    op: TorchOp, fn: TensorFunction, size: int, dims: Dims, unbatched: tuple[int, ...]
 ) -> TorchOp:
-    if not source.inference.traced:
+    if not fn.inference.traced:
         raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
-    if source.closure.scripted:
+    if fn.closure.scripted:
         raise NotCapturedError(
             "torch.vmap: TorchScript runs it, which hides things from torch.func"
         )
-    if source.opaque:
+    if fn.opaque:
         raise NotCapturedError("torch.vmap: no graph of the function could be captured")
-    if source.inference.updates_state:
+    if fn.inference.updates_state:
         raise NotCapturedError("torch.vmap: the function writes to tensors that it closes over")
-    if source.inference.live_draws:
-        raise NotCapturedError(f"torch.vmap: {source.inference.live_draws}")
-    core = dims[: len(source.inputs)]
-    out_dims: Dims = tuple(None if i in unbatched else 0 for i in range(len(source.outputs)))
+    if fn.inference.live_draws:
+        raise NotCapturedError(f"torch.vmap: {fn.inference.live_draws}")
+    core_dims = dims[: len(fn.inputs)]
+    out_dims: Dims = tuple(None if i in unbatched else 0 for i in range(len(fn.outputs)))
     # Where only tangents are batched, the function itself runs once and draws once.
-    moving = any(dim is not None for dim in core[: source.primal_count])
-    draws = draws_of_batch(source, moving)
+    moving = any(dim is not None for dim in core_dims[: fn.primal_count])
+    draws = draws_of_batch(fn, moving)
 
     def mapped(function: Core) -> Core:
         # Before torch.vmap sees it: of its `select_scatter` torch gets the derivative wrong.
         function = with_plain_scatters(function)
-        return transforms.batched(function, core, out_dims, draws=draws)
+        return transforms.batched(function, core_dims, out_dims, draws=draws)
 
-    function = mapped(source.function)
+    core = mapped(fn.core)
     one_by_one = None
     # One by one it might draw other numbers, and its results would all have a batch axis.
-    if size and not source.may_draw and not unbatched:
-        one_by_one = function, transforms.looped(source.loop or source.function, core, size)
+    if size and not fn.may_draw and not unbatched:
+        one_by_one = core, transforms.looped(fn.loop or fn.core, core_dims, size)
     made = replace(
-        source,
-        label=f"{source.label} (vmap)",
-        key=f"{source.key}/vmap{size}:{_dims_text(core)}",
-        function=function,
+        fn,
+        label=f"{fn.label} (vmap)",
+        key=f"{fn.key}/vmap{size}:{_dims_text(core_dims)}",
+        core=core,
         one_by_one=one_by_one,
-        forms=tuple(map(mapped, source.forms)),
-        inputs=with_batch(source.inputs, core, size),
-        outputs=with_batch(source.outputs, out_dims, size),
+        stand_ins=tuple(map(mapped, fn.stand_ins)),
+        inputs=with_batch(fn.inputs, core_dims, size),
+        outputs=with_batch(fn.outputs, out_dims, size),
     )
-    program = _program_of_forms(made)
+    program = _program_of_stand_ins(made)
     steps = op.then("batched", size, dims, False)
     return op_of_program(program, made.label, made.key, Function(made), op.family, steps)
 
 
-def _program_of_forms(source: Source) -> Program:
-    """Of the first form that can be traced, else of the function as it stands."""
-    for form in source.forms:
+def _program_of_stand_ins(fn: TensorFunction) -> Program:
+    """Of the first stand-in that can be traced, else of the function as it stands."""
+    for stand_in in fn.stand_ins:
         with contextlib.suppress(NotCapturedError):
-            return program_of(source, form)
-    return program_of(source)
+            return program_of(fn, stand_in)
+    return program_of(fn)
 
 
 def _unbatched_results(op: TorchOp, dims: Dims) -> tuple[int, ...]:
@@ -244,25 +243,25 @@ def _unbatched_results(op: TorchOp, dims: Dims) -> tuple[int, ...]:
     return () if any(dim is not None for dim in moving) else tuple(range(len(function.outputs)))
 
 
-def _looped(op: TorchOp, source: Source, size: int, dims: Dims) -> TorchOp:
-    core = dims[: len(source.inputs)]
-    draws_on = source.device if source.keyed else None
+def _looped(op: TorchOp, fn: TensorFunction, size: int, dims: Dims) -> TorchOp:
+    core_dims = dims[: len(fn.inputs)]
+    draws_on = fn.device if fn.keyed else None
 
     def looped(function: Core) -> Core:
-        return transforms.looped(function, core, size, draws_on=draws_on)
+        return transforms.looped(function, core_dims, size, draws_on=draws_on)
 
     made = replace(
-        source,
-        label=f"{source.label} (one by one)",
-        key=f"{source.key}/loop{size}:{_dims_text(core)}",
-        function=looped(source.function),
-        forms=tuple(map(looped, source.forms)),
-        inputs=with_batch(source.inputs, core, size),
-        outputs=with_batch(source.outputs, (0,) * len(source.outputs), size),
+        fn,
+        label=f"{fn.label} (one by one)",
+        key=f"{fn.key}/loop{size}:{_dims_text(core_dims)}",
+        core=looped(fn.core),
+        stand_ins=tuple(map(looped, fn.stand_ins)),
+        inputs=with_batch(fn.inputs, core_dims, size),
+        outputs=with_batch(fn.outputs, (0,) * len(fn.outputs), size),
         opaque=True,
     )
     # Only derivatives go one by one in here: they repeat a run, and leave nothing behind.
-    program = replace(program_of(made), undo=Undo.of(source))
+    program = replace(program_of(made), undo=Undo.of(fn))
     steps = op.then("batched", size, dims, True)
     return op_of_program(program, made.label, made.key, Function(made), op.family, steps)
 
@@ -323,20 +322,20 @@ def _batched_part(op: TorchOp, size: int, dims: Dims) -> TorchOp:
     core_dims = dims[: len(program.inputs)]
     inputs = with_batch(program.inputs, core_dims, size)
     outputs = with_batch(program.outputs, (0,) * len(program.outputs), size)
-    source = program.home
+    fn = program.home
     if program.eager:
         raise NotCapturedError("torch.vmap: the function could not be traced abstractly")
     core = capture(
-        source,
+        fn,
         transforms.batched(
             program.core,
             core_dims,
             (0,) * len(program.outputs),
-            draws=draws_of_batch(source, moving=True),
+            draws=draws_of_batch(fn, moving=True),
         ),
         inputs,
         outputs,
-        plain_attention=source.plain_attention,
+        plain_attention=fn.plain_attention,
     )
     return op_of_program(
         # With the guard of the program: this graph is made of its graph.

@@ -16,7 +16,7 @@ from ...errors import BatchingError
 from ...planner.array_signature import ArraySig
 from ..functions.compare_results import difference
 from ..functions.graph_capture import NotCapturedError, abstractly
-from ..functions.source import Core, Source
+from ..functions.tensor_function import Core, TensorFunction
 from ..observe.abstract_evaluation import fake_inputs
 
 CLAIMS: tuple[VmapMethod, ...] = ("expand_dims", "broadcast_all")
@@ -71,46 +71,46 @@ def passed(
     )
 
 
-def refuse_wrong_shapes(source: Source, given: Sequence[ArraySig], method: VmapMethod) -> None:
+def refuse_wrong_shapes(fn: TensorFunction, given: Sequence[ArraySig], method: VmapMethod) -> None:
     """Object to a claim whose results have not the shapes of a batch, where that can be seen.
 
     Args:
-        source: Of the function on whole batches.
+        fn: Of the function on whole batches.
         given: What the function itself gets, for messages.
         method: What is claimed.
 
     Raises:
         BatchingError: Says which result it is.
     """
-    if not source.inference.traced:
+    if not fn.inference.traced:
         return  # the handler compares shapes when it runs
     try:
-        with abstractly(source, source.plain_attention) as mode:
-            results = source.function(*fake_inputs(mode, source.inputs, source.device))
+        with abstractly(fn, fn.plain_attention) as mode:
+            results = fn.core(*fake_inputs(mode, fn.inputs, fn.device))
             found = [tuple(result.shape) for result in results]
     except NotCapturedError as error:
         raise BatchingError(
-            f"{source.label}: `vmap_method: {method}` says that the function works along leading "
+            f"{fn.label}: `vmap_method: {method}` says that the function works along leading "
             f"axes, but on {_listed(given)} it fails: {error}. Say `torch_vmap`."
         ) from error
-    for sig, shape in zip(source.outputs, found, strict=True):
+    for sig, shape in zip(fn.outputs, found, strict=True):
         if shape != sig.shape:
             raise BatchingError(
-                f"{source.label}, {sig.path}: `vmap_method: {method}` says that the function works "
+                f"{fn.label}, {sig.path}: `vmap_method: {method}` says that the function works "
                 f"along leading axes; expected {list(sig.shape)} for a batch, but torch returns "
                 f"{list(shape)}. Say `torch_vmap`, or have the function keep leading axes."
             )
 
 
-def refuse_shared_draws(source: Source, method: VmapMethod) -> None:
+def refuse_shared_draws(fn: TensorFunction, method: VmapMethod) -> None:
     """Object to a claim of a function that draws from a key which all elements share.
 
     Raises:
         BatchingError: As said.
     """
-    if source.keyed and source.may_draw:
+    if fn.keyed and fn.may_draw:
         raise BatchingError(
-            f"{source.label}: `vmap_method: {method}` calls the function on whole batches, where "
+            f"{fn.label}: `vmap_method: {method}` calls the function on whole batches, where "
             "it would draw other numbers for each element; one key means one draw, shared by "
             "all elements. Say `torch_vmap`, or batch the key as well."
         )

@@ -14,6 +14,7 @@ import torch
 from ..._compat.torch.modules import hook_tables
 from .careful_access import attribute, unwrapped
 from .defining_package import module_of
+from .module_attributes import module_attributes_read
 
 # Names bound to these are taken to stay what they are; following them would cost every call.
 BUILTINS = frozenset(dir(builtins))
@@ -67,6 +68,10 @@ def plain_values_read(
             if (id(table), name) not in known and isinstance(table.get(name, ...), _PLAIN):
                 known.add((id(table), name))
                 names.append((table, name))
+        for of_module, name in module_attributes_read(function):
+            if (id(of_module), name) not in known and isinstance(of_module.get(name), _PLAIN):
+                known.add((id(of_module), name))
+                names.append((of_module, name))
     return cells, names
 
 

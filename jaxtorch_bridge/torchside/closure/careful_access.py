@@ -8,8 +8,13 @@ cannot be looked at is left out, and the call goes on.
 from __future__ import annotations
 
 import collections
+import contextlib
 import inspect
+import types
+from collections.abc import Mapping
 from typing import Any
+
+_KINDS = (collections.OrderedDict, dict, list, tuple, set, frozenset, collections.deque)
 
 
 def is_a(value: Any, kinds: Any) -> bool:
@@ -48,21 +53,55 @@ def own_attributes(value: Any) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def bases_of(kind: type) -> tuple[type, ...]:
+    """A class and those that it inherits from, whatever its metaclass says."""
+    found: tuple[type, ...] = type.__dict__["__mro__"].__get__(kind)
+    return found
+
+
+def class_attributes(kind: type) -> Mapping[str, Any]:
+    """What stands in a class itself, likewise."""
+    found: Mapping[str, Any] = type.__dict__["__dict__"].__get__(kind)
+    return found
+
+
+def slots_of(value: Any) -> list[tuple[str, Any]]:
+    """The attributes that stand in ``__slots__``, as far as they are set."""
+    found = []
+    for kind in bases_of(type(value)):
+        attributes = class_attributes(kind)
+        if "__slots__" not in attributes:
+            continue
+        for name, slot in list(attributes.items()):
+            if type(slot) is types.MemberDescriptorType:
+                with contextlib.suppress(AttributeError):  # not set
+                    found.append((name, slot.__get__(value)))
+    return found
+
+
 def stored_items(table: dict[Any, Any]) -> list[tuple[Any, Any]]:
     """What a dict holds. One that makes its values when they are asked for is not asked."""
     # An `OrderedDict` has an order that `dict` does not know.
-    kind = collections.OrderedDict if type(table) is collections.OrderedDict else dict
+    kind: Any = dict if type(table) is dict else kind_of(table)
     return list(kind.items(table))
 
 
+def kind_of(container: Any) -> Any:
+    """Which of Python's own kinds a dict, list, tuple, set or deque is.
+
+    Its methods are asked in place of a subclass's, which may do anything.
+    """
+    return next(kind for kind in _KINDS if is_a(container, kind))
+
+
 def entries(container: Any) -> list[Any]:
-    """The values of a dict, the items of a sequence or set; none if it does not hand them out."""
+    """The values of a dict, the items of a list, tuple, set or deque."""
     if is_a(container, dict):
         return [value for _, value in stored_items(container)]
-    try:
-        return list(container)
-    except Exception:
-        return []
+    kind: Any = type(container)
+    if kind is not list and kind is not tuple:
+        kind = kind_of(container)
+    return list(kind.__iter__(container))
 
 
 def unwrapped(function: Any) -> Any:

@@ -8,7 +8,9 @@ when any of these has changed, so that a new plan is made instead of using a sta
 from __future__ import annotations
 
 import abc
+import collections
 import functools
+import threading
 import types
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -18,15 +20,19 @@ import torch
 from ..._compat.torch.modules import (
     OF_EVERY_MODULE,
     hook_tables,
+    hooks_of_all_modules,
     is_scripted,
     is_training,
+    own_buffers,
+    own_parameters,
 )
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
-from .careful_access import entries, is_a, own_attributes, present_attribute
+from .careful_access import entries, is_a, own_attributes, present_attribute, slots_of
 from .code_text import value_of_cell
-from .compared_values import compared
+from .compared_values import compared, is_buffer
 from .held_values import HeldValues, Picture
 from .locks import Locks, locks_of
+from .module_attributes import module_attributes_read
 from .reachable_objects import keys_of, modules_in, parts_of
 from .snapshot import CONTAINERS, Snapshot
 
@@ -59,8 +65,8 @@ class ClosureState:
     """The changeable surroundings of one function.
 
     Values inside other objects (attributes, lists) are no part of the key: plain calls read them.
-    What is derived eagerly is made anew when they change; a captured graph in a compiled program
-    keeps those, like ``jax.jit``, as they were when it was traced.
+    What is derived eagerly, or called eagerly as a graph, is made anew when they change; a captured
+    graph in a compiled program keeps those, like ``jax.jit``, as they were when it was traced.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -73,9 +79,16 @@ class ClosureState:
         self._counted: list[tuple[dict[str, Any], str]] = []
         self._caches: list[Any] = []
         self._holders: list[Any] = []
+        # Objects with `__slots__` alone.
+        self._slotted: list[Any] = []
         # Those that code refers to by name.
         self._classes: list[type] = []
         self._held = HeldValues()
+        # What was held at some time, each under its number: a few, for what goes to and fro.
+        self._numbered: collections.deque[tuple[int, Picture]] = collections.deque(maxlen=8)
+        self._numbers = 0
+        # By one thread again: what is let go of meanwhile may call anything.
+        self._numbering = threading.RLock()
         self._roots: list[types.FunctionType] = []
         self._seen: set[int] = set()
         self.modules: list[torch.nn.Module] = []
@@ -90,12 +103,13 @@ class ClosureState:
     def key(self) -> Hashable:
         """Equal as long as nothing that can be seen from here has changed. Cheap."""
         # Asked for in every call, and most functions close over nothing.
+        hooks = hooks_of_all_modules()
         if not self.modules and not self._cells and not self._globals:
-            return ()
+            return hooks and ((), (), hooks)
         flags = tuple(is_training(part) for module in self.modules for part in module.modules())
         values = [compared(value_of_cell(cell)) for cell in self._cells]
         values += [compared(names.get(name)) for names, name in self._globals]
-        return flags, tuple(values)
+        return flags, tuple(values), hooks
 
     def named_values(self) -> list[tuple[str, Hashable]]:
         """What its variables and globals are bound to, by their names, as `key` compares it."""
@@ -135,13 +149,50 @@ class ClosureState:
                     ]
             return tuple(found)
 
+    @property
+    def all_modules(self) -> list[torch.nn.Module]:
+        """Those that it refers to, and the one whose code it runs."""
+        return [*self.modules, *([self._secluded.structure()] if self._secluded else ())]
+
     def held(self) -> Picture:
         """What the objects and containers hold that it refers to."""
-        return self._held.picture(self._holders) if self._holders else {}
+        holders = self._looked_at()
+        return self._held.picture(holders) if holders else {}
 
     def holds_same(self, before: Picture) -> bool:
         """Whether that is what it was, but for what the function itself changes."""
-        return not self._holders or self._held.same(before, self.held())
+        if not self._looked_at():
+            return True
+        is_same = self._held.same(before, self.held())
+        self._held.tell_of_the_rest()
+        return is_same
+
+    def held_number(self) -> int:
+        """Another number whenever that has changed, and the same when it is as it was before."""
+        holders = self._looked_at()
+        if not holders:
+            return 0
+        with self._numbering:
+            now = self._held.picture(holders)
+            self._held.tell_of_the_rest()
+            for number, before in reversed(self._numbered):
+                if self._held.same(before, now):
+                    return number
+            self._numbers += 1
+            self._numbered.append((self._numbers, now))
+            return self._numbers
+
+    def _looked_at(self) -> list[Any]:
+        values = [value_of_cell(cell) for cell in self._cells]
+        values += [names.get(name) for names, name in self._globals]
+        return [
+            *self._holders,
+            *self._slotted,
+            *self._classes,
+            *parts_of(self.modules),
+            *(function for function in self._roots if vars(function)),
+            *filter(is_buffer, values),
+        ]
 
     @property
     def locks(self) -> Locks:
@@ -222,6 +273,24 @@ class ClosureState:
         values += [names.get(name) for names, name in self._globals]
         return [value for value in values if is_a(value, torch.Tensor)]
 
+    def tensors_around(self) -> list[torch.Tensor]:
+        """Those that it refers to, that its modules have, and that stand in what it refers to."""
+        found: list[Any] = [*self.tensors()]
+        for part in self.parts():
+            found += [*own_parameters(part).values(), *own_buffers(part).values()]
+        for holder in self._holders:
+            held = holder if is_a(holder, CONTAINERS) else own_attributes(holder) or {}
+            found += entries(held)
+        return list({id(one): one for one in found if is_a(one, torch.Tensor)}.values())
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Those that it refers to."""
+        values = [value_of_cell(cell) for cell in self._cells]
+        values += [names.get(name) for names, name in self._globals]
+        for holder in self._holders:
+            values += entries(own_attributes(holder) or {})
+        return [one for one in values if is_a(one, torch.optim.Optimizer)]
+
     def buffers(self) -> list[torch.Tensor]:
         """The modules' buffers."""
         return [buffer for module in self.modules for buffer in module.buffers()]
@@ -238,6 +307,7 @@ class ClosureState:
             names,
             self._caches,
             {*self._classes, *map(type, parts), *map(type, self._holders)},
+            self.tensors_around(),
             lambda: self._held.note_changes(before, self.held()),
         )
 
@@ -280,6 +350,8 @@ class ClosureState:
             self._holders.append(function)
         elif is_a(function, type):
             self._classes.append(function)
+        elif not is_a(function, _SETTLED) and slots_of(function):
+            self._slotted.append(function)
         return []
 
     def _look_into(self, function: types.FunctionType) -> list[Any]:
@@ -304,6 +376,11 @@ class ClosureState:
             if _may_change(value):
                 # Also a name that is not bound yet: it will be when the function runs.
                 self._globals.append((names, name))
+        for table, name in module_attributes_read(function):
+            value = table.get(name)
+            found.append(value)
+            if _may_change(value):
+                self._globals.append((table, name))
         found += function.__defaults__ or ()
         found += (function.__kwdefaults__ or {}).values()
         return [value for value in found if _leads_on(value)]

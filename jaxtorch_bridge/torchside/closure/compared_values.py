@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import hashlib
 from collections.abc import Hashable
 from typing import Any
+
+import numpy as np
 
 from .careful_access import is_a
 
@@ -23,6 +27,23 @@ class Same:
 
     def __hash__(self) -> int:
         return id(self.held)
+
+
+def is_buffer(value: Any) -> bool:
+    """Whether it is plain memory that can be written to, which only its content tells apart."""
+    if is_a(value, np.ndarray):
+        return not value.dtype.hasobject
+    return is_a(value, (bytearray, array.array, memoryview))
+
+
+def buffer_content(buffer: Any) -> Hashable:
+    """What stands in it: equal for equal content."""
+    try:
+        plain = np.ascontiguousarray(buffer)
+        digest = hashlib.blake2b(plain.view(np.uint8).data, digest_size=16).digest()
+    except Exception:  # a memory view that was released, a class that gives out no memory
+        return None
+    return type(buffer), plain.shape, str(plain.dtype), digest
 
 
 def compared(value: Any) -> Hashable:

@@ -18,14 +18,12 @@ import torch
 
 from ..._compat.torch.fake_tensors import is_fake
 from .bytecode_names import BUILTINS, is_of_framework, names_used
-from .careful_access import entries, is_a, own_attributes, stored_items
+from .careful_access import entries, is_a, kind_of, own_attributes, stored_items
 from .code_text import UNBOUND, value_of_cell
 from .compared_values import PLAIN
 
 # Enough for the helpers of models; who holds more than that holds data.
 _MOST = 2000
-# What a container holds beyond that is not followed.
-_MOST_HELD = 1000
 _LISTS = (list, set, collections.deque)
 # Sizes that are symbols mean nothing later, either.
 _OF_EVALUATIONS = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -52,7 +50,7 @@ class DeepContents:
             if id(value) not in seen and _is_open(value):
                 seen.add(id(value))
                 # Kept alive by what is noted of it, or by who holds it.
-                waiting += islice(self._note(value), _MOST_HELD)
+                waiting += islice(filter(_is_open, self._note(value)), _MOST)
 
     def take_fakes_back(self) -> None:
         """Give back what was there wherever something that leads to fakes is now."""
@@ -73,8 +71,7 @@ class DeepContents:
             now = entries(held)
             changed_list = len(now) != len(before) or any(map(_differ, now, before))
             if changed_list and any(map(leads_to_fakes, now)):
-                # Not by a subclass's own methods, which may do anything.
-                kind: Any = next(kind for kind in _LISTS if is_a(held, kind))
+                kind = kind_of(held)
                 kind.clear(held)
                 (kind.update if kind is set else kind.extend)(held, before)
         for (read, write), before in self._places:
@@ -126,15 +123,17 @@ class DeepContents:
 
 def leads_to_fakes(value: Any) -> bool:
     """Whether a fake can be reached from a value."""
-    waiting, seen, slots = [value], set[int](), Slots()
-    while waiting and len(seen) < _MOST:
+    # However much containers hold: this is asked of what has changed while fakes are left.
+    waiting, seen, slots, objects = [value], set[int](), Slots(), 0
+    while waiting and objects < _MOST:
         one = waiting.pop()
         if is_a(one, _OF_EVALUATIONS):
             if not is_a(one, torch.Tensor) or is_fake(one):
                 return True
         elif id(one) not in seen and (is_a(one, (tuple, frozenset)) or _is_open(one)):
             seen.add(id(one))
-            waiting += islice(_held_by(one, slots), _MOST_HELD)
+            objects += not is_a(one, (dict, list, tuple, set, frozenset))
+            waiting += _held_by(one, slots)
     return False
 
 
@@ -176,8 +175,7 @@ def _differ(one: Any, other: Any) -> bool:
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any) -> None:
-    # Not by a subclass's own methods, which may do anything.
-    kind = _kind_of(table)
+    kind = kind_of(table)
     if value is UNBOUND:
         kind.pop(table, key, None)
     else:
@@ -189,16 +187,11 @@ def _put_in_order(table: dict[Any, Any], before: dict[Any, Any]) -> None:
     now = dict(stored_items(table))
     old = [key for key in before if key in now]
     if old != [key for key in now if key in before]:
-        kind = _kind_of(table)
+        kind = kind_of(table)
         ordered = {key: now[key] for key in [*old, *(key for key in now if key not in before)]}
         kind.clear(table)
         for key, value in ordered.items():
             kind.__setitem__(table, key, value)
-
-
-def _kind_of(table: dict[Any, Any]) -> Any:
-    # Of an `OrderedDict` its own methods know the order.
-    return collections.OrderedDict if is_a(table, collections.OrderedDict) else dict
 
 
 def _of_item(table: dict[str, Any], name: str) -> Place:

@@ -95,9 +95,14 @@ def is_installed(thing: Any) -> bool:
     # The class of functions compiled by Cython has a descriptor of that name.
     if is_a(code, types.CodeType):
         return str(code.co_filename).startswith(_library_folders())
-    name = module_of(thing)
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
+    return is_installed_module(module_of(thing))
+
+
+def is_installed_module(name: str) -> bool:
+    """Whether a Python module comes with Python or an installed package."""
+    if name.partition(".")[0] in _LIBRARIES:
+        return True
+    file = getattr(sys.modules.get(name), "__file__", None)
     if file is None:  # compiled into Python, or typed in by somebody
         return name in sys.builtin_module_names
     return str(file).startswith(_library_folders())

@@ -170,6 +170,13 @@ class Locks:
 _locks: weakref.WeakValueDictionary[Hashable, Lock] = weakref.WeakValueDictionary()
 
 
+def holders_before(thread: int) -> set[int]:
+    """The threads that a thread waits for, which hold what it wants."""
+    with _changed:
+        wanted = _waiting.get(thread)
+        return set() if wanted is None else wanted._in_the_way(thread)
+
+
 def _locks_held_by(thread: int) -> list[Lock]:
     return [lock for locks in _holding.get(thread, ()) for lock in locks._alone]
 

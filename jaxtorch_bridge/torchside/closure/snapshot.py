@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import operator
 import types
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,12 +13,12 @@ import torch
 from ..._compat.torch.fake_tensors import is_fake
 from ..._compat.torch.pytrees import tree_leaves
 from .bytecode_names import is_of_framework
-from .careful_access import entries, is_a, own_attributes, stored_items
+from .careful_access import entries, is_a, kind_of, own_attributes, stored_items
 from .code_text import UNBOUND
 from .code_text import value_of_cell as cell_value
 from .deep_contents import keeps_fakes
 
-CONTAINERS = (dict, list, set)
+CONTAINERS = (dict, list, set, collections.deque)
 # CPython's Py_TPFLAGS_HEAPTYPE.
 _MADE_BY_A_CLASS_STATEMENT = 1 << 9
 
@@ -31,9 +33,12 @@ class Snapshot:
         names: list[tuple[dict[str, Any], str]],
         caches: list[Any],
         classes: Iterable[type],
+        tensors: Iterable[torch.Tensor],
         note_changes: Callable[[], None],
     ) -> None:
         self._note_changes = note_changes
+        # What a backward inside accumulates in them.
+        self._grads = [(one, one.grad, one.requires_grad) for one in tensors if one.is_leaf]
         own = {
             part for kind in classes for part in _of_class(kind, "__mro__") if not _is_fixed(part)
         }
@@ -67,6 +72,12 @@ class Snapshot:
         for container, before in self._shared:
             if not _same_content(container, before) and _holds_fakes(entries(container)):
                 _fill(container, before)
+        for tensor, grad, requires_grad in self._grads:
+            if tensor.grad is not grad:
+                found.append(tensor.grad)
+                tensor.grad = grad
+            if tensor.is_leaf and tensor.requires_grad is not requires_grad:
+                tensor.requires_grad_(requires_grad)
         for kind, before in self._classes:
             _take_fakes_back(kind, before)
         for cell, value in self._cells:
@@ -85,29 +96,33 @@ class Snapshot:
 
 
 def _containers(holder: Any) -> list[Any]:
-    """The dicts, lists and sets that hold an object's state."""
-    if is_a(holder, CONTAINERS):
-        return [holder]
+    """The dicts, lists, sets and deques that hold an object's state."""
+    itself = [holder] if is_a(holder, CONTAINERS) else []
     own = own_attributes(holder)
-    return [] if own is None else [own, *(one for one in entries(own) if is_a(one, CONTAINERS))]
+    if own is None:
+        return itself
+    return [*itself, own, *(one for one in entries(own) if is_a(one, CONTAINERS))]
 
 
 def _stored(container: Any) -> Any:
-    """What a dict, list or set holds, in one of Python's own."""
+    """What a dict, list, set or deque holds, in one of Python's own."""
     if is_a(container, dict):
         return dict(stored_items(container))
-    return list.copy(container) if is_a(container, list) else set.copy(container)
+    kind = kind_of(container)
+    return kind(kind.__iter__(container))
 
 
-def _same_content(now: Any, before: Any) -> bool:
+def _same_content(container: Any, before: Any) -> bool:
+    now = _stored(container)
     if len(now) != len(before):
         return False
+    if is_a(now, set):
+        return bool(now == before)
     # By identity: `==` of tensors and arrays is no truth value.
-    if is_a(now, dict):
-        return all(dict.get(now, key, UNBOUND) is value for key, value in before.items())
-    if is_a(now, list):
-        return all(one is other for one, other in zip(now, before, strict=True))
-    return bool(now == before)
+    if is_a(now, dict) and not all(map(operator.is_, now.values(), before.values())):
+        return False
+    # Of a dict its keys, which have an order.
+    return all(map(operator.is_, now, before))
 
 
 def _take_fakes_back(kind: type, before: dict[str, Any]) -> None:
@@ -124,11 +139,13 @@ def _take_fakes_back(kind: type, before: dict[str, Any]) -> None:
 
 def _fill(container: Any, before: Any) -> None:
     # In place: others refer to the container itself.
-    container.clear()
-    if isinstance(container, list):
-        container.extend(before)
+    kind = kind_of(container)
+    kind.clear(container)
+    if is_a(container, dict):
+        for key, value in before.items():
+            kind.__setitem__(container, key, value)
     else:
-        container.update(before)
+        (kind.update if kind is set else kind.extend)(container, before)
 
 
 def _holds_fakes(value: Any) -> bool:

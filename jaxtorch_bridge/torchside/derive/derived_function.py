@@ -13,6 +13,7 @@ from ..functions.graph_capture import is_once_differentiable
 from ..functions.unrecorded_backward import not_differentiable
 from .engine_order import RECOMPUTING
 from .engines.engine import DerivedFunction, Goal, NoWayError
+from .hidden_backwards import known_to_autograd
 
 
 def derive(goal: Goal) -> DerivedFunction:
@@ -21,15 +22,15 @@ def derive(goal: Goal) -> DerivedFunction:
     Raises:
         DifferentiationError: No engine works.
     """
-    source = goal.source
+    fn = goal.fn
     if goal.kind == "push":
         # Outside of an evaluation, in which what torch makes while it loads would be fakes.
         load_forward_mode()
     # A derivative is told by the function that it is of.
-    once = source.once_differentiable if source.order else is_once_differentiable(source)
-    if once and (source.order or goal.kind == "push"):
-        raise not_differentiable(source.label)
-    goal = replace(goal, once_differentiable=once)
+    once = fn.once_differentiable if fn.order else is_once_differentiable(fn)
+    if once and (fn.order or goal.kind == "push"):
+        raise not_differentiable(fn.label)
+    goal = replace(goal, once_differentiable=once, unsure=not known_to_autograd(goal))
     failures: list[str] = []
     for engine in RECOMPUTING:
         if engine.objection(goal):
@@ -39,8 +40,9 @@ def derive(goal: Goal) -> DerivedFunction:
         except NoWayError as error:
             failures += error.failures
             continue
-        return replace(found, failures=(*failures, *found.failures))
+        failures += found.failures
+        program = replace(found.program, no_graph=tuple(failures))
+        return replace(found, program=program, failures=tuple(failures))
     raise DifferentiationError(
-        f"{source.label}: no way to differentiate by {source.names(goal.ins)} works: "
-        f"{'; '.join(failures)}."
+        f"{fn.label}: no way to differentiate by {fn.names(goal.ins)} works: {'; '.join(failures)}."
     )

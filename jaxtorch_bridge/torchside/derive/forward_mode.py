@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from ..closure.closure_guard import ClosureGuard
 from ..functions.graph_capture import dependent_outputs
-from ..functions.source import Source
+from ..functions.tensor_function import TensorFunction
 from ..op.make_op import op_of_program
 from ..op.torch_op import TorchOp, WithTangents
 from .derived_function import derive
 from .engines.engine import Goal
-from .refusals import differentiable_source
+from .refusals import differentiable_function
 from .refused_outputs import Refused, refuse_all, refused_outputs
 
 
@@ -31,7 +31,7 @@ class Pushforward:
     operands: tuple[int, ...]
     diff_outputs: tuple[int, ...]
     wrt: tuple[int, ...]
-    source: Source
+    fn: TensorFunction
     failures: tuple[str, ...]
     guard: ClosureGuard
     refused: Refused = field(default_factory=dict)
@@ -44,11 +44,11 @@ class Pushforward:
     @property
     def words(self) -> tuple[str, ...]:
         """Lines for `explain`."""
-        names = self.source.names(self.wrt)
-        if self.op is None or self.op.source is None:
+        names = self.fn.names(self.wrt)
+        if self.op is None or self.op.fn is None:
             return (f"forwards by {names}: zero: no output depends on them",)
         return (
-            f"forwards by {names}: {self.op.source.way}",
+            f"forwards by {names}: {self.op.fn.way}",
             *(f"  not {words}" for words in self.failures),
         )
 
@@ -59,27 +59,27 @@ def pushforward(op: TorchOp, wrt: tuple[int, ...]) -> Pushforward:
     Raises:
         DifferentiationError: As in `linearize`.
     """
-    source = differentiable_source(op, wrt)
-    guard = ClosureGuard(source.closure, held=source.capturable)
-    refused = refused_outputs(source, wrt)
-    refuse_all(source, wrt, refused)
-    outs = tuple(index for index in dependent_outputs(source, wrt) if index not in refused)
+    fn = differentiable_function(op, wrt)
+    guard = ClosureGuard(fn.closure, held=fn.capturable)
+    refused = refused_outputs(fn, wrt)
+    refuse_all(fn, wrt, refused)
+    outs = tuple(index for index in dependent_outputs(fn, wrt) if index not in refused)
     # JAX then takes the function's own op, and zeros for its tangents.
     if not outs:
-        return Pushforward(None, (), (), wrt, source, (), guard, refused)
-    goal = Goal(source, "push", wrt, outs, source.seeds, again=False, primal=True)
+        return Pushforward(None, (), (), wrt, fn, (), guard, refused)
+    goal = Goal(fn, "push", wrt, outs, fn.seeds, again=False, primal=True)
     derived = derive(goal)
-    role = WithTangents(derived.source, op, wrt)
+    role = WithTangents(derived.fn, op, wrt)
     made = op_of_program(
         derived.program,
-        derived.source.label,
-        derived.source.key,
+        derived.fn.label,
+        derived.fn.key,
         role,
         op.family,
         op.then("pushforward", wrt),
     )
-    core = len(source.inputs)
+    count = len(fn.inputs)
     tangents = range(len(op.inputs), len(op.inputs) + len(wrt))
     # The op has its inputs, then tangents, then seeds; the JAX side has seeds before tangents.
-    operands = (*range(core), *tangents, *range(core, len(op.inputs)))
-    return Pushforward(made, operands, outs, wrt, source, derived.failures, guard, refused)
+    operands = (*range(count), *tangents, *range(count, len(op.inputs)))
+    return Pushforward(made, operands, outs, wrt, fn, derived.failures, guard, refused)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...errors import DifferentiationError
+from ...errors import DifferentiationError, StaleClosureError
 from ...planner.array_signature import ArraySig, with_batch
 from ..closure.closure_guard import ClosureGuard
 from ..functions.graph_capture import NotCapturedError
-from ..functions.source import Source
+from ..functions.tensor_function import TensorFunction
 from ..op.make_op import op_of_program
-from ..op.torch_op import Function, LinearKernel, SavingForward, TorchOp
+from ..op.torch_op import Function, LinearOp, SavingForward, TorchOp
 from .derived_function import derive
 from .engines.engine import DerivedFunction, Goal, Kept, Kind, linear_sigs
-from .kernel import Dims, Kernel
+from .linear_call import Dims, LinearCall
 from .refused_outputs import NOTHING_REFUSED, Refused
+from .tape.closure_versions import ClosureVersions
 
 
 class Linearized:
@@ -24,7 +26,7 @@ class Linearized:
 
     Attributes:
         op: The function.
-        source: What it computes.
+        fn: What it computes.
         wrt: Inputs that carry a tangent.
         engine: How its first pullback is found: ``tape``, what differentiates the function that
             runs again (``func`` or ``autograd``), or ``zero``.
@@ -41,7 +43,7 @@ class Linearized:
     def __init__(
         self,
         op: TorchOp,
-        source: Source,
+        fn: TensorFunction,
         wrt: tuple[int, ...],
         guard: ClosureGuard,
         *,
@@ -57,7 +59,7 @@ class Linearized:
 
         Args:
             op: The function.
-            source: What it computes.
+            fn: What it computes.
             wrt: Inputs that carry a tangent.
             guard: Tells when the function's surroundings have changed since it was looked at.
             kept: Forward and linear part, where an engine keeps residuals.
@@ -73,15 +75,15 @@ class Linearized:
         self._steps = op.then(way, *asked)
         self._repeats = repeats
         self.label = f"{op.label} (derivative)"
-        self.source = source
+        self.fn = fn
         self.wrt = wrt
         self.failures = tuple(failures)
         self.refused = refused
         self.tape_bytes = None if kept is None else kept.size_bytes
         self._kept = kept
-        self._kernels: dict[tuple[bool, tuple[int, ...], tuple[int, ...]], Kernel] = {}
+        self._linear_calls: dict[tuple[bool, tuple[int, ...], tuple[int, ...]], LinearCall] = {}
         self._derived: dict[
-            tuple[bool, tuple[int, ...], tuple[int, ...]], tuple[DerivedFunction, Kernel]
+            tuple[bool, tuple[int, ...], tuple[int, ...]], tuple[DerivedFunction, LinearCall]
         ] = {}
         self.batched_forms: dict[Any, BatchedLinearized] = {}
         if kept is not None:
@@ -89,20 +91,56 @@ class Linearized:
             self.diff_outputs, self.grad_inputs = kept.diff_outputs, kept.grad_inputs
             self.guard = kept.guard
         else:
-            self.engine = "zero" if again is None else again.source.transform or "autograd"
+            self.engine = "zero" if again is None else again.fn.transform or "autograd"
             self.diff_outputs, self.grad_inputs = diff_outputs, wrt if diff_outputs else ()
             # From before anything was captured: a change meanwhile makes this out of date.
             self.guard = guard
         self._again = again
+        self._versions: ClosureVersions | None = None
+        # What these were when the forward ran.
+        self._then: int | None = None
         self.forward = self._forward()
         self.residuals: tuple[ArraySig, ...] = self.forward.outputs[len(op.outputs) :]
         if again is not None:
             key = (True, wrt, diff_outputs)
             # Built already, to know that it works.
-            self._derived[key] = (again, self._kernel_of(again, *key))
+            self._derived[key] = (again, self._linear_call_of(again, *key))
 
     def __repr__(self) -> str:
         return f"Linearized({self.op.key}, wrt={self.wrt}, {self.engine})"
+
+    def as_of_now(self, is_vjp: bool) -> Linearized:
+        """The same for a forward that has just run, here and not in a compiled program.
+
+        Args:
+            is_vjp: Cotangents alone will be asked for, which a tape's own token tells about.
+        """
+        if is_vjp and self._kept is not None:
+            return self
+        if self._versions is None:
+            self._versions = ClosureVersions(self.fn)
+        if self._versions.now()[0] == 0:
+            return self  # there are none
+        made = copy.copy(self)
+        made._then = self._versions.now()[0]
+        # They refer to this one.
+        made.batched_forms = {}
+        return made
+
+    def refuse_changed(self) -> None:
+        """Object to a linear part that would go by other weights than its forward did.
+
+        Raises:
+            StaleClosureError: It would: tensors that the function closes over have changed.
+        """
+        versions = self._versions
+        if versions is None or self._then is None or versions.now()[0] == self._then:
+            return
+        what = self.guard.change or "a tensor that the function closes over was changed"
+        raise StaleClosureError(
+            f"{self.label}: {what} since its forward ran, and it goes by what was there then. "
+            "Take the derivative again, or pass it as an argument."
+        )
 
     @property
     def fresh(self) -> bool:
@@ -122,14 +160,19 @@ class Linearized:
         elif self._again is None:
             how = "zero: no output depends on them"
         else:
-            way = self._again.source.way
+            way = self._again.fn.way
             how = f"recompute with {way}, {self.residual_bytes} bytes kept"
-        names = self.source.names(self.wrt)
+        names = self.fn.names(self.wrt)
         return (
             f"by {names}: {how}",
             *(f"  not {words}" for words in self.failures),
             *(f"  refused: {words}" for words in self.refused.values()),
         )
+
+    @property
+    def under_checkpoint(self) -> str:
+        """What policies of `jax.checkpoint` make of what is kept; empty if nothing is."""
+        return "" if self._kept is None else self._kept.under_checkpoint
 
     @property
     def unrolled(self) -> bool:
@@ -145,54 +188,56 @@ class Linearized:
         self, transposed: bool, ins: Sequence[int], outs: Sequence[int]
     ) -> tuple[tuple[ArraySig, ...], tuple[ArraySig, ...]]:
         """(operands, results) of the linear part as signatures."""
-        return linear_sigs(self.source, transposed, ins, outs)
+        return linear_sigs(self.fn, transposed, ins, outs)
 
-    def kernel(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+    def linear_call(
+        self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
+    ) -> LinearCall:
         """What computes tangents of ``outs`` from tangents of ``ins``, or (transposed)
         cotangents of ``ins`` from cotangents of ``outs``."""
         if self._kept is None:
             return self.function(transposed, ins, outs)
         key = (transposed, ins, outs)
         # Each pair is another cut of the same graphs, made when JAX first asks for it.
-        if key not in self._kernels:
+        if key not in self._linear_calls:
             try:
                 # JAX may ask from another thread, with other settings than those of planning.
-                with self.source.context.scope():
-                    made = self._kept.kernel(transposed, ins, outs)
+                with self.fn.context.scope():
+                    made = self._kept.linear_call(transposed, ins, outs)
             except NotCapturedError:
                 # The backward graph cannot be transposed: the function runs again.
-                self._kernels[key] = self.function(transposed, ins, outs)
+                self._linear_calls[key] = self.function(transposed, ins, outs)
             else:
                 op = op_of_program(
                     made.program,
-                    f"{self.source.label} ({made.word})",
+                    f"{self.fn.label} ({made.word})",
                     f"{self.op.key}/{made.tag}",
-                    LinearKernel(),
+                    LinearOp(),
                     self.op.family,
-                    (*self._steps, ("kernel", *key)),
+                    (*self._steps, ("linear_call", *key)),
                 )
-                self._kernels[key] = Kernel(op, made.operands)
-        return self._kernels[key]
+                self._linear_calls[key] = LinearCall(op, made.operands)
+        return self._linear_calls[key]
 
     def batchable(
         self, dims: Dims, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
-    ) -> Kernel:
+    ) -> LinearCall:
         """What to make a batch of, whose inputs and residuals have these axes."""
-        kernel = self.kernel(transposed, ins, outs)
+        linear_call = self.linear_call(transposed, ins, outs)
         # A tape is of one run: it can serve many cotangents, and not many inputs.
         of_inputs = any(dim is not None for dim in dims)
-        if kernel.op.program.batched_core is not None and of_inputs:
+        if linear_call.op.program.batched_core is not None and of_inputs:
             return self.function(transposed, ins, outs)
-        return kernel
+        return linear_call
 
-    def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+    def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> LinearCall:
         """The same as a function of the inputs as well, to be differentiated again."""
         key = (transposed, ins, outs)
         if key not in self._derived:
             kind: Kind = "pull" if transposed else "push"
-            with self.source.context.scope():
-                derived = derive(Goal(self.source, kind, ins, outs, self._seeds))
-            self._derived[key] = (derived, self._kernel_of(derived, *key))
+            with self.fn.context.scope():
+                derived = derive(Goal(self.fn, kind, ins, outs, self._seeds))
+            self._derived[key] = (derived, self._linear_call_of(derived, *key))
         return self._derived[key][1]
 
     def batched(
@@ -206,47 +251,47 @@ class Linearized:
         """See `batch_linear`."""
         return batch_linear(self, size, dims, transposed, ins, outs)
 
-    def _kernel_of(
+    def _linear_call_of(
         self,
         derived: DerivedFunction,
         transposed: bool,
         ins: tuple[int, ...],
         outs: tuple[int, ...],
-    ) -> Kernel:
+    ) -> LinearCall:
         """Of a derivative as a function."""
-        source = derived.source
+        fn = derived.fn
         op = op_of_program(
             derived.program,
-            source.label,
-            source.key,
-            Function(source),
+            fn.label,
+            fn.key,
+            Function(fn),
             self.op.family,
             (*self._steps, ("function", transposed, ins, outs)),
         )
         count = len(outs) if transposed else len(ins)
         linear = range(self.nonlinear_count, self.nonlinear_count + count)
-        states = self._state_places() if source.seeds else ()
-        return Kernel(op, (*range(len(self.source.inputs)), *linear, *states))
+        states = self._state_places() if fn.seeds else ()
+        return LinearCall(op, (*range(len(self.fn.inputs)), *linear, *states))
 
     def _state_places(self) -> tuple[int, ...]:
         """Which of the operands hold the key, or the generators' states of the forward run."""
-        core = len(self.source.inputs)
-        if self.source.seeds:
-            return tuple(range(core, len(self.op.inputs)))
+        count = len(self.fn.inputs)
+        if self.fn.seeds:
+            return tuple(range(count, len(self.op.inputs)))
         # So named by `Generators.sigs`.
         found = [i for i, sig in enumerate(self.residuals) if sig.path.startswith("random state")]
         return tuple(len(self.op.inputs) + i for i in found)
 
     @property
     def _seeds(self) -> tuple[ArraySig, ...]:
-        return self.source.seeds_of_repeats if self._repeats else self.source.seeds
+        return self.fn.seeds_of_repeats if self._repeats else self.fn.seeds
 
     def _forward(self) -> TorchOp:
-        source, op = self.source, self.op
+        fn, op = self.fn, self.op
         tag = f"wrt{','.join(map(str, self.wrt))}"
         if self._kept is not None:
             program, word, kind = self._kept.forward, "forward with residuals", "forward"
-        elif not source.draws or self._again is None or not self._repeats:
+        elif not fn.draws or self._again is None or not self._repeats:
             # Nothing has to travel but the inputs, which JAX has.
             return op
         else:
@@ -254,7 +299,7 @@ class Linearized:
             program, word, kind = replace(op.program, gives_states=True), "forward", "random"
         return op_of_program(
             program,
-            f"{source.label} ({word})",
+            f"{fn.label} ({word})",
             f"{op.key}/{kind}/{tag}",
             SavingForward(self),
             op.family,
@@ -288,7 +333,7 @@ class BatchedLinearized:
         self.size = size
         self.dims = dims
         self.label: str = base.label
-        self.source: Source = base.source
+        self.fn: TensorFunction = base.fn
         self.wrt: tuple[int, ...] = base.wrt
         self.diff_outputs: tuple[int, ...] = base.diff_outputs
         self.grad_inputs: tuple[int, ...] = base.grad_inputs
@@ -302,6 +347,10 @@ class BatchedLinearized:
 
     def __repr__(self) -> str:
         return f"Batched({self.base!r}, {self.size})"
+
+    def refuse_changed(self) -> None:
+        """See `Linearized`."""
+        self.base.refuse_changed()
 
     @property
     def nonlinear_count(self) -> int:
@@ -318,18 +367,20 @@ class BatchedLinearized:
             with_batch(results, (0,) * len(results), self.size),
         )
 
-    def kernel(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+    def linear_call(
+        self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
+    ) -> LinearCall:
         """See `Linearized`."""
         return self._batched(self.base.batchable(self.dims, transposed, ins, outs))
 
     def batchable(
         self, dims: Dims, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
-    ) -> Kernel:
+    ) -> LinearCall:
         """See `Linearized`."""
         inner = self.base.batchable((*self.dims, *dims), transposed, ins, outs)
         return self._batched(inner)
 
-    def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> Kernel:
+    def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> LinearCall:
         """See `Linearized`."""
         return self._batched(self.base.function(transposed, ins, outs))
 
@@ -344,16 +395,16 @@ class BatchedLinearized:
         """See `batch_linear`."""
         return batch_linear(self, size, dims, transposed, ins, outs)
 
-    def _batched(self, kernel: Kernel) -> Kernel:
-        dims = kernel.batch_axes(self.dims)
+    def _batched(self, linear_call: LinearCall) -> LinearCall:
+        dims = linear_call.batch_axes(self.dims)
         # JAX has been told that there is a batch: where one call fails there must be a loop.
-        found = kernel.op.family.batched(kernel.op, self.size, dims, loop=True)
+        found = linear_call.op.family.batched(linear_call.op, self.size, dims, loop=True)
         if found.op is None:
             raise DifferentiationError(
-                f"{kernel.op.label}: no derivative for a batch of {self.size}: {found.failure}. "
-                "Call the function under jax.lax.map instead of jax.vmap."
+                f"{linear_call.op.label}: no derivative for a batch of {self.size}: "
+                f"{found.failure}. Call the function under jax.lax.map instead of jax.vmap."
             )
-        return Kernel(found.op, kernel.operands)
+        return LinearCall(found.op, linear_call.operands)
 
 
 def batched_linearized(
@@ -380,11 +431,11 @@ def batch_linear(
         base: Of one element.
         size: Of the batch.
         dims: Batch axes of inputs and residuals.
-        transposed: See `Linearized.kernel`.
+        transposed: See `Linearized.linear_call`.
         ins: Likewise.
         outs: Likewise.
     """
-    kernel = base.batchable(dims, transposed, ins, outs)
-    found = kernel.op.family.batched(kernel.op, size, kernel.batch_axes(dims))
+    linear_call = base.batchable(dims, transposed, ins, outs)
+    found = linear_call.op.family.batched(linear_call.op, size, linear_call.batch_axes(dims))
     # None: JAX calls the linear part once for each element.
     return None if found.op is None else batched_linearized(base, size, dims)

@@ -9,9 +9,10 @@ import torch
 
 from ..._compat.torch.operators.linearity import LinearityWatch, Other, State
 from ...errors import DifferentiationError
+from ...first_line import first_line
 from ...planner.array_signature import ArraySig
 from ..functions.graph_capture import NotCapturedError, abstractly
-from ..functions.source import Source, first_line
+from ..functions.tensor_function import TensorFunction
 from ..observe.abstract_evaluation import fake_inputs
 from ..op.program import Undo
 
@@ -24,27 +25,27 @@ Known = Callable[[], Sequence[np.ndarray | None]]
 Run = Callable[..., Sequence[torch.Tensor]]
 
 
-def doubt_of(source: Source, wrt: Sequence[int], outs: Sequence[int]) -> str:
+def doubt_of(fn: TensorFunction, wrt: Sequence[int], outs: Sequence[int]) -> str:
     """Why numbers have to tell whether some results are linear; empty if they are.
 
     Raises:
         DifferentiationError: They are not.
     """
-    if source.inference.random and not source.seeds:
-        raise _refused(source, wrt, "it draws random numbers, and takes no key (`rng=`)")
-    if not source.capturable or source.closure.scripted or source.inference.flags:
+    if fn.inference.random and not fn.seeds:
+        raise _refused(fn, wrt, "it draws random numbers, and takes no key (`rng=`)")
+    if not fn.capturable or fn.closure.scripted or fn.inference.flags:
         return "torch cannot tell what it does without running it"
     try:
-        return _told_by_operations(source, wrt, outs)
+        return _told_by_operations(fn, wrt, outs)
     except NotCapturedError as error:
         return str(error)
 
 
-def _told_by_operations(source: Source, wrt: Sequence[int], outs: Sequence[int]) -> str:
+def _told_by_operations(fn: TensorFunction, wrt: Sequence[int], outs: Sequence[int]) -> str:
     # As in a graph of it, and outside of any autograd of ours.
-    function = source.differentiable_forms[0]
-    with abstractly(source, source.plain_attention) as mode:
-        fakes = fake_inputs(mode, source.inputs, source.device)
+    function = fn.differentiable_cores[0]
+    with abstractly(fn, fn.plain_attention) as mode:
+        fakes = fake_inputs(mode, fn.inputs, fn.device)
         watch = LinearityWatch([fakes[index] for index in wrt])
         with torch.enable_grad(), watch:
             leaves = function(*fakes)
@@ -56,15 +57,15 @@ def _told_by_operations(source: Source, wrt: Sequence[int], outs: Sequence[int])
         if isinstance(state, Other) and not state.certain:
             doubts.append(state.words)
         elif isinstance(state, Other):
-            raise _refused(source, wrt, state.words)
+            raise _refused(fn, wrt, state.words)
         elif state is State.CONSTANT:
-            path = source.outputs[index].path or "the result"
-            raise _refused(source, wrt, f"`{path}` does not depend on it")
+            path = fn.outputs[index].path or "the result"
+            raise _refused(fn, wrt, f"`{path}` does not depend on it")
     return "; ".join(doubts[:1])
 
 
 def test_by_numbers(
-    source: Source,
+    fn: TensorFunction,
     wrt: tuple[int, ...],
     outs: tuple[int, ...],
     doubt: str,
@@ -75,7 +76,7 @@ def test_by_numbers(
     """Compare the function with its pullback on made-up numbers.
 
     Args:
-        source: The function.
+        fn: The function.
         wrt: Inputs in which it has to be linear.
         outs: Results that have to be.
         doubt: Why nothing else tells.
@@ -87,22 +88,22 @@ def test_by_numbers(
         DifferentiationError: It is not linear, or values that it needs are not known.
     """
     operands: list[torch.Tensor] = []
-    for index, (sig, value) in enumerate(zip(source.operands, known(), strict=True)):
+    for index, (sig, value) in enumerate(zip(fn.operands, known(), strict=True)):
         if index in wrt:
-            operands.append(_zeros(sig, source.device))
+            operands.append(_zeros(sig, fn.device))
         elif value is None:
             raise _refused(
-                source,
+                fn,
                 wrt,
                 f"{doubt}, so that numbers must tell, and the value of `{sig.path}` is not known "
                 "here, under jit or vmap",
             )
         else:
-            operands.append(_as_tensor(value, sig, source.device))
+            operands.append(_as_tensor(value, sig, fn.device))
     generator = torch.Generator().manual_seed(0)
-    count = len(source.inputs)
-    cotangents = [_drawn(source.outputs[index], generator, source.device) for index in outs]
-    directions = [_drawn(source.inputs[index], generator, source.device) for index in wrt]
+    count = len(fn.inputs)
+    cotangents = [_drawn(fn.outputs[index], generator, fn.device) for index in outs]
+    directions = [_drawn(fn.inputs[index], generator, fn.device) for index in wrt]
 
     def at(scale: float) -> list[torch.Tensor]:
         found = list(operands)
@@ -110,37 +111,37 @@ def test_by_numbers(
             found[index] = direction * scale
         return found
 
-    pairs = [*(source.inputs[index] for index in wrt), *(source.outputs[index] for index in outs)]
+    pairs = [*(fn.inputs[index] for index in wrt), *(fn.outputs[index] for index in outs)]
     # How much of its size rounding may change.
     share = max(float(torch.finfo(getattr(torch, sig.torch_dtype)).eps) for sig in pairs) ** 0.5
     scales = _SCALES if share < 1e-2 else _SCALES_OF_HALVES
 
     def run() -> tuple[list[Sequence[torch.Tensor]], Sequence[torch.Tensor]]:
-        states = source.generators.states(source.device)
+        states = fn.generators.states(fn.device)
         with (
-            source.context.scope(),
-            Undo.of(source).scope(),
-            source.generators.drawing_from(states, source.device),
+            fn.context.scope(),
+            Undo.of(fn).scope(),
+            fn.generators.drawing_from(states, fn.device),
         ):
             pulled = pullback(*operands[:count], *cotangents, *operands[count:])
             return [function(*at(scale)) for scale in (0.0, *scales)], pulled
 
     try:
-        results, pulled = source.call_locks.around_program(run, eager=True, states=True)()
+        results, pulled = fn.call_locks.around_program(run, eager=True, states=True)()
     except Exception as error:
         # Whatever it raises on numbers that nobody has chosen for it.
-        words = f"{doubt}; on made-up numbers it fails with {first_line(error)}"
-        raise _refused(source, wrt, words) from error
+        words = f"{doubt}; on made-up numbers it fails with {first_line(error).rstrip('.')}"
+        raise _refused(fn, wrt, words) from error
     at_zero = [results[0][index] for index in outs]
     if any(bool((leaf != 0).any()) for leaf in at_zero):
-        raise _refused(source, wrt, "where they are 0, its result is not")
+        raise _refused(fn, wrt, "where they are 0, its result is not")
     right, right_size = _paired(pulled, directions)
     for scale, leaves in zip(scales, results[1:], strict=True):
         left, left_size = _paired(cotangents, [leaves[index] for index in outs])
         allowed = share * max(left_size, abs(scale) * right_size)
         # A NaN is no sign that it is linear.
         if not abs(left - scale * right) <= allowed:
-            raise _refused(source, wrt, f"{doubt}; on numbers it is not what its derivative says")
+            raise _refused(fn, wrt, f"{doubt}; on numbers it is not what its derivative says")
 
 
 def _zeros(sig: ArraySig, device: str) -> torch.Tensor:
@@ -173,9 +174,9 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", torch.complex128)
 
 
-def _refused(source: Source, wrt: Sequence[int], reason: str) -> DifferentiationError:
+def _refused(fn: TensorFunction, wrt: Sequence[int], reason: str) -> DifferentiationError:
     return DifferentiationError(
-        f"{source.label}: cannot transpose by {source.names(wrt)}: expected a function that is "
+        f"{fn.label}: cannot transpose by {fn.names(wrt)}: expected a function that is "
         f"linear in it; {reason}. Transpose its derivative at a point, which is: "
         "jax.linearize(f, x)[1]."
     )

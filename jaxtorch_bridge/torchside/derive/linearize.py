@@ -9,7 +9,7 @@ from .derived_function import derive
 from .engine_order import KEEPING
 from .engines.engine import Goal
 from .linear_part import Linearized
-from .refusals import differentiable_source
+from .refusals import differentiable_function
 from .refused_outputs import refused_outputs
 
 
@@ -19,10 +19,10 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
     Raises:
         DifferentiationError: The contract forbids it, or no engine works.
     """
-    source = differentiable_source(op, wrt)
-    guard = ClosureGuard(source.closure, held=source.capturable)
-    refused = refused_outputs(source, wrt)
-    goal = Goal(source, "pull", wrt, seeds=source.seeds_of_repeats, refused=tuple(refused))
+    fn = differentiable_function(op, wrt)
+    guard = ClosureGuard(fn.closure, held=fn.capturable)
+    refused = refused_outputs(fn, wrt)
+    goal = Goal(fn, "pull", wrt, seeds=fn.seeds_of_repeats, refused=tuple(refused))
     failures: list[str] = []
     for engine in KEEPING:
         reason = engine.objection(goal)
@@ -30,17 +30,17 @@ def linearize(op: TorchOp, wrt: tuple[int, ...]) -> Linearized:
             kept = engine.build(goal)
             # No output depends on these inputs: the derivative is zero.
             if kept is None:
-                return Linearized(op, source, wrt, guard, refused=refused)
-            return Linearized(op, source, wrt, guard, kept=kept, failures=failures, refused=refused)
+                return Linearized(op, fn, wrt, guard, refused=refused)
+            return Linearized(op, fn, wrt, guard, kept=kept, failures=failures, refused=refused)
         failures.append(f"{engine.name}: {reason}")
     # Only now: an engine that keeps residuals finds out by itself.
-    outs = tuple(index for index in dependent_outputs(source, wrt) if index not in refused)
+    outs = tuple(index for index in dependent_outputs(fn, wrt) if index not in refused)
     if not outs:
-        return Linearized(op, source, wrt, guard, refused=refused)
-    again = derive(Goal(source, "pull", wrt, outs, source.seeds_of_repeats))
+        return Linearized(op, fn, wrt, guard, refused=refused)
+    again = derive(Goal(fn, "pull", wrt, outs, fn.seeds_of_repeats))
     return Linearized(
         op,
-        source,
+        fn,
         wrt,
         guard,
         again=again,

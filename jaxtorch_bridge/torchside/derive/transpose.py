@@ -13,7 +13,7 @@ from .derived_function import derive
 from .engines.engine import Goal
 from .linear_part import Linearized
 from .linearity import Known, doubt_of, test_by_numbers
-from .refusals import differentiable_source
+from .refusals import differentiable_function
 from .refused_outputs import refused_outputs
 
 
@@ -59,7 +59,7 @@ class Transposed:
         found = self.linearized
         wrt, outs = found.wrt, found.diff_outputs
         run, pull = self._op.program.run, found.function(True, wrt, outs).op.program.run
-        test_by_numbers(found.source, wrt, outs, self.doubt, known, run, pull)
+        test_by_numbers(found.fn, wrt, outs, self.doubt, known, run, pull)
         self._tested = self._once
 
 
@@ -76,18 +76,18 @@ def transpose(op: TorchOp, wrt: tuple[int, ...], outs: tuple[int, ...]) -> Trans
                 f"{sig.dtype}, or declared to have none. Pass and return floats, or leave it out "
                 "of what is transposed."
             )
-    source = differentiable_source(op, wrt)
-    guard = ClosureGuard(source.closure)
-    refused = refused_outputs(source, wrt)
+    fn = differentiable_function(op, wrt)
+    guard = ClosureGuard(fn.closure)
+    refused = refused_outputs(fn, wrt)
     for index in outs:
         if index in refused:
             raise DifferentiationError(refused[index])
-    doubt = doubt_of(source, wrt, outs)
+    doubt = doubt_of(fn, wrt, outs)
     # Not the seeds of a forward run, which there is none of.
-    again = derive(Goal(source, "pull", wrt, outs, source.seeds))
+    again = derive(Goal(fn, "pull", wrt, outs, fn.seeds))
     found = Linearized(
         op,
-        source,
+        fn,
         wrt,
         guard,
         again=again,

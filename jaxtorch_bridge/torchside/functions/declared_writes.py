@@ -22,7 +22,7 @@ from ..observe.autograd_recording import MemoryWatch, Recording, single_views
 from .functionalized_writes import functional
 from .graph_capture import NotCapturedError, abstractly
 from .saved_values import saving_values
-from .source import Core, Source
+from .tensor_function import Core, TensorFunction
 
 
 @dataclass(eq=False)
@@ -53,7 +53,7 @@ class Writes:
         """Those of ``slots`` that a derivative can go through."""
         return tuple(slot for slot in self.slots if self.inputs[slot].differentiable)
 
-    def check(self, source: Source, wrt: Sequence[int]) -> None:
+    def check(self, fn: TensorFunction, wrt: Sequence[int]) -> None:
         """Look for writes that torch does not record, by evaluating abstractly.
 
         Where that is impossible, `recorded` looks for them in each run.
@@ -64,20 +64,20 @@ class Writes:
         if not self.traced:
             return
         if not self._checked:
-            watch = self._evaluate(source, strict=False)
+            watch = self._evaluate(fn, strict=False)
             if watch.opaque:
                 # Only autograd itself knows what these record.
-                watch = self._evaluate(source, strict=True)
+                watch = self._evaluate(fn, strict=True)
             self._statistics |= watch.statistics
             self._checked = True
         # Harmless unless the derivative goes by them: torch takes them for constants.
         for slot in sorted(self._statistics & set(wrt)):
             self.refuse(slot, _AS_STATISTICS)
 
-    def _evaluate(self, source: Source, *, strict: bool) -> Recording:
+    def _evaluate(self, fn: TensorFunction, *, strict: bool) -> Recording:
         try:
-            with abstractly(source, source.plain_attention) as mode, torch.enable_grad():
-                copies = [one.clone() for one in fake_inputs(mode, self.inputs, source.device)]
+            with abstractly(fn, fn.plain_attention) as mode, torch.enable_grad():
+                copies = [one.clone() for one in fake_inputs(mode, self.inputs, fn.device)]
                 if strict:
                     for slot in self.moving:
                         # A clone: a leaf that requires grad may not be written to.
@@ -159,20 +159,20 @@ _AS_STATISTICS = "as running statistics"
 
 
 def with_writes(
-    source: Source, names: Sequence[str], slots: Sequence[int], writing: Callable[..., Any]
-) -> Source:
-    """The source of a function that writes to its arguments.
+    fn: TensorFunction, names: Sequence[str], slots: Sequence[int], writing: Callable[..., Any]
+) -> TensorFunction:
+    """The tensor function of a callable that writes to its arguments.
 
     Args:
-        source: Its function writes to copies.
+        fn: Its core writes to copies.
         names: The arguments, as declared.
         slots: Their tensors among the inputs.
         writing: The function, which writes to the tensors that it is given.
     """
-    traced = source.inference.traced
-    writes = Writes(source.label, tuple(names), tuple(slots), source.inputs, writing, traced)
-    forms: tuple[Core, ...] = (writes.recorded,)
+    traced = fn.inference.traced
+    writes = Writes(fn.label, tuple(names), tuple(slots), fn.inputs, writing, traced)
+    stand_ins: tuple[Core, ...] = (writes.recorded,)
     # Of what TorchScript runs torch.func sees little.
-    if traced and not source.closure.scripted:
-        forms = (functional(writes.on_copies), *forms)
-    return replace(source, refuse_writes=writes.check, forms=forms)
+    if traced and not fn.closure.scripted:
+        stand_ins = (functional(writes.on_copies), *stand_ins)
+    return replace(fn, refuse_writes=writes.check, stand_ins=stand_ins)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..._compat.torch.operators.higher_order import CallMode
-from .source import Core
+from .tensor_function import Core
 
 # Aliases of in-place methods, and some that are made of others: functionalize refuses them.
 _WITHOUT_RULE = [

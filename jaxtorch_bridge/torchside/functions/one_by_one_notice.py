@@ -6,21 +6,21 @@ import warnings
 
 from ...call_site import caller_level
 from ...errors import BridgeWarning
-from .source import Source
+from .tensor_function import TensorFunction
 
 
-def warn_one_by_one(source: Source, label: str, failure: str) -> None:
+def warn_one_by_one(fn: TensorFunction, label: str, failure: str) -> None:
     """Of one call an element, which nobody asked for: once a callable.
 
     Args:
-        source: Of the callable, or made of it.
+        fn: Of the callable, or made of it.
         label: Name for the message.
         failure: Why one call will not do.
     """
-    # Shared by all ops of the callable: `Source.notices` is copied by reference.
-    if "vmap" in source.notices:
+    # Shared by all ops of the callable: `TensorFunction.notices` is copied by reference.
+    if "vmap" in fn.notices:
         return
-    source.notices.add("vmap")
+    fn.notices.add("vmap")
     warnings.warn(
         f"{label}: jax.vmap calls torch once for each element ({failure}). Say `vmap_method: "
         "sequential` if that is meant; `explain` shows which parts are batched.",

@@ -16,7 +16,7 @@ import torch
 
 from ..._compat.torch.operators.higher_order import CallMode
 from ..._compat.torch.thread_flags import is_any_autocast_enabled
-from .source import Core
+from .tensor_function import Core
 
 _NARROW = (torch.float16, torch.bfloat16)
 

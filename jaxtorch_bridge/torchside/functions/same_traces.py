@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..._compat.torch import autograd_graph
+
 
 def same_graphs(one: Any, other: Any) -> bool:
     """Whether two graphs of ATen ops do the same on the same tensors, op by op."""
@@ -81,12 +83,13 @@ def recorded_graph(outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tenso
         if node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)
+        variable = autograd_graph.variable_of(node)
         # Closed-over tensors that require grad are real ones, and live as long as the function.
         leaf = None if variable is None else positions.get(id(variable), f"tensor {id(variable)}")
-        following = [(_node(numbers, after), place) for after, place in node.next_functions]
-        lines.append((_node(numbers, node), node.name(), leaf, following))
-        pending += [after for after, _ in node.next_functions]
+        following = autograd_graph.following(node)
+        places = [(_node(numbers, after), place) for after, place in following]
+        lines.append((_node(numbers, node), autograd_graph.name_of(node), leaf, places))
+        pending += [after for after, _ in following]
     return lines
 
 

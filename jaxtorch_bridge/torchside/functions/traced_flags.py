@@ -25,25 +25,25 @@ from ..observe.abstract_evaluation import fake_inputs
 from .compare_results import difference
 from .graph_capture import NotCapturedError, abstractly
 from .same_traces import recorded_graph, same_graphs
-from .source import Source
+from .tensor_function import TensorFunction
 
 
-def with_flags(source: Source) -> Source:
-    """The source of a planned function, with what its graphs are captured under."""
-    inference = source.inference
+def with_flags(fn: TensorFunction) -> TensorFunction:
+    """The same, with what graphs of a planned function are captured under."""
+    inference = fn.inference
     if inference.flags:
         flags = inference.flags
-        return replace(source, flags=lambda: flags, compare=_Compared(source))
-    if inference.asks and source.capturable:
-        return replace(source, flags=_Harmless(source))
-    return source
+        return replace(fn, flags=lambda: flags, compare=_Compared(fn))
+    if inference.asks and fn.capturable:
+        return replace(fn, flags=_Harmless(fn))
+    return fn
 
 
 class _Harmless:
     """The flags that change nothing of what a function does, found when first asked for."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, fn: TensorFunction) -> None:
+        self._fn = fn
         self._found: Flags | None = None
 
     def __call__(self) -> Flags:
@@ -68,12 +68,12 @@ class _Harmless:
         return ""
 
     def _trace(self, flags: Flags) -> tuple[Any, Any]:
-        source = self._source
-        function = source.differentiable_forms[0]
+        fn = self._fn
+        function = fn.differentiable_cores[0]
         record: list[Any] = []
-        with abstractly(source, source.plain_attention, flags) as mode:
-            fakes = fake_inputs(mode, source.inputs, source.device)
-            for fake, sig in zip(fakes, source.inputs, strict=True):
+        with abstractly(fn, fn.plain_attention, flags) as mode:
+            fakes = fake_inputs(mode, fn.inputs, fn.device)
+            for fake, sig in zip(fakes, fn.inputs, strict=True):
                 # Torch refuses this for integers.
                 fake.requires_grad_(sig.differentiable)
 
@@ -83,14 +83,14 @@ class _Harmless:
                 return leaves
 
             with torch.enable_grad():
-                return trace_graph(watched, fakes, source.device), record
+                return trace_graph(watched, fakes, fn.device), record
 
 
 class _Compared:
     """Compares what a function does with flags and without, once, when a graph of it first runs."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, fn: TensorFunction) -> None:
+        self._fn = fn
         self._done = False
 
     def __call__(self, sigs: Sequence[ArraySig], tensors: Sequence[torch.Tensor]) -> None:
@@ -99,36 +99,36 @@ class _Compared:
         Raises:
             OutputError: The function does something else where it is not told that it is traced.
         """
-        source = self._source
-        values = None if self._done else _single(source.inputs, sigs, tensors)
+        fn = self._fn
+        values = None if self._done else _single(fn.inputs, sigs, tensors)
         if values is None:
             return
-        states = source.generators.states(source.device)
+        states = fn.generators.states(fn.device)
 
         def run(flags: Flags) -> Sequence[torch.Tensor]:
             # Copies: nobody has seen which of its inputs it writes to without flags.
             copies = [value.clone() for value in values]
             # As calls run it: with grad mode off, torch takes other ways through its own layers.
             with (
-                source.generators.drawing_from(states, source.device),
-                torch.set_grad_enabled(source.context.grad),
+                fn.generators.drawing_from(states, fn.device),
+                torch.set_grad_enabled(fn.context.grad),
                 tracing_flags(flags),
             ):
-                return [leaf.detach() for leaf in source.function(*copies)]
+                return [leaf.detach() for leaf in fn.core(*copies)]
 
-        plain, told = run(""), run(source.inference.flags)
-        for sig, one, other in zip(source.outputs, told, plain, strict=True):
+        plain, told = run(""), run(fn.inference.flags)
+        for sig, one, other in zip(fn.outputs, told, plain, strict=True):
             words = difference(one, other)
             if words is None:
                 continue
             raise OutputError(
-                f"{source.label}, {sig.path}: the function was evaluated abstractly"
-                f"{FLAG_WORDS[source.inference.flags]}, as it could not be without. There it "
+                f"{fn.label}, {sig.path}: the function was evaluated abstractly"
+                f"{FLAG_WORDS[fn.inference.flags]}, as it could not be without. There it "
                 f"returns something else than in a call{words}, and graphs of "
                 "it (derivatives, batches, `backend: graph`) would do so as well. Have it do the "
                 "same in both cases, or declare its outputs in a contract and do without the "
                 "question.",
-                callable_name=source.label,
+                callable_name=fn.label,
             )
         # Not after a difference: the next run is compared, and refused, again.
         self._done = True

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import torch
 
 from ..._compat.torch.capture.tracing import evaluates_abstractly
-from ..modules.recorded_calls import recording
+from ..modules.recorded_calls import going_back, recording
 from ..randomness.generator_states import NO_GENERATORS
 from . import unrecorded_backward
 from .forward_mode_guard import ForwardModeGuard, refuse_without_tangent
-from .source import Core, Transform
+from .tensor_function import Core, Transform
 
 
 def pushforward(
@@ -208,14 +208,15 @@ def _pulled(
     recorded = [i for i, output in enumerate(outputs) if output.requires_grad]
     found: Sequence[torch.Tensor | None] = [None] * len(inputs)
     if recorded:
-        found = torch.autograd.grad(
-            [outputs[i] for i in recorded],
-            inputs,
-            [cotangents[i] for i in recorded],
-            create_graph=again,
-            retain_graph=keep,
-            allow_unused=True,
-        )
+        with going_back():
+            found = torch.autograd.grad(
+                [outputs[i] for i in recorded],
+                inputs,
+                [cotangents[i] for i in recorded],
+                create_graph=again,
+                retain_graph=keep,
+                allow_unused=True,
+            )
     return [
         # JAX wants a gradient for every input that it asks about.
         torch.zeros_like(tensor) if gradient is None else gradient

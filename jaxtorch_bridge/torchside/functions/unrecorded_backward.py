@@ -95,7 +95,8 @@ def nothing_recorded(label: str) -> DifferentiationError:
 def not_differentiable(label: str) -> DifferentiationError:
     """The error for a backward that has no derivative of its own."""
     return DifferentiationError(
-        f"{label}: a backward inside is not differentiable (it is marked once_differentiable, or "
-        "computes outside of torch), so there is no forward-mode derivative and none of second "
-        "order. Write that backward with torch operations."
+        f"{label}: a backward inside is not differentiable (it is marked once_differentiable, "
+        "computes outside of torch, or a hook changes gradients otherwise than linearly), so there "
+        "is no forward-mode derivative and none of second order. Write that backward with torch "
+        "operations."
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import re
 import threading
 import traceback
 from collections.abc import Sequence
@@ -42,6 +43,13 @@ _OUT_OF_MEMORY = (
     "it keeps between forward and backward passes. Set XLA_PYTHON_CLIENT_MEM_FRACTION=0.3 (or "
     "XLA_PYTHON_CLIENT_PREALLOCATE=false) before JAX starts, or lower "
     "jaxtorch_bridge.settings.tape_bytes; `jaxtorch doctor` says who has what.\n"
+)
+# Torch's words for labels and places of another dtype than it takes.
+_WANTS_INT64 = re.compile(r"\blong\b|LongTensor|\bint64\b", re.IGNORECASE)
+_INT64 = (
+    "Integers are int32 in JAX unless jax_enable_x64 is set, and so is {0} here. If torch wants "
+    "int64 there, convert inside of the function (`{1}.long()`), or say `int64[...]` in a "
+    "contract, which converts.\n"
 )
 # XLA hands an error on when all devices are done, and ends the process if they never are.
 _WAITING = "(Told at once: other devices may wait for this one in a collective until XLA gives up.)"
@@ -128,6 +136,16 @@ def execution_error(
     return TorchExecutionError(text, callable_name=label)
 
 
+def advice_on(error: BaseException, inputs: Sequence[ArraySig]) -> str:
+    """What to do about an exception of torch's own, where that is known; a line, or nothing."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return _OUT_OF_MEMORY
+    narrow = [sig.path for sig in inputs if sig.torch_dtype == "int32"]
+    if narrow and isinstance(error, RuntimeError) and _WANTS_INT64.search(str(error)):
+        return _INT64.format(", ".join(f"`{path}`" for path in narrow), narrow[0])
+    return ""
+
+
 def mutation_message(label: str, path: str, others: Sequence[str] = ()) -> str:
     """Words on an input that was written to.
 
@@ -149,6 +167,12 @@ def mutation_message(label: str, path: str, others: Sequence[str] = ()) -> str:
         f'value comes back; or with copies=("{name}",), and the function writes to a copy of its '
         f"own, which is lost. Or let its code write to `{path}.clone()`.{more}"
     )
+
+
+_WHERE_THEY_DO = (
+    "; where they do follow from values, call it outside of JAX's transformations, or give its "
+    "results a bound, as in `jax_callable(f, outputs='float32[n<=100]')`."
+)
 
 
 class Faults:
@@ -202,10 +226,13 @@ class Faults:
         """Type, message and torch-side traceback of an exception, and the arguments."""
         if isinstance(error, StaleClosureError):
             return f"{self._label}: {type(error).__name__}: {error}{_JITTED}"
-        advice = _OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else ""
+        advice, frames = advice_on(error, self._inputs), _torch_traceback(error)
+        if isinstance(error, BridgeError) and not frames:
+            # The function has done its part: what it gave was objected to.
+            return f"{self._label}: {type(error).__name__}: {error}\n{self._argument_table()}"
         return (
             f"{self._label}: the torch function raised {type(error).__name__}: {error}\n{advice}"
-            f"torch-side traceback:\n{_torch_traceback(error)}{self._argument_table()}"
+            f"torch-side traceback:\n{frames or _traceback(error)}{self._argument_table()}"
         )
 
     def _own_fault(self, kind: str, index: int, payload: Any) -> tuple[str, TorchExecutionError]:
@@ -270,7 +297,8 @@ class Faults:
             )
         got = f"{payload.dtype}{list(payload.shape)} on {payload.device}".removeprefix("torch.")
         advice = {
-            "output_shape": "Shapes must follow from the arguments' shapes, not from their values.",
+            "output_shape": f"Shapes must follow from the arguments' shapes, not from their values"
+            f"{_WHERE_THEY_DO if not self._contract else '.'}",
             "output_dtype": "Dtypes must follow from the arguments' dtypes, not from their values.",
             "output_device": "Return tensors on the device of the inputs.",
         }.get(kind, "")
@@ -308,10 +336,16 @@ def users_line(error: BaseException) -> str:
 
 
 def _torch_traceback(error: BaseException) -> str:
+    """The frames that are not ours; empty where every one is, and the failure is the bridge's."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
-    # Where every frame is ours, the failure is the bridge's.
-    return "".join(traceback.format_list(own or frames))
+    # Code that torch makes of graphs says nothing of what the user wrote.
+    ours = (_PACKAGE, "<eval_with_key>")
+    own = [frame for frame in frames if not frame.filename.startswith(ours)]
+    return "".join(traceback.format_list(own))
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_tb(error.__traceback__))
 
 
 def clear_frames(error: BaseException | None) -> None:
@@ -319,8 +353,12 @@ def clear_frames(error: BaseException | None) -> None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        with contextlib.suppress(RuntimeError):  # a frame that is still running
-            traceback.clear_frames(error.__traceback__)
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            with contextlib.suppress(RuntimeError):  # a frame that is still running
+                frame.clear()
+                # Before Python 3.13 a frame whose locals somebody has read keeps a dict of them,
+                # which is only brought up to date by reading them again.
+                frame.f_locals  # noqa: B018
         error = error.__cause__ or error.__context__
 
 

@@ -116,7 +116,7 @@ def _held(
         return
     if type(value) is tuple:
         entries = [(f"{path}[{key!r}]", item) for key, item in enumerate(value)]
-    elif isinstance(value, _CONTAINERS) or _is_users_object(value):
+    elif isinstance(value, _CONTAINERS) or is_users_object(value):
         # Before its entries, which may lead back to it.
         seen.add(id(value))
         plain = plain and type(value) in _BUILTIN
@@ -130,7 +130,8 @@ def _held(
         yield from _held(part, inner, item, seen, depth - 1, plain=plain)
 
 
-def _is_users_object(value: Any) -> bool:
+def is_users_object(value: Any) -> bool:
+    """Whether a value is an object with attributes of a class that somebody wrote for it."""
     kind = type(value)
     if own_attributes(value) is None:
         return False

@@ -17,9 +17,10 @@ from ...call_site import caller_level
 from ...errors import BridgeError, BridgeWarning, ModuleError
 from ..closure.closure_state import Secluded
 from ..observe.rare_watch import RareWatch
+from .container_pictures import Container, Picture
 from .named_tensors import NamedTensor
 from .recorded_calls import recorder
-from .skeleton import Container, Picture, Skeleton, Template
+from .skeleton import Skeleton, Template
 from .state_watch import OperationWatch, WriteCounts
 from .structure_copy import NotCopiedError
 
@@ -131,6 +132,17 @@ class ModuleCall(Secluded):
     def owns(self, module: torch.nn.Module) -> bool:
         """Whether a module is part of a skeleton, which one call at a time can reach."""
         return id(module) in self._parts
+
+    @property
+    def called(self) -> Callable[..., Any]:
+        """The code whose result a call's is."""
+        return called_of(self._template.module, self._method)
+
+    @property
+    def changed(self) -> list[tuple[str, int, torch.dtype]]:
+        """The buffers that come back: the name, which tensor of the state it is, and its dtype."""
+        named = self._template.named
+        return [(named[index].name, index, named[index].dtype) for index in self._changed]
 
     def around(self) -> Any:
         """A function that is called instead of the module."""
@@ -360,6 +372,14 @@ def listed(names: Sequence[str]) -> str:
     shown = [f"`{name}`" for name in names[:4]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def called_of(module: torch.nn.Module, method: Method) -> Callable[..., Any]:
+    """What a call of a module runs."""
+    if callable(method):
+        return method
+    found: Callable[..., Any] = getattr(module, method or "forward")
+    return found
 
 
 def signature_of(module: torch.nn.Module, method: Method) -> inspect.Signature:

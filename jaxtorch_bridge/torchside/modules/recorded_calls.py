@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from ..._compat.torch.autograd import keeping_records
 from ..._compat.torch.operators.checkpoints import without_reentrancy
 from ...recorded_inputs import recorded_inputs
 from ..handler.native_module import native
@@ -64,6 +65,11 @@ def _is_recorded() -> bool:
     return torch.is_grad_enabled() and recorder() is not None
 
 
+def going_back() -> contextlib.AbstractContextManager[None]:
+    """Around the last backward of a recorded run: what it has gone through is freed."""
+    return keeping_records(False)
+
+
 @contextlib.contextmanager
 def unrecorded() -> Iterator[None]:
     """While something is planned, which what is recorded may ask for by a call of JAX."""
@@ -78,7 +84,9 @@ def unrecorded() -> Iterator[None]:
 def recording(inputs: Sequence[torch.Tensor] = ()) -> Iterator[RecordedCalls]:
     """Around a run that is recorded, and around its backward.
 
-    What is recorded inside of another recorded run is a part of that, and waits for it.
+    What is recorded inside of another recorded run is a part of that, and waits for it. Gradients
+    that the function takes itself free nothing, as its own is yet to be taken: energy and forces
+    come from one record.
 
     Args:
         inputs: What the run is differentiated by, where that can be told from other tensors.
@@ -88,7 +96,7 @@ def recording(inputs: Sequence[torch.Tensor] = ()) -> Iterator[RecordedCalls]:
     before = _THREAD.latest, _THREAD.depth
     _THREAD.latest, _THREAD.depth = own, native().depth_here()
     try:
-        with recorded_inputs(inputs):
+        with recorded_inputs(inputs), keeping_records(True):
             yield own
     finally:
         _THREAD.latest, _THREAD.depth = before

@@ -12,8 +12,7 @@ import operator
 import sys
 import types
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Set
 from typing import Any
 
 import torch
@@ -26,15 +25,14 @@ from ..closure.bytecode_names import is_of_framework
 from ..closure.careful_access import is_a
 from ..closure.reachable_objects import memory_of
 from ..handler.native_module import native
-from .held_objects import Held, caches_of, held_in, items_of, put_into
-from .named_tensors import named_tensors, plain_name
-from .structure_copy import structure_of
+from .container_pictures import Container, Picture
+from .held_objects import caches_of, held_in, is_users_object, items_of
+from .named_tensors import named_tensors
+from .structure_copy import attributes_of, object_like, set_attributes, structure_of
 
 # Containers in containers: how deep other references to a parameter are looked for.
 _DEPTH = 3
 _KINDS = (dict, collections.OrderedDict, list)
-_TABLES = ("_parameters", "_buffers")
-ABSENT = object()
 _Places = list[tuple[Any, Any, "Slot"]]
 
 
@@ -67,17 +65,15 @@ class Skeleton:
         places: _Places = []
         homes: dict[int, tuple[Any, Any]] = {}
         for _, part in self.parts:
-            # A list: what is put in below changes the attributes that are gone through.
-            for _, container, depth in list(_containers(part)):
-                for place, key, slot in _put_slots(container, _is_slot, depth):
-                    places.append((place, key, slot))
-                    # Buffers are read back from where the module's own code assigns them.
-                    if place is own_buffers(part) or slot.index not in homes:
-                        homes[slot.index] = (place, key)
-                    if place is own_parameters(part) and not hasattr(type(part), key):
-                        # As an attribute of its own it is found at once. Module looks in its
-                        # tables last, in Python code, which costs more than all of this.
-                        places.append((vars(part), key, slot))
+            for place, key, slot in _put_into_part(part, _is_slot):
+                places.append((place, key, slot))
+                # Buffers are read back from where the module's own code assigns them.
+                if place is own_buffers(part) or slot.index not in homes:
+                    homes[slot.index] = (place, key)
+                if place is own_parameters(part) and not hasattr(type(part), key):
+                    # As an attribute of its own it is found at once. Module looks in its
+                    # tables last, in Python code, which costs more than all of this.
+                    places.append((vars(part), key, slot))
         self._homes = homes
         self._watched: list[Container] | None = None
         self._containers = [container for container, _, _ in places]
@@ -162,81 +158,6 @@ class Skeleton:
         return Picture([one for one in self._watched if (one.part, one.name) in only])
 
 
-@dataclass(frozen=True, eq=False)
-class Container:
-    """A container of a module's part.
-
-    Attributes:
-        part: The part's name.
-        name: The attribute that the container is; empty for the attributes themselves.
-        container: The container.
-        of_library: Whether the part is one of torch's own layers.
-        held: What it is the state of, where that is not a part.
-    """
-
-    part: str
-    name: str
-    container: Any
-    of_library: bool
-    held: Held | None = None
-
-    def is_state(self, key: Any, value: Any) -> bool:
-        """Whether a change may be meant for the next call, rather than be a cache or a flag."""
-        if self.of_library:
-            # Torch's own layers only keep what they work out anew.
-            return False
-        # A flag may be set anew by every call; a number counts something.
-        if isinstance(value, (int, float, complex, torch.Tensor)) and not isinstance(value, bool):
-            return True
-        names = (self.name, str(key)) if self.held or not self.name else (self.name,)
-        return not any(name.startswith("_") for name in names)
-
-    def words(self, key: Any) -> str:
-        """What a person would call one entry."""
-        if self.held is not None:
-            return plain_name(self.held.words(key))
-        inner = self.name if self.name and self.name not in _TABLES else ""
-        last = f"{inner}[{key!r}]" if inner else str(key)
-        return plain_name(f"{self.part}.{last}" if self.part else last)
-
-
-class Picture:
-    """What containers held: which of them a call has changed, and how to put that back."""
-
-    def __init__(self, containers: Sequence[Container]) -> None:
-        self._containers = containers
-        self._raw = [one.container for one in containers]
-        # In C: this is what every attribute costs in a call that may change it.
-        self._before = native().items_of_each(self._raw)
-
-    def changes(self) -> dict[Container, dict[Any, Any]]:
-        """By container and key, what was added or given another object, `ABSENT` if removed."""
-        return {
-            self._containers[index]: _difference(self._pairs(index), self._raw[index])
-            for index in native().changed_since(self._raw, self._before)
-        }
-
-    def put_back(self) -> None:
-        """Let each container hold what it held."""
-        for index in native().changed_since(self._raw, self._before):
-            put_into(self._raw[index], self._pairs(index))
-
-    def _pairs(self, index: int) -> list[tuple[Any, Any]]:
-        items = self._before[index]
-        if isinstance(self._raw[index], dict):
-            return list(zip(items[::2], items[1::2], strict=True))
-        return items_of(set(items) if isinstance(self._raw[index], set) else list(items))
-
-
-def _difference(before: Sequence[tuple[Any, Any]], container: Any) -> dict[Any, Any]:
-    then, now = dict(before), dict(items_of(container))
-    return {
-        key: now.get(key, ABSENT)
-        for key in {**then, **now}
-        if now.get(key, ABSENT) is not then.get(key, ABSENT)
-    }
-
-
 class Template:
     """What skeletons are copied from: the module's structure as it was when this was made.
 
@@ -275,8 +196,7 @@ class Template:
         self._apart: frozenset[tuple[str, str]] = frozenset()
         self.hold_apart({held.key for held in held_in(module.named_modules()) if held.plain})
         for name, part in self.module.named_modules():
-            for _, container, depth in list(_containers(part)):
-                _put_slots(container, slot_of, depth)
+            _put_into_part(part, slot_of)
             for path, tensor in _tensors_kept(part):
                 self._note_constant(f"{name}.{path}" if name else path, tensor, indices)
         for held in held_in(self.module.named_modules()):
@@ -361,7 +281,36 @@ def _put_slots(container: Any, slot_of: Callable[[Any], Slot | None], depth: int
             if inner:
                 container[key] = own
                 places += inner
+        elif depth and is_users_object(value):
+            places += _put_into_object(container, key, slot_of, depth)
     return places
+
+
+def _put_into_part(part: torch.nn.Module, slot_of: Callable[[Any], Slot | None]) -> _Places:
+    """Put slots where they belong in what a part holds, and say where."""
+    places: _Places = []
+    # A list: what is put in changes the attributes that are gone through.
+    for _, container, depth in list(_containers(part)):
+        places += _put_slots(container, slot_of, depth)
+    for name, value in list(vars(part).items()):
+        if is_users_object(value):
+            places += _put_into_object(vars(part), name, slot_of, _DEPTH)
+    return places
+
+
+def _put_into_object(
+    container: Any, key: Any, slot_of: Callable[[Any], Slot | None], depth: int
+) -> _Places:
+    """The same for an object, which is copied first: others may have it as well."""
+    value = container[key]
+    own = dict(vars(value))
+    inner = _put_slots(own, slot_of, depth - 1)
+    if not inner:
+        return []
+    made = object_like(value)
+    set_attributes(made, {**attributes_of(value), **own})
+    container[key] = made
+    return [(vars(made) if place is own else place, *rest) for place, *rest in inner]
 
 
 def _is_slot(value: Any) -> Slot | None:

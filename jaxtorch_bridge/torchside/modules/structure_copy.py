@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import functools
 import inspect
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from ..._compat.torch import compiled_code
 from ..closure.bytecode_names import is_of_framework
-from ..closure.careful_access import stored_items
+from ..closure.careful_access import own_attributes, stored_items
 from ..closure.closure_state import ClosureState
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _SETTLED = (*_PLAIN, types.ModuleType, types.BuiltinFunctionType, type, torch.Tensor)
-_CONTAINERS = (list, tuple, set)
+_CONTAINERS = (tuple, frozenset)
 _GROWING = (list, set, collections.deque)
 
 
@@ -74,8 +75,12 @@ class _Copier:
             return self._copy_partial(value)
         if isinstance(value, dict):
             return self._settle(value, self._copy_dict(value, always=id(value) in self._wanted))
-        if id(value) in self._wanted and isinstance(value, _GROWING):
-            return self._settle(value, self._copy_items(value))
+        if isinstance(value, _GROWING):
+            return self._settle(value, self._copy_items(value, always=id(value) in self._wanted))
+        if isinstance(value, types.MappingProxyType):
+            inside = {key: self.copy(item) for key, item in value.items()}
+            same = _all_same(inside.values(), value.values())
+            return self._settle(value, value if same else types.MappingProxyType(inside))
         if type(value) in _CONTAINERS:
             items = [self.copy(item) for item in value]
             return self._settle(value, value if _all_same(items, value) else type(value)(items))
@@ -83,7 +88,7 @@ class _Copier:
         if isinstance(value, tuple) and hasattr(value, "_make"):
             items = [self.copy(item) for item in value]
             return self._settle(value, value if _all_same(items, value) else value._make(items))
-        if isinstance(getattr(value, "__dict__", None), dict) and not is_of_framework(type(value)):
+        if not is_of_framework(type(value)) and has_attributes(value):
             return self._copy_object(value)
         return value
 
@@ -98,7 +103,7 @@ class _Copier:
             recompiled = compiled_code.compiled_like(module, inside)
             self._settle(module, recompiled)
             return recompiled
-        made: torch.nn.Module = self._empty(module)
+        made: torch.nn.Module = object_like(module)
         # Before its parts are copied: they may lead back to it.
         self._settle(module, made)
         # Containers are the module's own even where they hold no module: parameters are swapped
@@ -121,36 +126,51 @@ class _Copier:
         self._originals.append(container)
         if isinstance(container, dict):
             return self._settle(container, self._copy_dict(container, always=True))
-        return self._settle(container, self._copy_items(container))
+        return self._settle(container, self._copy_items(container, always=True))
 
-    def _copy_items(self, container: Any) -> Any:
+    def _copy_items(self, container: Any, *, always: bool = False) -> Any:
+        before = list(container)
+        items = [self.copy(item) for item in before]
+        attributes = self._copied_attributes(container)
+        if not always and not attributes and _all_same(items, before):
+            return container
         made = _shallow(container)
         # Shallow copies keep the class and what it needs (`maxlen` of a deque), but hold the
         # originals.
         made.clear()
         add = made.update if isinstance(made, set) else made.extend
-        add(self.copy(item) for item in container)
+        add(items)
+        set_attributes(made, attributes)
         return made
+
+    def _copied_attributes(self, value: Any) -> dict[str, Any]:
+        """Those of an object that lead to a module, as copies."""
+        before = attributes_of(value)
+        items = {name: self.copy(item) for name, item in before.items()}
+        return {name: item for name, item in items.items() if item is not before[name]}
 
     def _copy_dict(self, value: dict[Any, Any], *, always: bool = False) -> Any:
         stored = stored_items(value)
         items = {key: self.copy(item) for key, item in stored}
-        if not always and _all_same(items.values(), (item for _, item in stored)):
+        attributes = self._copied_attributes(value)
+        same = _all_same(items.values(), (item for _, item in stored)) and not attributes
+        if same and not always:
             return value
         # Of its own class; `dict.copy` would make a plain one.
         made = _shallow(value)
         made.update(items)
+        set_attributes(made, attributes)
         return made
 
     def _copy_object(self, value: Any) -> Any:
         # Taken to be itself where it leads back to itself.
         self._settle(value, value)
-        items = {name: self.copy(item) for name, item in vars(value).items()}
+        copied = self._copied_attributes(value)
         wanted = id(value) in self._wanted
-        if not wanted and _all_same(items.values(), vars(value).values()):
+        if not wanted and not copied:
             return value
-        made = _shallow(value) if wanted else self._empty(value)
-        vars(made).update(items)
+        made = _shallow(value) if wanted else object_like(value)
+        set_attributes(made, {**attributes_of(value), **copied})
         self._copies[id(value)] = made
         return made
 
@@ -191,15 +211,48 @@ class _Copier:
                 cell.cell_contents = value
         return made
 
-    @staticmethod
-    def _empty(value: Any) -> Any:
-        try:
-            # Not by calling the class, whose `__init__` would make tensors.
-            return object.__new__(type(value))
-        except TypeError as error:
-            raise NotCopiedError(
-                f"`{type(value).__name__}` cannot be made without arguments ({error})"
-            ) from error
+
+def has_attributes(value: Any) -> bool:
+    """Whether a value is an object with attributes of its own, in a dict or in slots."""
+    return own_attributes(value) is not None or bool(_slots_of(type(value)))
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """The attributes that an object has itself."""
+    found = dict(own_attributes(value) or {})
+    for name, slot in _slots_of(type(value)).items():
+        with contextlib.suppress(AttributeError):  # not set
+            found[name] = slot.__get__(value)
+    return found
+
+
+def set_attributes(value: Any, attributes: Mapping[str, Any]) -> None:
+    """Set them, past whatever the class does when one is set."""
+    slots = _slots_of(type(value))
+    for name, item in attributes.items():
+        if name in slots:
+            slots[name].__set__(value, item)
+        else:
+            vars(value)[name] = item
+
+
+def object_like(value: Any) -> Any:
+    """An object of the same class, without attributes or with the same ones."""
+    try:
+        # Not by calling the class, whose `__init__` would make tensors.
+        return object.__new__(type(value))
+    except TypeError:  # a class of Python's own below it has something besides
+        return _shallow(value)
+
+
+def _slots_of(kind: type) -> dict[str, types.MemberDescriptorType]:
+    return {
+        name: one
+        for part in kind.__mro__
+        if "__slots__" in vars(part)
+        for name, one in vars(part).items()
+        if isinstance(one, types.MemberDescriptorType)
+    }
 
 
 def _shallow(value: Any) -> Any:

@@ -22,11 +22,13 @@ from ..._compat.torch.fake_tensors import (
     fake_tensor_mode,
     looks_at_values,
 )
+from ..._compat.torch.modules import has_backward_hooks
 from ..._compat.torch.operators.attention import PlainAttention
 from ..._compat.torch.operators.higher_order import higher_order_by_code
 from ..._compat.torch.operators.recurrent_layers import PlainRnns
 from ..._compat.torch.tensors import version_of
 from ...errors import BridgeError, MutationError, NoValuesError, OutputError
+from ...first_line import first_line
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import FLAG_WORDS, Flags, How, Inference
 from ..closure.closure_state import ClosureState
@@ -43,7 +45,7 @@ from .written_copies import written_copies
 FlatCall = Callable[..., tuple[list[Any], Hashable]]
 
 # From what a call sees itself to what differs most.
-_FLAGS: tuple[Flags, ...] = ("", "compiling", "exporting")
+_FLAGS: tuple[Flags, ...] = ("", "unchecked", "compiling", "exporting")
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,7 @@ class Attempt:
     @property
     def failure(self) -> str:
         """How it ended, in one line."""
-        first = str(self.error).strip().splitlines()
-        text = first[0] if first else ""
-        return f"{type(self.error).__name__}: {text[:200]}"
+        return first_line(self.error)
 
 
 def fake_inputs(mode: Any, inputs: Sequence[ArraySig], device: str) -> list[torch.Tensor]:
@@ -283,6 +283,7 @@ def evaluate(
         updates_state=bool(observed.updated) or kept,
         grads_inside=observed.grads_inside,
         own_backwards=observed.own_backwards,
+        backward_hooks=has_backward_hooks([*closure.all_modules, *observed.modules]),
         switches_grad=observed.switches_grad,
         attention=observed.attention or how == "fake-plain-attention",
         swaps=", ".join(swaps.changed),

@@ -22,9 +22,10 @@ from ..._compat.torch.modules import (
     own_parameters,
     running_modules,
 )
-from ..closure.careful_access import is_a, own_attributes, stored_items
+from ..closure.careful_access import entries, is_a, own_attributes, stored_items
 from ..closure.closure_state import ClosureState
 from ..closure.garbage import is_still
+from ..closure.snapshot import CONTAINERS
 
 # How many containers are compared at an operation on average. A function over hundreds of
 # modules has thousands of operations; what is swapped stays swapped for many of them.
@@ -62,7 +63,7 @@ class SwapWatch:
         ]
         for holder in closure.holders:
             words = f"a {type(holder).__name__} that it refers to"
-            inner = holder if is_a(holder, (dict, list, set)) else own_attributes(holder)
+            inner = holder if is_a(holder, CONTAINERS) else own_attributes(holder)
             self._containers.append((words, inner, _picture(inner)))
         self._stride = max(1, len(self._containers) // _PER_OPERATION)
         self._operations = 0
@@ -122,15 +123,15 @@ def _containers_of_part(part: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     kind = type(part).__name__
     yield f"attributes of `{kind}`", vars(part)
     for name, value in vars(part).items():
-        if is_a(value, (dict, list, set)) and name not in HOOK_TABLES:
+        if is_a(value, CONTAINERS) and name not in HOOK_TABLES:
             yield f"{_NAMES.get(name, 'attributes of')} `{kind}`", value
 
 
 def _picture(container: Any) -> list[Any]:
     """What a container holds; kept alive, so that nothing else can take its identity."""
-    if isinstance(container, dict):
+    if is_a(container, dict):
         return [part for item in stored_items(container) for part in item]
-    return list(container)
+    return entries(container)
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:

@@ -46,6 +46,8 @@ class HiddenGradients:
         self._moving: set[int] = set()
         # What a custom function has made: a constant wherever autograd leads nowhere from it.
         self._sealed: set[int] = set()
+        # What a custom backward has made or written to, of which autograd may not know (`.data`).
+        self._behind: set[int] = set()
         self._hidden: dict[int, Reason] = {}
         # Memory that is given back would be somebody else's under the same number.
         self._reserved: dict[int, Any] = {}
@@ -63,11 +65,16 @@ class HiddenGradients:
 
     def of(self, results: Sequence[Any]) -> Hidden:
         """Which of these have a derivative that torch does not know, and why."""
-        return {
-            index: self._hidden[_key(result)]
-            for index, result in enumerate(results)
-            if isinstance(result, torch.Tensor) and _key(result) in self._hidden
-        }
+        found: dict[int, Reason] = {}
+        for index, result in enumerate(results):
+            if not isinstance(result, torch.Tensor):
+                continue
+            key = _key(result)
+            if key in self._hidden:
+                found[index] = self._hidden[key]
+            elif key in self._behind and not result.requires_grad:
+                found[index] = "function"
+        return found
 
     def going_back(self, recorded: bool, by: int) -> None:
         """Autograd goes back (``by`` 1), or has done so (-1)."""
@@ -98,6 +105,7 @@ class HiddenGradients:
         if seals:
             # Also what is only another view of it.
             self._sealed.update(_key(tensor) for tensor in _tensors(result))
+        behind = moves and self._depth[True] > 0 and autograd.in_custom_backward()
         # A view of what was given is what its memory is.
         made = [tensor for tensor in _tensors(result) if _key(tensor) not in keys]
         for tensor in (*written_arguments(func, args, kwargs), *made):
@@ -106,6 +114,8 @@ class HiddenGradients:
                 continue
             if moves:
                 self._move(tensor)
+            if behind:
+                self._behind.add(_key(tensor))
             if reason is not None:
                 self._hide(tensor, reason)
         return result
@@ -119,11 +129,11 @@ class HiddenGradients:
             return found
         if self._depth[False]:
             return "gradient" if moves else None
-        if self._depth[True] and self._sealed:
+        if self._depth[True]:
             # Autograd leads on from what a backward takes from `saved_tensors`.
-            pairs = zip(given, keys, strict=True)
-            if any(key in self._sealed and not tensor.requires_grad for tensor, key in pairs):
-                return "function"
+            for tensor, key in zip(given, keys, strict=True):
+                if not tensor.requires_grad and (key in self._sealed or key in self._behind):
+                    return "function"
         return None
 
     def _seals(self, func: Any) -> bool:

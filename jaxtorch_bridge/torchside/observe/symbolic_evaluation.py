@@ -6,7 +6,8 @@ for it: made-up values, and those of one call, give the size of that run alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 
 from ..._compat.torch.capture.export_flags import tracing_flags
 from ..._compat.torch.capture.tracing import tracing
-from ..._compat.torch.fake_tensors import looks_at_values, reader_in, symbolic_mode
+from ..._compat.torch.fake_tensors import ValuesReadError, looks_at_values, reader_in, symbolic_mode
+from ..._compat.torch.symbolic_sizes import with_symbolic_sizes
+from ..._compat.torch.value_symbols import AnswersWatch
 from ...errors import BridgeError, DynamicSizeError
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Inference
@@ -61,13 +64,22 @@ def infer_with_symbols(
     """
     if not any(looks_at_values(attempt.error) for attempt in attempts):
         return None
+    mode = symbolic_mode()
+
+    @contextlib.contextmanager
+    def surroundings() -> Iterator[None]:
+        with with_symbolic_sizes(), AnswersWatch(mode.shape_env):
+            yield
+
     draws, observed = DrawWatch(Generators.around(closure, static)), Observed()
     try:
         with closure.locks.alone(), tracing, tracing_flags(""):
             found, leaves = evaluate(
                 *(function, inputs, device, label, closure, "symbols"),
-                *(symbolic_mode(), observed, draws),
+                *(mode, observed, draws, surroundings),
             )
+            for refusal in mode.shape_env.refusals:
+                raise ValuesReadError(refusal)  # the function went on without an answer
     except BridgeError:
         raise
     except Exception as error:

@@ -10,10 +10,20 @@ from torch import fx
 
 from ..._compat.torch.capture.graphs import LIFTS
 from ..._compat.torch.capture.user_lines import user_line
+from ..._compat.torch.capture.value_sizes import condition_nodes, symbols_of
 from ..._compat.torch.operators.writes_and_draws import draws_random_numbers
 from ...errors import PlanningError
-from ...planner.aten_program import READS_TENSOR, AtenProgram, DtypeName, Ref, ResultSig, Step
+from ...planner.aten_program import (
+    COMPARES_SIZES,
+    READS_TENSOR,
+    AtenProgram,
+    DtypeName,
+    Ref,
+    ResultSig,
+    Step,
+)
 from ..functions.graph_capture import NotCapturedError
+from .counts import Counts
 from .program import Program
 
 # By their memory's layout, which XLA decides: they say what they do only of all of a row-major one.
@@ -32,13 +42,14 @@ def read_for_xla(program: Program, label: str) -> Read:
     Raises:
         PlanningError: There can be no such program.
     """
-    reason = "no graph of it can be captured"
+    tried = f" ({'; '.join(program.no_graph)})" if program.no_graph else ""
+    reason = f"no graph of it can be captured{tried}"
     if isinstance(program.core, fx.GraphModule):
         if program.gives_states or (program.seeds and not program.home.keyed):
             reason = _LIVE_DRAWS
         else:
             try:
-                found = aten_program(program.core)
+                found = aten_program(program.core, of_derivative=program.home.order > 0)
                 if program.seeds or not any(step.draws for step in found.program.steps):
                     keyed = replace(found.program, keyed=bool(program.seeds))
                     return replace(found, program=keyed)
@@ -69,24 +80,30 @@ class Read:
     arrays: tuple[tuple[fx.Node, int | None], ...]
 
 
-def aten_program(graph: fx.GraphModule) -> Read:
+def aten_program(graph: fx.GraphModule, *, of_derivative: bool = False) -> Read:
     """The operations of a graph that `graph_capture.capture` gives.
 
     What the graph holds is a constant where the function makes it of plain values
     (``torch.tensor([1.0])``). What was there before it was captured is read by a step.
 
+    Args:
+        graph: The graph.
+        of_derivative: The function itself checks what it takes for granted of sizes.
+
     Raises:
         NotCapturedError: The graph holds what is no plain data.
     """
-    return _Reader(graph).read()
+    return _Reader(graph, of_derivative).read()
 
 
 class _Reader:
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, of_derivative: bool) -> None:
         self._graph = graph
+        self._of_derivative = of_derivative
         # For each node, the numbers of its arrays.
         self._numbers: dict[fx.Node, tuple[Ref, ...]] = {}
         self._arrays: list[tuple[fx.Node, int | None]] = []
+        self._counts = Counts()
 
     def read(self) -> Read:
         nodes = list(self._graph.graph.nodes)
@@ -102,17 +119,40 @@ class _Reader:
             if node.op == "output":
                 outputs = tuple(self._value(one) for one in node.args[0])
                 continue
-            step = None if node in self._numbers else self._step(node)
+            self._counts.note(node)
+            known = node in self._numbers or self._counts.holds(node)
+            step = None if known else self._step(node)
             if step is not None:
-                steps.append(step)
-                sources.append(node)
+                made_before = [*self._counts.fresh, step]
+                self._counts.fresh.clear()
+                steps += made_before
+                sources += [node] * len(made_before)
+        for words, relation, left, right in self._counts.conditions(
+            self._graph, of_derivative=self._of_derivative
+        ):
+            compared, check = condition_nodes(words)
+            self._number(compared, None)
+            (ref,) = self._numbers[compared]
+            sig = ResultSig((), "bool")
+            steps.append(Step(COMPARES_SIZES, (relation, left, right), (), (sig,), False))
+            steps.append(Step(_name(check.target), (ref, check.args[1]), (), (), False))
+            sources += [compared, check]
         program = AtenProgram(
-            tuple(_sig(node.meta["val"]) for node in inputs),
+            tuple(self._counts.sig(node.meta["val"]) for node in inputs),
             tuple(_constant(getattr(self._graph, str(node.target))) for node in made),
             tuple(steps),
             outputs,
+            alike=self._alike(),
         )
         return Read(program, tuple(sources), tuple(self._arrays))
+
+    def _alike(self) -> dict[int, int]:
+        found = {}
+        for node, refs in self._numbers.items():
+            first = self._counts.alike(node)
+            if first is not node and len(refs) == 1:
+                found[refs[0].index] = self._numbers[first][0].index
+        return found
 
     def _is_constant(self, node: fx.Node) -> bool:
         """Whether a tensor that the graph holds was made of plain values while it was captured."""
@@ -129,7 +169,7 @@ class _Reader:
 
     def _step(self, node: fx.Node) -> Step | None:
         if node.op == "get_attr":
-            sig = _sig(getattr(self._graph, str(node.target)))
+            sig = self._counts.sig(getattr(self._graph, str(node.target)))
             self._number(node, None)
             return Step(READS_TENSOR, (), (), (sig,), False)
         if getattr(node.target, "__name__", "") == "getitem":
@@ -138,6 +178,8 @@ class _Reader:
             assert isinstance(place, int)
             self._numbers[node] = (self._numbers[source][place],)
             return None
+        if isinstance(node.meta.get("val"), torch.SymInt):
+            return None  # computed where it is used
         if not isinstance(node.target, torch._ops.OpOverload):
             raise NotCapturedError(f"the graph calls {node.target}, which is no operation of ATen")
         self._refuse_by_memory(node)
@@ -149,7 +191,7 @@ class _Reader:
             raise NotCapturedError(
                 f"{_name(node.target)} gives lists of tensors ({user_line(node)})"
             )
-        results = tuple(_sig(one) for one in (found if several else (found,)))
+        results = tuple(map(self._counts.sig, found if several else (found,)))
         step = Step(
             _name(node.target),
             tuple(self._value(one) for one in node.args),
@@ -162,6 +204,7 @@ class _Reader:
             several,
             user_line(node),
             draws_random_numbers(node.target, node.args, node.kwargs),
+            torch.Tag.pointwise in node.target.tags,
         )
         self._number(node, len(results) if several else None)
         return step
@@ -175,6 +218,10 @@ class _Reader:
             return
         source: Any = node.args[0]
         value = source.meta["val"]
+        if symbols_of(value) or symbols_of(node.meta["val"]):
+            raise NotCapturedError(
+                f"{_name(target)} of sizes that follow from values ({user_line(node)})"
+            )
         size = value.untyped_storage().nbytes() // max(value.element_size(), 1)
         whole = value.is_contiguous() and value.storage_offset() == 0 and size == value.numel()
         if not whole:
@@ -184,6 +231,8 @@ class _Reader:
             )
 
     def _value(self, value: Any) -> Any:
+        if isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.SymInt):
+            return self._counts.size(value.meta["val"])
         if isinstance(value, fx.Node):
             refs = self._numbers[value]
             return refs[0] if len(refs) == 1 else refs
@@ -203,12 +252,6 @@ def _name(target: Any) -> str:
     if target.namespace == "aten":
         return str(target).removeprefix("aten.")
     return f"{target.namespace}::{str(target).partition('.')[2]}"
-
-
-def _sig(value: Any) -> ResultSig:
-    if value is None:
-        return ResultSig((), "none")
-    return ResultSig(tuple(value.shape), str(value.dtype).removeprefix("torch."))
 
 
 def _constant(tensor: torch.Tensor) -> Any:

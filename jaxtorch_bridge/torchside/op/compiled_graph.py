@@ -6,7 +6,7 @@ from torch import fx
 
 from ..._compat.torch.capture.graphs import loses_checks
 from ..._compat.torch.compiled_code import compiled_graph
-from ..functions.source import Core
+from ..functions.tensor_function import Core
 
 
 def compiled(core: Core) -> Core:

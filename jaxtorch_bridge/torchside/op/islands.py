@@ -11,7 +11,7 @@ from ...planner.array_signature import ArraySig
 from .aten_steps import Read
 from .make_op import op_of_program
 from .program import Program
-from .torch_op import Companion, LinearKernel, TorchOp
+from .torch_op import Companion, LinearOp, TorchOp
 
 
 def island(op: TorchOp, first: int, last: int) -> TorchOp:
@@ -43,7 +43,7 @@ def island(op: TorchOp, first: int, last: int) -> TorchOp:
                 f"{op.label} ({names})",
                 f"{op.key}/island{first}:{last}",
                 # Nobody derives from it: a derivative is a graph of its own.
-                LinearKernel(),
+                LinearOp(),
                 op.family,
                 op.steps,
                 by_torch=True,

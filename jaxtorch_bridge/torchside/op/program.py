@@ -13,7 +13,7 @@ from ...planner.array_signature import ArraySig
 from ..closure.closure_guard import ClosureGuard
 from ..closure.closure_state import ClosureState
 from ..functions.graph_capture import capture
-from ..functions.source import Core, Source
+from ..functions.tensor_function import Core, TensorFunction
 from ..handler.torch_context import TorchContext
 from ..randomness.generator_seeding import drawing_from_key
 
@@ -28,11 +28,11 @@ class Undo:
     closure: ClosureState
 
     @classmethod
-    def of(cls, source: Source) -> Undo:
-        """For runs of a source's function."""
+    def of(cls, fn: TensorFunction) -> Undo:
+        """For runs of a tensor function."""
         # Nobody has seen what a function writes to that could not be traced: any buffer, then.
-        updated = source.updated if source.inference.traced else tuple(source.closure.buffers())
-        return cls(updated, source.closure)
+        updated = fn.updated if fn.inference.traced else tuple(fn.closure.buffers())
+        return cls(updated, fn.closure)
 
     def begin(self) -> Callable[[], None]:
         """Before a run; what is returned puts back what was there."""
@@ -70,7 +70,7 @@ class Program:
         core: Flat tensors, in the dtypes that torch is to see, to flat tensors.
         inputs: Of the core.
         outputs: Of the core.
-        home: The source that it belongs to.
+        home: The tensor function that it belongs to.
         context: Torch's settings to run under.
         seeds: What to draw from: a key or generator states, as operands.
         gives_states: Return the generators' states as they were before the run.
@@ -83,12 +83,13 @@ class Program:
             of a batch of its linear operands, and whether to go one by one, to its batched form.
         writing: Of a core that is no graph and can write results to tensors behind its inputs: its
             form that so writes some of them.
+        no_graph: Why there is no graph of it, where some were tried.
     """
 
     core: Core
     inputs: tuple[ArraySig, ...]
     outputs: tuple[ArraySig, ...]
-    home: Source
+    home: TensorFunction
     context: TorchContext
     seeds: tuple[ArraySig, ...] = ()
     gives_states: bool = False
@@ -99,6 +100,7 @@ class Program:
     repeats_draws: bool = False
     batched_core: Callable[[int, bool], Core] | None = None
     writing: Callable[[tuple[int, ...]], Core] | None = None
+    no_graph: tuple[str, ...] = ()
 
     @property
     def device(self) -> str:
@@ -190,44 +192,44 @@ class Program:
         return [*results, *before]
 
 
-def program_of(source: Source, core: Core | None = None) -> Program:
-    """What runs a derived or batched source: its graph, or where there can be none, itself.
+def program_of(fn: TensorFunction, core: Core | None = None) -> Program:
+    """What runs a derived or batched function: its graph, or where there can be none, itself.
 
     Args:
-        source: What to compute.
+        fn: What to compute.
         core: The same in another way, which is better to run but not to differentiate.
 
     Raises:
         NotCapturedError: It cannot be traced.
     """
-    undo = Undo.of(source) if source.undone else None
-    core = core or source.function
+    undo = Undo.of(fn) if fn.undone else None
+    core = core or fn.core
     program = Program(
         core,
-        source.inputs,
-        source.outputs,
-        source,
+        fn.inputs,
+        fn.outputs,
+        fn,
         # The caller's grad mode may be off, and a derivative is made by what autograd records.
-        source.context.with_grad(),
-        seeds=source.seeds,
+        fn.context.with_grad(),
+        seeds=fn.seeds,
         undo=undo,
         eager=True,
     )
-    if not source.capturable:
+    if not fn.capturable:
         return program
     # From before: a change meanwhile makes the graph out of date.
-    guard = ClosureGuard(source.closure)
+    guard = ClosureGuard(fn.closure)
     graph = capture(
-        source,
+        fn,
         core,
-        source.inputs,
-        source.outputs,
-        plain_attention=source.plain_attention,
+        fn.inputs,
+        fn.outputs,
+        plain_attention=fn.plain_attention,
     )
     return replace(
         program,
         core=graph,
-        context=source.context.without_grad(),
+        context=fn.context.without_grad(),
         # Only what writes to nothing is captured, so there is nothing to undo.
         undo=None,
         guard=guard,

@@ -20,7 +20,7 @@ from ..._compat.torch.operators.out_forms import is_strided_view_op, out_form
 from ...choices import OutputsMode
 from ...dtypes import DTYPES
 from ...planner.array_signature import ArraySig
-from ..functions.source import Core
+from ..functions.tensor_function import Core
 from .memory_layout import fills_its_memory
 
 # Below this, a copy costs less than a tensor over the buffer. On a GPU it is one more kernel.

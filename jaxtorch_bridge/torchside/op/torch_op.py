@@ -11,7 +11,7 @@ from ...planner.array_signature import ArraySig
 from ...planner.aten_program import AtenProgram
 from ...planner.op_keys import root_of_key
 from ...planner.op_steps import Steps
-from ..functions.source import Source
+from ..functions.tensor_function import TensorFunction
 from ..handler.failure_messages import Watch, recorded, translated
 from ..handler.native_module import native
 from .aten_steps import Read
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 class Keeper(dict[Any, Any]):
-    """What the JAX side keeps as long as somebody can call the op: compiled eager forms.
+    """What the JAX side keeps as long as somebody can call the op: compiled eager programs.
 
-    The op refers to it weakly. Compiled forms refer to the op, through closures and through
+    The op refers to it weakly. Compiled programs refer to the op, through closures and through
     JAX's caches of traced code; a strong reference back would keep them all for ever.
     """
 
@@ -36,7 +36,7 @@ class LinearPartOf(Protocol):
         """The function."""
 
     @property
-    def source(self) -> Source:
+    def fn(self) -> TensorFunction:
         """What it computes."""
 
     wrt: tuple[int, ...]
@@ -51,7 +51,7 @@ class Family(Protocol):
 
     @property
     def keeper(self) -> Keeper | None:
-        """Where the JAX side keeps compiled forms; None once nobody can call the ops."""
+        """Where the JAX side keeps compiled programs; None once nobody can call the ops."""
 
     @property
     def recipe(self) -> str:
@@ -85,11 +85,11 @@ class Function:
     """The role of an op that can be differentiated.
 
     Attributes:
-        source: What it computes.
+        fn: What it computes.
     """
 
     tag: ClassVar[str] = "function"
-    source: Source
+    fn: TensorFunction
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +119,13 @@ class SavingForward:
 
 
 @dataclass(frozen=True, eq=False)
-class LinearKernel:
+class LinearOp:
     """The role of an op that computes the linear part of a derivative; its own comes from there."""
 
-    tag: ClassVar[str] = "linear kernel"
+    tag: ClassVar[str] = "linear op"
 
 
-Role = Function | SavingForward | LinearKernel
+Role = Function | SavingForward | LinearOp
 
 
 class Derived:
@@ -195,13 +195,13 @@ class TorchOp:
         return None if self.read is None else self.read.program
 
     @property
-    def source(self) -> Source | None:
+    def fn(self) -> TensorFunction | None:
         """What it computes, to be differentiated; None for parts of a derivative."""
-        return self.role.source if isinstance(self.role, Function) else None
+        return self.role.fn if isinstance(self.role, Function) else None
 
     @property
-    def home(self) -> Source:
-        """The source whose terms hold for it, be it a linear part."""
+    def home(self) -> TensorFunction:
+        """The tensor function whose terms hold for it, be it a linear part."""
         return self.program.home
 
     @property
@@ -233,12 +233,12 @@ class TorchOp:
         """Whether it may draw from torch's generators as they stand when it runs."""
         role = self.role
         if isinstance(role, Function):
-            return role.source.draws
-        return isinstance(role, SavingForward) and role.linear.source.draws
+            return role.fn.draws
+        return isinstance(role, SavingForward) and role.linear.fn.draws
 
     @property
     def keeper(self) -> Keeper | None:
-        """Where compiled forms of this op are kept."""
+        """Where compiled programs of this op are kept."""
         return self.family.keeper
 
     @property

@@ -10,10 +10,10 @@ import torch
 from ...errors import BackendError
 from ...planner.array_signature import ArraySig
 from ..functions.compare_results import difference
-from ..functions.source import Core
+from ..functions.tensor_function import Core
 from .make_op import op_of_program
 from .program import Program
-from .torch_op import Companion, Function, LinearKernel, TorchOp
+from .torch_op import Companion, Function, LinearOp, TorchOp
 
 
 def verifier(op: TorchOp) -> TorchOp:
@@ -27,25 +27,23 @@ def verifier(op: TorchOp) -> TorchOp:
 
     def build() -> Companion:
         assert isinstance(op.role, Function), "XLA runs functions and their derivatives alone"
-        source = op.role.source
-        if source.may_draw:
+        fn = op.role.fn
+        if fn.may_draw:
             raise BackendError(
                 f"{op.label}: `verify: true` compares what XLA gives with what torch gives, but "
                 "the function draws random numbers, which are others. Say `verify: false`."
             )
         program = Program(
             # A key, which nothing is drawn from, stands behind the inputs.
-            _Compared(op.label, source.function, source.outputs, len(source.inputs)),
-            (*_as_seen(source.inputs), *_as_seen(source.outputs)),
+            _Compared(op.label, fn.core, fn.outputs, len(fn.inputs)),
+            (*_as_seen(fn.inputs), *_as_seen(fn.outputs)),
             (),
-            source,
-            source.context.with_grad(),
+            fn,
+            fn.context.with_grad(),
             eager=True,
         )
         label, key = f"{op.label} (verified)", f"{op.key}/verified"
-        made = op_of_program(
-            program, label, key, LinearKernel(), op.family, op.steps, by_torch=True
-        )
+        made = op_of_program(program, label, key, LinearOp(), op.family, op.steps, by_torch=True)
         return Companion(made)
 
     found: Companion = op.derived.find(("verifier",), build)

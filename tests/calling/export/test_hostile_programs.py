@@ -30,7 +30,7 @@ def gradient_op():
     linearized = victim._planned(({"x": x},), {}).op.family.linearize(
         victim._planned(({"x": x},), {}).op, (0,)
     )
-    return linearized.kernel(True, (0,), (0,)).op
+    return linearized.linear_call(True, (0,), (0,)).op
 
 
 OP = victim._planned(({"x": x},), {}).op
@@ -127,7 +127,7 @@ def test_anything_else_among_the_steps(path):
         ([["linearize", [0]]], "leads to a derivative"),
         ([["linearize", [1]], ["forward"]], "by number 1 of 1"),
         ([["linearize", [0]], ["batched", 2, [0], False]], "step of an op"),
-        ([["linearize", [0]], ["kernel", True, [0], [1]]], "does not depend"),
+        ([["linearize", [0]], ["linear_call", True, [0], [1]]], "does not depend"),
         ([["batched", 2, [0, 0], False]], "2 axes for 1 inputs"),
         ([["batched", 2, [0], False]], "found in another way"),
         ([["transposed", [0], [3]], ["forward"]], "by number 3 of 1"),

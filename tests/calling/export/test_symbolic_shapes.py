@@ -100,6 +100,37 @@ def test_gradients():
         assert_close(slopes, expected)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_calls_whose_results_are_empty_for_some_sizes_are_made(count):
+    def unfolded(x):
+        return x.unfold(0, 2, 1)
+
+    wrapped = jax_callable(unfolded)
+    program = exported(wrapped, rows())
+    if count == 1:
+        with pytest.raises(FAILURES, match="maximum size for tensor"):
+            jax.block_until_ready(program.call(some(count)))
+    else:
+        assert_close(program.call(some(count)), some(count).T[None])
+
+
+CONSTANTS = {
+    "detached": lambda x: x.detach() * 2,
+    "compared": lambda x: (x > 0).float(),
+    "zeros": torch.zeros_like,
+    "identity": lambda x: torch.eye(x.shape[0], 3),
+    "one hot": lambda x: torch.nn.functional.one_hot(x.argmax(-1), 3).float(),
+}
+
+
+@pytest.mark.parametrize("function", CONSTANTS.values(), ids=CONSTANTS.keys())
+def test_gradients_of_what_does_not_depend_on_it(function):
+    f = jax_callable(function)
+    program = exported(jax.grad(lambda x: (f(x) ** 2).sum()), rows())
+    for count in (1, 5):
+        assert_close(program.call(some(count)), jnp.zeros((count, 3)))
+
+
 def test_contracts_name_and_bind_them():
     contract = {
         "schema": "jaxtorch/1",
@@ -149,12 +180,23 @@ def test_what_torch_cannot_tell_for_all_sizes_is_an_error_in_our_words():
 
 
 def test_a_size_for_which_the_formula_does_not_hold_is_an_error_when_running():
-    # Of one row it makes none: no formula says so.
-    squeezed = jax_callable(lambda x: x.squeeze(0))
-    program = exported(squeezed, rows())
+    def shortened(x):
+        return x[:5] if float(x.detach().sum()) < 1e6 else x
+
+    f = jax_callable(
+        shortened,
+        spec={
+            "schema": "jaxtorch/1",
+            "name": "f",
+            "version": "1.0.0",
+            "inputs": {"x": "float32[b, 3]"},
+            "outputs": {"y": "float32[b, 3]"},
+        },
+    )
+    program = exported(f, rows())
     assert_close(program.call(some(3)), some(3))
     with pytest.raises(FAILURES, match="planned float32"):
-        jax.block_until_ready(program.call(some(1)))
+        jax.block_until_ready(program.call(some(7)))
 
 
 def test_a_plan_for_all_sizes_explains_itself():
@@ -162,3 +204,42 @@ def test_a_plan_for_all_sizes_explains_itself():
     text = f.explain(rows())
     assert "float32[b, 3]" in text
     assert "float32[2*b, 3]" in text
+
+
+ASKS_FOR_SIZES = {
+    "a share": (lambda x: x[: int(x.shape[0] * 0.5)], None),
+    "a branch": (lambda x: x[::2] if x.shape[0] > 50 else x, ("b >= 51", (51, 60, 100))),
+    "another branch": (lambda x: x[::2] if x.shape[0] > 50 else x, ("b <= 50", (1, 2, 50))),
+    "a squeeze": (lambda x: x.squeeze(0), ("b >= 2", (2, 3, 10))),
+    "a loop": (lambda x: torch.cat([x] * min(x.shape[0], 4)), None),
+}
+
+
+@pytest.mark.parametrize("name", ASKS_FOR_SIZES)
+def test_sizes_that_code_asks_for_are_not_made_up(name):
+    """What it is told holds for one size alone, and so would the program."""
+    function, remedy = ASKS_FOR_SIZES[name]
+    f = jax_callable(function)
+    with pytest.raises(DynamicSizeError, match="for all sizes at once"):
+        exported(f, rows())
+    if remedy is None:
+        return
+    constraint, counts = remedy
+    program = exported(f, rows(constraints=[constraint]))
+    for count in counts:
+        assert_close(program.call(some(count)), f(some(count)))
+
+
+def test_constraints_on_sizes_that_a_call_has_not():
+    """Those of all arguments of a program are of one scope."""
+    constraints = ["b >= 2", "n >= 2", "b <= n"]
+    both = export.symbolic_shape("b, n", constraints=constraints)
+    f, g = jax_callable(lambda x: x.squeeze(0) * 2), jax_callable(lambda y: y.cumsum(0))
+    program = exported(
+        lambda x, y: (f(x), g(y)),
+        jax.ShapeDtypeStruct((both[0], 3), jnp.float32),
+        jax.ShapeDtypeStruct((both[1],), jnp.float32),
+    )
+    doubled, summed = program.call(some(2), jnp.ones(5))
+    assert_close(doubled, 2 * some(2))
+    assert_close(summed, jnp.arange(1.0, 6.0))

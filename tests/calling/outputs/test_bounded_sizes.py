@@ -1,5 +1,8 @@
 """Results whose sizes follow from values, padded to a bound."""
 
+import collections
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,12 +12,22 @@ import torch
 
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import ffi_target_names, jax_callable
-from jaxtorch_bridge.errors import ArgumentError, DtypeError, SpecError, SpecMismatchError
+from jaxtorch_bridge.calling.pytrees import trees
+from jaxtorch_bridge.errors import (
+    ArgumentError,
+    BridgeWarning,
+    DtypeError,
+    SpecError,
+    SpecMismatchError,
+    TorchExecutionError,
+)
 
 X = jnp.array([1.0, -2.0, 3.0, 4.0])
 ROWS = jnp.stack([X, -X, 0 * X, X + 5])
 # JAX 0.10 raises a failing call of an executable that it knows as a ValueError.
 FAILURES = (jax.errors.JaxRuntimeError, ValueError)
+# With `xla` arrays of the greatest size, and what is behind the real one masked.
+BACKENDS = pytest.mark.parametrize("backend", ["auto", "xla"])
 ONE_BY_ONE = pytest.mark.filterwarnings("ignore:.*calls torch once for each element")
 
 
@@ -36,11 +49,11 @@ KEPT = {"kept": {"dtype": "float32", "shape": "[kept<=6]", "fill": -1}, "count":
 
 
 @ONE_BY_ONE
+@BACKENDS
 @pytest.mark.parametrize("given", ["contract", "keyword"])
-def test_as_jax_pads(given):
-    f = jax_callable(
-        positive, **({"spec": contract(KEPT)} if given == "contract" else {"outputs": KEPT})
-    )
+def test_as_jax_pads(given, backend):
+    said = {"spec": contract(KEPT)} if given == "contract" else {"outputs": KEPT}
+    f = jax_callable(positive, backend=backend, **said)
     for x in (0 * X, X, -X, X + 10):
         for way in (f, jax.jit(f)):
             values, count = way(x)
@@ -54,8 +67,9 @@ def test_as_jax_pads(given):
 
 
 @ONE_BY_ONE
-def test_derivatives_go_to_what_was_kept():
-    f = jax_callable(positive, outputs=KEPT)
+@BACKENDS
+def test_derivatives_go_to_what_was_kept(backend):
+    f = jax_callable(positive, outputs=KEPT, backend=backend)
 
     def loss(function):
         return lambda x: (function(x)[0] ** 3).sum()
@@ -71,10 +85,15 @@ def test_derivatives_go_to_what_was_kept():
     assert_close(jax.jacrev(lambda x: f(x)[0])(X), jax.jacfwd(lambda x: twin(x)[0])(X))
 
 
-def test_more_than_the_bound_is_an_error_in_every_way():
-    f = jax_callable(positive, outputs="float32[kept<=2]", name="choose")
-    words = "choose, output `output`: expected at most 2 \\(`kept<=2`\\); torch returned 3"
-    with pytest.raises(SpecMismatchError, match=words):
+@BACKENDS
+def test_more_than_the_bound_is_an_error_in_every_way(backend):
+    f = jax_callable(positive, outputs="float32[kept<=2]", name="choose", backend=backend)
+    words = "choose, output `output`: expected at most 2 \\(`kept<=2`\\); torch returned"
+    error, found = {
+        "auto": (SpecMismatchError, "3"),
+        "xla": (TorchExecutionError, "more"),
+    }[backend]
+    with pytest.raises(error, match=f"{words} {found}"):
         f(X)
     for way in (jax.jit(f), jax.grad(lambda x: jax.jit(f)(x).sum())):
         with pytest.raises(FAILURES, match="`overflow: cut`"):
@@ -82,10 +101,36 @@ def test_more_than_the_bound_is_an_error_in_every_way():
     assert_equal(f(-X), jnp.array([2.0, 0.0]))
 
 
+def test_an_error_under_jit_has_the_callables_name_and_none_of_our_lines():
+    f = jax_callable(lambda x: x[x > 0], outputs="float32[kept<=2]")
+    with pytest.raises(FAILURES) as caught:
+        jax.block_until_ready(jax.jit(f)(X))
+    words = str(caught.value)
+    assert "<lambda>, output `output`: expected at most 2 (`kept<=2`)" in words
+    assert "jaxtorch_bridge" not in words.replace("jaxtorch_bridge.errors", "")
+    assert "raised" not in words
+
+
+def test_sizes_from_numbers_that_are_read():
+    """What was planned from made-up values says what to do, and a bound does it."""
+
+    def best(x):
+        return torch.topk(x, int((x > 0).sum())).values
+
+    guessed = jax_callable(best)
+    with pytest.warns(BridgeWarning, match="twice more"), pytest.raises(FAILURES) as caught:
+        jax.block_until_ready(jax.jit(guessed)(X))
+    assert "give its results a bound" in str(caught.value)
+    f = jax_callable(best, outputs="float32[n<=6]")
+    for way in (f, jax.jit(f)):
+        assert_equal(way(X), jnp.array([4.0, 3.0, 1.0, 0, 0, 0]))
+
+
 @ONE_BY_ONE
-def test_cut_where_the_contract_says_so():
+@BACKENDS
+def test_cut_where_the_contract_says_so(backend):
     kept = {"dtype": "float32", "shape": "[kept<=2]", "overflow": "cut"}
-    f = jax_callable(positive, outputs={"kept": kept, "count": "int32[]"})
+    f = jax_callable(positive, outputs={"kept": kept, "count": "int32[]"}, backend=backend)
     for way in (f, jax.jit(f)):
         values, count = way(X)
         assert_equal(values, jnp.array([1.0, 3.0]))
@@ -107,12 +152,13 @@ FILLS = {
 }
 
 
+@BACKENDS
 @pytest.mark.parametrize(("dtype", "fill"), FILLS.values(), ids=FILLS.keys())
-def test_fills(dtype, fill):
+def test_fills(dtype, fill, backend):
     with jax.enable_x64():
         kind = getattr(torch, dtype)
         array = {"dtype": dtype, "shape": "[k<=5]", "fill": fill}
-        f = jax_callable(lambda x: x[x > 0].to(kind), outputs={"y": array})
+        f = jax_callable(lambda x: x[x > 0].to(kind), outputs={"y": array}, backend=backend)
         want = jnp.array([1, 3, 4], dtype=dtype)
         want = jnp.concatenate([want, jnp.full(2, fill, dtype)])
         for way in (f, jax.jit(f)):
@@ -126,13 +172,16 @@ def test_bounds_follow_from_the_arguments():
         assert_equal(f(x)[0], twin(x, 2 * len(x) - 1, 0.0)[0])
 
 
-def test_several_arrays_and_axes_share_a_bound():
+@BACKENDS
+def test_several_arrays_and_axes_share_a_bound(backend):
     def select(x):
         kept = x[x > 0]
         return kept, torch.outer(kept, kept), torch.cumsum(torch.cat([kept[:1] * 0, kept]), 0)
 
     f = jax_callable(
-        select, outputs={"a": "float32[k<=5]", "b": "float32[k, k]", "c": "float32[k+1]"}
+        select,
+        outputs={"a": "float32[k<=5]", "b": "float32[k, k]", "c": "float32[k+1]"},
+        backend=backend,
     )
     kept = jnp.array([1.0, 3.0, 4.0, 0.0, 0.0])
     for way in (f, jax.jit(f)):
@@ -141,9 +190,15 @@ def test_several_arrays_and_axes_share_a_bound():
         assert_equal(b, jnp.outer(kept, kept))
         assert_equal(c, jnp.array([0.0, 1.0, 4.0, 8.0, 0.0, 0.0]))
     other = jax_callable(
-        lambda x: (x[x > 0], x[x < 0]), outputs={"a": "float32[k<=5]", "b": "float32[k]"}
+        lambda x: (x[x > 0], x[x < 0]),
+        outputs={"a": "float32[k<=5]", "b": "float32[k]"},
+        backend=backend,
     )
-    with pytest.raises(SpecMismatchError, match=r"dimension `k` .* to be 3, set by `a`"):
+    error, words = {
+        "auto": (SpecMismatchError, r"dimension `k` .* to be 3, set by `a`"),
+        "xla": (TorchExecutionError, r"u0 == u1, .* where u0 is how much aten.index.Tensor finds"),
+    }[backend]
+    with pytest.raises(error, match=words):
         other(X)
 
 
@@ -344,3 +399,122 @@ def test_fills_that_jax_does_not_hold():
         positive, outputs={"y": {"dtype": "float32", "shape": "[k<=5]", "fill": -0.0}}
     )
     assert jnp.signbit(minus(X)[-1])
+
+
+class Boxes(NamedTuple):
+    boxes: torch.Tensor
+    scores: torch.Tensor
+
+
+@dataclasses.dataclass
+class Found:
+    boxes: torch.Tensor
+    scores: torch.Tensor
+
+
+class Own(dict):
+    """A class that torch's registry makes a pytree."""
+
+
+torch.utils._pytree.register_pytree_node(
+    Own,
+    lambda own: (list(own.values()), list(own)),
+    lambda items, keys: Own(zip(keys, items, strict=True)),
+)
+
+
+def picked(x):
+    return x[x > 0], x[x > 0] * 2
+
+
+NESTED = {
+    "named and more": lambda a, b, x: (Boxes(a, b), x),
+    "dict and more": lambda a, b, x: ({"scores": b, "boxes": a}, x),
+    "dataclass and more": lambda a, b, x: (Found(a, b), x),
+    "list of a named and more": lambda a, b, x: [Boxes(a, b), x],
+    "named": lambda a, b, x: Boxes(a, b),
+    "dataclass": lambda a, b, x: Found(a, b),
+    "ordered": lambda a, b, x: collections.OrderedDict(scores=b, boxes=a),
+    "dict": lambda a, b, x: {"scores": b, "boxes": a},
+    "tuple": lambda a, b, x: (a, b),
+    "nested tuple": lambda a, b, x: ((a, b), x),
+    "nested lists": lambda a, b, x: [[a], [b, x]],
+    "registered": lambda a, b, x: Own(boxes=a, scores=b),
+}
+
+
+def leaves_of(result):
+    return trees.flatten(result)[0]
+
+
+@pytest.mark.parametrize("make", NESTED.values(), ids=NESTED.keys())
+@pytest.mark.parametrize("place", [0, 1, 3], ids=["first", "second", "last"])
+def test_counts_beside_results_of_any_structure(make, place):
+    """What a contract without a count takes, it takes with one, wherever the count stands in it."""
+    arrays = {"boxes": "float32[k<=6]", "scores": "float32[k]", "x": "float32[n]"}
+    if len(leaves_of(make(1, 2, 3))) == 2:
+        del arrays["x"]
+    names = [*list(arrays)[:place], "count", *list(arrays)[place:]]
+    outputs = {name: arrays.get(name, "int32[]") for name in names}
+
+    def function(x):
+        return make(*picked(x), x)
+
+    bare = jax_callable(function, spec=contract(arrays))
+    f = jax_callable(function, spec=contract(outputs))
+    for way in (lambda g: g, jax.jit):
+        result = way(lambda x: leaves_of(f(x)))(X)
+        assert_equal([one for one in result if one.dtype == jnp.int32], [jnp.array(3)])
+        assert_equal([one for one in result if one.dtype != jnp.int32], leaves_of(bare(X)))
+
+    def loss(g, x):
+        return (next(one for one in leaves_of(g(x)) if one.dtype != jnp.int32) ** 2).sum()
+
+    assert_close(jax.grad(lambda x: loss(f, x))(X), jax.grad(lambda x: loss(bare, x))(X))
+
+
+def test_where_counts_stand():
+    arrays = {
+        "count": "int32[]",
+        "boxes": "float32[k<=6]",
+        "scores": "float32[k]",
+        "x": "float32[n]",
+    }
+    two = {name: arrays[name] for name in list(arrays)[:3]}
+
+    def structure(make, outputs):
+        return jax.tree.structure(
+            jax_callable(lambda x: make(*picked(x), x), spec=contract(outputs))(X)
+        )
+
+    assert structure(NESTED["named and more"], arrays) == jax.tree.structure((Boxes(0, 0), 0, 0))
+    assert structure(NESTED["tuple"], two) == jax.tree.structure((0, 0, 0))
+    assert structure(NESTED["dict"], two) == jax.tree.structure(dict.fromkeys(two, 0))
+    assert structure(NESTED["named"], two) == jax.tree.structure((Boxes(0, 0), 0))
+    assert structure(NESTED["nested lists"], arrays) == jax.tree.structure(([[0], [0, 0]], 0))
+
+
+def test_counts_beside_results_and_new_values():
+    def moving(x, seen, *, kind):
+        seen.add_(1)
+        return NESTED[kind](*picked(x), x)
+
+    outputs = {"boxes": "float32[k<=6]", "scores": "float32[k]", "count": "int32[]"}
+    for kind in ("named", "dict", "tuple"):
+        f = jax_callable(
+            functools.partial(moving, kind=kind),
+            mutates=("seen",),
+            outputs={**outputs, "seen": "float32[]"},
+        )
+        for way in (f, jax.jit(f)):
+            *_, seen = result = way(X, jnp.zeros(()))
+            assert_equal(seen, jnp.ones(()))
+            leaves = leaves_of(result)
+            assert_equal([one for one in leaves if one.dtype == jnp.int32], [jnp.array(3)])
+    arrays = {"boxes": "float32[k<=6]", "count": "int32[]", "scores": "float32[k]"}
+    nested = functools.partial(moving, kind="nested tuple")
+    f = jax_callable(
+        nested, mutates=("seen",), outputs={**arrays, "x": "float32[4]", "seen": "float32[]"}
+    )
+    with pytest.raises(SpecMismatchError, match=r"output `count`: .* Move it down"):
+        f(X, jnp.zeros(()))

@@ -10,7 +10,12 @@ import torch
 
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import j2t, jax_callable
-from jaxtorch_bridge.errors import BridgeWarning, DynamicSizeError, OutputError
+from jaxtorch_bridge.errors import (
+    BridgeWarning,
+    DynamicSizeError,
+    OutputError,
+    TorchExecutionError,
+)
 
 X = jnp.array([1.0, -2.0, 3.0, 4.0])
 
@@ -230,7 +235,7 @@ def test_a_call_inside_that_differs_is_not_taken_for_the_function_itself():
     with pytest.raises(Exception, match="inner"):
         f(-X * X)
     # The sizes of its own results are as they were.
-    assert not next(iter(f._entries))._of_values
+    assert not next(iter(f._ways))._of_values
 
 
 def test_what_a_class_would_keep_of_an_evaluation_is_taken_back():
@@ -248,3 +253,41 @@ def test_what_a_class_would_keep_of_an_evaluation_is_taken_back():
         assert_close(call(X), 11.0)
         assert type(Cached.table) is torch.Tensor
         assert_close(call(X), 11.0)
+
+
+# --- calls without arrays -------------------------------------------------------------------------
+
+
+def test_a_call_that_gave_no_arrays_says_nothing_of_the_next():
+    chosen = jax_callable(lambda x: [v for v in x if v > 0])
+    assert chosen(-jnp.ones(3)) == []
+    assert_equal(chosen(X), [v for v in X if v > 0])
+    assert chosen(-jnp.ones(3)) == []
+    maybe = jax_callable(lambda x: None if x.sum() < 0 else x)
+    assert maybe(-jnp.ones(3)) is None
+    assert_equal(maybe(jnp.ones(3)), jnp.ones(3))
+
+
+def test_calls_without_results_are_made_eagerly():
+    total, seen = torch.zeros(4), []
+
+    def check(x):
+        seen.append(float(x.sum()))
+        if not torch.isfinite(x).all():
+            raise ValueError("not finite")
+
+    added, checked = jax_callable(lambda x: [total.add_(x)][:0]), jax_callable(check)
+    for count in range(1, 4):
+        assert added(jnp.ones(4)) == []
+        assert_equal(total, torch.full((4,), float(count)))
+        assert checked(jnp.ones(4)) is None
+        assert len(seen) == count
+    with pytest.raises(TorchExecutionError, match="not finite"):
+        checked(jnp.full(4, jnp.nan))
+
+
+def test_a_program_says_that_it_drops_calls_without_results():
+    total = torch.zeros(4)
+    added = jax_callable(lambda x: [total.add_(x)][:0])
+    with pytest.warns(BridgeWarning, match="returns no arrays"):
+        jax.jit(added)(jnp.ones(4))

@@ -99,6 +99,36 @@ if KIND is AxisType.Explicit:
         found = told(cut(x, None, "data"), cut(w, "data", None))
     assert_close(jax.device_get(found), jax.device_get(plain(x, w)))
 
+    batch = torch.from_numpy(rng.standard_normal((8, 3, 3))).float() + 3 * torch.eye(3)
+    cut_batch = cut(jnp.asarray(batch.numpy()), "data")
+    # Compared along the way with constants, which are cut by nobody.
+    for function in (
+        lambda a: torch.linalg.inv_ex(a)[0],
+        torch.linalg.det,
+        lambda a: torch.linalg.lu_factor_ex(a)[0],
+        lambda a: torch.nn.functional.max_pool1d(a, 2),
+        lambda a: a.cummax(-1)[0],
+    ):
+        with jax.set_mesh(mesh):
+            found = jax_callable(function, backend="xla")(cut_batch)
+        assert not found.sharding.is_fully_replicated
+        assert_close(jax.device_get(found), function(batch).numpy(), factor=4)
+    # What JAX itself cannot cut, for whatever reason, is said in one way, and so is what to do.
+    for function in (torch.matrix_exp, lambda a: a.scatter(-1, torch.zeros(8, 3, 1).long(), a)):
+        refused = jax_callable(function, backend="xla")
+        try:
+            with jax.set_mesh(mesh):
+                refused(cut_batch)
+        except ShardingError as error:
+            words = str(error)
+        else:
+            words = "no error"
+        assert "jax.sharding.auto_axes" in words, words
+        with jax.set_mesh(mesh):
+            found = jax.sharding.auto_axes(refused, out_sharding=P("data"))(cut_batch)
+        want = function(batch).numpy()
+        assert_close(jax.device_get(found), want, scale=abs(want).max(), factor=10)
+
 if KIND is AxisType.Auto:
     # XLA places no checks among what it cuts.
     checked = jax_callable(lambda x: torch.linalg.inv(x.T @ x), backend="xla")

@@ -83,6 +83,24 @@ def test_other_dtypes(name):
         check(SQUARE[name], matrices(2, 3, 3, dtype="complex128"))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "float64", "complex128"])
+@pytest.mark.parametrize("size", [1e-6, 1e-2, 0.3, 1, 3, 10])
+def test_exponentials_of_small_and_great_matrices(dtype, size):
+    """To torch's own precision, whatever the norm: values and gradients."""
+    with jax.enable_x64(True):
+        x = (normal(4, 5, 5, dtype=dtype) * size).astype(dtype)
+        call = jax_callable(torch.matrix_exp, backend="xla")
+        given = torch.from_numpy(np.array(x)).requires_grad_()
+        want = torch.matrix_exp(given)
+        want.abs().sum().backward()
+        slope = jax.grad(lambda x: jnp.abs(call(x)).sum())(x)
+        wanted = jnp.asarray(given.grad.resolve_conj().numpy()).conj()
+        # Rounding is of the greatest element.
+        for found, truth in ((call(x), jnp.asarray(want.detach().numpy())), (slope, wanted)):
+            scale = jnp.abs(truth).max()
+            assert_close(found / scale, truth / scale, scale=1.0, factor=20)
+
+
 def options(*names):
     return list(itertools.product([False, True], repeat=len(names)))
 

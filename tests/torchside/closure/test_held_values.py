@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import array
+import collections
+import sys
 import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 
 from comparing import assert_close
-from jaxtorch_bridge import jax_callable
+from jaxtorch_bridge import BridgeWarning, PlanningError, jax_callable
 from jaxtorch_bridge.torchside.closure.held_values import HeldValues
+
+# A module that somebody has typed in, under a name by which it can be imported.
+own_settings = types.ModuleType("own_settings")
+own_settings.SCALE = 2.0
+sys.modules["own_settings"] = own_settings
 
 X = jnp.array([1.0, 2.0, -0.5])
 BATCH = jnp.stack([X, 2 * X])
@@ -75,20 +84,276 @@ def of_global():
     return lambda x: x * x * SCALE, lambda: globals().update(SCALE=5.0)
 
 
+def of_bytearray():
+    held = bytearray([2, 3])
+    return lambda x: x * x * float(held[0]), lambda: held.__setitem__(0, 5)
+
+
+def of_numpy():
+    held = types.SimpleNamespace(scales=[np.array([2.0, 3.0])])
+    return lambda x: x * x * float(held.scales[0][0]), lambda: held.scales[0].__setitem__(0, 5.0)
+
+
+def of_array():
+    held = {"scale": array.array("d", [2.0])}
+    return lambda x: x * x * held["scale"][0], lambda: held["scale"].__setitem__(0, 5.0)
+
+
+def of_memory_view():
+    held = memoryview(bytearray([3, 2, 3]))[1:]
+    return lambda x: x * x * float(held[0]), lambda: held.__setitem__(0, 5)
+
+
+class Settings:
+    scale = 2.0
+
+
+class Slotted:
+    __slots__ = ("scale",)
+
+
+def of_class_itself():
+    return lambda x: x * x * Settings.scale, lambda: setattr(Settings, "scale", 5.0)
+
+
+def of_slots():
+    held = Slotted()
+    held.scale = 2.0
+    return lambda x: x * x * held.scale, lambda: setattr(held, "scale", 5.0)
+
+
+def of_function():
+    def helper(x):
+        return x * x * helper.scale
+
+    helper.scale = 2.0
+    return lambda x: helper(x), lambda: setattr(helper, "scale", 5.0)
+
+
+def of_function_in_a_table():
+    scale = 2.0
+    held = {"apply": lambda x: x * x * scale}
+
+    def change():
+        nonlocal scale
+        scale = 5.0
+
+    return lambda x: held["apply"](x), change
+
+
+def of_callable_in_a_table():
+    class Schedule:
+        def __init__(self):
+            self.scale = 2.0
+
+        def __call__(self):
+            return self.scale
+
+    held = {"schedule": Schedule()}
+    return lambda x: x * x * held["schedule"](), lambda: setattr(held["schedule"], "scale", 5.0)
+
+
+def of_replaced_method():
+    class Schedule:
+        def get(self):
+            return 2.0
+
+    held = Schedule()
+    return lambda x: x * x * held.get(), lambda: setattr(Schedule, "get", lambda self: 5.0)
+
+
+def in_a_module():
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = {"scales": [2.0]}
+
+        def forward(self, x):
+            return x * x * self.table["scales"][0]
+
+    module = torch.nn.Sequential(Scaled())
+    return module, lambda: module[0].table["scales"].__setitem__(0, 5.0)
+
+
+def in_a_module_that_is_closed_over():
+    module, change = in_a_module()
+    return lambda x: module(x), change
+
+
+def of_python_module():
+    return lambda x: x * x * own_settings.SCALE, lambda: setattr(own_settings, "SCALE", 5.0)
+
+
+def of_python_module_in_a_module():
+    class Scaled(torch.nn.Module):
+        def forward(self, x):
+            return x * x * own_settings.SCALE
+
+    return Scaled(), lambda: setattr(own_settings, "SCALE", 5.0)
+
+
+def of_object_in_a_python_module():
+    own_settings.model = Settings()
+    return (
+        lambda x: x * x * own_settings.model.scale,
+        lambda: setattr(own_settings.model, "scale", 5.0),
+    )
+
+
+def of_import_inside():
+    def f(x):
+        import own_settings as settings
+
+        return x * x * settings.SCALE
+
+    return f, lambda: setattr(own_settings, "SCALE", 5.0)
+
+
+def of_name_imported_inside():
+    def f(x):
+        from own_settings import SCALE
+
+        return x * x * SCALE
+
+    return f, lambda: setattr(own_settings, "SCALE", 5.0)
+
+
+def of_python_module_beside_an_attribute_of_that_name():
+    class Result:
+        pass
+
+    def f(x):
+        own_settings.calls += 1  # not watched, or each call would be planned anew
+        result = Result()
+        result.SCALE = x * x * own_settings.SCALE
+        return result.SCALE
+
+    own_settings.calls = 0
+    return f, lambda: setattr(own_settings, "SCALE", 5.0)
+
+
+def of_one_among_thousands():
+    held = [types.SimpleNamespace(scale=2.0) for _ in range(2000)]
+    return lambda x: x * x * held[10].scale, lambda: setattr(held[10], "scale", 5.0)
+
+
+def of_long_dict():
+    held = types.SimpleNamespace(table={f"{n}": 2.0 for n in range(20_000)})
+    return lambda x: x * x * held.table["15000"], lambda: held.table.update({"15000": 5.0})
+
+
+def of_deque():
+    held = collections.deque([2.0], maxlen=3)
+    return lambda x: x * x * held[0], lambda: held.__setitem__(0, 5.0)
+
+
+def of_a_subclass_of_dict():
+    class Config(dict):
+        pass
+
+    held = Config(other=1)
+    held.scale = 2.0
+    return lambda x: x * x * held.scale, lambda: setattr(held, "scale", 5.0)
+
+
+def of_a_class_of_a_container():
+    class Config(dict):
+        scale = 2.0
+
+    held = Config(other=1)
+    return lambda x: x * x * held.scale, lambda: setattr(Config, "scale", 5.0)
+
+
+def beside_what_is_added():
+    """Its own entries are no sign of anything, and all others are."""
+    held = {"scale": 2.0}
+
+    def function(x):
+        held["calls"] = held.get("calls", 0) + 1
+        return x * x * held["scale"]
+
+    return function, lambda: held.update(scale=5.0)
+
+
+def beside_an_attribute_that_is_new():
+    class Scaled:
+        def __init__(self):
+            self.scale = 2.0
+
+        def __call__(self, x):
+            self.last = x.shape
+            return x * x * self.scale
+
+    held = Scaled()
+    return held, lambda: setattr(held, "scale", 5.0)
+
+
+def beside_what_is_appended():
+    held, seen = types.SimpleNamespace(scale=2.0, shapes=[]), []
+
+    def function(x):
+        held.shapes.append(x.shape)
+        seen.append(1)
+        return x * x * held.scale
+
+    return function, lambda: setattr(held, "scale", 5.0)
+
+
+def beside_a_long_table_that_grows():
+    held = dict.fromkeys(range(500), 0.0) | {"scale": 2.0}
+
+    def function(x):
+        held[len(held)] = 1.0
+        return x * x * held["scale"]
+
+    return function, lambda: held.update(scale=5.0)
+
+
 WAYS = {
     "plain": lambda f: f(X) / X**2,
+    "value": lambda f: jax.value_and_grad(lambda x: f(x).sum())(X)[0] / (X**2).sum(),
+    "traced anew": lambda f: jax.jit(lambda x: f(x))(X) / X**2,
     "vmap": lambda f: jax.vmap(f)(BATCH) / BATCH**2,
     "grad": lambda f: jax.grad(lambda x: f(x).sum())(X) / (2 * X),
     "jvp": lambda f: jax.jvp(f, (X,), (X,))[1] / (2 * X**2),
     "hessian": lambda f: jnp.diag(jax.hessian(lambda x: f(x).sum())(X)) / 2,
     "vmap of grad": lambda f: jax.vmap(jax.grad(lambda x: f(x).sum()))(BATCH) / (2 * BATCH),
 }
-PLACES = [of_instance, of_class, of_method, of_list, of_dict, of_nested, of_module, of_global]
+PLACES = [
+    *(of_instance, of_class, of_method, of_list, of_dict, of_nested, of_module, of_global),
+    *(of_bytearray, of_numpy, of_array, of_memory_view),
+    *(of_one_among_thousands, of_long_dict),
+    *(of_class_itself, of_slots, of_function, of_function_in_a_table, of_callable_in_a_table),
+    *(of_replaced_method, in_a_module, in_a_module_that_is_closed_over),
+    *(of_python_module, of_python_module_in_a_module, of_object_in_a_python_module),
+    *(of_import_inside, of_name_imported_inside),
+    of_python_module_beside_an_attribute_of_that_name,
+    *(of_deque, of_a_subclass_of_dict, of_a_class_of_a_container),
+]
+# No graph can stand for these: they write to what they close over.
+OWN_CHANGES = [
+    *(beside_what_is_added, beside_an_attribute_that_is_new, beside_what_is_appended),
+    beside_a_long_table_that_grows,
+]
 
 
+@pytest.mark.parametrize("backend", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-def test_every_eager_way_sees_what_a_plain_call_sees(place, monkeypatch):
+def test_every_eager_way_sees_what_a_plain_call_sees(place, backend, monkeypatch):
     monkeypatch.setitem(globals(), "SCALE", 2.0)
+    monkeypatch.setattr(own_settings, "SCALE", 2.0)
+    monkeypatch.setattr(Settings, "scale", 2.0)
+    function, change = place()
+    wrapped = jax_callable(function, backend=backend)
+    for name, way in WAYS.items():
+        assert_close(way(wrapped), jnp.full_like(way(wrapped), 2.0), label=name)
+    change()
+    for name, way in WAYS.items():
+        assert_close(way(wrapped), jnp.full_like(way(wrapped), 5.0), label=name)
+
+
+@pytest.mark.parametrize("place", OWN_CHANGES, ids=lambda place: place.__name__)
+def test_what_others_change_is_seen_beside_what_it_adds(place):
     function, change = place()
     wrapped = jax_callable(function)
     for name, way in WAYS.items():
@@ -96,6 +361,62 @@ def test_every_eager_way_sees_what_a_plain_call_sees(place, monkeypatch):
     change()
     for name, way in WAYS.items():
         assert_close(way(wrapped), jnp.full_like(way(wrapped), 5.0), label=name)
+
+
+def counted():
+    held = {"calls": 0}
+
+    def function(x):
+        held["calls"] += 1
+        return x * held["calls"]
+
+    return function, held
+
+
+@pytest.mark.filterwarnings("ignore:.*calls torch once for each element")
+def test_derivatives_and_batches_count_as_calls_do():
+    """What a function reads and changes itself is no constant of a graph."""
+    function, held = counted()
+    wrapped = jax_callable(function)
+    ways = [
+        lambda: wrapped(X) / X,
+        lambda: jax.vmap(wrapped)(X[None])[0] / X,
+        lambda: jax.jvp(wrapped, (X,), (X,))[1] / X,
+        lambda: jax.grad(lambda x: wrapped(x).sum())(X),
+    ]
+    for count, way in enumerate(ways * 2, start=1):
+        assert_close(way(), jnp.full(3, float(count)))
+        assert held["calls"] == count
+
+
+@pytest.mark.parametrize("backend", ["graph", "compile", "xla"])
+def test_no_graph_stands_for_a_function_that_reads_what_it_changes(backend):
+    function, held = counted()
+    wrapped = jax_callable(function, backend=backend)
+    with pytest.raises(PlanningError, match="changes a dict that it refers to"):
+        wrapped(X)
+    assert held["calls"] == 0
+
+
+@pytest.mark.parametrize("backend", ["graph", "compile", "xla"])
+def test_a_graph_is_planned_once_for_all_that_is_the_same(backend):
+    traces = []
+    held = types.SimpleNamespace(scale=2.0)
+
+    def scaled(x):
+        traces.append(1)
+        return x * held.scale
+
+    wrapped = jax_callable(scaled, backend=backend)
+    for scale in (2.0, 5.0, 3.0):
+        held.scale = scale
+        assert_close(wrapped(X), X * scale)
+        assert_close(jax.jit(lambda x: wrapped(x))(X), X * scale)
+    before = len(traces)
+    for scale in (5.0, 2.0, 3.0, 2.0):
+        held.scale = scale
+        assert_close(wrapped(X), X * scale)
+    assert len(traces) == before
 
 
 def test_what_the_function_itself_changes_makes_nothing_anew():
@@ -118,6 +439,36 @@ def test_what_the_function_itself_changes_makes_nothing_anew():
         assert len(traces) == before, name
     held.scale = 5.0
     assert_close(WAYS["vmap"](wrapped), jnp.full_like(BATCH, 5.0))
+
+
+@pytest.mark.parametrize("length", [3, 200], ids=["short", "long"])
+@pytest.mark.parametrize("kind", [list, dict])
+def test_what_the_function_changes_in_a_table_is_its_own_entry(kind, length):
+    table = [0] * length if kind is list else dict.fromkeys(range(length), 0)
+    values = HeldValues()
+    before = values.picture([table])
+    table[1] += 1
+    values.note_changes(before, values.picture([table]))
+    before = values.picture([table])
+    table[1] += 1
+    assert values.same(before, values.picture([table]))
+    table[2] = -0.0
+    assert not values.same(before, values.picture([table]))
+    before = values.picture([table])
+    table[2] = 0.0
+    assert not values.same(before, values.picture([table]))
+    before = values.picture([table])
+    table[2] = False
+    assert not values.same(before, values.picture([table]))
+
+
+def test_more_than_can_be_looked_at_is_told_once():
+    held = [types.SimpleNamespace(scale=2.0) for _ in range(20_000)]
+    g = jax_callable(lambda x: x * held[10].scale)
+    jax.vmap(g)(BATCH)  # a warning would be an error
+    with pytest.warns(BridgeWarning, match="hold more than 10,000 values.*a SimpleNamespace"):
+        jax.vmap(g)(BATCH)
+    jax.vmap(g)(BATCH)
 
 
 def test_an_object_that_takes_the_place_of_another_in_memory_is_another():

@@ -73,6 +73,17 @@ class LazyDict(dict):
     items = __iter__ = keys = values
 
 
+def unusable(kind):
+    """A container whose own methods all raise."""
+
+    def method(self, *args):
+        raise RuntimeError("not now")
+
+    names = ("__len__", "__iter__", "__eq__", "__contains__", "__getitem__", "clear", "copy")
+    more = ("keys", "values", "items", "get", "update", "extend", "append", "pop")
+    return type("Unusable", (kind,), {"__hash__": None, **dict.fromkeys(names + more, method)})
+
+
 class Slots:
     __slots__ = ("never_set",)
 
@@ -119,6 +130,11 @@ THINGS = {
     "computing": Computing(),
     "no text": NoText(),
     "lazy dict": LazyDict(a=1),
+    "unusable dict": unusable(dict)(a=1),
+    "unusable ordered dict": unusable(collections.OrderedDict)(),
+    "unusable list": unusable(list)([1]),
+    "unusable set": unusable(set)([1]),
+    "unusable deque": unusable(collections.deque)([1]),
     "slots": Slots(),
     "class without a name": NoName,
     "lazy module": lazy_module(),
@@ -197,6 +213,8 @@ def test_what_a_function_leads_to_cannot_fail_its_calls(thing, make):
     assert_close(f(X), 2 * X)
     assert_close(jax.jit(f)(X), 2 * X)
     assert_close(jax.grad(lambda x: f(x).sum())(X), jnp.full_like(X, 2))
+    assert_close(jax.jvp(f, (X,), (X,))[1], 2 * X)
+    assert_close(jax.hessian(lambda x: (f(x) ** 2).sum())(X[0]), 8 * jnp.eye(3))
     assert_close(jax.vmap(f)(X), 2 * X)
     assert "float32[2, 3]" in f.explain(X)
     assert Computing.asked == 0

@@ -6,6 +6,8 @@ it has its derivative; what has a part in it is refused, also where autograd lea
 
 from __future__ import annotations
 
+import weakref
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -48,6 +50,27 @@ def evaluated_on_leaf(x):
     return energy, -torch.autograd.grad(energy, y, retain_graph=True)[0]
 
 
+def evaluated_and_freed(x):
+    """Once more from one record, which torch frees behind the forces unless it is told not to."""
+    y = x.clone().requires_grad_()
+    energy = energy_of(y)
+    return energy, -torch.autograd.grad(energy, y)[0]
+
+
+def evaluated_and_freed_by_backward(x):
+    y = x.clone().requires_grad_()
+    y.retain_grad()
+    energy = energy_of(y)
+    energy.backward(retain_graph=False)
+    return energy, -y.grad
+
+
+def evaluated_and_freed_by_values(x):
+    if x.sum() > 100:
+        return energy_of(x) * 0, x
+    return evaluated_and_freed(x)
+
+
 def evaluated_by_backward(x):
     y = x.detach().clone().requires_grad_()
     energy_of(y).backward()
@@ -71,6 +94,9 @@ def evaluated_by_vjp(x):
 MODELS = [
     evaluated,
     evaluated_on_leaf,
+    evaluated_and_freed,
+    evaluated_and_freed_by_backward,
+    evaluated_and_freed_by_values,
     evaluated_by_backward,
     evaluated_by_values,
     evaluated_by_vjp,
@@ -117,7 +143,9 @@ def test_stopping_the_gradient_of_the_forces_works_as_advised(model, jit):
 
 
 @ways
-@pytest.mark.parametrize("model", MODELS[:3], ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", [*MODELS[:3], evaluated_by_backward], ids=lambda model: model.__name__
+)
 def test_the_energy_has_derivatives_of_every_kind(model, jit):
     wrapped = planned(model)
 
@@ -134,6 +162,46 @@ def test_the_energy_has_derivatives_of_every_kind(model, jit):
     assert_close(called(jax.grad(jax.checkpoint(energy)), jit, X), 3 * X**2)
     # As it is taken apart, both results move.
     assert_close(called(jax.grad(lambda x: jax.checkpoint(wrapped)(x)[0]), jit, X), 3 * X**2)
+
+
+@pytest.mark.parametrize("residuals", ["auto", "recompute"])
+@pytest.mark.parametrize("backend", ["eager", "graph", "xla"])
+def test_the_energy_has_its_gradient_with_every_backend(backend, residuals):
+    spec = {
+        "schema": "jaxtorch/1",
+        "name": "energy",
+        "version": "1.0.0",
+        "inputs": {"x": "float32[3]"},
+        "outputs": {"energy": "float32[]", "forces": "float32[3]"},
+        "residuals": residuals,
+        "execution": {"backend": backend},
+    }
+    wrapped = jax_callable(evaluated_and_freed, spec=spec)
+    assert_close(jax.jit(jax.grad(lambda x: wrapped(x)[0]))(X), 3 * X**2)
+
+
+def test_only_the_functions_own_gradients_leave_the_record():
+    """In the last backward torch frees what it is done with, as it goes."""
+    saved, there = {}, {}
+
+    class Saves(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, name):
+            ctx.name = name
+            kept = x * 1
+            ctx.save_for_backward(kept)
+            saved[name] = weakref.ref(kept.untyped_storage())
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, gradient):
+            there[ctx.name] = {name for name, kept in saved.items() if kept() is not None}
+            return gradient * 2, None
+
+    wrapped = jax_callable(lambda x: Saves.apply(Saves.apply(x, "first"), "second").sum())
+    jax.grad(wrapped)(X)
+    assert_close(jax.grad(wrapped)(X), jnp.full(3, 4.0))
+    assert there == {"second": {"first", "second"}, "first": {"first"}}
 
 
 @ways

@@ -85,7 +85,7 @@ def pullback_of(wrapped, arrays, wrt=None):
 def engine_of(wrapped, arrays, wrt=None):
     wrt = tuple(range(len(arrays))) if wrt is None else wrt
     op = wrapped._planned(tuple(arrays), {}).op
-    return op.family.pushforward(op, wrt).op.source.transform
+    return op.family.pushforward(op, wrt).op.fn.transform
 
 
 def both_ways(function):

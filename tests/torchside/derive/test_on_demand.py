@@ -24,11 +24,11 @@ def orders_of(op):
     """The orders of the derivatives that have been built, below an op."""
     found = set()
     for built in derivatives(op):
-        found.add(op.source.order + 1)
-        inner = [derived.source for derived, _ in getattr(built, "_derived", {}).values()]
-        found |= {source.order for source in inner}
-        for _, kernel in getattr(built, "_derived", {}).values():
-            found |= orders_of(kernel.op)
+        found.add(op.fn.order + 1)
+        inner = [derived.fn for derived, _ in getattr(built, "_derived", {}).values()]
+        found |= {fn.order for fn in inner}
+        for _, linear_call in getattr(built, "_derived", {}).values():
+            found |= orders_of(linear_call.op)
     return found
 
 

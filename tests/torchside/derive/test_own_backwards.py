@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -11,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from comparing import assert_close
 from jaxtorch_bridge import jax_callable
-from jaxtorch_bridge.errors import BridgeError
+from jaxtorch_bridge.errors import BridgeError, DifferentiationError
 
 pytestmark = [
     pytest.mark.derivatives,
@@ -269,3 +271,119 @@ def test_a_loss_that_computes_its_gradients_in_chunks(options, jit):
     right = refused_or_right(first_orders(mine), first_orders(twin), jit)
     assert right == ["grad", "jvp", "jacfwd", "linearize"]
     assert refused_or_right(second_orders(mine), second_orders(twin), jit) == []
+
+
+# --- backwards that cut the way back --------------------------------------------------------------
+
+
+def cut_by_no_grad(x, gradient):
+    with torch.no_grad():
+        return gradient * 3 * x**2
+
+
+def cut_by_detach(x, gradient):
+    return gradient.detach() * 3 * x**2
+
+
+def cut_by_data(x, gradient):
+    return gradient.data * 3 * x**2
+
+
+def cut_by_inference_mode(x, gradient):
+    with torch.inference_mode():
+        found = gradient * 3 * x**2
+    return found.clone()
+
+
+def cut_by_grad(x, gradient):
+    with torch.enable_grad():
+        y = x.detach().requires_grad_()
+        return torch.autograd.grad(y**3, y, gradient)[0]
+
+
+def cut_by_backward(x, gradient):
+    with torch.enable_grad():
+        y = x.detach().requires_grad_()
+        (y**3).backward(gradient)
+        return y.grad
+
+
+def uncut(x, gradient):
+    return gradient * 3 * x**2
+
+
+def cube_with(backward):
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return backward(*ctx.saved_tensors, gradient)
+
+    return Cube.apply
+
+
+CUTS = [cut_by_no_grad, cut_by_detach, cut_by_data, cut_by_inference_mode, cut_by_grad]
+TANGENTS = {
+    "jvp": lambda g, x: jax.jvp(g, (x,), (x,))[1],
+    "beside": lambda g, x: jax.jvp(lambda x: g(x) + x, (x,), (x,))[1] - x,
+    "linearize": lambda g, x: jax.linearize(g, x)[1](x),
+    "jacfwd": lambda g, x: jax.jacfwd(g)(x) @ x,
+}
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("backend", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("way", TANGENTS)
+@pytest.mark.parametrize("backward", [*CUTS, cut_by_backward, uncut], ids=lambda b: b.__name__)
+def test_tangents_are_never_zeros_of_a_way_that_is_cut(backward, way, backend, jit):
+    x = jnp.array([1.0, 2.0, -0.5])
+    g = jax_callable(cube_with(backward), backend=backend)
+    push = functools.partial(TANGENTS[way], g)
+    push = jax.jit(push) if jit else push
+    if backward is uncut:
+        assert_close(push(x), 3 * x**3)
+        return
+    with pytest.raises((DifferentiationError, jax.errors.JaxRuntimeError, ValueError)):
+        jax.block_until_ready(push(x))
+    assert_close(jax.grad(lambda x: g(x).sum())(x), 3 * x**2)
+
+
+def cut_by_copy(x, gradient):
+    found = torch.empty_like(gradient)
+    found.data.copy_(gradient * 3 * x**2)
+    return found
+
+
+SECOND = {
+    "hessian": lambda f, x: jnp.diag(jax.hessian(f)(x)),
+    "reverse twice": lambda f, x: jax.grad(lambda x: jax.grad(f)(x).sum())(x),
+}
+
+
+@pytest.mark.parametrize("way", SECOND)
+@pytest.mark.parametrize("backend", ["eager", "graph", "xla"])
+@pytest.mark.parametrize(
+    "backward", [*CUTS, cut_by_backward, cut_by_copy, uncut], ids=lambda b: b.__name__
+)
+def test_second_derivatives_likewise(backward, backend, way):
+    x = jnp.array([1.0, 2.0, -0.5])
+    g = jax_callable(cube_with(backward), backend=backend)
+    second = functools.partial(SECOND[way], lambda x: g(x).sum())
+    if backward is uncut:
+        assert_close(second(x), 6 * x)
+        return
+    with pytest.raises((DifferentiationError, jax.errors.JaxRuntimeError, ValueError)):
+        jax.block_until_ready(second(x))
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_batches_of_cotangents_go_one_by_one_through_backwards_of_its_own(jit):
+    """Torch crashes in one that uses ``.data`` where it makes a batch of them."""
+    x = jnp.array([1.0, 2.0, -0.5])
+    jacobian = jax.jacrev(jax_callable(cube_with(lambda x, g: g.data * 3 * x.data**2)))
+    found = (jax.jit(jacobian) if jit else jacobian)(x)
+    assert_close(found, jnp.diag(3 * x**2))

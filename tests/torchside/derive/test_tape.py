@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax.ad_checkpoint import checkpoint_name
 
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import BridgeWarning, jax_callable, settings, t2j
@@ -225,15 +226,38 @@ def test_inputs_are_read_where_the_backward_has_them(name):
         assert_close(pull(cotangents), wanted(cotangents))
 
 
-@pytest.mark.parametrize("policy", [None, "everything_saveable", "dots_saveable"])
-def test_checkpoints_of_jax(policy):
-    policy = policy and getattr(jax.checkpoint_policies, policy)
-    wrapped = jax_callable(FUNCTIONS["products"])
+POLICIES = {
+    "none": (None, 2),
+    "everything": (jax.checkpoint_policies.everything_saveable, 1),
+    "all but these": (jax.checkpoint_policies.save_anything_except_these_names("other"), 1),
+    "these": (jax.checkpoint_policies.save_only_these_names("result"), 2),
+    "dots": (jax.checkpoint_policies.dots_saveable, 2),
+}
 
-    def gradients(f):
-        return jax.jit(jax.grad(loss_of(jax.checkpoint(f, policy=policy)), (0, 1)))(X, W)
 
-    assert_close(gradients(wrapped), gradients(lambda x, w: jnp.tanh(x @ w)))
+@pytest.mark.parametrize("policy", POLICIES)
+def test_checkpoints_of_jax(policy, tape_bytes):
+    """What `explain` says of each policy is so."""
+    policy, runs = POLICIES[policy]
+    counted = Counted(FUNCTIONS["products"])
+    wrapped = counted.wrapped()
+    wrapped(X, W)
+
+    def call(f):
+        def part(x, w):
+            return checkpoint_name(f(jnp.sin(x), w), "result")
+
+        return jax.jit(jax.value_and_grad(loss_of(jax.checkpoint(part, policy=policy)), (0, 1)))
+
+    assert_close(call(wrapped)(X, W), call(lambda x, w: jnp.tanh(x @ w))(X, W))
+    if tape_bytes == 0:
+        return
+    of_torch = call(wrapped)
+    jax.block_until_ready(of_torch(X, W))
+    before = counted.runs
+    jax.block_until_ready(of_torch(X, W))
+    assert counted.runs == before + runs
+    assert "jax.checkpoint: kept by everything_saveable" in wrapped.explain(X, W)
 
 
 def test_a_pullback_is_called_twice():
@@ -324,6 +348,53 @@ def test_a_parameter_that_changes_in_between(change):
         module.weight = torch.nn.Parameter(torch.ones(2, 3))
     with pytest.raises(Exception, match="changed after the forward pass"):
         pull(jnp.ones((4, 2)))
+
+
+PULLS = {
+    "vjp": lambda f: jax.vjp(f, X)[1],
+    "linearize": lambda f: jax.linearize(f, X)[1],
+    "transposed": lambda f: jax.linear_transpose(jax.linearize(f, X)[1], X),
+    "batch": lambda f: jax.vmap(jax.vjp(f, X)[1]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*calls torch once for each element")
+@pytest.mark.parametrize("change", ["written", "replaced", "nothing"])
+@pytest.mark.parametrize("pull", PULLS)
+@pytest.mark.parametrize(
+    "execution", [{"residuals": "recompute"}, {"backend": "graph"}, {"backend": "xla"}], ids=str
+)
+def test_a_weight_that_changes_before_the_function_runs_again(execution, pull, change):
+    spec = {
+        "schema": "jaxtorch/1",
+        "name": "scaled",
+        "version": "1.0.0",
+        "inputs": {"x": "float32[4, 3]"},
+        "outputs": {"y": "float32[4, 3]"},
+        "residuals": execution.get("residuals", "auto"),
+        "execution": {"backend": execution.get("backend", "auto")},
+    }
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    wrapped = jax_callable(lambda x: (x * weight).sin(), spec=spec)
+    given = jnp.ones((2, 4, 3) if pull == "batch" else (4, 3))
+    derivative = PULLS[pull](wrapped)
+    if change == "nothing":
+        want = jnp.cos(X * jnp.arange(1.0, 4)) * jnp.arange(1.0, 4)
+        for _ in range(2):
+            found = jax.tree.leaves(derivative(given))[0]
+            assert_close(found, jnp.broadcast_to(want, given.shape))
+        return
+    if change == "written":
+        weight.mul_(2)
+    else:
+        weight = torch.ones(3)
+    with pytest.raises(Exception, match=r"closes over was changed|was replaced"):
+        derivative(given)
+    # The next one is of what is there now.
+    assert_close(
+        jax.tree.leaves(PULLS[pull](wrapped)(given))[0],
+        jnp.broadcast_to(jnp.cos(X * t2j(weight)) * t2j(weight), given.shape),
+    )
 
 
 @pytest.mark.needs_tapes
@@ -442,6 +513,90 @@ def test_branches_of_jax():
     call = jax.jit(jax.grad(loss, (1, 2)))
     assert_close(call(True, X, W), torch_gradients(FUNCTIONS["products"], X, W))
     assert_close(call(False, X, W), (2 * X, jnp.ones_like(W)))
+
+
+@pytest.mark.parametrize("backend", ["auto", "graph", "eager"])
+@pytest.mark.parametrize("outputs", ["auto", "in_place"])
+def test_results_that_are_saved_and_overwritten_before_the_backward(backend, outputs):
+    """Autograd saves the results of `exp` and `sigmoid`; what XLA has them in serves others."""
+    wrapped = jax_callable(
+        lambda x: (x.exp(), x.sigmoid()),
+        spec={
+            "schema": "jaxtorch/1",
+            "name": "f",
+            "version": "1.0.0",
+            "inputs": {"x": "float32[a, b]"},
+            "outputs": {"y": "float32[a, b]", "z": "float32[a, b]"},
+            "execution": {"outputs": outputs, "backend": backend},
+        },
+    )
+    large = jnp.linspace(-2, 2, 1 << 19, dtype=jnp.float32).reshape(1 << 10, -1)  # 2 MiB
+    overwritten = jax.jit(lambda y: y * jnp.nan, donate_argnums=0)
+
+    def losses(f):
+        def loss(x):
+            y, z = f(x)
+            return (jnp.sin(y) + z * z).sum()
+
+        return loss
+
+    wanted = jax.grad(losses(lambda x: (jnp.exp(x), jax.nn.sigmoid(x))))(large)
+    (y, z), pull = jax.vjp(wrapped, large)
+    cotangents = (jnp.cos(y), 2 * z)
+    jax.block_until_ready((overwritten(y), overwritten(z)))
+    assert y.is_deleted()
+    assert_close(pull(cotangents)[0], wanted)
+    assert_close(jax.jit(jax.grad(losses(wrapped)))(large), wanted)
+
+
+# What carries a tape is a row of numbers among the leaves of a pullback.
+def test_tokens_that_are_stacked_sliced_and_read_back():
+    function = FUNCTIONS["its result is saved"]
+    wrapped = jax_callable(function)
+    results, pulls = jax.jit(lambda xs: jax.lax.map(lambda x: jax.vjp(wrapped, x, W), xs))(
+        jnp.stack([X, 2 * X, X - 1])
+    )
+    wanted = [jax.vjp(lambda x, w: jnp.exp(x @ w), x, W)[1] for x in (X, 2 * X, X - 1)]
+    # The last first, and by way of numpy.
+    for index in (2, 0, 1):
+        pull = jax.tree.map(lambda leaf, index=index: jnp.asarray(np.array(leaf[index])), pulls)
+        assert_close(pull(results[index]), wanted[index](results[index]))
+
+
+@pytest.mark.parametrize("function", ["products", "looks at values"])
+def test_a_token_of_zeros_is_that_of_no_tape(function):
+    """`cond` fills what a branch that was not taken keeps with zeros."""
+    wrapped = jax_callable(FUNCTIONS[function])
+    results, pull = jax.vjp(wrapped, X, W)
+    integers = [leaf for leaf in jax.tree.leaves(pull) if leaf.dtype == jnp.int32]
+    assert integers
+    without = jax.tree.map(
+        lambda leaf: jnp.zeros_like(leaf) if leaf.dtype == jnp.int32 else leaf, pull
+    )
+    assert_equal(without(results), pull(results))
+
+
+def test_tokens_on_another_device(run_python):
+    """Where they were made is not where they are used."""
+    printed = run_python(
+        """
+import jax, jax.numpy as jnp
+from jaxtorch_bridge import jax_callable
+from comparing import assert_close
+
+here, there = jax.devices()
+wrapped = jax_callable(lambda x: (x.exp(), x.sin()))
+x = jax.device_put(jnp.arange(6.0), here)
+results, pull = jax.vjp(wrapped, x)
+moved = jax.device_put((pull, results), there)
+(found,) = moved[0](moved[1])
+assert found.devices() == {there}
+assert_close(found, jnp.exp(2 * x) + jnp.sin(x) * jnp.cos(x))
+print("done")
+""",
+        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+    )
+    assert printed.strip() == "done"
 
 
 def test_torch_func_that_shows_when_it_runs_leaves_no_traces_of_two_runs(fresh):

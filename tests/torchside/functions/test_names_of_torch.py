@@ -1,10 +1,15 @@
 """What is recognised by names that torch gives: a torch that renames it must fail here."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
+from comparing import assert_close
+from jaxtorch_bridge import jax_callable
+from jaxtorch_bridge._compat.torch.autograd import keeping_records
 from jaxtorch_bridge._compat.torch.autograd_graph import (
     hides_its_derivative,
     lacks_derivative,
@@ -14,6 +19,7 @@ from jaxtorch_bridge._compat.torch.operators import attention, linear_ops
 from jaxtorch_bridge._compat.torch.operators.attention import is_attention
 from jaxtorch_bridge._compat.torch.operators.checkpoints import without_reentrancy
 from jaxtorch_bridge._compat.torch.operators.writes_and_draws import UPDATES_STATISTICS
+from jaxtorch_bridge.recorded_inputs import is_recorded, recorded_inputs
 
 
 class Once(torch.autograd.Function):
@@ -78,6 +84,44 @@ def test_reentrant_checkpoints_can_be_the_other_form():
 def test_leaves():
     x = moving()
     assert [leaf is x for leaf in leaves_behind(x.sin() * 2)] == [True]
+
+
+class Named(torch.autograd.Function):
+    """Whose ``ctx`` has attributes by which torch's own nodes tell what they are."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.name = ctx.variable = "mine"
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2
+
+
+def test_attributes_that_users_give_to_nodes():
+    x = moving()
+    assert not lacks_derivative([Named.apply(x.sin())])
+    assert [leaf is x for leaf in leaves_behind(Named.apply(x.sin()))] == [True]
+    with recorded_inputs([x]):
+        assert is_recorded(Named.apply(x.sin()))
+    wrapped, given = jax_callable(lambda x: Named.apply(x.sin()).sum()), jnp.arange(3.0)
+    assert_close(jax.grad(wrapped)(given), 2 * jnp.cos(given))
+
+
+def test_records_that_the_engine_keeps():
+    x = moving()
+    with keeping_records(True):
+        y = x.exp().sum()
+        torch.autograd.grad(y, x, retain_graph=False)
+        with keeping_records(False):
+            (first,) = torch.autograd.grad(y, x)
+        with pytest.raises(RuntimeError, match="second time"):
+            y.backward()
+    y = x.exp().sum()
+    assert_close(torch.autograd.grad(y, x)[0], first)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(y, x)
 
 
 class Ops(TorchDispatchMode):

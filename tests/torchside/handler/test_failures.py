@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 import torch
 
-from comparing import assert_equal
+from comparing import assert_close, assert_equal
 from jaxtorch_bridge import TorchExecutionError, jax_callable
 from jaxtorch_bridge.jaxside.eager_calls import finished
 from jaxtorch_bridge.torchside.handler import failure_messages as faults
@@ -258,3 +258,44 @@ print("done")
 def test_eager_calls_on_several_devices_raise_what_torch_raised(run_python):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     assert run_python(ON_EIGHT_DEVICES, env=flags).split() == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("function", "output"),
+    [
+        (lambda scores, y: torch.nn.functional.cross_entropy(scores, y), "float32[]"),
+        (lambda scores, y: torch.nn.functional.one_hot(y, 3) + scores, "float32[n, n]"),
+        (lambda scores, y: scores.take(y), "float32[n]"),
+    ],
+    ids=["cross_entropy", "one_hot", "take"],
+)
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_labels_that_jax_has_as_int32(function, output, jit):
+    """What everybody meets first; both remedies that the message names work."""
+    scores, y = jnp.ones((3, 3)), jnp.array([0, 1, 2])
+    wrapped = jax_callable(function)
+    with pytest.raises(
+        Exception, match=r"(?s)Integers are int32 .* `y` here.*`y.long\(\)`.*int64\["
+    ):
+        jax.block_until_ready((jax.jit(wrapped) if jit else wrapped)(scores, y))
+    wanted = function(torch.ones(3, 3), torch.arange(3))
+    converting = jax_callable(lambda scores, y: function(scores, y.long()))
+    assert_close(converting(scores, y), wanted)
+    declared = jax_callable(
+        function,
+        spec={
+            "schema": "jaxtorch/1",
+            "name": "f",
+            "version": "1.0.0",
+            "inputs": {"scores": "float32[n, n]", "y": "int64[n]"},
+            "outputs": {"z": output},
+        },
+    )
+    assert_close(declared(scores, y), wanted)
+
+
+def test_a_failure_that_is_about_something_else_has_no_such_advice():
+    wrapped = jax_callable(lambda x, y: x @ x.new_zeros(7, 2) + y)
+    with pytest.raises(Exception, match="the torch function raised") as caught:
+        jax.block_until_ready(wrapped(jnp.ones((3, 3)), jnp.array([0, 1, 2])))
+    assert "int32 in JAX" not in str(caught.value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import copy
+import queue
 import warnings
 
 import jax
@@ -12,8 +15,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from comparing import assert_close
-from jaxtorch_bridge import BridgeWarning, PlanningError, TorchExecutionError, jax_callable
+from comparing import assert_close, assert_equal
+from jaxtorch_bridge import (
+    BridgeWarning,
+    PlanningError,
+    TorchExecutionError,
+    j2t,
+    jax_callable,
+    t2j,
+)
 
 
 @pytest.fixture
@@ -21,9 +31,30 @@ def x():
     return jnp.asarray([[1.0, 2.0], [3.0, 4.0]])
 
 
+class Runs:
+    """A list that no trial run is taken out of: what stands in a queue is not put back."""
+
+    __hash__ = None
+
+    def __init__(self):
+        self._queue = queue.SimpleQueue()
+
+    def append(self, value):
+        self._queue.put(value)
+
+    def __iter__(self):
+        found = [self._queue.get() for _ in range(self._queue.qsize())]
+        for value in found:
+            self._queue.put(value)
+        return iter(found)
+
+    def __eq__(self, other):
+        return list(self) == other
+
+
 def counted(function):
     """The function, and how often it ran for real and on which sums."""
-    runs = []
+    runs = Runs()
 
     def wrapped(x):
         if not isinstance(x, torch._subclasses.FakeTensor):
@@ -226,3 +257,111 @@ def test_a_call_on_constants_inside_somebodys_jit():
     constant = np.asarray([1.0, 2.0], np.float32)
     result = jax.jit(lambda y: wrapped(constant) + y)(jnp.ones(2))
     assert_close(result, np.log(constant) + 1)
+
+
+# --- what such runs leave behind ------------------------------------------------------------------
+
+
+def reads_values(x):
+    """So that a first jitted call is planned by runs on made-up values."""
+    return bool(x.abs().sum() > 1e9)
+
+
+class Holder:
+    def __init__(self):
+        self.calls = 0
+        self.seen = collections.deque(maxlen=3)
+        self.cache = collections.OrderedDict(first=1, second=2)
+
+
+def everything(example=None):
+    """A function that changes all that it can, and what tells what it has changed."""
+    torch.manual_seed(0)
+    layer, norm = torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(4)
+    weight, held = torch.ones(2), Holder()
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
+
+    def step(x):
+        if reads_values(x):
+            return x.sum()
+        held.calls += 1
+        held.seen.append(held.calls)
+        held.cache.move_to_end("first")
+        weight.add_(1)
+        weight.data.mul_(2)
+        optimizer.zero_grad()
+        loss = (layer(norm(x)) * weight).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach() + torch.rand(())
+
+    def state():
+        tensors = [*layer.state_dict().values(), *norm.state_dict().values(), weight]
+        tensors += [v for s in optimizer.state.values() for v in s.values()]
+        values = [tensor.clone() for tensor in tensors]
+        grads = [None if p.grad is None else p.grad.clone() for p in layer.parameters()]
+        plain = held.calls, list(held.seen), list(held.cache), len(optimizer.state)
+        return values, grads, plain, torch.get_rng_state()
+
+    return jax_callable(step, example=example), step, state
+
+
+def equal_states(one, other):
+    values, grads, plain, generator = one
+    others, other_grads, other_plain, other_generator = other
+    assert plain == other_plain
+    assert_equal(values, others)
+    for mine, theirs in zip(grads, other_grads, strict=True):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            assert type(mine) is torch.Tensor
+            assert_equal(mine, theirs)
+    assert_equal(generator, other_generator)
+
+
+@pytest.mark.filterwarnings("ignore::jaxtorch_bridge.BridgeWarning")
+@pytest.mark.parametrize("example", [False, True])
+def test_runs_that_nobody_asked_for_leave_nothing_behind(example):
+    x = jnp.asarray(torch.randn(5, 4, generator=torch.Generator().manual_seed(1)).numpy())
+    wrapped, _, state = everything((jnp.ones((5, 4)),) if example else None)
+    before = state()
+    jax.jit(wrapped).lower(x)
+    equal_states(state(), before)
+    # And the call is the first one.
+    _, twin, twins_state = everything()
+    want = [twin(j2t(x)) for _ in range(2)]
+    expected = twins_state()
+    wrapped, _, state = everything((jnp.ones((5, 4)),) if example else None)
+    jitted = jax.jit(wrapped)
+    found = [jax.block_until_ready(jitted(x)) for _ in range(2)]
+    equal_states(state(), expected)
+    assert_close(found, [t2j(one) for one in want])
+
+
+def test_gradients_that_a_backward_inside_accumulates_are_no_fakes():
+    layer = torch.nn.Linear(4, 1)
+
+    def energy(x):
+        found = layer(x).pow(2).sum()
+        found.backward()
+        return found.detach()
+
+    wrapped, x = jax_callable(energy), jnp.ones((5, 4))
+    wrapped.plan(x)
+    assert layer.weight.grad is None
+    jax.block_until_ready(wrapped(x))
+    twin = copy.deepcopy(layer)
+    twin.zero_grad()
+    twin(torch.ones(5, 4)).pow(2).sum().backward()
+    assert_equal(layer.weight.grad, twin.weight.grad)
+
+
+def test_planning_leaves_requires_grad_alone():
+    weight = torch.ones(3)
+
+    def f(x):
+        weight.requires_grad_()
+        return x * weight
+
+    jax_callable(f).plan(jnp.ones(3))
+    assert not weight.requires_grad

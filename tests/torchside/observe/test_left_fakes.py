@@ -418,3 +418,48 @@ def test_a_cache_that_asks_whether_it_is_traced():
 
     assert jax_callable(f).plan(X).inference.flags == "compiling"
     assert not traced()
+
+
+def test_behind_many_others_in_a_container():
+    """What holds a fake is found however much a container holds besides."""
+    box = deep(Box(many=[*range(5000), Box()], memo=None))
+
+    def f(x):
+        own = inmost(box)
+        if getattr(own.many[-1], "memo", None) is None:
+            own.many[-1].memo = table_of(x)
+            own.memo = [*range(5000), own.many[-1].memo]
+        return x + own.many[-1].memo
+
+    wrapped = jax_callable(f)
+    assert wrapped.plan(jax.ShapeDtypeStruct((3,), "float32")).inference.traced
+    own = inmost(box)
+    assert own.memo is None
+    assert vars(own.many[-1]) == {}
+    assert own.many[:-1] == list(range(5000))
+    assert_close(wrapped(X), X * 3)
+    assert not isinstance(own.many[-1].memo, FakeTensor)
+
+
+class LooksAtValues(torch.nn.Linear):
+    def forward(self, x):
+        y = super().forward(x)
+        return y * (2.0 if float(y.detach().sum()) > 0 else 1.0)
+
+
+def test_an_evaluation_that_fails_leaves_nothing_to_search_for(monkeypatch):
+    """Torch reads the locals of frames, which outlive these; to look at all objects takes long."""
+    searches = []
+    collect = gc.collect
+    monkeypatch.setattr(
+        gc, "collect", lambda generation=2: searches.append(generation) or collect(generation)
+    )
+    module = LooksAtValues(3, 3)
+    taken = from_module(module)
+    gc.disable()
+    try:
+        result = taken.apply(taken.params, X)
+    finally:
+        gc.enable()
+    assert_close(result, module(torch.arange(3.0)))
+    assert searches == []

@@ -29,7 +29,11 @@ from jaxtorch_bridge._compat.torch.func_transforms import warns_of_fallbacks
 from jaxtorch_bridge._compat.torch.operators.attention import PlainAttention
 from jaxtorch_bridge._compat.torch.operators.recurrent_layers import PlainRnns
 
-_HOOKS = [name for name in vars(torch.nn.modules.module) if name.startswith("_global_")]
+_HOOKS = [
+    name
+    for name, hooks in vars(torch.nn.modules.module).items()
+    if name.startswith("_global_") and isinstance(hooks, dict)
+]
 _KERNELS = ("flash", "mem_efficient", "math", "cudnn", "overrideable")
 _LOGGERS = ("torch._subclasses.fake_tensor", "torch._dynamo", "torch")
 
@@ -59,7 +63,7 @@ def settings() -> dict[str, Any]:
         "vmap by loops": torch._C._functorch._is_vmap_fallback_enabled(),
         "LSTMs": id(decompositions.one_layer_lstm),
         "attention": id(functional.scaled_dot_product_attention),
-        "hooks": [len(hooks or ()) for hooks in map(vars(torch.nn.modules.module).get, _HOOKS)],
+        "hooks": [len(getattr(torch.nn.modules.module, name)) for name in _HOOKS],
         "logging": [logging.getLogger(name).isEnabledFor(logging.ERROR) for name in _LOGGERS],
         "grad": torch.is_grad_enabled(),
         "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()),

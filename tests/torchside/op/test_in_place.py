@@ -340,7 +340,7 @@ class TestGraphs:
         expected = jax.grad(lambda x, w: jnp.tanh(x @ w).sum(), (0, 1))(SMALL, w)
         for one, other in zip(found, expected, strict=True):
             assert_close(one, other)
-        op = linearized.kernel(True, linearized.grad_inputs, linearized.diff_outputs).op
+        op = linearized.linear_call(True, linearized.grad_inputs, linearized.diff_outputs).op
         assert op.results == ("in place, by aten.mm.out",) * 2
         assert op.into == (0, 1)
 
@@ -357,12 +357,12 @@ class TestGraphs:
 
     def test_the_addresses_are_those_of_the_buffers(self):
         wrapped = jax_callable(lambda x, w: torch.tanh(x @ w).t() * 2)
-        source = wrapped._placed((SMALL, SMALL.T), {})[0].op.source
+        fn = wrapped._placed((SMALL, SMALL.T), {})[0].op.fn
         sigs = [ArraySig("y", (3, 3), "float32", "float32")]
         graph = capture(
-            source,
+            fn,
             lambda x, w: [torch.tanh(x @ w), (x @ w).t()],
-            source.inputs,
+            fn.inputs,
             sigs * 2,
             plain_attention=False,
         )

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from .distribution_checks import checks_left_out
+
 _TORCH = str(Path(torch.__file__).parent) + "/"
 # They pass a question on.
 _OLDER = (f"{_TORCH}_dynamo/external_utils.py", f"{_TORCH}_utils.py")
@@ -28,7 +30,8 @@ class Asked:
     """What was asked in an evaluation.
 
     Attributes:
-        flags: ``compiling`` and ``exporting``, by whomever but torch's machinery (packages whose
+        flags: ``compiling`` and ``exporting``, and ``unchecked`` where a distribution asked whether
+            to check its arguments, by whomever but torch's machinery (packages whose
             names begin with an underscore), which asks whenever it evaluates with fakes.
         outside: Code that is not torch's own has asked.
     """
@@ -86,6 +89,13 @@ def answer(flag: str) -> bool:
     return bool(_INSTEAD[flag][0]() if own is None else own())
 
 
+def _checks_left_out() -> bool:
+    """Whether this thread leaves out checks of distributions; noted as a question."""
+    if _here.asked is not None:
+        _here.asked.flags.add("unchecked")
+    return _here.flags == "unchecked"
+
+
 def _asking(frame: FrameType | None) -> str:
     """The file of the code that asks, also by an older function."""
     while frame is not None and frame.f_code.co_filename in _OLDER:
@@ -119,12 +129,12 @@ def tracing_flags(flags: str) -> Iterator[Asked]:
     and TorchScript, which know them by identity and by file, see no difference.
 
     Args:
-        flags: ``compiling``, ``exporting`` (which is both), or empty: as it would be without a
-            trace around this one.
+        flags: ``unchecked`` (``torch.distributions`` makes no checks), ``compiling``, ``exporting``
+            (which is both), or empty: as it would be without a trace around this one.
     """
     before = (_here.flags, _here.asked)
     asked = Asked()
-    with _replaced():
+    with _replaced(), checks_left_out(_checks_left_out):
         _here.flags, _here.asked = flags, asked
         try:
             yield asked

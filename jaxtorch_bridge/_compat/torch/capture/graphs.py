@@ -14,6 +14,7 @@ from ..operators.attention import FUSED_ATTENTION, copy_columns
 from ..operators.higher_order import OpMode
 from ..operators.writes_and_draws import drawn_shape, draws_random_numbers
 from .user_lines import replayed, with_user_lines
+from .value_sizes import asserts_in, count_asserts, keep_asserts
 
 
 def trace_graph(
@@ -36,21 +37,36 @@ def trace_graph(
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    table = _decompositions() if decomposed else None
+    table = decompositions() if decomposed else None
     # "real": the arguments are fakes already.
     if decomposed:
         # What has no counterpart in JAX is named with its line.
         function = with_user_lines(function)
+    before = count_asserts()
     traced = make_fx(function, table, tracing_mode="real", _allow_non_fake_inputs=True)
     graph = traced(*arguments)
+    keep_asserts(graph, before)
     if decomposed and any(_writes(node) for node in graph.graph.nodes):
         # Writes of the function's own, and of decompositions.
         pure = torch.func.functionalize(replayed(graph), remove="mutations")
+        known, before = asserts_in(graph), count_asserts()
         graph = make_fx(pure, tracing_mode="real", _allow_non_fake_inputs=True)(*arguments)
+        keep_asserts(graph, before)
+        if asserts_in(graph) != known:
+            # Those that Python code makes, which the graph does not have.
+            raise RuntimeError("it checks sizes that follow from values, and writes to tensors")
     repair_graph(graph, device)
     remove_dead_code(graph.graph)
     graph.recompile()
+    # Hooks that a program puts on all modules are not for this one, which is nobody's: each of
+    # these has a class of its own.
+    kind: Any = type(graph)
+    kind.__call__ = _by_its_code
     return graph
+
+
+def _by_its_code(graph: Any, *tensors: torch.Tensor) -> Any:
+    return graph.forward(*tensors)
 
 
 # Beyond torch's core: operations that are left there, and that JAX has no counterpart of.
@@ -61,6 +77,7 @@ _ALSO_DECOMPOSED = (
     "dist",
     "linalg_vector_norm",
     "narrow_copy",
+    "native_dropout",
     "permute_copy",
     "unbind_copy.int",
     "unfold",
@@ -71,12 +88,18 @@ _ALSO_DECOMPOSED = (
 )
 
 
+# Those that say more as a whole: where sizes follow from values, their parts cannot be computed.
+_WHOLE = (torch.ops.aten.stack.default, torch.ops.aten.logsumexp.default)
+
+
 @functools.cache
-def _decompositions() -> dict[Any, Any]:
+def decompositions() -> dict[Any, Any]:
     """What operations are taken apart into, where XLA is to run them."""
     from torch._decomp import core_aten_decompositions, decomposition_table
 
     found = dict(core_aten_decompositions())
+    for whole in _WHOLE:
+        found.pop(whole, None)
     for name in _ALSO_DECOMPOSED:
         packet, _, overload = name.partition(".")
         op = getattr(getattr(torch.ops.aten, packet, None), overload or "default", None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def with_user_lines(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def traced(*arguments: Any) -> Any:
-        with traceback.preserve_node_meta(), _Lines():
+        with traceback.preserve_node_meta(), _Lines(traced.__code__):
             return function(*arguments)
 
     return traced
@@ -56,11 +56,15 @@ def user_line(node: fx.Node) -> str:
 
 
 class _Lines(OpMode):
+    def __init__(self, outermost: CodeType) -> None:
+        super().__init__()
+        self._outermost = outermost
+
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run an op, whose nodes take what stands here."""
         meta = traceback.get_current_meta()
         before = meta.get(_FIELD)
-        meta[_FIELD] = _line(sys._getframe(1))
+        meta[_FIELD] = self._line(sys._getframe(1))
         try:
             return func(*args, **kwargs)
         finally:
@@ -69,12 +73,12 @@ class _Lines(OpMode):
     def unseen(self, func: Any) -> None:
         """Nothing to do."""
 
-
-def _line(frame: FrameType | None) -> str:
-    while frame is not None:
-        name = frame.f_code.co_filename
-        # Frames of generated code have names such as `<eval_with_key>`.
-        if not name.startswith(_NOT_USERS) and not name.startswith("<"):
-            return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
+    def _line(self, frame: FrameType | None) -> str:
+        # Behind the outermost are those who trace.
+        while frame is not None and frame.f_code is not self._outermost:
+            name = frame.f_code.co_filename
+            # Frames of generated code have names such as `<eval_with_key>`.
+            if not name.startswith(_NOT_USERS) and not name.startswith("<"):
+                return f"{name}:{frame.f_lineno}"
+            frame = frame.f_back
+        return ""

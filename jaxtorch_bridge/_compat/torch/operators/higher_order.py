@@ -22,6 +22,7 @@ from torch._ops import HigherOrderOperator, OperatorBase, _compute_keyset
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
+from ....first_line import first_line
 from ..dynamo import as_written
 from ..fake_tensors import ValuesReadError, looks_at_values
 from ..pytrees import arg_tree_leaves, tree_leaves, tree_map
@@ -127,6 +128,9 @@ class OpMode(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._around: list[contextlib.AbstractContextManager[None]] = []
+        # Ops that failed for want of values, in words. Code that goes on all the same does other
+        # things than where there are values.
+        self.refusals: list[str] = []
 
     def __enter__(self) -> Any:
         # Dynamo would skip functions under a mode, and some of them for ever, without modes too.
@@ -143,7 +147,12 @@ class OpMode(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if not _is_higher_order(func):
-            return self.see(func, args, kwargs)
+            try:
+                return self.see(func, args, kwargs)
+            except Exception as error:
+                if looks_at_values(error):
+                    self.refusals.append(first_line(error))
+                raise
         entered = _Entered(self)
         try:
             found = self.run_higher_order(
@@ -254,10 +263,16 @@ def _unasked(tensors: Any) -> bool:
     return False
 
 
+def _run_backward(*args: Any, **kwargs: Any) -> Any:
+    """Autograd's engine as it is now: others replace it, see `autograd.keeping_records`."""
+    return torch.autograd.graph._engine_run_backward(*args, **kwargs)
+
+
+_HERE = {"has_torch_function": _unasked, "_engine_run_backward": _run_backward}
 # Without that question, so that modes can be on meanwhile.
 _GOES_BACK: dict[Any, Callable[..., Any]] = {
-    torch.autograd.grad: _with_names(torch.autograd.grad, has_torch_function=_unasked),
-    torch.autograd.backward: _with_names(torch.autograd.backward, has_torch_function=_unasked),
+    torch.autograd.grad: _with_names(torch.autograd.grad, **_HERE),
+    torch.autograd.backward: _with_names(torch.autograd.backward, **_HERE),
     torch.Tensor.backward: _with_names(torch.Tensor.backward, has_torch_function_unary=_unasked),
 }
 

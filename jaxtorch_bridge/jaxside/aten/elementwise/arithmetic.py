@@ -24,6 +24,8 @@ def _binary(names: str, function: Callable[[Any, Any], Any]) -> None:
 
 _binary("mul.Tensor mul.Scalar", lambda a, b: a & b if a.dtype == jnp.bool_ else a * b)
 _binary("atan2.default", jnp.arctan2)
+_binary("gcd.default", jnp.gcd)
+_binary("lcm.default", jnp.lcm)
 _binary("bitwise_and.Tensor bitwise_and.Scalar", lambda a, b: a & b)
 _binary("bitwise_or.Tensor bitwise_or.Scalar", lambda a, b: a | b)
 _binary("bitwise_xor.Tensor bitwise_xor.Scalar", lambda a, b: a ^ b)

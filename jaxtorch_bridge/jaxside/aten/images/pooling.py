@@ -66,11 +66,14 @@ def _max_pool(axes: int) -> None:
         sizes, image = outs[0].shape[-axes:], x.shape[-axes:]
         places = np.arange(math.prod(image)).reshape(image)
         where = _windows(jnp.asarray(places), -1, sizes, kernel, step, pad, far)
-        best = jnp.full(outs[0].shape, limits_of(x.dtype)[0], x.dtype)
-        index = jnp.full(outs[0].shape, -1, jnp.int64)
         values = _windows(x, limits_of(x.dtype)[0], sizes, kernel, step, pad, far)
+        best: Any = None
         for (_, here), (_, at) in zip(values, where, strict=True):
-            inside = at >= 0
+            if best is None:
+                # Like what they are compared with, also on a mesh.
+                best = jnp.full_like(here, limits_of(x.dtype)[0])
+                index = jnp.full_like(here, -1, jnp.int64)
+            inside, at = at >= 0, at + jnp.zeros_like(index)
             # The first of equals, and the last NaN, as torch goes through a window.
             better = inside & ((here > best) | jnp.isnan(here) | (index < 0))
             best, index = jnp.where(better, here, best), jnp.where(better, at, index)

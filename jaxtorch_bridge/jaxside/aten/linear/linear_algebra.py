@@ -12,7 +12,7 @@ from jax import lax
 from ..registry import CannotLowerError, Out, lowers
 
 
-def _turned(x: Any) -> Any:
+def conjugate_transpose(x: Any) -> Any:
     """The transpose, conjugated."""
     return jnp.conj(jnp.swapaxes(x, -1, -2))
 
@@ -60,11 +60,11 @@ def cholesky_ex(
     _refuse_checks(check_errors)
     if not x.size:
         return x, jnp.zeros(outs[1].shape, jnp.int32)
-    half = _turned(x) if upper else x
+    half = conjugate_transpose(x) if upper else x
     factor = lax.linalg.cholesky(half, symmetrize_input=False)
     failed = jnp.isnan(jnp.diagonal(factor, axis1=-2, axis2=-1)).any()
     info = lax.cond(failed, _first_bad_minor, lambda x: jnp.zeros(x.shape[:-2], jnp.int32), half)
-    return _turned(factor) if upper else factor, info
+    return conjugate_transpose(factor) if upper else factor, info
 
 
 def _first_bad_minor(x: Any) -> Any:
@@ -119,7 +119,8 @@ def _lu(x: Any, pivot: bool) -> tuple[Any, Any, Any, Any]:
     info = jnp.zeros(x.shape[:-2], jnp.int32)
     if nought.shape[-1]:
         first = jnp.argmax(nought, axis=-1).astype(jnp.int32) + 1
-        info = jnp.where(nought.any(axis=-1), first, info)
+        # A scalar, which is cut like any array.
+        info = jnp.where(nought.any(axis=-1), first, 0)
     return factors, pivots + 1, permutation, info
 
 
@@ -185,7 +186,9 @@ def lu_solve(
 
 def _by_lu(factors: Any, pivots: Any, b: Any, *, left: bool = True, adjoint: bool = False) -> Any:
     if not left:
-        return _turned(_by_lu(factors, pivots, _turned(b), adjoint=not adjoint))
+        return conjugate_transpose(
+            _by_lu(factors, pivots, conjugate_transpose(b), adjoint=not adjoint)
+        )
     factors, b = _spread(factors, b)
     order = _permutation(pivots, factors.shape[-1])
     order = jnp.broadcast_to(order, b.shape[:-1])[..., None]

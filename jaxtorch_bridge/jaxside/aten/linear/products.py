@@ -13,7 +13,8 @@ from ..registry import CannotLowerError, Out, computed_in, lowers
 _EXACT = lax.Precision.HIGHEST
 
 
-def _product(a: Any, b: Any, dtype: Any) -> Any:
+def product(a: Any, b: Any, dtype: Any) -> Any:
+    """Of matrices, in the dtype in which torch adds up."""
     if jnp.issubdtype(dtype, jnp.inexact):
         # Narrow floats are added up in float32.
         wide = computed_in(dtype)
@@ -24,25 +25,25 @@ def _product(a: Any, b: Any, dtype: Any) -> Any:
 @lowers("mm.default", "bmm.default", "mv.default", "dot.default", "matmul.default")
 def mm(out: Out, a: Any, b: Any) -> Any:
     """The product."""
-    return _product(a, b, out.dtype).astype(out.dtype)
+    return product(a, b, out.dtype).astype(out.dtype)
 
 
 @lowers("vdot.default")
 def vdot(out: Out, a: Any, b: Any) -> Any:
     """The product, the first conjugated."""
-    return _product(jnp.conj(a), b, out.dtype).astype(out.dtype)
+    return product(jnp.conj(a), b, out.dtype).astype(out.dtype)
 
 
 @lowers("addmm.default", "baddbmm.default", "addmv.default")
 def addmm(out: Out, x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
     """``beta * x + alpha * a @ b``; with beta 0, NaN of ``x`` does not count."""
-    product = _product(a, b, out.dtype)
+    found = product(a, b, out.dtype)
     if alpha != 1:
-        product = product * jnp.asarray(alpha, product.dtype)
+        found = found * jnp.asarray(alpha, found.dtype)
     if beta != 0:
-        wide = x.astype(product.dtype)
-        product = product + (wide if beta == 1 else wide * jnp.asarray(beta, product.dtype))
-    return product.astype(out.dtype)
+        wide = x.astype(found.dtype)
+        found = found + (wide if beta == 1 else wide * jnp.asarray(beta, found.dtype))
+    return found.astype(out.dtype)
 
 
 @lowers("addbmm.default")

@@ -39,8 +39,17 @@ def index_put(
     if len(given) == 1 and given[0].dtype == jnp.bool_ and values.ndim == 0:
         return _put_masked(x, indices, values, accumulate)
     where = _where(x, indices)
-    values = values.astype(x.dtype)
-    return x.at[where].add(values) if accumulate else x.at[where].set(values)
+    return put(x, where, values.astype(x.dtype), "add" if accumulate else "set")
+
+
+# A sum of booleans is whether one of them is true, a product whether all are.
+_OF_BOOLEANS = {"add": "max", "multiply": "min"}
+
+
+def put(x: Any, where: Any, values: Any, how: str, **options: Any) -> Any:
+    """Values set, or put together with what is there; see `jax.numpy.ndarray.at`."""
+    how = _OF_BOOLEANS.get(how, how) if x.dtype == jnp.bool_ else how
+    return getattr(x.at[where], how)(values, **options)
 
 
 def _put_masked(x: Any, indices: Sequence[Any], value: Any, accumulate: bool) -> Any:
@@ -113,7 +122,7 @@ def _scattered(x: Any, dim: int, index: Any, source: Any, how: str) -> Any:
     if not places.size:
         return x
     values = values[tuple(slice(0, size) for size in places.shape)].astype(x.dtype)
-    found = getattr(flat.at[along(flat, dim, places)], how)(values)
+    found = put(flat, along(flat, dim, places), values, how)
     return found.reshape(x.shape)
 
 
@@ -123,7 +132,7 @@ def index_add(out: Out, x: Any, dim: int, index: Any, source: Any, alpha: Any = 
     if not x.ndim:
         return x + (source * jnp.asarray(alpha, x.dtype)).sum().astype(x.dtype)
     where = (slice(None),) * (dim % x.ndim) + (jnp.atleast_1d(index),)
-    return x.at[where].add((source * jnp.asarray(alpha, x.dtype)).astype(x.dtype))
+    return put(x, where, (source * jnp.asarray(alpha, x.dtype)).astype(x.dtype), "add")
 
 
 @lowers("masked_fill.Scalar", "masked_fill.Tensor")

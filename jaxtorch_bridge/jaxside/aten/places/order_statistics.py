@@ -91,6 +91,8 @@ def _running(name: str, is_at_least: Any) -> None:
         if not x.ndim or not x.size:
             return x, jnp.zeros(x.shape, jnp.int64)
         places = lax.broadcasted_iota(jnp.int64, x.shape, dim % x.ndim)
+        # Cut as `x` is, on a mesh.
+        places += jnp.zeros_like(x, jnp.int64)
         return lax.associative_scan(later, [x, places], axis=dim % x.ndim)
 
     lowers(f"{name}.default")(lower)

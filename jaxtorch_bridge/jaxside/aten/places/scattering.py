@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..registry import Out, limits_of, lowers
-from .indexing import along
+from .indexing import along, put
 
 
 @lowers("scatter_reduce.two")
@@ -50,7 +50,7 @@ def _put_together(x: Any, where: Any, values: Any, reduce: str, include_self: bo
     }[reduce]
     start = x if include_self else jnp.where(hit > 0, jnp.asarray(neutral, dtype), x)
     values = values.astype(dtype)
-    found = getattr(start.at[where], method)(values)
+    found = put(start, where, values, method)
     if reduce in ("amax", "amin") and jnp.issubdtype(dtype, jnp.floating):
         # Which of a number and a NaN is greater depends on the order.
         bad = jnp.zeros(x.shape, bool).at[where].max(jnp.isnan(values))
@@ -65,10 +65,10 @@ def _put_together(x: Any, where: Any, values: Any, reduce: str, include_self: bo
 
 
 @lowers("put.default")
-def put(out: Out, x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
+def put_(out: Out, x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
     """At places of the whole, counted row by row."""
     flat, where, values = jnp.ravel(x), jnp.ravel(index), jnp.ravel(source).astype(x.dtype)
-    found = flat.at[where].add(values) if accumulate else flat.at[where].set(values)
+    found = put(flat, where, values, "add" if accumulate else "set")
     return found.reshape(x.shape)
 
 

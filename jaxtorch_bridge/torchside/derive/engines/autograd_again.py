@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .engine import Goal
-from .run_again import RunAgain, Way, forms_without_recording, with_attention
+from .run_again import RunAgain, Way, cores_without_recording, with_attention
 
 
 class AutogradAgain(RunAgain):
@@ -15,20 +15,20 @@ class AutogradAgain(RunAgain):
 
     def objection(self, goal: Goal) -> str:
         """Why it cannot reach the goal, told without trying; empty if it may."""
-        source = goal.source
-        if not forms_without_recording(source):
+        fn = goal.fn
+        if not cores_without_recording(fn):
             return "its writes have to be recorded"
-        if source.forms and not source.derivable_by_graph:
+        if fn.stand_ins and not fn.derivable_by_graph:
             return "no graph of it can be trusted"
         return ""
 
     def ways(self, goal: Goal) -> Iterator[Way]:
         """What to try, the best first."""
-        source = goal.source
-        if source.derivable_by_graph:
-            for form in forms_without_recording(source):
+        fn = goal.fn
+        if fn.derivable_by_graph and not goal.told_by_runs:
+            for core in cores_without_recording(fn):
                 # `backwards`, here and below: `torch.autograd.grad` has no other mode.
-                yield from with_attention(source, form, "autograd", True)
+                yield from with_attention(fn, core, "autograd", True)
         # Without a graph, writes have to be recorded: that is another engine's.
-        if not source.forms:
-            yield Way(source.function, "autograd", True, source.plain_attention, opaque=True)
+        if not fn.stand_ins:
+            yield Way(fn.core, "autograd", True, fn.plain_attention, opaque=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+from ...._compat.torch.modules import has_backward_hooks
 from ....planner.array_signature import ArraySig
 from ...closure.closure_guard import ClosureGuard
-from ...functions.graph_capture import NotCapturedError
-from ...functions.source import Source, tangent_sig
+from ...functions.graph_capture import NotCapturedError, hooks_its_tensors
+from ...functions.tensor_function import TensorFunction, tangent_sig
 from ...op.program import Program
 
 Kind = Literal["push", "pull"]
@@ -20,18 +22,20 @@ class Goal:
     """A derivative that is asked for.
 
     Attributes:
-        source: What to differentiate.
+        fn: What to differentiate.
         kind: Forwards (``push``) or backwards (``pull``).
         ins: Inputs with a tangent or gradient.
         outs: Outputs with a tangent or cotangent; empty where an engine is to find out.
-        seeds: What to take so as to draw what was drawn; see `Source`.
+        seeds: What to take so as to draw what was drawn; see `TensorFunction`.
         again: The function itself has run already: leave nothing behind.
         primal: Forwards: give the results as well.
         once_differentiable: A backward inside is marked so.
         refused: Outputs that must not be among those that an engine finds.
+        unsure: A backward of the function's own has a part, and nothing has shown yet whether torch
+            knows its derivative.
     """
 
-    source: Source
+    fn: TensorFunction
     kind: Kind
     ins: tuple[int, ...]
     outs: tuple[int, ...] = ()
@@ -40,6 +44,22 @@ class Goal:
     primal: bool = False
     once_differentiable: bool = False
     refused: tuple[int, ...] = ()
+    unsure: bool = False
+
+    @functools.cached_property
+    def told_by_runs(self) -> bool:
+        """Whether only runs tell if what goes back is a linear map that torch has recorded.
+
+        Forwards, hooks may change what goes back, of which torch's forward mode knows nothing.
+        """
+        if self.unsure:
+            return True
+        if self.kind != "push" or not self.fn.capturable:
+            return False
+        # Also hooks that have come since the function was planned.
+        if self.fn.inference.backward_hooks or has_backward_hooks(self.fn.closure.all_modules):
+            return True
+        return hooks_its_tensors(self.fn, self.ins)
 
 
 class NoWayError(NotCapturedError):
@@ -60,7 +80,7 @@ Found = TypeVar("Found", covariant=True)
 class Engine(Protocol[Found]):
     """One way to find derivatives.
 
-    What it finds says for `explain` how it was found (`Kept.words`, or `Source.way`).
+    What it finds says for `explain` how it was found (`Kept.words`, or `TensorFunction.way`).
     """
 
     @property
@@ -81,7 +101,7 @@ class Engine(Protocol[Found]):
 
 
 @dataclass(frozen=True)
-class KernelProgram:
+class LinearCallProgram:
     """What computes the linear part of a derivative from what was kept.
 
     Attributes:
@@ -129,9 +149,13 @@ class Kept(Protocol):
     def words(self) -> str:
         """What is kept, for `explain`."""
 
-    def kernel(
+    @property
+    def under_checkpoint(self) -> str:
+        """What `jax.checkpoint` makes of it, for `explain`; empty if it makes no difference."""
+
+    def linear_call(
         self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
-    ) -> KernelProgram:
+    ) -> LinearCallProgram:
         """Tangents of ``outs`` from tangents of ``ins``, or (transposed) cotangents of ``ins`` from
         cotangents of ``outs``.
 
@@ -145,20 +169,20 @@ class DerivedFunction:
     """A derivative as a function of its own.
 
     Attributes:
-        source: To be differentiated again.
+        fn: To be differentiated again.
         program: To be run.
         failures: Words on what did not work.
     """
 
-    source: Source
+    fn: TensorFunction
     program: Program
     failures: tuple[str, ...] = ()
 
 
 def linear_sigs(
-    source: Source, transposed: bool, ins: Sequence[int], outs: Sequence[int]
+    fn: TensorFunction, transposed: bool, ins: Sequence[int], outs: Sequence[int]
 ) -> tuple[tuple[ArraySig, ...], tuple[ArraySig, ...]]:
     """(operands, results) of a function's linear part, as signatures."""
-    tangents = tuple(tangent_sig(source.inputs[index], "tangent of") for index in ins)
-    moved = tuple(tangent_sig(source.outputs[index], "tangent of") for index in outs)
+    tangents = tuple(tangent_sig(fn.inputs[index], "tangent of") for index in ins)
+    moved = tuple(tangent_sig(fn.outputs[index], "tangent of") for index in outs)
     return (moved, tangents) if transposed else (tangents, moved)

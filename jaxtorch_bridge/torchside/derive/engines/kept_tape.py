@@ -19,7 +19,7 @@ from ...._compat.torch.autograd import refuses_hooks
 from ...closure.closure_guard import ClosureGuard
 from ...functions.graph_capture import NotCapturedError
 from ...functions.one_by_one_notice import warn_one_by_one
-from ...functions.source import Core, Source
+from ...functions.tensor_function import Core, TensorFunction
 from ...functions.unrecorded_backward import refuse_lacking
 from ...observe.guarded_run import Guarded
 from ...observe.hidden_gradients import JudgedRuns, Judgement
@@ -30,7 +30,7 @@ from ..tape.recorded_run import Memory, Tape, record, run_plainly
 from ..tape.saved_tensors import copies_are_cheaper
 from ..tape.tape_pullback import Layers, Pullback, uncast
 from ..tape.tape_token import TOKEN, Tokens
-from .engine import Goal, KernelProgram, linear_sigs
+from .engine import Goal, LinearCallProgram, linear_sigs
 
 
 class KeptTape:
@@ -40,33 +40,33 @@ class KeptTape:
 
     def objection(self, goal: Goal) -> str:
         """Why it cannot reach the goal, told without trying; empty if it may."""
-        source = goal.source
-        if source.terms.backend == "xla":
+        fn = goal.fn
+        if fn.terms.backend == "xla":
             return "XLA runs graphs alone"
-        if source.terms.residuals == "recompute":
+        if fn.terms.residuals == "recompute":
             return "the contract says `residuals: recompute`"
-        if source.order and source.derivable_by_graph:
+        if fn.order and fn.derivable_by_graph:
             return "a graph of the next derivative runs no Python code of the last one's"
         return ""
 
     def build(self, goal: Goal) -> RecordedForward | None:
         """Forward and linear part; None if no output depends on the inputs."""
-        source = goal.source
-        guard = ClosureGuard(source.closure, held=source.capturable)
-        expected = expected_tape(source, goal.ins, goal.refused)
+        fn = goal.fn
+        guard = ClosureGuard(fn.closure, held=fn.capturable)
+        expected = expected_tape(fn, goal.ins, goal.refused)
         if not expected.outs:
             return None
-        if expected.function is source.loop:
+        if expected.function is fn.loop:
             why = "what is recorded of a call by torch.vmap cannot be gone through"
-            warn_one_by_one(source, source.label, why)
+            warn_one_by_one(fn, fn.label, why)
         memory: Memory = "hooked"
-        if expected.hooks_work is False or source.transform == "func":
+        if expected.hooks_work is False or fn.transform == "func":
             memory = "unhooked"
-        elif source.order:
+        elif fn.order:
             # Torch never lets go of a record of a derivative of checkpointed code that nobody
             # went back through.
             memory = "copied"
-        return RecordedForward(source, goal.ins, expected, guard, memory)
+        return RecordedForward(fn, goal.ins, expected, guard, memory)
 
 
 @dataclass(eq=False)
@@ -74,14 +74,14 @@ class RecordedForward:
     """A forward that keeps a tape, and the pullback that reads it; see `engine.Kept`.
 
     Attributes:
-        source: What runs.
+        fn: What runs.
         grad_inputs: Inputs to differentiate by.
         expected: What will be recorded.
         guard: Tells when the function's surroundings have changed since.
         memory: What tapes hold of the inputs; see `recorded_run.record`.
     """
 
-    source: Source
+    fn: TensorFunction
     grad_inputs: tuple[int, ...]
     expected: ExpectedTape
     guard: ClosureGuard
@@ -97,14 +97,14 @@ class RecordedForward:
     _unhooked_bytes: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        source = self.source
-        self._tokens = Tokens(source)
+        fn = self.fn
+        self._tokens = Tokens(fn)
         self._watch = RareWatch()
-        self._guarded = Guarded(self.function, source.label, source.inputs, first_on_copies=False)
-        self._seen = source.inference.seen
-        if not source.capturable:
+        self._guarded = Guarded(self.function, fn.label, fn.inputs, first_on_copies=False)
+        self._seen = fn.inference.seen
+        if not fn.capturable:
             # Of others, results that must not be differentiated are told ahead.
-            self._judged = JudgedRuns(always=source.inference.grads_inside)
+            self._judged = JudgedRuns(always=fn.inference.grads_inside)
         self._hooks_seen = self.expected.hooks_work is not None
         self._layers = Layers()
 
@@ -136,23 +136,34 @@ class RecordedForward:
         return f"{words}; now {held} bytes of {count} runs" if count else words
 
     @property
+    def under_checkpoint(self) -> str:
+        """What `jax.checkpoint` makes of it, for `explain`; empty if it makes no difference."""
+        if self._layers.run_again:
+            return ""
+        # Policies that keep what they know nothing of keep the token.
+        return (
+            "jax.checkpoint: kept by everything_saveable and save_anything_except_these_names; "
+            "with other policies the function runs again"
+        )
+
+    @property
     def forward(self) -> Program:
         """Outputs, then the token, then generator states where it draws."""
         return Program(
             self._run,
-            uncast(self.source.inputs),
-            self.source.outputs,
-            self.source,
-            self.source.context.with_grad(),
-            seeds=self.source.seeds,
+            uncast(self.fn.inputs),
+            self.fn.outputs,
+            self.fn,
+            self.fn.context.with_grad(),
+            seeds=self.fn.seeds,
             also_gives=(TOKEN,),
-            gives_states=self.source.draws,
+            gives_states=self.fn.draws,
             eager=True,
         )
 
-    def kernel(
+    def linear_call(
         self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
-    ) -> KernelProgram:
+    ) -> LinearCallProgram:
         """Cotangents of ``ins`` from cotangents of ``outs``.
 
         Raises:
@@ -160,12 +171,12 @@ class RecordedForward:
         """
         if not transposed:
             raise NotCapturedError("a tape gives cotangents alone")
-        source = self.source
-        cotangents, results = linear_sigs(source, True, ins, outs)
-        seeds = source.seeds_of_repeats
-        inputs = uncast(source.inputs)
+        fn = self.fn
+        cotangents, results = linear_sigs(fn, True, ins, outs)
+        seeds = fn.seeds_of_repeats
+        inputs = uncast(fn.inputs)
         pullback = Pullback(
-            source,
+            fn,
             self._tokens,
             self._record_again,
             ins,
@@ -177,32 +188,30 @@ class RecordedForward:
             pullback,
             (*inputs, TOKEN, *cotangents, *seeds),
             results,
-            source,
-            source.context.with_grad(),
+            fn,
+            fn.context.with_grad(),
             eager=True,
             repeats_draws=bool(seeds),
             batched_core=pullback.batched,
             writing=pullback.writing,
         )
         # Of the linear call's operands: inputs (behind which a key may come), the token, states.
-        token = len(source.operands)
-        first_linear = token + 1 + (len(seeds) if source.draws else 0)
-        states = (
-            range(token + 1, first_linear) if source.draws else range(len(source.inputs), token)
-        )
+        token = len(fn.operands)
+        first_linear = token + 1 + (len(seeds) if fn.draws else 0)
+        states = range(token + 1, first_linear) if fn.draws else range(len(fn.inputs), token)
         operands = (
-            *range(len(source.inputs)),
+            *range(len(fn.inputs)),
             token,
             *range(first_linear, first_linear + len(outs)),
             *(states if seeds else ()),
         )
         tag = f"{','.join(map(str, ins))}:{','.join(map(str, outs))}"
-        return KernelProgram(program, operands, "backward", f"backward/{tag}")
+        return LinearCallProgram(program, operands, "backward", f"backward/{tag}")
 
     @property
     def function(self) -> Core:
         """What autograd records; what ``torch.compile`` makes of it saves by the same hooks."""
-        return self.source.recordable or self.expected.function
+        return self.fn.recordable or self.expected.function
 
     def _run(self, *tensors: torch.Tensor) -> list[Any]:
         function, memory, saved_bytes = self.function, self.memory, None
@@ -235,7 +244,7 @@ class RecordedForward:
             self.memory = "unhooked"
             if put_back is None:
                 raise RuntimeError(
-                    f"{self.source.label}: it uses torch.func, as it did in no run before, where "
+                    f"{self.fn.label}: it uses torch.func, as it did in no run before, where "
                     "torch does not let what it saves be looked at. Nothing is known of what this "
                     "run has left behind; the next ones do without."
                 ) from error
@@ -255,13 +264,13 @@ class RecordedForward:
 
     def _begin(self) -> Callable[[], None]:
         """Before a run that may have to begin again."""
-        source = self.source
-        states = source.generators.states(source.device)
-        put_back = Undo.of(source).begin()
+        fn = self.fn
+        states = fn.generators.states(fn.device)
+        put_back = Undo.of(fn).begin()
 
         def begin_again() -> None:
             put_back()
-            source.generators.put_back(states, source.device)
+            fn.generators.put_back(states, fn.device)
 
         return begin_again
 
@@ -289,7 +298,7 @@ class RecordedForward:
 
     @property
     def _dtypes(self) -> list[torch.dtype]:
-        return [getattr(torch, sig.torch_dtype) for sig in self.source.inputs]
+        return [getattr(torch, sig.torch_dtype) for sig in self.fn.inputs]
 
     def _watched(
         self, originals: Sequence[torch.Tensor] | None, *tensors: torch.Tensor
@@ -297,9 +306,9 @@ class RecordedForward:
         if originals is not None:
             seen = [one.to(dtype) for one, dtype in zip(originals, self._dtypes, strict=True)]
             results = list(self._guarded.run_on_copies(seen, tensors))
-        elif self.source.inference.seen:
+        elif self.fn.inference.seen:
             results = list(self.function(*tensors))
         else:
             results = list(self._guarded.run_watched(*tensors))
-        refuse_lacking(self.source.label, [results[index] for index in self.diff_outputs])
+        refuse_lacking(self.fn.label, [results[index] for index in self.diff_outputs])
         return results

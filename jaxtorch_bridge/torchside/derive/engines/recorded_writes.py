@@ -18,17 +18,17 @@ class RecordedWrites(RunAgain):
 
     def objection(self, goal: Goal) -> str:
         """Why it cannot reach the goal, told without trying; empty if it may."""
-        return "" if goal.source.forms else "it writes to no argument"
+        return "" if goal.fn.stand_ins else "it writes to no argument"
 
     def ways(self, goal: Goal) -> Iterator[Way]:
         """What to try, the best first."""
-        # The last form is the one in which autograd records; see `Source.forms`.
-        source, form = goal.source, goal.source.forms[-1]
-        remark = " (writing to copies)" if source.forms[:-1] else ""
-        if source.derivable_by_graph:
-            if not source.terms.autograd_only and source.transform != "autograd":
-                if goal.kind == "push" and not source.inference.switches_grad:
-                    yield from with_attention(source, form, "func", False, remark)
-                yield from with_attention(source, form, "func", True, remark)
-            yield from with_attention(source, form, "autograd", True, remark)
-        yield Way(form, "autograd", True, source.plain_attention, True, remark)
+        # In the last one autograd records; see `TensorFunction.stand_ins`.
+        fn, core = goal.fn, goal.fn.stand_ins[-1]
+        remark = " (writing to copies)" if fn.stand_ins[:-1] else ""
+        if fn.derivable_by_graph:
+            if not fn.terms.autograd_only and fn.transform != "autograd":
+                if goal.kind == "push" and not fn.inference.switches_grad:
+                    yield from with_attention(fn, core, "func", False, remark)
+                yield from with_attention(fn, core, "func", True, remark)
+            yield from with_attention(fn, core, "autograd", True, remark)
+        yield Way(core, "autograd", True, fn.plain_attention, True, remark)

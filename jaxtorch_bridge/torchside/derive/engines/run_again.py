@@ -10,7 +10,7 @@ from typing import ClassVar
 from ...functions import transforms
 from ...functions.graph_capture import NotCapturedError
 from ...functions.replaced_ops import with_plain_determinants, with_plain_norms
-from ...functions.source import Core, Source, Transform, tangent_sig
+from ...functions.tensor_function import Core, TensorFunction, Transform, tangent_sig
 from ...op.program import program_of
 from ..refused_outputs import refusing_hidden
 from .engine import DerivedFunction, Goal, NoWayError
@@ -26,15 +26,15 @@ class Way:
     """One way to differentiate.
 
     Attributes:
-        form: What to differentiate: the function, or it with its writes in another form.
+        core: What to differentiate: a function's own core, or one that stands in for it.
         transform: What differentiates.
         backwards: A pushforward by reverse mode, twice.
         plain_attention: Without fused attention kernels.
         opaque: Without a graph: autograd records the function as it stands.
-        remark: On the form, for messages.
+        remark: On the core, for messages.
     """
 
-    form: Core
+    core: Core
     transform: Transform
     backwards: bool
     plain_attention: bool
@@ -49,22 +49,22 @@ class Way:
         return f"{name}, twice" if self.backwards else "torch.func.jvp"
 
 
-def forms_without_recording(source: Source) -> tuple[Core, ...]:
-    """What to differentiate, but for the form in which autograd records writes."""
-    if source.forms:
-        return source.forms[:-1]
-    return (source.function,) if source.loop is None else (source.function, source.loop)
+def cores_without_recording(fn: TensorFunction) -> tuple[Core, ...]:
+    """What to differentiate, but for the stand-in in which autograd records writes."""
+    if fn.stand_ins:
+        return fn.stand_ins[:-1]
+    return (fn.core,) if fn.loop is None else (fn.core, fn.loop)
 
 
 def with_attention(
-    source: Source, form: Core, transform: Transform, backwards: bool, remark: str = ""
+    fn: TensorFunction, core: Core, transform: Transform, backwards: bool, remark: str = ""
 ) -> Iterable[Way]:
     """The ways that differ in attention kernels alone, the best first."""
-    if not source.plain_attention:
-        yield Way(form, transform, backwards, False, remark=remark)
+    if not fn.plain_attention:
+        yield Way(core, transform, backwards, False, remark=remark)
     # Other attention kernels would draw other random numbers than the forward did.
-    if source.plain_attention or (source.inference.attention and not source.inference.random):
-        yield Way(form, transform, backwards, True, remark=remark)
+    if fn.plain_attention or (fn.inference.attention and not fn.inference.random):
+        yield Way(core, transform, backwards, True, remark=remark)
 
 
 class RunAgain(abc.ABC):
@@ -93,22 +93,22 @@ class RunAgain(abc.ABC):
             # Two functions: what runs has torch's own operations. What is differentiated again has
             # plain ones where torch's higher derivatives are wrong (normalisations from the second
             # order on, determinants from the third).
-            base = way.form if goal.source.order else with_plain_norms(way.form)
+            base = way.core if goal.fn.order else with_plain_norms(way.core)
             lasting = way
-            if goal.source.inference.own_backwards:
+            if goal.fn.inference.own_backwards:
                 # What custom backwards take for constants shows under autograd alone.
                 lasting = replace(way, transform="autograd")
             function = _transformed(goal, base, lasting, lasting=True)
             candidate = replace(
                 made,
-                function=with_plain_determinants(function) if goal.source.order == 1 else function,
+                core=with_plain_determinants(function) if goal.fn.order == 1 else function,
                 transform=way.transform,
                 way=way.words(goal.kind),
                 plain_attention=way.plain_attention,
                 opaque=way.opaque,
             )
             try:
-                core = _transformed(goal, way.form, way, lasting=False)
+                core = _transformed(goal, way.core, way, lasting=False)
                 program = program_of(candidate, core)
             except NotCapturedError as error:
                 how = " (attention by plain products)" if way.plain_attention else ""
@@ -118,44 +118,44 @@ class RunAgain(abc.ABC):
         raise NoWayError(failures)
 
 
-def _made(goal: Goal) -> Source:
-    """The derivative as a source, but for the function."""
-    source, ins, outs = goal.source, goal.ins, goal.outs
-    tangents = tuple(tangent_sig(source.inputs[index], "tangent of") for index in ins)
-    moved = tuple(tangent_sig(source.outputs[index], "tangent of") for index in outs)
+def _made(goal: Goal) -> TensorFunction:
+    """The derivative as a tensor function, but for what it runs."""
+    fn, ins, outs = goal.fn, goal.ins, goal.outs
+    tangents = tuple(tangent_sig(fn.inputs[index], "tangent of") for index in ins)
+    moved = tuple(tangent_sig(fn.outputs[index], "tangent of") for index in outs)
     if goal.kind == "pull":
         tangents = tuple(replace(sig, path=f"co{sig.path}") for sig in tangents)
         moved = tuple(replace(sig, path=f"co{sig.path}") for sig in moved)
-        inputs, outputs = (*source.inputs, *moved), tangents
+        inputs, outputs = (*fn.inputs, *moved), tangents
     else:
-        inputs = (*source.inputs, *tangents)
-        outputs = (*source.outputs, *moved) if goal.primal else moved
+        inputs = (*fn.inputs, *tangents)
+        outputs = (*fn.outputs, *moved) if goal.primal else moved
     # Part of the op's key, so the same in every process.
     tag = f"{','.join(map(str, ins))}:{','.join(map(str, outs))}{'+' if goal.primal else ''}"
     word = "forward mode" if goal.kind == "push" else "backward"
     return replace(
-        source,
-        label=f"{source.label} ({word})",
-        key=f"{source.key}/{goal.kind}/{tag}",
+        fn,
+        label=f"{fn.label} ({word})",
+        key=f"{fn.key}/{goal.kind}/{tag}",
         inputs=inputs,
         outputs=outputs,
-        order=source.order + 1,
+        order=fn.order + 1,
         seeds=goal.seeds,
         # A repeat leaves nothing behind: buffers are updated once, by the forward.
-        undone=source.undone or goal.again,
-        primals=source.primal_count,
+        undone=fn.undone or goal.again,
+        primals=fn.primal_count,
         # Looked for once, in the function itself.
         refuse_writes=None,
-        forms=(),
+        stand_ins=(),
         once_differentiable=goal.once_differentiable,
     )
 
 
 def _transformed(goal: Goal, function: Core, way: Way, *, lasting: bool) -> Core:
     """The derivative of a function, to be run, or (lasting) to be differentiated again."""
-    count, label = len(goal.source.inputs), goal.source.label
-    if not goal.source.capturable:
-        function = refusing_hidden(function, goal.source, goal.ins, goal.outs)
+    count, label = len(goal.fn.inputs), goal.fn.label
+    if not goal.fn.capturable:
+        function = refusing_hidden(function, goal.fn, goal.ins, goal.outs)
     if goal.kind == "pull":
         return transforms.pullback(
             function, count, goal.ins, goal.outs, transform=way.transform, label=label

@@ -10,7 +10,7 @@ import torch
 from ...._compat.torch.modules import own_buffers, own_parameters
 from ...._compat.torch.tensors import version_of
 from ...closure.reachable_objects import memory_of
-from ...functions.source import Source
+from ...functions.tensor_function import TensorFunction
 
 _FACTOR = 1_000_003
 _MASK = (1 << 62) - 1
@@ -22,17 +22,17 @@ class ClosureVersions:
     Not by what its own runs write to: they would change between each two of them.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._closure = source.closure
+    def __init__(self, fn: TensorFunction) -> None:
+        self._closure = fn.closure
         # The tables of its layers, in which a replaced tensor shows; a layer more shows by its
         # training flag.
         self._tables: list[dict[str, Any]] = []
-        for part in source.closure.parts():
+        for part in fn.closure.parts():
             self._tables.append(own_parameters(part))
             # What a function writes to that nobody could watch cannot be told: buffers may be.
-            if source.inference.traced:
+            if fn.inference.traced:
                 self._tables.append(own_buffers(part))
-        self._written = {memory_of(tensor) for tensor in source.updated}
+        self._written = {memory_of(tensor) for tensor in fn.updated}
 
     def now(self) -> tuple[int, int]:
         """(of tensors: which they are and how often they were written to; of all else)."""

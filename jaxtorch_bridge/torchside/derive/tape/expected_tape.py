@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from ...._compat.torch.storages import memory_key
 from ...._compat.torch.tensors import write_count
 from ...functions.graph_capture import NotCapturedError, abstractly
-from ...functions.source import Core, Source
+from ...functions.tensor_function import Core, TensorFunction
 from ...functions.unrecorded_backward import refuse_lacking
 from ...modules.recorded_calls import recording
 from ...observe.abstract_evaluation import fake_inputs
@@ -37,7 +37,7 @@ class _SavedSizes:
 
     @staticmethod
     def unpack(packed: Any) -> torch.Tensor:
-        """The tensor, unless it was written to: another form may do."""
+        """The tensor, unless it was written to: another core may do."""
         tensor, version = packed
         if write_count(tensor) != version:
             raise RuntimeError("a tensor was written to after autograd had saved it")
@@ -49,7 +49,7 @@ class ExpectedTape:
     """What to record, and what comes of it.
 
     Attributes:
-        function: Which of the source's forms to run.
+        function: Which of the cores to run; see `TensorFunction.differentiable_cores`.
         outs: Outputs that depend on the inputs.
         size_bytes: What torch will keep; None where only a run could tell.
         hooks_work: Whether what autograd saves can be told from what lies in XLA's memory; None
@@ -62,36 +62,38 @@ class ExpectedTape:
     hooks_work: bool | None = None
 
 
-def expected_tape(source: Source, wrt: Sequence[int], refused: Sequence[int] = ()) -> ExpectedTape:
-    """By the first form that can be recorded; ``refused`` outputs are left out.
+def expected_tape(
+    fn: TensorFunction, wrt: Sequence[int], refused: Sequence[int] = ()
+) -> ExpectedTape:
+    """By the first core that can be recorded; ``refused`` outputs are left out.
 
     Raises:
         LackingDerivativeError: An output comes from an operation without a derivative.
     """
-    # The last form is the one that autograd can record as it stands; see `Source.forms`.
-    forms = source.differentiable_forms[::-1]
-    if source.loop is not None:
-        forms = (*forms, source.loop)
+    # The last one is what autograd can record as it stands; see `TensorFunction.stand_ins`.
+    cores = fn.differentiable_cores[::-1]
+    if fn.loop is not None:
+        cores = (*cores, fn.loop)
     possible = tuple(
-        i for i, sig in enumerate(source.outputs) if sig.differentiable and i not in refused
+        i for i, sig in enumerate(fn.outputs) if sig.differentiable and i not in refused
     )
-    if not source.capturable:
-        return ExpectedTape(forms[0], possible, None)
-    ways = (source.plain_attention, True) if source.inference.attention else (False,)
-    for form, plain, hooked in itertools.product(forms, ways, (True, False)):
+    if not fn.capturable:
+        return ExpectedTape(cores[0], possible, None)
+    ways = (fn.plain_attention, True) if fn.inference.attention else (False,)
+    for core, plain, hooked in itertools.product(cores, ways, (True, False)):
         try:
             return _record_abstractly(
-                source, wrt, form, possible, plain, hooked, to_the_end=len(forms) > 1
+                fn, wrt, core, possible, plain, hooked, to_the_end=len(cores) > 1
             )
         except NotCapturedError:
             continue
-    return ExpectedTape(forms[0], possible, None)
+    return ExpectedTape(cores[0], possible, None)
 
 
 def _record_abstractly(
-    source: Source,
+    fn: TensorFunction,
     wrt: Sequence[int],
-    form: Core,
+    core: Core,
     possible: Sequence[int],
     plain_attention: bool,
     hooked: bool,
@@ -101,19 +103,19 @@ def _record_abstractly(
     """Run on tensors without memory.
 
     Args:
-        source: What `form` is of.
+        fn: What `core` is of.
         wrt: Inputs to differentiate by.
-        form: What to run.
+        core: What to run.
         possible: Outputs that may depend on them.
         plain_attention: Without fused kernels.
         hooked: With the hooks of a tape; otherwise on what stands for copies.
-        to_the_end: Go back through it as well: there are other forms.
+        to_the_end: Go back through it as well: there are other cores.
 
     Raises:
         NotCapturedError: It does not work.
     """
-    with abstractly(source, plain_attention) as mode:
-        fakes = fake_inputs(mode, source.inputs, source.device)
+    with abstractly(fn, plain_attention) as mode:
+        fakes = fake_inputs(mode, fn.inputs, fn.device)
         saved = _SavedSizes(fakes)
         inputs = [fake.detach() for fake in fakes]
         for index in wrt:
@@ -121,11 +123,11 @@ def _record_abstractly(
         with torch.enable_grad(), recording([inputs[index] for index in wrt]):
             if hooked:
                 with saved_tensors_hooks(saved.pack, saved.unpack):
-                    leaves = form(*inputs)
+                    leaves = core(*inputs)
             else:
-                leaves = form(*inputs)
+                leaves = core(*inputs)
             outs = tuple(index for index in possible if leaves[index].requires_grad)
-            refuse_lacking(source.label, [leaves[index] for index in outs])
+            refuse_lacking(fn.label, [leaves[index] for index in outs])
             if to_the_end and outs:
                 torch.autograd.grad(
                     [leaves[index] for index in outs],
@@ -133,4 +135,4 @@ def _record_abstractly(
                     [torch.ones_like(leaves[index]) for index in outs],
                     allow_unused=True,
                 )
-    return ExpectedTape(form, outs, saved.size_bytes if hooked else None, hooked)
+    return ExpectedTape(core, outs, saved.size_bytes if hooked else None, hooked)

@@ -10,13 +10,14 @@ from typing import Any, Literal
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge, increment_version
 
+from ...._compat.torch.autograd_graph import has_own_backwards
 from ...._compat.torch.storages import memory_key, storage_use_count
 from ...._compat.torch.tensors import use_count, write_count
 from ...closure.garbage import is_still
-from ...functions.source import Core
+from ...functions.tensor_function import Core
 from ...functions.transforms import as_cotangents, conjugated
 from ...functions.unrecorded_backward import nothing_recorded
-from ...modules.recorded_calls import recording
+from ...modules.recorded_calls import going_back, recording
 from ...observe.hidden_gradients import Judgement
 from .saved_tensors import SavedTensors
 
@@ -63,6 +64,11 @@ class Tape:
         self.device = device
         self.size_bytes = size_bytes
         self.saved = None if saved is None else (saved.count, saved.size_bytes)
+
+    @property
+    def has_own_backwards(self) -> bool:
+        """Whether it goes through a ``torch.autograd.Function``."""
+        return has_own_backwards([edge.node for edge in self._edges if edge is not None])
 
     def close(self, *, kept: bool = False) -> bool:
         """It is used up.
@@ -124,7 +130,7 @@ class Tape:
         ]
         try:
             # What the backward runs again is a part of the record.
-            with recording():
+            with recording(), going_back():
                 found = torch.autograd.grad(
                     edges,
                     asked,

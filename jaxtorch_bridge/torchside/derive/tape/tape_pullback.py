@@ -9,7 +9,7 @@ import torch
 
 from ....errors import BridgeError
 from ....planner.array_signature import ArraySig
-from ...functions.source import Source
+from ...functions.tensor_function import TensorFunction
 from ...modules.recorded_calls import recording
 from ...op.program import Program, Undo
 from ..refused_outputs import refuse_hidden
@@ -43,7 +43,7 @@ class Pullback:
     """From (inputs, token, cotangents, seeds) to cotangents of inputs.
 
     Attributes:
-        source: What ran forward.
+        fn: What ran forward.
         tokens: Of its runs.
         record_again: The tape of another run, to be used before the call ends.
         ins: Inputs whose cotangents are asked for.
@@ -55,7 +55,7 @@ class Pullback:
         layers: Of the function; all its pullbacks share it.
     """
 
-    source: Source
+    fn: TensorFunction
     tokens: Tokens
     record_again: Callable[[Sequence[torch.Tensor]], Tape]
     ins: tuple[int, ...]
@@ -70,7 +70,7 @@ class Pullback:
         """By the tape, or by another run where it is gone."""
         given = len(tensors) - len(self.into)
         tensors, buffers = tensors[:given], dict(zip(self.into, tensors[given:], strict=True))
-        count = len(self.source.inputs)
+        count = len(self.fn.inputs)
         operands, token = tensors[:count], tensors[count]
         cotangents = tensors[count + 1 : count + 1 + len(self.outs)]
         rest = tensors[count + 1 + len(cotangents) :]
@@ -81,7 +81,7 @@ class Pullback:
             except Exception as error:
                 # A layer that the backward runs, and that nobody was seen to refer to, is empty by
                 # now. What is wrong otherwise is so again.
-                if isinstance(error, BridgeError) or not self.source.closure.secluded:
+                if isinstance(error, BridgeError) or not self.fn.closure.secluded:
                     raise
             found = self._again(buffers, *operands, *cotangents, *rest)
             self.layers.run_again = True
@@ -103,10 +103,11 @@ class Pullback:
         cotangents: Sequence[torch.Tensor],
         buffers: Mapping[int, torch.Tensor],
     ) -> list[torch.Tensor]:
-        refuse_hidden(self.source, self.ins, self.outs, tape.judgement.hidden)
+        refuse_hidden(self.fn, self.ins, self.outs, tape.judgement.hidden)
         batched = self.batch is not None
         front = (self.batch,) if batched else ()
-        if self.one_by_one:
+        # Torch crashes in some backwards that users wrote, where it makes a batch of cotangents.
+        if self.one_by_one or (batched and tape.has_own_backwards):
             found = self._pull_each(tape, operands, cotangents)
         else:
             try:
@@ -127,11 +128,14 @@ class Pullback:
                 found = self._pull_each(tape, operands, cotangents)
         return [
             torch.zeros(
-                (*front, *sig.shape), dtype=getattr(torch, sig.torch_dtype), device=self._device
+                # Of the signature sizes may be symbols, in a program that is exported.
+                (*front, *operands[index].shape),
+                dtype=getattr(torch, sig.torch_dtype),
+                device=self._device,
             )
             if one is None
             else one
-            for one, sig in zip(found, self.results, strict=True)
+            for one, sig, index in zip(found, self.results, self.ins, strict=True)
         ]
 
     def _pull_each(
@@ -147,19 +151,19 @@ class Pullback:
 
     @property
     def _label(self) -> str:
-        return self.source.label
+        return self.fn.label
 
     @property
     def _device(self) -> str:
-        return self.source.device
+        return self.fn.device
 
     def _again(
         self, buffers: Mapping[int, torch.Tensor], *tensors: torch.Tensor
     ) -> list[torch.Tensor]:
-        source = self.source
-        count = len(source.inputs)
+        fn = self.fn
+        count = len(fn.inputs)
         # Both have been cast, or need not be.
-        inputs, cotangents = uncast(source.inputs), tensors[count : count + len(self.outs)]
+        inputs, cotangents = uncast(fn.inputs), tensors[count : count + len(self.outs)]
 
         def run(*operands: torch.Tensor) -> list[torch.Tensor]:
             # Modules are cleaned up behind the backward, which may run their layers.
@@ -177,10 +181,10 @@ class Pullback:
             run,
             inputs,
             self.results,
-            source,
-            source.context.with_grad(),
-            seeds=source.seeds_of_repeats,
-            undo=Undo.of(source),
+            fn,
+            fn.context.with_grad(),
+            seeds=fn.seeds_of_repeats,
+            undo=Undo.of(fn),
             eager=True,
         )
         return program.run(*tensors[:count], *tensors[count + len(self.outs) :])

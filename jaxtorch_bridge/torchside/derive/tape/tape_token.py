@@ -10,7 +10,7 @@ import torch
 from ....errors import StaleClosureError
 from ....planner.array_signature import ArraySig
 from ...closure.closure_guard import ClosureGuard
-from ...functions.source import Source
+from ...functions.tensor_function import TensorFunction
 from .closure_versions import ClosureVersions
 from .recorded_run import Tape
 from .tape_table import TAPES
@@ -24,12 +24,12 @@ _MASK = (1 << _HALF) - 1
 class Tokens:
     """Writes the tokens of one function's runs, and reads them."""
 
-    def __init__(self, source: Source) -> None:
-        self._label = source.label
-        self._key = source.key
-        self._versions = ClosureVersions(source)
+    def __init__(self, fn: TensorFunction) -> None:
+        self._label = fn.label
+        self._key = fn.key
+        self._versions = ClosureVersions(fn)
         self._planned = self._versions.now()[1]
-        self._guard = ClosureGuard(source.closure)
+        self._guard = ClosureGuard(fn.closure)
 
     def put(self, tape: Tape | None, device: torch.device) -> torch.Tensor:
         """Hold a tape, and give its token; one is needed where there is no tape as well."""

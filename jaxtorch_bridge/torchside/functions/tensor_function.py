@@ -29,17 +29,17 @@ def _no_flags() -> Flags:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class TensorFunction:
     """A differentiable torch function, and what is known of it.
 
-    A derivative is a source again, made of its function's: never of a captured backward graph,
-    which holds detached copies of what it saved.
+    A derivative is a tensor function again, made of that of its function: never of a captured
+    backward graph, which holds detached copies of what it saved.
 
     Attributes:
         key: Stable name; the op's key is made of it.
-        function: What to differentiate.
-        inputs: Of ``function``.
-        outputs: Of ``function``.
+        core: What to differentiate.
+        inputs: Of ``core``.
+        outputs: Of ``core``.
         inference: What planning found out about the original function.
         updated: Closed-over tensors that it writes to.
         generators: What it draws from, besides torch's global generators.
@@ -57,9 +57,9 @@ class Source:
         call_locks: What its calls hold while they run.
         refuse_writes: Of a function that writes to its arguments: objects to a derivative by
             some of its inputs where torch does not record every write; see `declared_writes`.
-            ``function`` writes to copies.
-        forms: Of a function that writes to its arguments, the ways in which it may be
-            differentiated, the best first; in the last, autograd records the writes. Empty for
+            ``core`` writes to copies.
+        stand_ins: Of a function that writes to its arguments: what may be differentiated in place
+            of ``core``, the best first; in the last, autograd records the writes. Empty for
             others, which are differentiated as they stand.
         opaque: No graph could be captured of it, though the function itself can be traced.
         notices: What the caller of this callable has been warned of.
@@ -74,7 +74,7 @@ class Source:
 
     label: str
     key: str
-    function: Core
+    core: Core
     inputs: tuple[ArraySig, ...]
     outputs: tuple[ArraySig, ...]
     inference: Inference
@@ -96,8 +96,8 @@ class Source:
     opaque: bool = False
     notices: set[str] = field(default_factory=set)
     call_locks: CallLocks = NO_CALL_LOCKS
-    refuse_writes: Callable[[Source, Sequence[int]], None] | None = None
-    forms: tuple[Core, ...] = ()
+    refuse_writes: Callable[[TensorFunction, Sequence[int]], None] | None = None
+    stand_ins: tuple[Core, ...] = ()
     generators: Generators = NO_GENERATORS
     compiled: tuple[Core, Core] | None = None
     one_by_one: tuple[Core, Core] | None = None
@@ -105,27 +105,27 @@ class Source:
     compare: Callable[[Sequence[ArraySig], Sequence[torch.Tensor]], None] | None = None
 
     @property
-    def differentiable_forms(self) -> tuple[Core, ...]:
+    def differentiable_cores(self) -> tuple[Core, ...]:
         """What to differentiate, the best first."""
-        return self.forms or (self.function,)
+        return self.stand_ins or (self.core,)
 
     @property
     def recordable(self) -> Core | None:
-        """``function`` compiled together with its derivative, where that was asked for."""
-        # What is made of a source with `replace` has another function, and keeps the field.
-        if self.compiled is None or self.forms or self.compiled[0] is not self.function:
+        """``core`` compiled together with its derivative, where that was asked for."""
+        # What is made of one with `replace` has another core, and keeps the field.
+        if self.compiled is None or self.stand_ins or self.compiled[0] is not self.core:
             return None
         return self.compiled[1]
 
     @property
     def loop(self) -> Core | None:
-        """What is the same as ``function``, and may be differentiated where that may not.
+        """What is the same as ``core``, and may be differentiated where that may not.
 
         Code that runs again in its own backward (``torch.utils.checkpoint``) does so when
         ``torch.vmap`` around it has ended.
         """
         # As above.
-        if self.one_by_one is None or self.forms or self.one_by_one[0] is not self.function:
+        if self.one_by_one is None or self.stand_ins or self.one_by_one[0] is not self.core:
             return None
         return self.one_by_one[1]
 
@@ -169,7 +169,7 @@ class Source:
 
     @property
     def operands(self) -> tuple[ArraySig, ...]:
-        """Everything an op of this source takes."""
+        """Everything an op of it takes."""
         return (*self.inputs, *self.seeds)
 
     @property
@@ -195,9 +195,3 @@ def tangent_sig(sig: ArraySig, word: str) -> ArraySig:
     """The array that carries a tangent or cotangent of ``sig``."""
     # Differentiable by default, whatever `sig` says: a derivative goes by its tangents.
     return ArraySig(f"{word} {sig.path or 'output'}", sig.shape, sig.dtype, sig.torch_dtype)
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's type and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

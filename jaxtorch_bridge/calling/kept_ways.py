@@ -14,36 +14,36 @@ from ..errors import BridgeWarning
 from ..torchside.handler.torch_context import TorchContext
 from .arguments.sort_leaves import ARRAY, Leaves
 from .call_planner import Planner
-from .entry import Entry
 from .pytrees import trees
+from .way_of_calling import WayOfCalling
 
 
-class Entries:
-    """One entry for each structure of arguments, set of static values and state of a closure.
+class KeptWays:
+    """A `WayOfCalling` for each structure of arguments, static values and state of a closure.
 
-    A static value that differs in every call would make an entry each time, with its plans, ops
-    and compiled forms. The oldest goes that was not used since the last one went.
+    A static value that differs in every call would make one each time, with its plans, ops
+    and compiled programs. The oldest goes that was not used since the last one went.
 
     Attributes:
         quick: The same by keys that cost little, for everyday calls.
     """
 
     def __init__(self, planner: Planner) -> None:
-        self.quick: dict[Any, Entry] = {}
+        self.quick: dict[Any, WayOfCalling] = {}
         self._planner = planner
-        self._entries: dict[Any, Entry] = {}
-        # Makes one entry of one way of calling, whichever thread comes first.
+        self._ways: dict[Any, WayOfCalling] = {}
+        # Makes one object of one way of calling, whichever thread comes first.
         self._lock = threading.RLock()
         self._told = False
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._ways)
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+    def __iter__(self) -> Iterator[WayOfCalling]:
+        return iter(self._ways.values())
 
-    def find(self, leaves: Leaves, context: TorchContext, state: Hashable) -> Entry:
-        """The entry for a way of calling; made if there is none.
+    def find(self, leaves: Leaves, context: TorchContext, state: Hashable) -> WayOfCalling:
+        """What stands for a way of calling; made if there is none.
 
         Args:
             leaves: Structure and static values.
@@ -51,47 +51,47 @@ class Entries:
             state: That of what the function closes over.
         """
         key = (leaves.key, context, state)
-        entry = self._entries.get(key)
-        if entry is None:
+        way = self._ways.get(key)
+        if way is None:
             words = ""
             with self._lock:
-                entry = self._entries.get(key)
-                if entry is None:
-                    entry = Entry(self._planner, leaves)
-                    last = next(reversed(self._entries.items()), None)
+                way = self._ways.get(key)
+                if way is None:
+                    way = WayOfCalling(self._planner, leaves)
+                    last = next(reversed(self._ways.items()), None)
                     if self._make_room() and last is not None and not self._told:
                         self._told = True
                         words = self._changing(*last, key)
-                    self._entries[key] = entry
+                    self._ways[key] = way
             if words:
                 self._tell(words)
-        return entry
+        return way
 
     def _make_room(self) -> bool:
         """Whether one had to go."""
         most, went = settings.most_plans, False
-        while most is not None and len(self._entries) >= max(most, 1):
-            key, entry = next(iter(self._entries.items()))
-            del self._entries[key]
-            if entry.used:
+        while most is not None and len(self._ways) >= max(most, 1):
+            key, way = next(iter(self._ways.items()))
+            del self._ways[key]
+            if way.used:
                 # Once more around, behind all others.
-                entry.used = False
-                self._entries[key] = entry
+                way.used = False
+                self._ways[key] = way
                 continue
             went = True
         if went:
             # Also of those that went while another thread was about to note their keys.
-            alive = {id(entry) for entry in self._entries.values()}
+            alive = {id(way) for way in self._ways.values()}
             for known in [known for known, one in list(self.quick.items()) if id(one) not in alive]:
                 self.quick.pop(known, None)
         return went
 
-    def _changing(self, last: tuple[Any, ...], entry: Entry, key: tuple[Any, ...]) -> str:
+    def _changing(self, last: tuple[Any, ...], way: WayOfCalling, key: tuple[Any, ...]) -> str:
         """What differs between two ways of calling, and what to do about it."""
         (leaves, _, state), (own, _, own_state) = last, key
         if leaves[0] != own[0]:
             return "the structure of the arguments. Pass arrays of one structure, padded if need be"
-        paths = entry.paths() if leaves != own else []
+        paths = way.paths() if leaves != own else []
         changed = [
             f"`{trees.path_text(path)}` ({_value(before)}, now {_value(after)})"
             for path, before, after in zip(paths, leaves[1:], own[1:], strict=False)

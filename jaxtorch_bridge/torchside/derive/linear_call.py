@@ -1,4 +1,4 @@
-"""What computes a linear part: an op, and which operands of the linear call it reads."""
+"""What a linear call runs: an op, and which of the call's operands that reads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Dims = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """An op and the operands that it reads.
+class LinearCall:
+    """What computes the linear part of a derivative: an op and the operands that it reads.
 
     Attributes:
         op: What to run.

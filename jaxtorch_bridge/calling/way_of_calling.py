@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from .._compat.jax.arrays import ArrayImpl, concrete_value, wait_for
-from ..errors import DynamicSizeError, OutputError, SpecMismatchError
+from ..call_site import caller_level
+from ..errors import BridgeWarning, DynamicSizeError, OutputError, SpecMismatchError
 from ..jaxside.eager_calls import finished
 from ..jaxside.sharded_arrays import call_per_shard, layouts_of, mesh_axes_of
 from ..planner.sharding import Placement, is_whole, refuse_random_shards
@@ -24,11 +25,12 @@ from .arguments.sort_leaves import Leaves, named_leaves
 from .call_planner import Planned, Planner
 from .flat_function import FlatFunction
 from .outputs.find_outputs import Call, ConcreteRunNeeded, Shapes, x64_enabled
+from .planning_lock import PlanningLock
 from .pytrees import trees
 
 
-class Entry:
-    """Plans and compiled forms for one structure of arguments."""
+class WayOfCalling:
+    """Plans and compiled programs for one structure of arguments and set of static values."""
 
     def __init__(self, planner: Planner, leaves: Leaves) -> None:
         # Only the form of the call is kept, not the arrays of whoever came first.
@@ -36,16 +38,18 @@ class Entry:
         form = replace(form, mutated=planner.mutated(form), copied=planner.copied(form))
         form = replace(form, bounded=planner.bounded(form))
         self._planner = planner
-        # Whoever came first, its context is that of every call: entries are looked up by it.
+        # Whoever came first, its context is that of every call: ways are looked up by it.
         self._call = Call(FlatFunction(planner.function, form), form, current_context())
         self._plans: dict[Any, Planned] = {}
         # Whether there was a call since somebody looked.
         self.used = True
         # Shapes of which each call has results of its own sizes.
         self._of_values: dict[Any, DynamicSizeError] = {}
-        # Held while planning, so that a function is planned once. Reentrant, since a torch function
-        # may call this function again.
-        self._lock = threading.RLock()
+        # Shapes of which a call gives no arrays. It has to be made here: JAX drops calls without
+        # results from programs. Of some the next one may give arrays.
+        self._without_results: set[Any] = set()
+        # Held while planning, so that a function is planned once.
+        self._lock = PlanningLock()
         self._jitted = jax.jit(self._results)
         # On a GPU JAX runs a call on the caller's own thread anyway, and the stream orders it.
         self._waits = jax.default_backend() == "cpu"
@@ -67,10 +71,12 @@ class Entry:
                     array.block_until_ready()
         if self._of_values and self._key(arrays) in self._of_values:
             return self._run_for_real(arrays)
+        if self._without_results and self._key(arrays) in self._without_results:
+            return self._run_without_results(arrays)
         try:
             results = finished(self._jitted, arrays, failure_messages.Watch)
         except ConcreteRunNeeded:
-            return self._run_for_real(arrays)
+            return self._run_without_results(arrays)
         except OutputError as error:
             return self._run_again(arrays, error)
         except (jax.errors.JaxRuntimeError, ValueError) as error:
@@ -92,7 +98,19 @@ class Entry:
             planned, results = self._per_shard(arrays, placement)
             return planned.rebuild(results)
         planned = self.planned(arrays)
+        self._tell_if_dropped(planned)
         return planned.rebuild(planned.call(arrays))
+
+    def _tell_if_dropped(self, planned: Planned) -> None:
+        if planned.op.outputs:
+            return
+        warnings.warn(
+            f"{self._planner.label}: it returns no arrays, and JAX drops calls without results "
+            "from programs, so that it does not run there. Return an array that somebody uses, "
+            "such as its argument, or call it outside of JAX's transformations.",
+            BridgeWarning,
+            stacklevel=caller_level(),
+        )
 
     def paths(self) -> list[tuple[str | int, ...]]:
         """The path of each leaf of a call, from the name of its parameter on."""
@@ -157,6 +175,7 @@ class Entry:
         self, arrays: Sequence[Any], placement: Placement
     ) -> tuple[Planned, Sequence[Any]]:
         planned = self.planned_for_shard(arrays, placement)
+        self._tell_if_dropped(planned)
         outputs = self._planner.place_outputs(placement, planned.plan)
         # A random key stands behind the arrays, and every shard has the whole of it.
         inputs = [*placement.inputs, *([(None,)] if self._call.leaves.keyed else [])]
@@ -200,6 +219,7 @@ class Entry:
                         # The author's own example may be run on.
                         eager=not runs and self._planner.example is None,
                         of_values=self._of_values.get(key),
+                        guess=not runs,
                     )
                     if found.of_values is None:
                         self._plans[key] = found
@@ -219,6 +239,9 @@ class Entry:
                 # No values under jit: where planning needs some it raises, and `run` has them.
                 planned = self._planner.plan(self._call, shapes, None, eager=True)
                 self._plans[key] = planned
+        if not planned.op.outputs:
+            self._without_results.add(key)
+            raise ConcreteRunNeeded
         return self._boxed(planned, planned.call(arrays))
 
     @staticmethod
@@ -228,6 +251,14 @@ class Entry:
         if structure.inner:
             return Boxed(tuple(results), structure)
         return planned.rebuild(results)
+
+    def _run_without_results(self, arrays: Sequence[Any]) -> Any:
+        planned = self._plans.get(self._key(arrays))
+        if planned is None or planned.op.outputs or planned.plan.inference.of_one_run:
+            return self._run_for_real(arrays)
+        with jax.ensure_compile_time_eval():
+            values = [_as_jax(array) for array in self.operands(arrays)]
+            return self._planner.call_without_results(self._call, planned, values)
 
     def _run_for_real(self, arrays: Sequence[Any]) -> Any:
         """Run on the caller's own arguments, and plan by what comes out, which is handed back."""
@@ -244,6 +275,11 @@ class Entry:
             )
             if isinstance(planned, Planned):
                 self._plans[key] = planned
+                inference = planned.plan.inference
+                if not inference.outputs:
+                    self._without_results.add(key)
+                else:
+                    self._without_results.discard(key)
             else:
                 self._of_values[key] = planned
         return result
@@ -256,11 +292,22 @@ class Entry:
         """
         key = self._key(arrays)
         planned = self._plans.get(key)
-        of_one_run = planned is not None and planned.plan.inference.of_one_run
+        inference = None if planned is None else planned.plan.inference
         label = self._planner.label
         # The function may itself have made a call that failed so.
         own = failure.differs and failure.callable_name == label
-        if not own or not of_one_run:
+        if own and failure.containers and inference is not None and inference.containers == "read":
+            with self._lock:
+                self._call.function.misread = True
+                self._plans = {
+                    key: one
+                    for key, one in self._plans.items()
+                    if one.plan.inference.containers != "read"
+                }
+                # What is compiled calls those that are gone.
+                self._jitted = jax.jit(lambda *arrays: self._results(*arrays))
+            return self._run_for_real(arrays)
+        if not own or inference is None or not inference.of_one_run:
             raise failure from failure.__cause__
         with self._lock:
             self._of_values[key] = DynamicSizeError(
