@@ -13,32 +13,39 @@ from .._compat.jax.lowering import (
     cuts_are_left_to_xla,
     device_count_of,
     is_exported,
+    is_partitioned,
     keep_alive_with,
     watch_sharding,
 )
 from ..planner.op_keys import double_error, exported_key, label_of_key
 from ..planner.op_steps import steps_text
-from ..planner.sharding import refuse_cut_check, refuse_export, refuse_parts
+from ..planner.sharding import refuse_export, refuse_no_results, refuse_parts
 from .ffi_targets import CALL_TARGET, export_target
 from .op_protocol import OpLike
 
 
-def lower_custom_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]:
+def lower_custom_call(
+    context: Any, *operands: Any, op: OpLike, check: bool = False
+) -> Sequence[Any]:
     """The custom call of one op. Its attribute ``op`` is the key in the native table.
 
     The handle travels with the lowered program until an executable holds the op itself. A
     program for several devices says for how many: see `process_agreement`. One that is exported
     calls a target of the function's own name.
 
+    Args:
+        context: Of the lowering rule.
+        operands: Likewise.
+        op: What to call.
+        check: See `call_island`.
+
     Raises:
         ExportError: The key of an exported call could mean another function as well.
-        ShardingError: It is a check of arrays that XLA may cut.
+        ShardingError: It gives no elements, and is in a program that XLA partitions.
     """
     # The native table only refers weakly: without this the op could go before XLA compiles.
     keep_alive_with(context, op.handle)
-    if cuts_are_left_to_xla(context):
-        if not op.outputs:
-            raise op.refused(refuse_cut_check(op.label))
+    if cuts_are_left_to_xla(context) and not check:
         _watch_operands(context, operands, op)
     target, key = CALL_TARGET, op.key
     extra: dict[str, Any] = {}
@@ -61,9 +68,13 @@ def lower_custom_call(context: Any, *operands: Any, op: OpLike) -> Sequence[Any]
     # random key above all, must be an operand. Calls whose results are all empty it always drops,
     # and with them the handler's checks: these have an effect. So have those of which it may be so
     # for some sizes, in a program for all sizes.
+    partitioned = is_partitioned(context)
     checks_alone = all(_may_be_empty(sig.shape) for sig in op.outputs)
+    if checks_alone and partitioned:
+        raise op.refused(refuse_no_results(op.label))
+    effect = checks_alone or (check and not partitioned)
     lower = jax.ffi.ffi_lowering(
-        target, has_side_effect=checks_alone, operand_output_aliases=dict(op.aliases)
+        target, has_side_effect=effect, operand_output_aliases=dict(op.aliases)
     )
     return lower(context, *operands, op=key, **extra)
 

@@ -75,11 +75,12 @@ def refuse_parts(label: str, path: str, parts: Sequence[int]) -> ShardingError:
     )
 
 
-def refuse_cut_check(label: str) -> ShardingError:
-    """The error for a check in a program whose arrays XLA cuts, on a mesh."""
+def refuse_no_results(label: str) -> ShardingError:
+    """The error for a call that gives no elements in a program that XLA partitions."""
     return ShardingError(
-        f"{label}: expected a program of one device, or jax.shard_map around the call; this one is "
-        "of several, and XLA places no check (nor `verify: true`) among operations that it cuts."
+        f"{label}: expected a function that gives more than empty arrays, a program of one "
+        "device, or jax.shard_map around the call; this one gives none; XLA drops "
+        "such calls, and cannot be told to keep one in a program that it makes for several devices."
     )
 
 

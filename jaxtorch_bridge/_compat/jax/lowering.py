@@ -67,14 +67,24 @@ def is_exported(context: Any) -> bool:
 
 def cuts_are_left_to_xla(context: Any) -> bool:
     """Whether XLA decides how operands are cut: several devices, and ``Auto`` mesh axes."""
-    axis_context = context.module_context.axis_context
-    if isinstance(axis_context, _sharding_impls.SPMDAxisContext):
-        return axis_context.manual_axes != frozenset(axis_context.mesh.axis_names)
-    if getattr(axis_context, "num_devices", 1) == 1:
+    if not is_partitioned(context):
         return False
+    if isinstance(context.module_context.axis_context, _sharding_impls.SPMDAxisContext):
+        return True
     meshes = [aval.sharding.mesh for aval in context.avals_in if hasattr(aval, "sharding")]
     auto = jax.sharding.AxisType.Auto
     return any(mesh.empty or auto in mesh.axis_types for mesh in meshes)
+
+
+def is_partitioned(context: Any) -> bool:
+    """Whether XLA makes programs for several devices of one, whoever decides how arrays are cut.
+
+    It then refuses calls that have an effect: they would need a sharding of their own.
+    """
+    axis_context = context.module_context.axis_context
+    if isinstance(axis_context, _sharding_impls.SPMDAxisContext):
+        return bool(axis_context.manual_axes != frozenset(axis_context.mesh.axis_names))
+    return bool(getattr(axis_context, "num_devices", 1) > 1)
 
 
 def keep_alive_with(context: Any, thing: Any) -> None:

@@ -14,17 +14,22 @@ from .bounded.bounded_step import BoundedStep, Counts, is_bounded, rule_of
 from .registry import CannotLowerError, Out, dtype_of, lowering_of, takes_key
 
 # Runs the steps from the first number until before the second one by other means than JAX's
-# operations, on the arrays that they take. The last is why.
+# operations, on the arrays that they take. The last is why. A check gives one boolean: it passed.
 Island = Callable[[int, int, Sequence[Any], Sequence[str]], Sequence[Any]]
 
 
-def run_steps(program: AtenProgram, arrays: Sequence[Any], island: Island) -> list[Any]:
+def run_steps(
+    program: AtenProgram, arrays: Sequence[Any], island: Island
+) -> tuple[list[Any], list[Any]]:
     """Run on arrays of torch's dtypes, with 64-bit dtypes switched on.
 
     Args:
         program: What to run.
         arrays: Its inputs, and its key if it has one.
         island: Takes steps that have no lowering, as many at once as follow each other.
+
+    Returns:
+        The results, and what the checks gave.
 
     Raises:
         CannotLowerError: From ``island``, or a random number is drawn in a way that JAX does not
@@ -33,7 +38,8 @@ def run_steps(program: AtenProgram, arrays: Sequence[Any], island: Island) -> li
     # Here: a program without this backend starts without them. They fill the registry.
     from . import families as families
 
-    return _Run(program, arrays, island).results()
+    run = _Run(program, arrays, island)
+    return run.results(), run.passed
 
 
 class _Run:
@@ -45,6 +51,7 @@ class _Run:
         self._drawn = 0
         self._island = island
         self._counts = Counts(program.alike)
+        self.passed: list[Any] = []
         # Steps that wait for those behind them, and why they have no lowering.
         self._waiting: list[str] = []
 
@@ -59,10 +66,8 @@ class _Run:
             if lower is None and step.draws:
                 raise CannotLowerError(f"{step.words}, which draws random numbers")
             if not step.results:
-                # Alone: XLA drops a call whose results nobody reads, and must not drop a check.
                 self._leave(number)
-                self._wait(step, "it is a check")
-                self._leave(number + 1)
+                self._check(number)
                 continue
             if lower is None:
                 self._wait(step, "JAX has no such operation")
@@ -76,6 +81,15 @@ class _Run:
                 self._wait(step, str(error))
         self._leave(len(self._program.steps))
         return [self._values[ref.index] for ref in self._program.outputs]
+
+    def _check(self, number: int) -> None:
+        """Alone: XLA drops a call whose results nobody reads, and must not drop a check."""
+        takes = self._program.part(number, number + 1).takes
+        taken = [self._values[index] for index in takes]
+        reason = "it is a check"
+        if self._program.steps[number].op == "_linalg_check_errors.default":
+            reason += ", which torch.linalg.inv_ex, solve_ex and cholesky_ex do not make"
+        self.passed += self._island(number, number + 1, taken, [reason])
 
     def _wait(self, step: Step, reason: str) -> None:
         self._waiting.append(reason)

@@ -15,12 +15,20 @@ torch_island_p = Primitive("torch_island")
 torch_island_p.multiple_results = True
 
 
-def call_island(op: OpLike, arrays: Sequence[Any]) -> list[Any]:
-    """Run an island on tracers of a program that is being lowered."""
-    return list(torch_island_p.bind(*with_equal_variance(arrays), op=op))
+def call_island(op: OpLike, arrays: Sequence[Any], *, check: bool = False) -> list[Any]:
+    """Run an island on tracers of a program that is being lowered.
+
+    Args:
+        op: What to run.
+        arrays: What it takes.
+        check: It fails or gives one boolean, which is true, and runs even if nobody reads that.
+            Not in a program that XLA partitions, where nothing may have an effect: there somebody
+            has to read it. XLA gathers what it takes.
+    """
+    return list(torch_island_p.bind(*with_equal_variance(arrays), op=op, check=check))
 
 
-def _abstract(*avals: Any, op: OpLike) -> list[Any]:
+def _abstract(*avals: Any, op: OpLike, check: bool) -> list[Any]:
     return output_avals(shapes_of(op.outputs), avals)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import torch
 from torch import fx
 
 from ...planner.array_signature import ArraySig
@@ -13,11 +14,15 @@ from .make_op import op_of_program
 from .program import Program
 from .torch_op import Companion, LinearOp, TorchOp
 
+# What a check gives.
+CHECKED = ArraySig("checked", (), "bool", "bool")
+
 
 def island(op: TorchOp, first: int, last: int) -> TorchOp:
     """The op that runs the steps from ``first`` until before ``last`` of ``op.aten``.
 
-    From the arrays that they take to those that they give; see `AtenProgram.part`.
+    From the arrays that they take to those that they give; see `AtenProgram.part`. A check, which
+    stands alone, gives a boolean: that it has passed.
     """
 
     def build() -> Companion:
@@ -29,10 +34,11 @@ def island(op: TorchOp, first: int, last: int) -> TorchOp:
         part = read.program.part(first, last)
         steps = read.program.steps[first:last]
         names = "; ".join(dict.fromkeys(step.words for step in steps))
+        check = not steps[0].results
         program = Program(
-            _cut(graph, read, first, last),
+            _cut(graph, read, first, last, op.program.device if check else None),
             _sigs(read, part.takes, "array"),
-            _sigs(read, part.gives, "result"),
+            (CHECKED,) if check else _sigs(read, part.gives, "result"),
             op.home,
             op.program.context,
             guard=op.program.guard,
@@ -62,8 +68,13 @@ def _sigs(read: Read, numbers: tuple[int, ...], word: str) -> tuple[ArraySig, ..
     )
 
 
-def _cut(graph: fx.GraphModule, read: Read, first: int, last: int) -> fx.GraphModule:
-    """The steps as a graph of their own, which takes row-major arrays."""
+def _cut(
+    graph: fx.GraphModule, read: Read, first: int, last: int, passed: str | None
+) -> fx.GraphModule:
+    """The steps as a graph of their own, which takes row-major arrays.
+
+    With ``passed`` they are a check, which then gives a boolean on that device.
+    """
     part = read.program.part(first, last)
     made = fx.Graph()
     arrays: dict[tuple[fx.Node, int | None], fx.Node] = {}
@@ -91,5 +102,9 @@ def _cut(graph: fx.GraphModule, read: Read, first: int, last: int) -> fx.GraphMo
         if place is not None:
             result = made.call_function(operator.getitem, (result, place))
         results.append(result)
+    if passed is not None:
+        results.append(
+            made.call_function(torch.ones, ((),), {"dtype": torch.bool, "device": passed})
+        )
     made.output(results)
     return fx.GraphModule(graph, made)

@@ -11,6 +11,7 @@ from ...errors import BackendError
 from ...planner.array_signature import ArraySig
 from ..functions.compare_results import difference
 from ..functions.tensor_function import Core
+from .islands import CHECKED
 from .make_op import op_of_program
 from .program import Program
 from .torch_op import Companion, Function, LinearOp, TorchOp
@@ -19,7 +20,7 @@ from .torch_op import Companion, Function, LinearOp, TorchOp
 def verifier(op: TorchOp) -> TorchOp:
     """The op that compares the results of ``op.aten`` with those of torch's own code, once.
 
-    It takes what torch sees of the inputs, and the results, and gives nothing.
+    It takes what torch sees of the inputs, and the results, and gives what a check gives.
 
     Raises:
         BackendError: The function draws random numbers, which are others in JAX.
@@ -35,9 +36,9 @@ def verifier(op: TorchOp) -> TorchOp:
             )
         program = Program(
             # A key, which nothing is drawn from, stands behind the inputs.
-            _Compared(op.label, fn.core, fn.outputs, len(fn.inputs)),
+            _Compared(op.label, fn.core, fn.outputs, len(fn.inputs), fn.device),
             (*_as_seen(fn.inputs), *_as_seen(fn.outputs)),
-            (),
+            (CHECKED,),
             fn,
             fn.context.with_grad(),
             eager=True,
@@ -56,11 +57,14 @@ def _as_seen(sigs: Sequence[ArraySig]) -> tuple[ArraySig, ...]:
 
 
 class _Compared:
-    def __init__(self, label: str, function: Core, outputs: Sequence[ArraySig], count: int) -> None:
+    def __init__(
+        self, label: str, function: Core, outputs: Sequence[ArraySig], count: int, device: str
+    ) -> None:
         self._label = label
         self._function = function
         self._paths = [sig.path for sig in outputs]
         self._count = count
+        self._device = device
         self._done = False
 
     def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -78,4 +82,4 @@ class _Compared:
                     )
             # Not after a difference: the next call is compared, and refused, again.
             self._done = True
-        return []
+        return [torch.ones((), dtype=torch.bool, device=self._device)]

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from comparing import assert_close
 from jaxtorch_bridge import ShardingError, from_module, jax_callable
+from jaxtorch_bridge.jaxside.aten import registry
 
 KIND = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}[sys.argv[1]]
 rng = np.random.default_rng(0)
@@ -28,6 +29,7 @@ def function(x, w):
 
 
 call, plain = (jax_callable(function, backend=one) for one in ("xla", "eager"))
+verified = jax_callable(function, backend="xla", verify=True)
 TRANSFORMS = {
     "value": lambda f: f,
     "grad": lambda f: jax.grad(lambda *a: (f(*a) ** 2).sum(), argnums=(0, 1)),
@@ -129,16 +131,59 @@ if KIND is AxisType.Explicit:
         want = function(batch).numpy()
         assert_close(jax.device_get(found), want, scale=abs(want).max(), factor=10)
 
-if KIND is AxisType.Auto:
-    # XLA places no checks among what it cuts.
-    checked = jax_callable(lambda x: torch.linalg.inv(x.T @ x), backend="xla")
-    words = ""
+# Checks see the whole of what they check, wherever it is cut, and fail as elsewhere.
+matrices = jnp.asarray(rng.standard_normal((8, 3, 3)), jnp.float32) + 3 * jnp.eye(3)
+singular = matrices.at[5].set(0)
+inverse, eager = (jax_callable(torch.linalg.inv, backend=one) for one in ("xla", "eager"))
+CHECKED = {
+    "value": lambda f: f,
+    "grad": lambda f: jax.grad(lambda a: (f(a) ** 2).sum()),
+    "jvp": lambda f: lambda a: jax.jvp(f, (a,), (2 * a,))[1],
+    "vmap": lambda f: jax.vmap(f),
+    "scan": lambda f: lambda a: jax.lax.scan(lambda b, _: (f(b), None), a, length=3)[0],
+}
+for name, transform in CHECKED.items():
+    want = jax.device_get(transform(eager)(matrices))
+    for jit in (lambda f: f, jax.jit):
+        run = jit(transform(inverse))
+        with jax.set_mesh(mesh):
+            found = run(cut(matrices, "data"))
+            assert_close(jax.device_get(found), want, label=name, factor=10)
+            assert found.sharding.spec[0] == "data", (name, found.sharding)
+            for given in (cut(singular, "data"), cut(singular)):
+                try:
+                    jax.block_until_ready(run(given))
+                except Exception as error:
+                    words = str(error)
+                else:
+                    words = "no error"
+                assert "singular" in words, (name, words)
+with jax.set_mesh(mesh):
+    found = jax.jit(verified)(cut(x, "data"), cut(w, None, "model"))
+assert_close(jax.device_get(found), jax.device_get(plain(x, w)))
+
+registry._LOWERINGS["tanh.default"] = lambda out, x: jnp.tanh(x) * 1.01
+wrong = jax_callable(lambda x: torch.tanh(x).sum(-1), backend="xla", verify=True)
+try:
+    with jax.set_mesh(mesh):
+        jax.block_until_ready(jax.jit(wrong)(cut(x, "data")))
+except Exception as error:
+    words = str(error)
+else:
+    words = "no error"
+assert "something else than torch" in words, words
+
+# XLA would drop what gives nothing but empty arrays, and may not keep it for its effect.
+for backend in ("xla", "eager"):
+    nothing = jax_callable(lambda a: torch.linalg.cholesky(a)[:0], backend=backend)
     try:
         with jax.set_mesh(mesh):
-            jax.jit(checked)(cut(x, "data"))
+            jax.jit(nothing)(cut(singular))
     except ShardingError as error:
         words = str(error)
-    assert "jax.shard_map around the call" in words, words
+    else:
+        words = "no error"
+    assert "jax.shard_map around the call" in words, (backend, words)
 
 # Explicit and Auto axes in one mesh.
 mixed = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit, AxisType.Auto))

@@ -412,6 +412,16 @@ class TestRefusals:
         with pytest.raises(PlanningError, match=r"listed\.default gives lists of tensors"):
             call(normal(3))
 
+    @pytest.mark.parametrize("name", ["inv", "solve", "cholesky"])
+    def test_factors_without_checks(self, name):
+        both = {"solve": lambda f: lambda a: f(a, a)}.get(name, lambda f: f)
+        call = jax_callable(both(getattr(torch.linalg, name)), backend="xla")
+        with pytest.raises(PlanningError, match=f"{name}_ex.*do not make"):
+            export.export(jax.jit(call), platforms=["tpu"])(jnp.eye(3))
+        found = both(getattr(torch.linalg, f"{name}_ex"))
+        advised = jax_callable(lambda a: found(a)[0], backend="xla")
+        export.export(jax.jit(advised), platforms=["tpu"])(jnp.eye(3))
+
     def test_float64_on_a_tpu(self):
         call = jax.jit(jax_callable(lambda x: (x.double() + 1).float(), backend="xla"))
         with pytest.raises(PlanningError, match=r"a TPU has; got .*float64 of aten.*py:\d+"):
