@@ -17,6 +17,14 @@ _NO_GRAD = torch._C._autograd.CreationMeta.NO_GRAD_MODE
 
 
 _OWN = frozenset({"aten", "prims", "prim"})
+# What cuts the way back, as function modes see it.
+DETACH = (
+    torch.Tensor.detach,
+    torch.detach,
+    torch.Tensor.detach_,
+    torch.detach_,
+    vars(torch._C.TensorBase)["data"].__get__,
+)
 
 
 def is_own(op: Any) -> bool:

@@ -71,6 +71,11 @@ _REASONS: Mapping[Reason, str] = {
         "comes out as a constant and the gradient would be silently wrong. Pass create_graph=True "
         "inside"
     ),
+    "gradient beside others": (
+        "the function calls torch.autograd.grad without create_graph=True, so torch takes what "
+        "comes out as a constant and the gradient would be silently wrong. Pass create_graph=True "
+        "inside, or go on with .detach() of what comes out if a constant is meant"
+    ),
     "function": (
         "a backward inside is not differentiable (it detaches, or uses what its forward has "
         "computed, which torch takes for a constant), so the gradient would be silently wrong. "

@@ -3,7 +3,8 @@
 What ``torch.autograd.grad`` gives without ``create_graph`` depends on the inputs, and autograd has
 no way back through it. The same is true of what a custom function computes in its forward, or
 detaches in its backward. So whatever is made of these has a derivative that torch does not know,
-also where autograd leads back by another way.
+also where autograd leads back by another way. Unless the function says that it means a constant: it
+detaches what is detached already, and goes on with that alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..._compat.torch import autograd, pytrees
+from ..._compat.torch import autograd, autograd_graph, pytrees
 from ..._compat.torch.fake_tensors import LEAVES_TORCH
 from ..._compat.torch.operators.higher_order import CallMode, OpMode
 from ..._compat.torch.operators.linear_ops import MADE_LIKE, WITHOUT_SLOPE, name_of
@@ -23,8 +24,9 @@ from ..._compat.torch.operators.writes_and_draws import written_arguments
 from ..._compat.torch.storages import memory_key, reserve_storage_key
 from .rare_watch import RareWatch
 
-# What was taken for a constant: an inner gradient, or something in a custom function.
-Reason = Literal["gradient", "function"]
+# What was taken for a constant: an inner gradient, on the only way back or beside others, or
+# something in a custom function.
+Reason = Literal["gradient", "gradient beside others", "function"]
 Hidden = Mapping[int, Reason]
 
 
@@ -49,6 +51,11 @@ class HiddenGradients:
         # What a custom backward has made or written to, of which autograd may not know (`.data`).
         self._behind: set[int] = set()
         self._hidden: dict[int, Reason] = {}
+        # Inner gradients that are constants by the function's own word, and what is made of these.
+        self._meant: set[int] = set()
+        # What it has detached such from. Where it goes on with that too, it was no word.
+        self._detached_from: dict[int, torch.Tensor] = {}
+        self._inputs = list(moving)
         # Memory that is given back would be somebody else's under the same number.
         self._reserved: dict[int, Any] = {}
         for tensor in moving:
@@ -71,7 +78,11 @@ class HiddenGradients:
                 continue
             key = _key(result)
             if key in self._hidden:
-                found[index] = self._hidden[key]
+                reason = self._hidden[key]
+                beside = reason == "gradient" and self._leads_back(result)
+                if beside and key in self._meant:
+                    continue
+                found[index] = "gradient beside others" if beside else reason
             elif key in self._behind and not result.requires_grad:
                 found[index] = "function"
         return found
@@ -79,6 +90,22 @@ class HiddenGradients:
     def going_back(self, recorded: bool, by: int) -> None:
         """Autograd goes back (``by`` 1), or has done so (-1)."""
         self._depth[recorded] += by
+
+    def detached(self, tensor: torch.Tensor, *, in_place: bool) -> None:
+        """The function has detached this."""
+        key = _key(tensor)
+        # In a backward it is the code of some library.
+        if self._hidden.get(key) == "gradient" and not any(self._depth.values()):
+            self._meant.add(key)
+            if not in_place:
+                self._detached_from[id(tensor)] = tensor
+
+    def used(self, given: Any) -> None:
+        """The function has given these to torch."""
+        if self._detached_from:
+            for tensor in _tensors(given):
+                if id(tensor) in self._detached_from:
+                    self._meant.discard(_key(tensor))
 
     def own(self, gradient: torch.Tensor) -> torch.Tensor:
         """A gradient that was not recorded, in memory that is marked."""
@@ -98,6 +125,8 @@ class HiddenGradients:
         constant = name_of(func) in MADE_LIKE or name_of(func) in WITHOUT_SLOPE
         moves = not constant and not self._moving.isdisjoint(keys)
         reason = None if constant else self._reason(given, keys, moves)
+        of_hidden = self._hidden.keys() & keys
+        meant = bool(of_hidden) and of_hidden <= self._meant and not self._depth[False]
         result = func(*args, **kwargs)
         if not moves and reason is None:
             return result
@@ -117,7 +146,7 @@ class HiddenGradients:
             if behind:
                 self._behind.add(_key(tensor))
             if reason is not None:
-                self._hide(tensor, reason)
+                self._hide(tensor, reason, meant=meant)
         return result
 
     def _reason(
@@ -151,10 +180,26 @@ class HiddenGradients:
             lies = memory_key(tensor)
             self._reserved[key] = reserve_storage_key(tensor) if lies else tensor
 
-    def _hide(self, tensor: torch.Tensor, reason: Reason) -> None:
+    def _hide(self, tensor: torch.Tensor, reason: Reason, *, meant: bool = False) -> None:
         self._move(tensor)
         self.noticed = True
-        self._hidden.setdefault(_key(tensor), reason)
+        key = _key(tensor)
+        if not meant:
+            self._meant.discard(key)
+        elif key not in self._hidden:
+            self._meant.add(key)
+        self._hidden.setdefault(key, reason)
+
+    def _leads_back(self, result: torch.Tensor) -> bool:
+        """Whether autograd knows a way from it to what moves."""
+        if not result.requires_grad:
+            return False
+        nodes = {tensor.grad_fn for tensor in self._inputs if tensor.grad_fn is not None}
+        leaves = {id(tensor) for tensor in self._inputs}
+        return any(
+            node in nodes or id(autograd_graph.variable_of(node)) in leaves
+            for node in autograd_graph.nodes_behind([result.grad_fn])
+        )
 
 
 class _Ops(OpMode):
@@ -181,6 +226,10 @@ class _Calls(CallMode):
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         self._hidden.left |= func in LEAVES_TORCH
+        if func in autograd.DETACH:
+            self._hidden.detached(args[0], in_place=func is torch.Tensor.detach_)
+        else:
+            self._hidden.used((args, kwargs))
         return func(*args, **kwargs)
 
     def going_back(self, recorded: bool) -> None:

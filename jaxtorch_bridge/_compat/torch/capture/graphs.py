@@ -45,6 +45,7 @@ def trace_graph(
     before = count_asserts()
     traced = make_fx(function, table, tracing_mode="real", _allow_non_fake_inputs=True)
     graph = traced(*arguments)
+    _remove_profiling(graph.graph)
     keep_asserts(graph, before)
     if decomposed and any(_writes(node) for node in graph.graph.nodes):
         # Writes of the function's own, and of decompositions.
@@ -166,6 +167,16 @@ def loses_checks(graph: Any) -> bool:
 def remove_dead_code(graph: Any) -> None:
     """Drop what no result needs, but neither random ops nor checks."""
     graph.eliminate_dead_code(lambda node: node.is_impure() or node.target in _CHECKS)
+
+
+def _remove_profiling(graph: Any) -> None:
+    """Drop what optimizers, and ``torch.profiler.record_function``, say to a profiler.
+
+    It takes and gives an object of C++, and is of no use in a graph, which has its own times.
+    """
+    for node in reversed(graph.nodes):
+        if getattr(node.target, "namespace", "") == "profiler":
+            graph.erase_node(node)
 
 
 class OnDevice(OpMode):
