@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import inspect
+import threading
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -46,8 +47,10 @@ def own_attributes(value: Any) -> dict[str, Any] | None:
 
     Classes, whose attributes are behind a proxy, have none here.
     """
+    # One of these has attributes for each thread.
+    kind = threading.local if is_a(value, threading.local) else object
     try:
-        found = object.__getattribute__(value, "__dict__")
+        found = kind.__getattribute__(value, "__dict__")
     except Exception:
         return None
     return found if isinstance(found, dict) else None
@@ -84,6 +87,14 @@ def stored_items(table: dict[Any, Any]) -> list[tuple[Any, Any]]:
     # An `OrderedDict` has an order that `dict` does not know.
     kind: Any = dict if type(table) is dict else kind_of(table)
     return list(kind.items(table))
+
+
+def proxied_items(proxy: types.MappingProxyType[Any, Any]) -> list[tuple[Any, Any]]:
+    """What stands in the mapping behind a proxy; nothing if that does not say."""
+    try:
+        return list(proxy.items())
+    except Exception:
+        return []
 
 
 def kind_of(container: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import contextlib
 import functools
 import threading
 import types
@@ -29,8 +30,8 @@ from ..._compat.torch.modules import (
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
 from .careful_access import entries, is_a, own_attributes, present_attribute, slots_of
 from .code_text import value_of_cell
-from .compared_values import compared, is_buffer
-from .held_values import HeldValues, Picture
+from .compared_values import PLAIN, compared, is_buffer
+from .held_values import LOOKED_INTO, HeldValues, Picture
 from .locks import Locks, locks_of
 from .module_attributes import module_attributes_read
 from .reachable_objects import keys_of, modules_in, parts_of
@@ -79,8 +80,8 @@ class ClosureState:
         self._counted: list[tuple[dict[str, Any], str]] = []
         self._caches: list[Any] = []
         self._holders: list[Any] = []
-        # Objects with `__slots__` alone.
-        self._slotted: list[Any] = []
+        # Objects with `__slots__` alone, and others that nothing is put back into.
+        self._looked_into: list[Any] = []
         # Those that code refers to by name.
         self._classes: list[type] = []
         self._held = HeldValues()
@@ -156,12 +157,16 @@ class ClosureState:
 
     def held(self) -> Picture:
         """What the objects and containers hold that it refers to."""
-        holders = self._looked_at()
-        return self._held.picture(holders) if holders else {}
+        holders, modules = self._looked_at(), parts_of(self.modules)
+        if not holders and not modules:
+            return {}
+        # As in `details`.
+        with self.locks if modules else contextlib.nullcontext():
+            return self._held.picture(holders, modules)
 
     def holds_same(self, before: Picture) -> bool:
         """Whether that is what it was, but for what the function itself changes."""
-        if not self._looked_at():
+        if not self._looked_at() and not self.modules:
             return True
         is_same = self._held.same(before, self.held())
         self._held.tell_of_the_rest()
@@ -169,11 +174,10 @@ class ClosureState:
 
     def held_number(self) -> int:
         """Another number whenever that has changed, and the same when it is as it was before."""
-        holders = self._looked_at()
-        if not holders:
+        now = self.held()
+        if not now:
             return 0
         with self._numbering:
-            now = self._held.picture(holders)
             self._held.tell_of_the_rest()
             for number, before in reversed(self._numbered):
                 if self._held.same(before, now):
@@ -187,9 +191,8 @@ class ClosureState:
         values += [names.get(name) for names, name in self._globals]
         return [
             *self._holders,
-            *self._slotted,
+            *self._looked_into,
             *self._classes,
-            *parts_of(self.modules),
             *(function for function in self._roots if vars(function)),
             *filter(is_buffer, values),
         ]
@@ -341,17 +344,17 @@ class ClosureState:
             return [function.__self__, function.__func__]
         elif is_a(function, types.FunctionType):
             return [*self._look_into(function), getattr(function, "__wrapped__", None)]
-        elif own_attributes(function) is not None and not is_a(function, _SETTLED):
+        elif is_a(function, (tuple, frozenset)):
+            return [one for one in entries(function) if not is_a(one, PLAIN) and _leads_on(one)]
+        elif is_a(function, LOOKED_INTO):
+            self._looked_into.append(function)
+        elif _is_holder(function):
             self._holders.append(function)
-            return [
-                value for value in entries(own_attributes(function)) if is_a(value, torch.nn.Module)
-            ]
-        elif is_a(function, CONTAINERS):
-            self._holders.append(function)
+            return list(modules_in(function))
         elif is_a(function, type):
             self._classes.append(function)
         elif not is_a(function, _SETTLED) and slots_of(function):
-            self._slotted.append(function)
+            self._looked_into.append(function)
         return []
 
     def _look_into(self, function: types.FunctionType) -> list[Any]:
@@ -397,12 +400,18 @@ class ClosureState:
 
 def _leads_on(value: Any) -> bool:
     """Whether to follow what code refers to: modules, containers and the user's own helpers."""
-    own = is_a(value, torch.nn.Module) or is_scripted(value)
+    own = is_a(value, (torch.nn.Module, *LOOKED_INTO)) or is_scripted(value)
     return own or not is_of_framework(value)
 
 
 def _is_cache(function: Any) -> bool:
     return all(present_attribute(function, name) for name in ("cache_clear", "cache_info"))
+
+
+def _is_holder(value: Any) -> bool:
+    if is_a(value, CONTAINERS):
+        return True
+    return own_attributes(value) is not None and not is_a(value, _SETTLED)
 
 
 def _may_change(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import hashlib
 from collections.abc import Hashable
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 
 from .careful_access import is_a
 
+# The class of all of `ctypes`.
+_CData = ctypes.c_int.__mro__[2]
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -33,7 +36,7 @@ def is_buffer(value: Any) -> bool:
     """Whether it is plain memory that can be written to, which only its content tells apart."""
     if is_a(value, np.ndarray):
         return not value.dtype.hasobject
-    return is_a(value, (bytearray, array.array, memoryview))
+    return is_a(value, (bytearray, array.array, memoryview, _CData))
 
 
 def buffer_content(buffer: Any) -> Hashable:

@@ -6,7 +6,9 @@ A captured graph has these values as constants, where the function's own calls r
 from __future__ import annotations
 
 import collections
+import contextvars
 import marshal
+import threading
 import types
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.modules import OF_EVERY_MODULE
+from ..._compat.torch.modules import OF_EVERY_MODULE, hook_tables
 from ...errors import BridgeWarning
 from .bytecode_names import is_of_framework
 from .careful_access import (
@@ -24,6 +26,7 @@ from .careful_access import (
     entries,
     is_a,
     own_attributes,
+    proxied_items,
     slots_of,
     stored_items,
 )
@@ -37,6 +40,13 @@ _MOST = 10_000
 _LONG = 64
 _PER_PLACE = 100
 
+# What else code reads numbers from. Torch's own objects are not looked into but for these.
+LOOKED_INTO = (
+    types.MappingProxyType,
+    contextvars.ContextVar,
+    threading.local,
+    torch.optim.Optimizer,
+)
 _CONTAINERS = (list, dict, tuple, set, frozenset, collections.deque)
 
 # An object or container, and an attribute, key or position in it; None: how many there are. Both,
@@ -76,10 +86,16 @@ class HeldValues:
         self._left_out = ""
         self._told = False
 
-    def picture(self, holders: Sequence[Any]) -> Picture:
-        """What can be reached from some objects and containers."""
+    def picture(self, holders: Sequence[Any], modules: Sequence[torch.nn.Module] = ()) -> Picture:
+        """What can be reached from some objects and containers.
+
+        Args:
+            holders: These.
+            modules: Whose numbers, tensors, hooks and parts are watched by other means.
+        """
+        watched = set(map(id, modules))
         found: dict[Place, Hashable] = {}
-        waiting, seen = list(holders), set[int]()
+        waiting, seen = [*holders, *modules], set[int]()
         room = _MOST
         self._left_out = ""
         while waiting:
@@ -99,7 +115,10 @@ class HeldValues:
                 found[Same(held), None] = buffer_content(held)
                 continue
             owner, count = Same(held), 0
-            for name, value in _places(held):
+            places = _places(held)
+            if is_a(held, torch.nn.Module) and id(held) not in watched:
+                places = _places_of_module(held)
+            for name, value in places:
                 count += 1
                 found[owner, name] = compared(value)
                 if is_buffer(value):
@@ -187,6 +206,13 @@ def _places(held: Any) -> Iterator[tuple[Hashable, Any]]:
         yield from stored_items(vars(held))
     elif is_a(held, types.MethodType):
         yield "__self__", held.__self__
+    elif is_a(held, types.MappingProxyType):
+        yield from ((compared(key), value) for key, value in proxied_items(held))
+    elif is_a(held, contextvars.ContextVar):
+        yield "value", held.get(None)
+    elif is_a(held, torch.optim.Optimizer):
+        # Its state moves in every step, which no other code reads.
+        yield "param_groups", (own_attributes(held) or {}).get("param_groups")
     elif is_a(held, torch.nn.Module):
         # Its numbers, tensors and parts are watched by other means.
         attributes = stored_items(own_attributes(held) or {})
@@ -198,6 +224,18 @@ def _places(held: Any) -> Iterator[tuple[Hashable, Any]]:
     else:
         yield from slots_of(held)
         yield from stored_items(own_attributes(held) or {})
+
+
+def _places_of_module(module: torch.nn.Module) -> Iterator[tuple[Hashable, Any]]:
+    """Of one that stands in a container or an object: also what is watched of others elsewhere."""
+    own = own_attributes(module) or {}
+    yield from ((name, value) for name, value in stored_items(own) if name not in OF_EVERY_MODULE)
+    yield "training", own.get("training")
+    tables = {name: own.get(name) for name in ("_parameters", "_buffers", "_modules")}
+    for name, table in {**tables, **hook_tables(module)}.items():
+        # Those of scripts are no dicts.
+        if isinstance(table, dict):
+            yield from (((name, key), value) for key, value in stored_items(table))
 
 
 def _attributes_of_container(held: Any) -> Iterator[tuple[Hashable, Any]]:
@@ -221,9 +259,11 @@ def _is_set(value: Any) -> bool:
 
 
 def _leads_on(owner: Any, value: Any) -> bool:
-    if is_a(value, _CONTAINERS):
+    if is_a(value, (*_CONTAINERS, *LOOKED_INTO)):
         return True
-    if is_a(value, (*PLAIN, torch.Tensor, torch.nn.Module, type)):
+    if is_a(value, torch.nn.Module):
+        return True
+    if is_a(value, (*PLAIN, torch.Tensor, type)):
         return False
     if is_a(value, types.FunctionType):
         # Of the many in a class it is enough to know which they are.

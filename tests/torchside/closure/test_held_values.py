@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import array
 import collections
+import contextvars
+import ctypes
 import sys
+import threading
 import types
 
 import jax
@@ -264,6 +267,84 @@ def of_a_class_of_a_container():
     return lambda x: x * x * held.scale, lambda: setattr(Config, "scale", 5.0)
 
 
+def of_a_tuple():
+    held = ({"scales": [2.0]},)
+    return lambda x: x * x * held[0]["scales"][0], lambda: held[0]["scales"].__setitem__(0, 5.0)
+
+
+def of_a_tuple_in_a_tuple():
+    held = (1, ("a", types.SimpleNamespace(scale=2.0)))
+    return lambda x: x * x * held[1][1].scale, lambda: setattr(held[1][1], "scale", 5.0)
+
+
+def of_a_chain_of_tables():
+    defaults = {"scale": 2.0}
+    held = collections.ChainMap({}, defaults)
+    return lambda x: x * x * held["scale"], lambda: defaults.update(scale=5.0)
+
+
+def of_a_proxy():
+    table = {"scale": 2.0}
+    held = types.MappingProxyType(table)
+    return lambda x: x * x * held["scale"], lambda: table.update(scale=5.0)
+
+
+def of_a_context_variable():
+    held = contextvars.ContextVar("held", default=2.0)
+    return lambda x: x * x * held.get(), lambda: held.set(5.0)
+
+
+def of_thread_locals():
+    held = threading.local()
+    held.scale = 2.0
+    return lambda x: x * x * held.scale, lambda: setattr(held, "scale", 5.0)
+
+
+def of_ctypes():
+    held = types.SimpleNamespace(scale=ctypes.c_double(2.0))
+    return lambda x: x * x * held.scale.value, lambda: setattr(held.scale, "value", 5.0)
+
+
+def of_an_optimizer():
+    held = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=2.0)
+    first = held.param_groups[0]
+    return lambda x: x * x * held.param_groups[0]["lr"], lambda: first.update(lr=5.0)
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.scale = 2.0
+        self.weight = torch.nn.Parameter(torch.tensor(factor), requires_grad=False)
+        self.register_buffer("offset", torch.zeros(()))
+
+    def forward(self, x):
+        return x * x * (self.scale if self.training else 5.0) * self.weight + self.offset
+
+
+IN_WHAT = {
+    "list": lambda m: ([m], lambda held: held[0]),
+    "dict": lambda m: ({"m": m}, lambda held: held["m"]),
+    "tuple": lambda m: ((m,), lambda held: held[0]),
+    "list in a dict": lambda m: ({"m": [m]}, lambda held: held["m"][0]),
+    "list of an object": lambda m: (types.SimpleNamespace(m=[m]), lambda held: held.m[0]),
+    "far away": lambda m: ([{"a": [{"b": [{"c": m}]}]}], lambda h: h[0]["a"][0]["b"][0]["c"]),
+}
+CHANGES = {
+    "eval": lambda module: module.eval(),
+    "number": lambda module: setattr(module, "scale", 5.0),
+    "parameter": lambda module: setattr(
+        module, "weight", torch.nn.Parameter(torch.tensor(2.5), requires_grad=False)
+    ),
+    "hook": lambda module: module.register_forward_hook(lambda m, args, out: out * 2.5),
+}
+
+
+def of_another_module_in_a_list():
+    held = [Scaled()]
+    return lambda x: held[0](x), lambda: held.__setitem__(0, Scaled(2.5))
+
+
 def beside_what_is_added():
     """Its own entries are no sign of anything, and all others are."""
     held = {"scale": 2.0}
@@ -327,6 +408,8 @@ PLACES = [
     *(of_replaced_method, in_a_module, in_a_module_that_is_closed_over),
     *(of_python_module, of_python_module_in_a_module, of_object_in_a_python_module),
     *(of_import_inside, of_name_imported_inside),
+    *(of_a_tuple, of_a_tuple_in_a_tuple, of_a_chain_of_tables, of_a_proxy, of_a_context_variable),
+    *(of_thread_locals, of_ctypes, of_an_optimizer, of_another_module_in_a_list),
     of_python_module_beside_an_attribute_of_that_name,
     *(of_deque, of_a_subclass_of_dict, of_a_class_of_a_container),
 ]
@@ -348,6 +431,33 @@ def test_every_eager_way_sees_what_a_plain_call_sees(place, backend, monkeypatch
     for name, way in WAYS.items():
         assert_close(way(wrapped), jnp.full_like(way(wrapped), 2.0), label=name)
     change()
+    for name, way in WAYS.items():
+        assert_close(way(wrapped), jnp.full_like(way(wrapped), 5.0), label=name)
+
+
+@pytest.mark.parametrize("backend", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("where", IN_WHAT)
+def test_modules_in_containers(where, change, backend):
+    module = torch.nn.Sequential(Scaled())
+    held, take = IN_WHAT[where](module)
+    wrapped = jax_callable(lambda x: take(held)(x), backend=backend)
+    for name, way in WAYS.items():
+        assert_close(way(wrapped), jnp.full_like(way(wrapped), 2.0), label=name)
+    CHANGES[change](module[0])
+    for name, way in WAYS.items():
+        assert_close(way(wrapped), jnp.full_like(way(wrapped), 5.0), label=name)
+
+
+def test_modules_that_came_into_a_container_later():
+    held = [Scaled()]
+    wrapped = jax_callable(lambda x: held[0](x))
+    for way in WAYS.values():
+        way(wrapped)
+    held[0] = Scaled()
+    for way in WAYS.values():
+        way(wrapped)
+    held[0].eval()
     for name, way in WAYS.items():
         assert_close(way(wrapped), jnp.full_like(way(wrapped), 5.0), label=name)
 
