@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+# What hooks are put on, as function modes see it: a tensor, or the nodes behind it.
+LEADS_TO_HOOKS = (torch.Tensor.register_hook, vars(torch._C.TensorBase)["grad_fn"].__get__)
+
 # The wrapper's code is one for all functions that are marked.
 _ONCE_DIFFERENTIABLE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__
 

@@ -231,7 +231,7 @@ class _HookWatch(CallMode):
         self.seen = False
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        self.seen |= func is torch.Tensor.register_hook
+        self.seen |= func in autograd_graph.LEADS_TO_HOOKS
         return func(*args, **kwargs)
 
 

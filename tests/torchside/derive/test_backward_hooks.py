@@ -21,6 +21,22 @@ def on_a_tensor(x):
     return y
 
 
+def on_a_node(x):
+    y = x.sin()
+    if y.grad_fn is not None:
+        y.grad_fn.register_prehook(lambda gradients: (gradients[0] * 10,))
+    return y
+
+
+def behind_a_node(x):
+    y = x.sin()
+    if y.requires_grad:
+        torch.autograd.graph.get_gradient_edge(y).node.register_hook(
+            lambda made, given: (made[0] * 10,)
+        )
+    return y
+
+
 def of_a_module(register):
     layer = torch.nn.Linear(4, 4, bias=False)
     layer.weight = torch.nn.Parameter(torch.tensor(W.tolist()))
@@ -52,6 +68,8 @@ def with_gradient_times_ten(f):
 
 FUNCTIONS = {
     "tensor": (lambda: on_a_tensor, jnp.sin),
+    "node": (lambda: on_a_node, jnp.sin),
+    "behind a node": (lambda: behind_a_node, jnp.sin),
     "module": (lambda: of_a_module(times_ten), lambda x: W @ x),
     "module, before": (lambda: of_a_module(times_ten_before), lambda x: W @ x),
     "inner module": (
