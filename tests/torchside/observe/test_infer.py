@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import queue
+import threading
 import warnings
 
 import jax
@@ -365,3 +366,39 @@ def test_planning_leaves_requires_grad_alone():
 
     jax_callable(f).plan(jnp.ones(3))
     assert not weight.requires_grad
+
+
+@pytest.mark.filterwarnings("ignore::jaxtorch_bridge.BridgeWarning")
+def test_a_trial_takes_back_no_step_of_another_thread():
+    layer = torch.nn.Linear(2, 1)
+    begun, ended, runs = threading.Event(), threading.Event(), Runs()
+
+    def slow(x):
+        if reads_values(x):
+            return x.sum()
+        if type(x) is torch.Tensor:
+            runs.append(1)
+            begun.set()
+            # It does not end in this time, or it would be taken back.
+            ended.wait(0.5)
+        return layer(x)
+
+    def step(x):
+        layer.weight.data.add_(x.sum())
+        return x
+
+    before = layer.weight.detach().clone()
+    stepping, x = jax_callable(step), jnp.ones((3, 2))
+    stepping(0 * x)
+
+    def other():
+        assert begun.wait(60)
+        jax.block_until_ready(stepping(x))
+        ended.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    jax.jit(jax_callable(slow)).lower(x)
+    thread.join()
+    assert len(list(runs)) > 0
+    assert_close(layer.weight.detach(), before + 6)
