@@ -7,6 +7,14 @@ from collections import defaultdict
 
 import pytest
 
+# Whether a part of the tests will do; `conftest` says.
+PARTIAL = False
+
+
+def examples(count: int) -> int:
+    """How many random cases to try: of so many a third, where a part of the tests will do."""
+    return count // 3 if PARTIAL else count
+
 
 def each_value(items: list[pytest.Item]) -> list[pytest.Item]:
     """Leave out combinations of values each of which stands in another test of the same function.

@@ -50,6 +50,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every", type=int, default=1, metavar="N", help="run each Nth test alone")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell what is asked for while modules of tests are imported."""
+    choosing.PARTIAL = config.getoption("--each-value")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose."""
     chosen = choosing.each_value(items) if config.getoption("--each-value") else list(items)

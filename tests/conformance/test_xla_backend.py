@@ -49,7 +49,7 @@ def worker() -> Iterator[Worker]:
     one.close()
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(6)
 @pytest.mark.parametrize("entry", LOWERED.split())
 def test_values_and_derivatives_are_torchs(worker, entry):
     for result in list(worker.try_entry(entry, "float32", WAYS)):
@@ -88,7 +88,7 @@ def _sample() -> dict[tuple[str, str], dict[str, str]]:
 SAMPLE = _sample()
 
 
-@pytest.mark.table(3)
+@pytest.mark.table(6)
 @pytest.mark.parametrize(("entry", "dtype"), SAMPLE)
 def test_the_file_of_evidence_is_true(worker, entry, dtype):
     told = SAMPLE[entry, dtype]

@@ -18,6 +18,7 @@ import torch
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 
+from choosing import examples
 from comparing import assert_close
 from jaxtorch_bridge import jax_callable
 
@@ -430,7 +431,7 @@ def cases(draw: Any) -> tuple[Program, list[str], tuple[int | None, ...], str | 
     return program, asked, axes, draw(st.sampled_from(asked)), draw(st.integers(0, 999))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(case=cases())
 def test_random_programs(case):
     program, names, axes, jitted, seed = case

@@ -21,6 +21,7 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, PartitionSpec
 
+from choosing import examples
 from comparing import assert_close
 from jaxtorch_bridge import BridgeWarning, jax_callable
 
@@ -304,7 +305,7 @@ def jax_gradients(function: Function, pulls: int, jit: bool) -> list[Any]:
     return (jax.jit(run) if jit else run)(jnp.asarray(X), jnp.asarray(W))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     program=programs(),
     names=st.lists(st.sampled_from(list(LAYERS)), max_size=3),

@@ -236,7 +236,7 @@ def of_python_module_beside_an_attribute_of_that_name():
 
 
 def of_one_among_thousands():
-    held = [types.SimpleNamespace(scale=2.0) for _ in range(2000)]
+    held = [types.SimpleNamespace(scale=2.0) for _ in range(1001)]
     return lambda x: x * x * held[10].scale, lambda: setattr(held[10], "scale", 5.0)
 
 
@@ -420,6 +420,7 @@ OWN_CHANGES = [
 ]
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("backend", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 def test_every_eager_way_sees_what_a_plain_call_sees(place, backend, monkeypatch):

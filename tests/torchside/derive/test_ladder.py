@@ -556,6 +556,7 @@ TWICE = [name for name, case in CASES.items() if case.second and name not in SAM
 
 
 @LOOKS_AT_VALUES
+@pytest.mark.table(2)
 @pytest.mark.parametrize("name", TWICE)
 def test_second_order(name):
     _, wrapped, twin, arrays = prepared(name)
