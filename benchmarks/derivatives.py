@@ -20,7 +20,8 @@ from rounds import median_rows, rounds
 from timing import Variant, waiting
 
 from jaxtorch_bridge._compat.torch.dynamo import load
-from jaxtorch_bridge.torchside.op.torch_op import TorchOp
+from jaxtorch_bridge.planner.op_keys import root_of_key
+from jaxtorch_bridge.torchside.op import make_op
 
 BATCH, SEQUENCE, WIDTH, HEADS, HIDDEN = 8, 128, 256, 4, 1024
 JACOBIAN_SIZE = 64
@@ -120,7 +121,7 @@ def _jacobian() -> Table:
     counts: list[str] = []
     for name, form in forms.items():
         if form is not None:
-            with _replaced(TorchOp, "__init__", _counting_ops) as ran:
+            with _replaced(make_op, "_entered", _counting_ops) as ran:
                 jacobian = jax.jit(jax.jacrev(form))
                 subjects.check_same(variants["torch.func.jacrev"](), jacobian(array))
                 variants[name] = waiting(jacobian, array)
@@ -142,7 +143,7 @@ def _hessian() -> Table:
     array = jnp.asarray(x.numpy())
     reference = "torch.func.hessian"
     variants: dict[str, Variant] = {reference: lambda: torch.func.hessian(function)(x)}
-    with _replaced(TorchOp, "__init__", _counting_ops) as ran:
+    with _replaced(make_op, "_entered", _counting_ops) as ran:
         hessian = jax.jit(jax.hessian(subjects.bridge(function)))
         subjects.check_same(variants[reference](), hessian(array))
         variants[subjects.BRIDGE] = waiting(hessian, array)
@@ -239,19 +240,25 @@ def _counting(counts: Counter[str], function: Any) -> Any:
     return call
 
 
-def _counting_ops(counts: Counter[str], init: Any) -> Any:
-    """Ops that are made now count how often torch is called, by their label."""
+def _counting_ops(counts: Counter[str], enter: Any) -> Any:
+    """Ops that are made now count how often torch is called, by what they derive from."""
 
-    def make(
-        op: Any, label: str, key: str, ins: Any, outs: Any, run: Any, *rest: Any, **kw: Any
-    ) -> None:
-        def counted(*tensors: Any) -> Any:
-            counts[label] += 1
-            return run(*tensors)
+    def entered(key: str, closure: Any, stateful: bool, *runs_and_rest: Any) -> Any:
+        run, in_context, *rest = runs_and_rest
+        what = key.removeprefix(root_of_key(key)).lstrip("/") or "function"
+        # The handler calls one of the two.
+        counted = (_counted(counts, what, run), _counted(counts, what, in_context))
+        return enter(key, closure, stateful, *counted, *rest)
 
-        init(op, label, key, ins, outs, counted, *rest, **kw)
+    return entered
 
-    return make
+
+def _counted(counts: Counter[str], what: str, run: Any) -> Any:
+    def call(*tensors: Any) -> Any:
+        counts[what] += 1
+        return run(*tensors)
+
+    return call
 
 
 def _calls_of(counts: Counter[str], call: Variant) -> str:

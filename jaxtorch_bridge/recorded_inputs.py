@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ._compat.torch.autograd_graph import nodes_behind, variable_of
+from ._compat.torch.autograd_graph import leads_back_to
 
 
 class _OfThisThread(threading.local):
@@ -31,15 +31,5 @@ def recorded_inputs(tensors: Sequence[Any]) -> Iterator[None]:
 
 def is_recorded(tensor: Any) -> bool:
     """Whether a gradient may go through a tensor: such an input, or what was computed of any."""
-    inputs = _THREAD.inputs
-    if not inputs or not tensor.requires_grad:
-        return False
-    if tensor.is_leaf:
-        # Another one is a weight that the function closes over.
-        return any(tensor is one for one in inputs)
-    leaves = {id(one) for one in inputs if one.is_leaf}
-    # Held: torch makes another object for a node once nobody has the last one.
-    nodes = {one.grad_fn for one in inputs if not one.is_leaf}
-    return any(
-        node in nodes or id(variable_of(node)) in leaves for node in nodes_behind([tensor.grad_fn])
-    )
+    # Of other leaves, weights that the function closes over, JAX takes no gradient.
+    return bool(_THREAD.inputs) and leads_back_to(tensor, _THREAD.inputs)

@@ -42,6 +42,19 @@ def leaves_behind(tensor: torch.Tensor) -> list[torch.Tensor]:
     return [variable for variable in found if variable is not None]
 
 
+def leads_back_to(tensor: torch.Tensor, inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether a gradient of a tensor goes back to any of these, one of which it may be itself."""
+    with _unseen():
+        if not tensor.requires_grad:
+            return False
+        if tensor.is_leaf:
+            return any(tensor is one for one in inputs)
+        leaves = {id(one) for one in inputs if one.is_leaf}
+        # Held: torch makes another object for a node once nobody has the last one.
+        nodes = {one.grad_fn for one in inputs if not one.is_leaf}
+        return any(node in nodes or id(variable_of(node)) in leaves for node in _recorded([tensor]))
+
+
 # Asked of a node's class: the node of a custom function is its `ctx`, to which users give
 # attributes of any name.
 def name_of(node: Any) -> str:
@@ -68,7 +81,13 @@ def has_own_backwards(nodes: Sequence[Any]) -> bool:
 
 def _recorded(tensors: Sequence[torch.Tensor]) -> Iterator[Any]:
     """The nodes that autograd recorded behind some tensors."""
-    return nodes_behind([tensor.grad_fn for tensor in tensors])
+    with _unseen():
+        nodes = [tensor.grad_fn for tensor in tensors]
+    return nodes_behind(nodes)
+
+
+# Function modes look for code of users' that asks tensors such things.
+_unseen = torch._C.DisableTorchFunction
 
 
 def nodes_behind(nodes: Sequence[Any]) -> Iterator[Any]:

@@ -229,10 +229,18 @@ class _HookWatch(CallMode):
     def __init__(self) -> None:
         super().__init__()
         self.seen = False
+        self._depth = 0
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        self.seen |= func in autograd_graph.LEADS_TO_HOOKS
+        self.seen |= func in autograd_graph.LEADS_TO_HOOKS and not self._depth
         return func(*args, **kwargs)
+
+    def going_back(self, recorded: bool) -> None:
+        # Torch itself asks for nodes there.
+        self._depth += 1
+
+    def went_back(self, recorded: bool) -> None:
+        self._depth -= 1
 
 
 def on_moving_fakes(

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import torch
 
-from ..._compat.torch import autograd, autograd_graph, pytrees
+from ..._compat.torch import autograd, pytrees
+from ..._compat.torch.autograd_graph import leads_back_to
 from ..._compat.torch.fake_tensors import LEAVES_TORCH
 from ..._compat.torch.operators.higher_order import CallMode, OpMode
 from ..._compat.torch.operators.linear_ops import MADE_LIKE, WITHOUT_SLOPE, name_of
@@ -79,7 +80,7 @@ class HiddenGradients:
             key = _key(result)
             if key in self._hidden:
                 reason = self._hidden[key]
-                beside = reason == "gradient" and self._leads_back(result)
+                beside = reason == "gradient" and leads_back_to(result, self._inputs)
                 if beside and key in self._meant:
                     continue
                 found[index] = "gradient beside others" if beside else reason
@@ -189,17 +190,6 @@ class HiddenGradients:
         elif key not in self._hidden:
             self._meant.add(key)
         self._hidden.setdefault(key, reason)
-
-    def _leads_back(self, result: torch.Tensor) -> bool:
-        """Whether autograd knows a way from it to what moves."""
-        if not result.requires_grad:
-            return False
-        nodes = {tensor.grad_fn for tensor in self._inputs if tensor.grad_fn is not None}
-        leaves = {id(tensor) for tensor in self._inputs}
-        return any(
-            node in nodes or id(autograd_graph.variable_of(node)) in leaves
-            for node in autograd_graph.nodes_behind([result.grad_fn])
-        )
 
 
 class _Ops(OpMode):

@@ -162,7 +162,11 @@ class RecordedForward:
         )
 
     def linear_call(
-        self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
+        self,
+        transposed: bool,
+        ins: tuple[int, ...],
+        outs: tuple[int, ...],
+        graph_of_batch: Callable[[int], Program | None],
     ) -> LinearCallProgram:
         """Cotangents of ``ins`` from cotangents of ``outs``.
 
@@ -182,6 +186,7 @@ class RecordedForward:
             ins,
             outs,
             results,
+            graph_of_batch,
             layers=self._layers,
         )
         program = Program(
