@@ -79,7 +79,6 @@ class Inference:
             statistics).
         grads_inside: It calls ``torch.autograd.grad`` without ``create_graph``, so torch
             treats what comes out as constant.
-        asks_of_grad: It asks what autograd has recorded, or goes back itself.
         own_backwards: It was seen to run code with a backward that is not torch's: custom functions
             and custom operations.
         backward_hooks: Modules that it calls have hooks on their backward.
@@ -109,7 +108,6 @@ class Inference:
     strided_draws: bool = False
     updates_state: bool = False
     grads_inside: bool = False
-    asks_of_grad: bool = False
     own_backwards: bool = False
     backward_hooks: bool = False
     attention: bool = False

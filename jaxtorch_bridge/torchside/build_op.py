@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 
-from .._compat.torch.autograd import below_autograd
 from ..choices import GRAPH_BACKENDS
 from ..errors import MutationError
-from ..planner.output_inference import Inference
 from ..planner.plan import CallPlan
 from .closure.closure_state import ClosureState
 from .functions.call_locks import NO_CALL_LOCKS, CallLocks
@@ -132,8 +130,6 @@ def build_op(
         words = "in place, by the function's own `out=`"
         how = ResultsInPlace(run_out, tuple(range(count)), (words,) * count)
     body = _runner(plan, how.core or run, notices, mutated)
-    if _is_recorded_in_vain(plan.inference, closure, context):
-        body = below_autograd(body)
     if seeds:
         # The words of the key come behind the inputs.
         body = with_key(body, len(plan.inputs))
@@ -168,23 +164,6 @@ def build_op(
         may_be_lazy=plan.inference.may_be_lazy,
         contract=_contract_words(plan),
     )
-
-
-def _is_recorded_in_vain(
-    inference: Inference, closure: ClosureState, context: TorchContext
-) -> bool:
-    """Whether autograd would record calls, and nobody could see it.
-
-    Weights that a function closes over mostly require grad. What autograd records would keep all
-    intermediate results until the call ends, and be thrown away then.
-    """
-    if not (context.grad and inference.seen and inference.closes_over_grad):
-        return False
-    asks = inference.asks_of_grad or inference.switches_grad or inference.own_backwards
-    # What is left somewhere may be gone back from later.
-    leaves = inference.updates_state or inference.swaps or inference.leaves_changed
-    by_others = inference.higher_order or inference.backward_hooks or closure.scripted
-    return not (asks or leaves or by_others)
 
 
 def _aliases(plan: CallPlan, mutated: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import operator
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -26,49 +25,6 @@ DETACH = (
     torch.detach_,
     vars(torch._C.TensorBase)["data"].__get__,
 )
-
-
-# What asks a tensor for what autograd has recorded, or is to record; likewise.
-ASKS_OF_GRAD = frozenset(
-    {
-        *(
-            vars(torch._C.TensorBase)[name].__get__
-            for name in ("requires_grad", "grad_fn", "grad", "is_leaf", "output_nr", "retains_grad")
-        ),
-        vars(torch._C.TensorBase)["requires_grad"].__set__,
-        torch.Tensor.requires_grad_,
-        torch.Tensor.register_hook,
-        torch.Tensor.register_post_accumulate_grad_hook,
-        torch.Tensor.retain_grad,
-        # Of forward mode.
-        *(getattr(torch._VF, name) for name in ("_make_dual", "_unpack_dual")),
-    }
-)
-_AUTOGRAD = functools.reduce(
-    operator.or_,
-    map(
-        torch._C.DispatchKeySet,
-        (
-            torch._C.DispatchKey.AutogradCPU,
-            torch._C.DispatchKey.AutogradCUDA,
-            torch._C.DispatchKey.AutogradOther,
-        ),
-    ),
-)
-
-
-def below_autograd(run: Callable[..., Any]) -> Callable[..., Any]:
-    """A run of which autograd records nothing, in which nothing else is another way.
-
-    Under ``torch.no_grad`` some would be: layers of transformers take fused kernels, which round
-    otherwise.
-    """
-
-    def call(*tensors: torch.Tensor) -> Any:
-        with torch._C._ExcludeDispatchKeyGuard(_AUTOGRAD):
-            return run(*tensors)
-
-    return call
 
 
 def is_own(op: Any) -> bool:

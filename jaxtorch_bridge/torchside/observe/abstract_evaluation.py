@@ -282,7 +282,6 @@ def evaluate(
         strided_draws=draws.strided,
         updates_state=bool(observed.updated) or kept,
         grads_inside=observed.grads_inside,
-        asks_of_grad=observed.asks_of_grad,
         own_backwards=observed.own_backwards,
         backward_hooks=has_backward_hooks([*closure.all_modules, *observed.modules]),
         switches_grad=observed.switches_grad,

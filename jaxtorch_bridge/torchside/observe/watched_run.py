@@ -44,7 +44,6 @@ class Observed:
     generators: Generators = NO_GENERATORS
     impure_draws: bool = False
     grads_inside: bool = False
-    asks_of_grad: bool = False
     own_backwards: bool = False
     attention: bool = False
     switches_grad: bool = False
@@ -192,12 +191,10 @@ class CallWatch(CallMode):
     def going_back(self, recorded: bool) -> None:
         """Autograd goes back inside."""
         self._observed.grads_inside |= not recorded
-        self._observed.asks_of_grad = True
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run a torch function, unless it reads values."""
         self._observed.switches_grad |= func is set_grad_enabled
-        self._observed.asks_of_grad |= func in autograd.ASKS_OF_GRAD
         if self._swaps is not None:
             self._swaps.look_at_modules()
             # As a constant in a graph, such a value would stay what it was when this was traced.
