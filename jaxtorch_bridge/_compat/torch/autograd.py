@@ -32,6 +32,20 @@ def is_own(op: Any) -> bool:
     return getattr(op, "namespace", "aten") in _OWN
 
 
+def is_called_by_torch() -> bool:
+    """Whether the call that a function mode sees stands in torch's own Python code."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_of_modes(frame):
+        frame = frame.f_back
+    name = "" if frame is None else frame.f_globals.get("__name__", "")
+    return str(name).partition(".")[0] == "torch"
+
+
+def _is_of_modes(frame: FrameType) -> bool:
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.partition(".")[0] == __name__.partition(".")[0] or name == "torch.overrides"
+
+
 def in_custom_function() -> bool:
     """Whether the code that runs was called by a ``torch.autograd.Function``'s ``apply``."""
     return _runs_below(_codes_below_apply())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,17 +13,12 @@ from ..closure.closure_guard import ClosureGuard
 from ..functions.graph_capture import NotCapturedError
 from ..functions.tensor_function import TensorFunction
 from ..op.make_op import op_of_program
-from ..op.program import Program
 from ..op.torch_op import Function, LinearOp, SavingForward, TorchOp
 from .derived_function import derive
 from .engines.engine import DerivedFunction, Goal, Kept, Kind, linear_sigs
 from .linear_call import Dims, LinearCall
 from .refused_outputs import NOTHING_REFUSED, Refused
 from .tape.closure_versions import ClosureVersions
-
-# Torch takes some 100 us for each operation where it goes back through a tape for a batch, a graph
-# a tenth of that. Where this counts, another forward beside a whole batch of backwards does not.
-_SMALL_TAPE = 1 << 16
 
 
 class Linearized:
@@ -209,9 +203,7 @@ class Linearized:
             try:
                 # JAX may ask from another thread, with other settings than those of planning.
                 with self.fn.context.scope():
-                    made = self._kept.linear_call(
-                        transposed, ins, outs, self._graphs_of_batches(ins, outs)
-                    )
+                    made = self._kept.linear_call(transposed, ins, outs)
             except NotCapturedError:
                 # The backward graph cannot be transposed: the function runs again.
                 self._linear_calls[key] = self.function(transposed, ins, outs)
@@ -232,42 +224,11 @@ class Linearized:
     ) -> LinearCall:
         """What to make a batch of, whose inputs and residuals have these axes."""
         linear_call = self.linear_call(transposed, ins, outs)
-        if linear_call.op.program.batched_core is None:
-            return linear_call
         # A tape is of one run: it can serve many cotangents, and not many inputs.
-        if any(dim is not None for dim in dims):
+        of_inputs = any(dim is not None for dim in dims)
+        if linear_call.op.program.batched_core is not None and of_inputs:
             return self.function(transposed, ins, outs)
         return linear_call
-
-    def _graphs_of_batches(
-        self, ins: tuple[int, ...], outs: tuple[int, ...]
-    ) -> Callable[[int], Program | None]:
-        # Weak: it is held by an op of this derivative's.
-        here = weakref.ref(self)
-
-        def graph_of_batch(size: int) -> Program | None:
-            derivative = here()
-            return None if derivative is None else derivative._graph_of_batch(ins, outs, size)
-
-        return graph_of_batch
-
-    def _graph_of_batch(
-        self, ins: tuple[int, ...], outs: tuple[int, ...], size: int
-    ) -> Program | None:
-        """What takes less time than the tape for a batch of cotangents, though it runs forward too.
-
-        None if nothing does.
-        """
-        kept_bytes = None if self._kept is None else self._kept.size_bytes
-        same = self.fn.capturable and not (self.fn.may_draw or self.fn.updated)
-        if not same or kept_bytes is None or kept_bytes > _SMALL_TAPE:
-            return None
-        again = self.function(True, ins, outs)
-        if again.op.program.eager:
-            return None
-        axes = again.batch_axes((None,) * self.nonlinear_count)
-        found = again.op.family.batched(again.op, size, axes).op
-        return None if found is None else found.program
 
     def function(self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]) -> LinearCall:
         """The same as a function of the inputs as well, to be differentiated again."""

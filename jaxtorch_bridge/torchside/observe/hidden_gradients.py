@@ -10,6 +10,7 @@ detaches what is detached already, and goes on with that alone.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -54,8 +55,9 @@ class HiddenGradients:
         self._hidden: dict[int, Reason] = {}
         # Inner gradients that are constants by the function's own word, and what is made of these.
         self._meant: set[int] = set()
-        # What it has detached such from. Where it goes on with that too, it was no word.
-        self._detached_from: dict[int, torch.Tensor] = {}
+        # Of memory that it has detached, the tensors that it may go on with. With another, say a view
+        # from before, it was no word.
+        self._words: dict[int, dict[int, torch.Tensor]] = {}
         self._inputs = list(moving)
         # Memory that is given back would be somebody else's under the same number.
         self._reserved: dict[int, Any] = {}
@@ -92,21 +94,33 @@ class HiddenGradients:
         """Autograd goes back (``by`` 1), or has done so (-1)."""
         self._depth[recorded] += by
 
-    def detached(self, tensor: torch.Tensor, *, in_place: bool) -> None:
-        """The function has detached this."""
-        key = _key(tensor)
-        # In a backward it is the code of some library.
-        if self._hidden.get(key) == "gradient" and not any(self._depth.values()):
+    def detach(self, tensor: torch.Tensor, run: Callable[[], Any]) -> Any:
+        """Run what the function detaches this by."""
+        key, result = _key(tensor), run()
+        known = self._hidden.get(key) == "gradient" and (
+            key not in self._meant or key in self._words
+        )
+        # In a backward it is the code of some library, and so it is in torch's own functions.
+        if known and not any(self._depth.values()) and not autograd.is_called_by_torch():
             self._meant.add(key)
-            if not in_place:
-                self._detached_from[id(tensor)] = tensor
+            self._words.setdefault(key, {})[id(result)] = result
+        return result
 
-    def used(self, given: Any) -> None:
-        """The function has given these to torch."""
-        if self._detached_from:
-            for tensor in _tensors(given):
-                if id(tensor) in self._detached_from:
-                    self._meant.discard(_key(tensor))
+    def use(self, given: Any, run: Callable[[], Any]) -> Any:
+        """Run a function that is given these."""
+        if not self._words:
+            return run()
+        for tensor in _tensors(given):
+            key = _key(tensor)
+            if key in self._words and id(tensor) not in self._words[key]:
+                del self._words[key]
+                self._meant.discard(key)
+        result = run()
+        for tensor in _tensors(result):
+            # A view of what the function may go on with.
+            if (words := self._words.get(_key(tensor))) is not None:
+                words[id(tensor)] = tensor
+        return result
 
     def own(self, gradient: torch.Tensor) -> torch.Tensor:
         """A gradient that was not recorded, in memory that is marked."""
@@ -216,11 +230,10 @@ class _Calls(CallMode):
 
     def see(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         self._hidden.left |= func in LEAVES_TORCH
+        run = functools.partial(func, *args, **kwargs)
         if func in autograd.DETACH:
-            self._hidden.detached(args[0], in_place=func is torch.Tensor.detach_)
-        else:
-            self._hidden.used((args, kwargs))
-        return func(*args, **kwargs)
+            return self._hidden.detach(args[0], run)
+        return self._hidden.use((args, kwargs), run)
 
     def going_back(self, recorded: bool) -> None:
         self._hidden.going_back(recorded, 1)

@@ -43,6 +43,27 @@ def by_data(w, x, y):
     return error_of(w - 0.1 * slope_of(w, x, y).data, x, y)
 
 
+def in_several_steps(w, x, y):
+    fast = w
+    for _ in range(3):
+        fast = fast - 0.1 * slope_of(fast, x, y).detach()
+    return error_of(fast, x, y)
+
+
+def by_momentum(w, x, y):
+    fast, velocity = w, torch.zeros_like(w)
+    for _ in range(3):
+        velocity = 0.9 * velocity + slope_of(fast, x, y).detach()
+        fast = fast - 0.1 * velocity
+    return error_of(fast, x, y)
+
+
+def detached_twice(w, x, y):
+    slope = slope_of(w, x, y)
+    norm = slope.detach().norm()
+    return error_of(w - 0.1 * slope.detach().view(-1)[:3] / norm, x, y)
+
+
 def by_values(w, x, y):
     """One that no graph can be captured of."""
     if x.sum() > 100:
@@ -81,6 +102,9 @@ def adversarial(w, x, y):
 MEANT = [
     first_order_meta_learning,
     by_data,
+    in_several_steps,
+    by_momentum,
+    detached_twice,
     by_values,
     contrastive_divergence,
     minimum_inside,
@@ -149,6 +173,24 @@ def used_later(w, x, y):
     return error_of(moved - 0.1 * slope, x, y)
 
 
+def a_view_from_before(w, x, y):
+    slope = slope_of(w, x, y)
+    flat = slope.view(-1)
+    length = slope.detach().norm()
+    return error_of(w - 0.1 * flat + 0 * length, x, y)
+
+
+def a_view_from_later(w, x, y):
+    slope = slope_of(w, x, y)
+    length = slope.detach().norm()
+    return error_of(w - 0.1 * slope.view(-1) + 0 * length, x, y)
+
+
+def torchs_own_code_detaches(w, x, y):
+    second = torch.autograd.functional.hessian(lambda w: (w**4).sum(), w.detach())
+    return error_of(w - 0.1 * (second @ w), x, y)
+
+
 def another_one(w, x, y):
     return error_of(w - 0.1 * slope_of(w, x, y).detach() * slope_of(w, x, y), x, y)
 
@@ -175,6 +217,9 @@ def no_other_way_from_a_leaf(w, x, y):
         used_before,
         used_as_well,
         used_later,
+        a_view_from_before,
+        a_view_from_later,
+        torchs_own_code_detaches,
         another_one,
         written_over,
         no_other_way,

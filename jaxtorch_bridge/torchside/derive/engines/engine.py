@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -154,21 +154,10 @@ class Kept(Protocol):
         """What `jax.checkpoint` makes of it, for `explain`; empty if it makes no difference."""
 
     def linear_call(
-        self,
-        transposed: bool,
-        ins: tuple[int, ...],
-        outs: tuple[int, ...],
-        graph_of_batch: Callable[[int], Program | None],
+        self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
     ) -> LinearCallProgram:
         """Tangents of ``outs`` from tangents of ``ins``, or (transposed) cotangents of ``ins`` from
         cotangents of ``outs``.
-
-        Args:
-            transposed: See above.
-            ins: Likewise.
-            outs: Likewise.
-            graph_of_batch: From the size of a batch of cotangents to what runs the function again
-                for it in less time; None if nothing does.
 
         Raises:
             NotCapturedError: The function must run again.

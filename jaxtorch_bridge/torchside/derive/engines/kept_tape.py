@@ -162,11 +162,7 @@ class RecordedForward:
         )
 
     def linear_call(
-        self,
-        transposed: bool,
-        ins: tuple[int, ...],
-        outs: tuple[int, ...],
-        graph_of_batch: Callable[[int], Program | None],
+        self, transposed: bool, ins: tuple[int, ...], outs: tuple[int, ...]
     ) -> LinearCallProgram:
         """Cotangents of ``ins`` from cotangents of ``outs``.
 
@@ -186,7 +182,6 @@ class RecordedForward:
             ins,
             outs,
             results,
-            graph_of_batch,
             layers=self._layers,
         )
         program = Program(

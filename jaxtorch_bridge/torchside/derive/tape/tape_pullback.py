@@ -49,12 +49,10 @@ class Pullback:
         ins: Inputs whose cotangents are asked for.
         outs: Outputs that have a cotangent.
         results: The cotangents of ``ins``.
-        graph_of_batch: See `engine.Kept.linear_call`.
         batch: Cotangents, and the results, have a batch of this size in front.
         one_by_one: Go through it one by one.
         into: Results that are written to tensors behind the operands.
         layers: Of the function; all its pullbacks share it.
-        graph: What it gave for this batch.
     """
 
     fn: TensorFunction
@@ -63,12 +61,10 @@ class Pullback:
     ins: tuple[int, ...]
     outs: tuple[int, ...]
     results: tuple[ArraySig, ...]
-    graph_of_batch: Callable[[int], Program | None]
     batch: int | None = None
     one_by_one: bool = False
     into: tuple[int, ...] = ()
     layers: Layers = field(default_factory=Layers)
-    graph: Program | None = None
 
     def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """By the tape, or by another run where it is gone."""
@@ -78,11 +74,7 @@ class Pullback:
         operands, token = tensors[:count], tensors[count]
         cotangents = tensors[count + 1 : count + 1 + len(self.outs)]
         rest = tensors[count + 1 + len(cotangents) :]
-        # It also tells whether weights are what they were.
         tape = self.tokens.take(token)
-        graph = self.graph
-        if graph is not None and (graph.guard is None or graph.guard.holds):
-            return graph.run(*operands, *cotangents)
         if tape is not None:
             try:
                 return self._pull(tape, operands, cotangents, buffers)
@@ -98,8 +90,7 @@ class Pullback:
 
     def batched(self, size: int, one_by_one: bool) -> Pullback:
         """For a batch of cotangents."""
-        graph = None if one_by_one else self.graph_of_batch(size)
-        return replace(self, batch=size, one_by_one=one_by_one, graph=graph)
+        return replace(self, batch=size, one_by_one=one_by_one)
 
     def writing(self, into: tuple[int, ...]) -> Pullback:
         """To write some results where they are to be, as soon as they are found."""
