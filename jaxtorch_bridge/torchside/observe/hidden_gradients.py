@@ -55,7 +55,7 @@ class HiddenGradients:
         self._hidden: dict[int, Reason] = {}
         # Inner gradients that are constants by the function's own word, and what is made of these.
         self._meant: set[int] = set()
-        # Of memory that it has detached, the tensors that it may go on with. With another, say a view
+        # Of memory that it has detached, the tensors that it may go on with. With another, a view
         # from before, it was no word.
         self._words: dict[int, dict[int, torch.Tensor]] = {}
         self._inputs = list(moving)

@@ -173,6 +173,33 @@ else:
     words = "no error"
 assert "something else than torch" in words, words
 
+# Loops carry what is cut by `shard_map`.
+positive = jnp.asarray(rng.uniform(0.2, 2, (8, 3)), jnp.float32)
+symmetric = matrices @ matrices.swapaxes(1, 2)
+LOOPS = {
+    "cholesky": (torch.linalg.cholesky, symmetric),
+    "bad minors": (lambda a: torch.linalg.cholesky_ex(a)[1], matrices),
+    "exponential": (torch.matrix_exp, matrices),
+    "zeta": (lambda b: torch.special.zeta(torch.tensor(2.5), b), positive),
+    "polygamma": (lambda b: torch.polygamma(2, b), positive),
+    "erfcx": (torch.special.erfcx, positive),
+    "of an order": (
+        lambda b: torch.special.hermite_polynomial_h(torch.tensor(0.5), (2 * b).floor()),
+        positive,
+    ),
+    "of an argument": (
+        lambda b: torch.special.chebyshev_polynomial_t(b / 2, torch.tensor(3)),
+        positive,
+    ),
+}
+for name, (run, given) in LOOPS.items():
+    cut_up = jax.shard_map(
+        jax_callable(run, backend="xla"), mesh=mesh, in_specs=P("data"), out_specs=P("data")
+    )
+    found = jax.jit(cut_up)(cut(given, "data"))
+    want = run(torch.from_numpy(np.asarray(given).copy())).numpy()
+    assert_close(jax.device_get(found), want, label=name, scale=abs(want).max(), factor=10)
+
 # XLA would drop what gives nothing but empty arrays, and may not keep it for its effect.
 for backend in ("xla", "eager"):
     nothing = jax_callable(lambda a: torch.linalg.cholesky(a)[:0], backend=backend)

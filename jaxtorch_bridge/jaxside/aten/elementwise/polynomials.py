@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from ...._compat.jax.abstract_values import with_equal_variance
 from ..promotion import to_dtype
 from ..registry import Out, lowers
 
@@ -20,7 +21,9 @@ Step = Callable[[Any, Any, Any, Any], Any]
 
 def _enter(name: str, function: Callable[[Any, Any], Any]) -> None:
     def lower(out: Out, x: Any, n: Any) -> Any:
-        x, n = jnp.broadcast_arrays(to_dtype(x, out.dtype), to_dtype(n, out.dtype))
+        x, n = with_equal_variance(
+            jnp.broadcast_arrays(to_dtype(x, out.dtype), to_dtype(n, out.dtype))
+        )
         degree = jnp.where(jnp.isfinite(n), n, -1).astype(jnp.int64)
         found = function(x, degree)
         return jnp.where(degree < 0, 0, found).astype(out.dtype)

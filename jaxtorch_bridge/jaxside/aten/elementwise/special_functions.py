@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy import special
 
+from ...._compat.jax.abstract_values import with_equal_variance
 from ..promotion import to_dtype
 from ..registry import Out, computed_in, lowers
 
@@ -111,7 +112,7 @@ def zeta(out: Out, x: Any, q: Any) -> Any:
 
 
 def _zeta(x: Any, q: Any) -> Any:
-    x, q = jnp.broadcast_arrays(x, q)
+    x, q = with_equal_variance(jnp.broadcast_arrays(x, q))
     is_pole = (q <= 0) & (q == jnp.floor(q))
     has_terms = (q < 0) & ~is_pole & (x > 1) & (x == jnp.floor(x))
 

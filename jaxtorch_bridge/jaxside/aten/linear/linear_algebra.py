@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ...._compat.jax.abstract_values import with_equal_variance
 from ..registry import CannotLowerError, Out, lowers
 
 
@@ -63,8 +64,13 @@ def cholesky_ex(
     half = conjugate_transpose(x) if upper else x
     factor = lax.linalg.cholesky(half, symmetrize_input=False)
     failed = jnp.isnan(jnp.diagonal(factor, axis1=-2, axis2=-1)).any()
-    info = lax.cond(failed, _first_bad_minor, lambda x: jnp.zeros(x.shape[:-2], jnp.int32), half)
+    info = lax.cond(failed, _first_bad_minor, _no_bad_minor, half)
     return conjugate_transpose(factor) if upper else factor, info
+
+
+def _no_bad_minor(x: Any) -> Any:
+    # As its matrices are cut by `shard_map`.
+    return with_equal_variance([x, jnp.zeros(x.shape[:-2], jnp.int32)])[1]
 
 
 def _first_bad_minor(x: Any) -> Any:
@@ -82,7 +88,7 @@ def _first_bad_minor(x: Any) -> Any:
         outer = column[..., :, None] * jnp.conj(column[..., None, :])
         return rest - outer / pivot[..., None, None].astype(x.dtype), info
 
-    start = (x, jnp.zeros(x.shape[:-2], jnp.int32))
+    start = (x, _no_bad_minor(x))
     return lax.fori_loop(jnp.int32(0), jnp.int32(x.shape[-1]), step, start)[1]
 
 
