@@ -21,7 +21,7 @@ import pathlib
 import re
 import types
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,15 @@ import torch
 
 from ..._compat.torch.modules import hook_tables, is_scripted
 from .array_digest import UNSEEN, content_of
-from .careful_access import attribute, is_a, own_attributes, present_attribute, stored_items
+from .careful_access import (
+    attribute,
+    behind_proxy,
+    entries,
+    is_a,
+    own_attributes,
+    present_attribute,
+    stored_items,
+)
 from .code_text import UNBOUND, assigned_cells, code_lines, value_of_cell, values_read
 from .defining_package import is_installed, module_of, own_packages, package_of, version_around
 
@@ -150,9 +158,10 @@ class _Walk:
 
     def _set(self, values: Iterable[Any]) -> Iterator[Any]:
         # By their names: a set's own order follows the hash seed.
-        named = {_set_order(value): value for value in values}
-        if len(named) < len(list(values)):
-            self._unreadable(f"{type(values).__name__} of {len(list(values))}")
+        members = entries(values)
+        named = {_set_order(value): value for value in members}
+        if len(named) < len(members):
+            self._unreadable(f"{type(values).__name__} of {len(members)}")
         else:
             yield from self._all(type(values).__name__, [named[name] for name in sorted(named)])
 
@@ -258,14 +267,15 @@ class _Walk:
         if module_of(kind).partition(".")[0] == "jaxtorch_bridge":
             # A callable of ours stands for its torch function; plans and caches for nothing.
             yield from self._all("callable", (getattr(value, "torch", None),))
-        elif is_a(value, Mapping):
+        elif is_a(value, dict):
             yield kind
             yield present_attribute(value, "default_factory")
-            items = stored_items(value) if is_a(value, dict) else value.items()
-            yield from self._named("mapping", items)
+            yield from self._named("mapping", stored_items(value))
+        elif is_a(value, types.MappingProxyType):
+            yield from self._all("proxy", (behind_proxy(value),))
         elif is_a(value, (list, tuple, collections.deque)):
             yield kind
-            yield from self._all("sequence", value)
+            yield from self._all("sequence", entries(value))
         elif callable(wrapped):
             # `functools.lru_cache` and the like; what it keeps counts for nothing.
             yield from self._all("wrapper", (wrapped,))

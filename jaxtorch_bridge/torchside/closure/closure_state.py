@@ -193,7 +193,7 @@ class ClosureState:
             *self._holders,
             *self._looked_into,
             *self._classes,
-            *(function for function in self._roots if vars(function)),
+            *self._roots,
             *filter(is_buffer, values),
         ]
 

@@ -19,20 +19,21 @@ import torch
 
 from ..._compat.torch.modules import OF_EVERY_MODULE, hook_tables
 from ...errors import BridgeWarning
-from .bytecode_names import is_of_framework
+from .bytecode_names import BUILTINS, is_of_framework, names_used
 from .careful_access import (
     bases_of,
+    behind_proxy,
     class_attributes,
     entries,
     is_a,
     own_attributes,
-    proxied_items,
     slots_of,
     stored_items,
 )
 from .code_text import value_of_cell
 from .compared_values import PLAIN, Same, buffer_content, compared, is_buffer
 from .deep_contents import leads_to_fakes
+from .defining_package import is_installed
 
 # Looking at one takes some 3 us. Who holds more than that holds data.
 _MOST = 10_000
@@ -46,7 +47,9 @@ LOOKED_INTO = (
     contextvars.ContextVar,
     threading.local,
     torch.optim.Optimizer,
+    torch.optim.lr_scheduler.LRScheduler,
 )
+_AROUND_FUNCTIONS = (property, staticmethod, classmethod)
 _CONTAINERS = (list, dict, tuple, set, frozenset, collections.deque)
 
 # An object or container, and an attribute, key or position in it; None: how many there are. Both,
@@ -74,6 +77,13 @@ class _Row:
     def _table(self) -> dict[Hashable, Hashable]:
         pairs = zip(self.names, self.values, strict=True)
         return {compared(name): compared(value) for name, value in pairs}
+
+
+@dataclass(frozen=True)
+class _Order:
+    """In what order keys stand."""
+
+    names: tuple[Hashable, ...]
 
 
 class HeldValues:
@@ -120,7 +130,7 @@ class HeldValues:
                 places = _places_of_module(held)
             for name, value in places:
                 count += 1
-                found[owner, name] = compared(value)
+                found[owner, name] = value if is_a(value, _Order) else compared(value)
                 if is_buffer(value):
                     waiting.append(value)
                 if _leads_on(held, value):
@@ -189,7 +199,10 @@ def _row(held: Any) -> _Row | None:
 
 def _places(held: Any) -> Iterator[tuple[Hashable, Any]]:
     if is_a(held, dict):
-        yield from ((compared(key), value) for key, value in stored_items(held))
+        items = [(compared(key), value) for key, value in stored_items(held)]
+        yield from items
+        # Where it is of use: in a picture they have none.
+        yield ("order",), _Order(tuple(name for name, _ in items))
         yield from _attributes_of_container(held)
     elif is_a(held, (list, tuple, collections.deque)):
         yield from enumerate(entries(held))
@@ -204,12 +217,27 @@ def _places(held: Any) -> Iterator[tuple[Hashable, Any]]:
         cells = zip(held.__code__.co_freevars, held.__closure__ or (), strict=True)
         yield from (((name,), value_of_cell(cell)) for name, cell in cells)
         yield from stored_items(vars(held))
+        yield ("code",), held.__code__
+        yield ("defaults",), held.__defaults__
+        yield ("defaults by name",), held.__kwdefaults__
+        table = held.__globals__
+        read, written = names_used(held.__code__)
+        for name in read - written - BUILTINS:
+            if is_a(value := table.get(name), (*PLAIN, *_CONTAINERS, types.FunctionType)):
+                yield ("global", name), value
+    elif is_a(held, property):
+        yield "fget", held.fget
+    elif is_a(held, (staticmethod, classmethod)):
+        yield "__func__", held.__func__
     elif is_a(held, types.MethodType):
         yield "__self__", held.__self__
     elif is_a(held, types.MappingProxyType):
-        yield from ((compared(key), value) for key, value in proxied_items(held))
+        yield "mapping", behind_proxy(held)
     elif is_a(held, contextvars.ContextVar):
-        yield "value", held.get(None)
+        try:
+            yield "value", held.get()
+        except LookupError:
+            yield "value", None
     elif is_a(held, torch.optim.Optimizer):
         # Its state moves in every step, which no other code reads.
         yield "param_groups", (own_attributes(held) or {}).get("param_groups")
@@ -247,15 +275,18 @@ def _attributes_of_container(held: Any) -> Iterator[tuple[Hashable, Any]]:
 def _classes_of(held: Any) -> list[type]:
     """Those that an object finds attributes in which it has not itself."""
     plain = any(type(held) is kind for kind in _CONTAINERS)
-    if plain or is_a(held, (types.FunctionType, types.MethodType, torch.nn.Module)):
+    if plain or is_a(held, (types.FunctionType, types.MethodType)):
         return []
     kinds = bases_of(held if is_a(held, type) else type(held))
-    return [kind for kind in kinds if not is_of_framework(kind)]
+    # Of modules the code alone, that of libraries stays what it is.
+    leaves_out = is_installed if is_a(held, torch.nn.Module) else is_of_framework
+    return [kind for kind in kinds if not leaves_out(kind)]
 
 
 def _is_set(value: Any) -> bool:
     """Whether it is what code sets on a class, a method in place of another for one."""
-    return is_a(value, (*PLAIN, *_CONTAINERS, torch.Tensor, types.FunctionType))
+    kinds = (*PLAIN, *_CONTAINERS, torch.Tensor, types.FunctionType, *_AROUND_FUNCTIONS)
+    return is_a(value, kinds)
 
 
 def _leads_on(owner: Any, value: Any) -> bool:
@@ -265,11 +296,11 @@ def _leads_on(owner: Any, value: Any) -> bool:
         return True
     if is_a(value, (*PLAIN, torch.Tensor, type)):
         return False
+    if is_a(value, _AROUND_FUNCTIONS):
+        return True
     if is_a(value, types.FunctionType):
-        # Of the many in a class it is enough to know which they are.
-        if is_a(owner, type):
-            return False
-        return bool(value.__closure__ or vars(value)) and not is_of_framework(value)
+        # Of the many in libraries it is enough to know which they are.
+        return not (is_of_framework(value) or is_installed(value))
     if is_a(value, types.MethodType):
         return not is_of_framework(value.__self__)
     has_attributes = own_attributes(value) is not None or any(slots_of(value))

@@ -9,9 +9,12 @@ import torch
 
 from ..._compat.torch.storages import memory_key
 from .careful_access import entries, is_a, own_attributes
+from .compared_values import PLAIN
 
 # Containers in containers: how deep modules are looked for.
 _DEPTH = 3
+
+_PLAIN = frozenset(PLAIN)
 
 T = TypeVar("T")
 
@@ -28,7 +31,8 @@ def instances_in(
     if is_a(value, kinds):
         yield value
     elif depth and is_a(value, (dict, list, tuple, set)):
-        for item in entries(value):
+        # Of long lists of numbers nothing is looked at one by one.
+        for item in [one for one in entries(value) if type(one) not in _PLAIN]:
             yield from instances_in(item, kinds, depth - 1)
     elif depth and (own := own_attributes(value)) is not None:
         yield from instances_in(own, kinds, depth - 1)

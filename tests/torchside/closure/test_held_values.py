@@ -340,6 +340,113 @@ CHANGES = {
 }
 
 
+def reads_a_global():
+    return SCALE
+
+
+def reads_a_global_by_another():
+    return reads_a_global()
+
+
+def changes_the_global():
+    globals().update(SCALE=5.0)
+
+
+class ReadsAGlobal:
+    def by_method(self):
+        return SCALE
+
+    @property
+    def by_property(self):
+        return SCALE
+
+    @staticmethod
+    def by_static_method():
+        return SCALE
+
+    @classmethod
+    def by_class_method(cls):
+        return SCALE
+
+
+def of_a_method_that_reads_a_global():
+    held = ReadsAGlobal()
+    return lambda x: x * x * held.by_method(), changes_the_global
+
+
+def of_a_property_that_reads_a_global():
+    held = ReadsAGlobal()
+    return lambda x: x * x * held.by_property, changes_the_global
+
+
+def of_a_static_method_that_reads_a_global():
+    return lambda x: x * x * ReadsAGlobal.by_static_method(), changes_the_global
+
+
+def of_a_class_method_that_reads_a_global():
+    return lambda x: x * x * ReadsAGlobal.by_class_method(), changes_the_global
+
+
+def of_helpers_in_a_table():
+    held = {"helpers": [reads_a_global_by_another]}
+    return lambda x: x * x * held["helpers"][0](), changes_the_global
+
+
+def of_a_helper_of_a_module():
+    class Scaled(torch.nn.Module):
+        def forward(self, x):
+            return x * x * reads_a_global()
+
+    return Scaled(), changes_the_global
+
+
+def of_defaults_in_a_table():
+    def helper(scale=2.0):
+        return scale
+
+    held = {"helper": helper}
+    return lambda x: x * x * held["helper"](), lambda: setattr(helper, "__defaults__", (5.0,))
+
+
+def of_defaults_by_name():
+    def helper(*, scale=2.0):
+        return scale
+
+    return lambda x: x * x * helper(), lambda: helper.__kwdefaults__.update(scale=5.0)
+
+
+def of_code():
+    def helper():
+        return 2.0
+
+    def other():
+        return 5.0
+
+    return lambda x: x * x * helper(), lambda: setattr(helper, "__code__", other.__code__)
+
+
+def of_what_is_the_default_of_a_context_variable():
+    table = {"scale": 2.0}
+    held = contextvars.ContextVar("held", default=table)
+    return lambda x: x * x * held.get()["scale"], lambda: table.update(scale=5.0)
+
+
+def of_the_order_of_a_table():
+    held = {"first": 2.0, "second": 5.0}
+    return lambda x: x * x * next(iter(held.values())), lambda: held.update(first=held.pop("first"))
+
+
+def of_a_scheduler():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=2.0)
+    held = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 2.5 if step else 1.0)
+
+    def change():
+        optimizer.step()
+        held.step()
+
+    return lambda x: x * x * held.get_last_lr()[0], change
+
+
 def of_another_module_in_a_list():
     held = [Scaled()]
     return lambda x: held[0](x), lambda: held.__setitem__(0, Scaled(2.5))
@@ -410,6 +517,10 @@ PLACES = [
     *(of_import_inside, of_name_imported_inside),
     *(of_a_tuple, of_a_tuple_in_a_tuple, of_a_chain_of_tables, of_a_proxy, of_a_context_variable),
     *(of_thread_locals, of_ctypes, of_an_optimizer, of_another_module_in_a_list),
+    *(of_a_method_that_reads_a_global, of_a_property_that_reads_a_global, of_helpers_in_a_table),
+    *(of_a_static_method_that_reads_a_global, of_a_class_method_that_reads_a_global, of_code),
+    *(of_a_helper_of_a_module, of_defaults_in_a_table, of_defaults_by_name, of_a_scheduler),
+    *(of_what_is_the_default_of_a_context_variable, of_the_order_of_a_table),
     of_python_module_beside_an_attribute_of_that_name,
     *(of_deque, of_a_subclass_of_dict, of_a_class_of_a_container),
 ]

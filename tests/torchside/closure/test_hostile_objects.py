@@ -1,8 +1,10 @@
 """Looking at what a function closes over runs other people's code, and must never fail a call."""
 
 import collections
+import collections.abc
 import enum
 import functools
+import itertools
 import types
 from unittest import mock
 
@@ -302,3 +304,55 @@ def test_ordered_dicts_keep_the_order_that_they_have():
     before, _ = behaviour_of(table)
     table.move_to_end("a")
     assert behaviour_of(table)[0] != before
+
+
+class EndlessList(list):
+    def __iter__(self):
+        while True:
+            yield 1
+
+
+class EndlessSet(set):
+    def __iter__(self):
+        while True:
+            yield 1
+
+
+class LazyTable(collections.abc.Mapping):
+    """As of a data set, whose entries are read from a disk."""
+
+    def __init__(self):
+        self.read = []
+
+    def __getitem__(self, name):
+        self.read.append(name)
+        return float(name)
+
+    def __iter__(self):
+        return iter(range(1000))
+
+    def __len__(self):
+        return 1000
+
+
+class EndlessTable(LazyTable):
+    def __iter__(self):
+        return itertools.count()
+
+
+@pytest.mark.parametrize("make", [EndlessList, EndlessSet, EndlessTable, LazyTable])
+def test_containers_are_not_asked_for_what_they_hold(make):
+    held = make()
+    for thing in (held, [held], types.MappingProxyType(held) if hasattr(held, "read") else held):
+        call = jax_callable(lambda x, thing=thing: (thing, x * 2)[1])
+        assert_close(call(X), 2 * X)
+        assert_close(jax.vmap(call)(X), 2 * X)
+        assert_close(jax.jvp(call, (X,), (X,))[1], 2 * X)
+    assert not getattr(held, "read", [])
+
+
+def test_a_lazy_table_is_read_where_the_function_reads_it():
+    held = LazyTable()
+    call = jax_callable(lambda x: x * held[3])
+    assert_close(call(X), 3 * X)
+    assert set(held.read) == {3}

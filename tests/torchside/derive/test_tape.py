@@ -398,6 +398,21 @@ def test_a_weight_that_changes_before_the_function_runs_again(execution, pull, c
 
 
 @pytest.mark.needs_tapes
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_a_python_value_that_changes_in_between_does_not_matter_to_a_tape(jit):
+    held = {"scale": 2.0}
+    wrapped = jax_callable(lambda x: torch.sin(x * held["scale"]))
+    x = jnp.linspace(-1, 1, 3)
+    wrap = jax.jit if jit else lambda f: f
+    _, pull = wrap(lambda x: jax.vjp(wrapped, x))(x)
+    _, another = wrap(lambda x: jax.vjp(wrapped, x))(x)
+    held["scale"] = 3.0
+    wanted = 2 * jnp.cos(2 * x)
+    assert_close(wrap(jax.vmap(pull))(jnp.eye(3))[0], jnp.diag(wanted))
+    assert_close(wrap(another)(jnp.ones(3))[0], wanted)
+
+
+@pytest.mark.needs_tapes
 def test_a_switch_that_changes_in_between_does_not_matter_to_a_tape(fresh, monkeypatch):
     module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5)).eval()
     wrapped = jax_callable(lambda x: module(x).sin())
