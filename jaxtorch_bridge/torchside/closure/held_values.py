@@ -218,8 +218,9 @@ def _places(held: Any) -> Iterator[tuple[Hashable, Any]]:
         yield from (((name,), value_of_cell(cell)) for name, cell in cells)
         yield from stored_items(vars(held))
         yield ("code",), held.__code__
-        yield ("defaults",), held.__defaults__
-        yield ("defaults by name",), held.__kwdefaults__
+        defaults = (("defaults",), held.__defaults__), (("named",), held.__kwdefaults__)
+        # Most have none, and there are many functions.
+        yield from (one for one in defaults if one[1] is not None)
         table = held.__globals__
         read, written = names_used(held.__code__)
         for name in read - written - BUILTINS:
