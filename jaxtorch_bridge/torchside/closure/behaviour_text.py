@@ -21,7 +21,7 @@ import pathlib
 import re
 import types
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ from .defining_package import is_installed, module_of, own_packages, package_of,
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range)
 _TORCH_VALUES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
-_OPEN = (types.SimpleNamespace, collections.UserDict)
+_OPEN = (types.SimpleNamespace,)
 _NUMBERS_AND_TEXTS = (bool, int, float, complex, str, bytes)
 # Values of Python's own library whose attributes say nothing, or not all.
 _MADE_OF = (
@@ -341,7 +341,8 @@ def _plain_attributes(value: Any) -> list[tuple[str, Any]]:
     found = own_attributes(value)
     if found is None:
         return []
-    if is_a(value, _OPEN) or type(value).__name__ == "Namespace":
+    # What a table holds stands in some attribute; it is not asked for it, as it may be read slowly.
+    if is_a(value, (*_OPEN, Mapping)) or type(value).__name__ == "Namespace":
         return sorted(found.items())
     return sorted((name, one) for name, one in found.items() if type(one) in _PLAIN)
 

@@ -299,6 +299,41 @@ def test_sets_have_one_order_in_every_process():
     assert lines == again
 
 
+class OwnTable(collections.abc.Mapping):
+    def __init__(self, **entries):
+        self._entries = entries
+
+    def __getitem__(self, name):
+        return self._entries[name]
+
+    def __iter__(self):
+        return iter(self._entries)
+
+    def __len__(self):
+        return len(self._entries)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        OwnTable,
+        lambda **entries: collections.ChainMap({}, entries),
+        collections.UserDict,
+        lambda **entries: types.MappingProxyType(entries),
+    ],
+    ids=["own", "chain", "user", "proxy"],
+)
+def test_what_a_table_holds_is_a_part_of_the_function(make):
+    """Or a program from elsewhere would run with other numbers."""
+
+    def reading(table):
+        return lambda x: x * table["scale"]
+
+    two, three = make(scale=2.0), make(scale=3.0)
+    assert behaviour_of(reading(two))[0] == behaviour_of(reading(make(scale=2.0)))[0]
+    assert behaviour_of(reading(two))[0] != behaviour_of(reading(three))[0]
+
+
 def test_ordered_dicts_keep_the_order_that_they_have():
     table = collections.OrderedDict(a=1, b=2)
     before, _ = behaviour_of(table)
