@@ -45,7 +45,7 @@ def lower_custom_call(
     """
     # The native table only refers weakly: without this the op could go before XLA compiles.
     keep_alive_with(context, op.handle)
-    if cuts_are_left_to_xla(context) and not check:
+    if cuts_are_left_to_xla(context):
         _watch_operands(context, operands, op)
     target, key = CALL_TARGET, op.key
     extra: dict[str, Any] = {}
@@ -68,11 +68,9 @@ def lower_custom_call(
     # random key above all, must be an operand. Calls whose results are all empty it always drops,
     # and with them the handler's checks: these have an effect. So have those of which it may be so
     # for some sizes, in a program for all sizes.
-    partitioned = is_partitioned(context)
-    checks_alone = all(_may_be_empty(sig.shape) for sig in op.outputs)
-    if checks_alone and partitioned:
+    effect = check or all(_may_be_empty(sig.shape) for sig in op.outputs)
+    if effect and is_partitioned(context):
         raise op.refused(refuse_no_results(op.label))
-    effect = checks_alone or (check and not partitioned)
     lower = jax.ffi.ffi_lowering(
         target, has_side_effect=effect, operand_output_aliases=dict(op.aliases)
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax._src import core as _core
 from jax._src import sharding_impls as _sharding_impls
 from jax._src.lib import xla_client as _xla_client  # type: ignore[attr-defined]
 from jax._src.lib.mlir.dialects import hlo as _hlo  # type: ignore[attr-defined]
@@ -85,6 +86,61 @@ def is_partitioned(context: Any) -> bool:
     if isinstance(axis_context, _sharding_impls.SPMDAxisContext):
         return bool(axis_context.manual_axes != frozenset(axis_context.mesh.axis_names))
     return bool(getattr(axis_context, "num_devices", 1) > 1)
+
+
+def on_every_device(
+    function: Callable[..., Sequence[Any]], context: Any, arrays: Sequence[Any]
+) -> list[Any]:
+    """Run ``function`` whole on each device of a program that XLA partitions.
+
+    Its arrays are gathered. The results are those of the first device, also where devices find
+    different ones: XLA takes them for one and the same array. In other programs, and on parts that
+    `jax.shard_map` has made along all axes, it just runs.
+
+    Args:
+        function: Flat arrays to flat arrays, of which no axis of the mesh is told.
+        context: Of the lowering rule that writes the program.
+        arrays: Tracers of what it lowers.
+    """
+    if not is_partitioned(context):
+        return list(function(*arrays))
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        # Arrays bring their own meshes, which may differ and are none of the program's.
+        count = context.module_context.axis_context.num_devices
+        kinds = (jax.sharding.AxisType.Auto,)
+        mesh = jax.sharding.AbstractMesh((count,), ("devices",), axis_types=kinds)
+    axes = tuple(name for name in mesh.axis_names if name not in mesh.manual_axes)
+
+    def on_one(*whole: Any) -> tuple[Any, ...]:
+        is_first = jax.lax.axis_index(axes) == 0
+        return tuple(_of_one(result, is_first, axes) for result in function(*whole))
+
+    whole: Any = jax.P()
+    run: Any = jax.shard_map(
+        on_one, mesh=mesh, in_specs=whole, out_specs=whole, axis_names=set(axes)
+    )
+    # An eager `jax.vmap` along one of them, around the program, is none of the program's.
+    with _core.remove_explicit_mesh_axis_names(frozenset(axes)):
+        return list(run(*arrays))
+
+
+def _of_one(array: Any, is_it: Any, axes: tuple[str, ...]) -> Any:
+    """What one device has, on all of them, bit for bit."""
+    if jax.numpy.iscomplexobj(array):
+        parts = (_of_one(part, is_it, axes) for part in (array.real, array.imag))
+        return jax.lax.complex(*parts)
+    # Sums with zeros, which keep integers alone as they are: not NaNs, nor the sign of 0.
+    bits = array.astype(jax.numpy.uint8) if array.dtype == bool else _bits_of(array)
+    sent = jax.lax.psum(jax.numpy.where(is_it, bits, jax.numpy.zeros_like(bits)), axes)
+    if array.dtype == bool:
+        return sent.astype(bool)
+    return jax.lax.bitcast_convert_type(sent, array.dtype)
+
+
+def _bits_of(array: Any) -> Any:
+    unsigned = jax.numpy.dtype(f"uint{8 * array.dtype.itemsize}")
+    return jax.lax.bitcast_convert_type(array, unsigned)
 
 
 def keep_alive_with(context: Any, thing: Any) -> None:

@@ -37,6 +37,8 @@ class Coverage:
         yield f"{count} of {self.operations} operations are JAX's"
         for one in self.islands:
             yield f"by torch: {one}"
+        if self.islands:
+            yield "arrays that XLA cuts over a mesh are gathered for it, and each device runs it"
 
 
 def coverage_of(op: OpLike) -> Coverage:

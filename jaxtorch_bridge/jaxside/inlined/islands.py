@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..._compat.jax.abstract_values import output_avals, with_equal_variance
+from ..._compat.jax.lowering import on_every_device
 from ..._compat.jax.primitive_rules import Primitive, mlir
 from ..custom_call import lower_custom_call
 from ..op_protocol import OpLike, shapes_of
@@ -15,17 +16,22 @@ torch_island_p = Primitive("torch_island")
 torch_island_p.multiple_results = True
 
 
-def call_island(op: OpLike, arrays: Sequence[Any], *, check: bool = False) -> list[Any]:
+def call_island(
+    context: Any, op: OpLike, arrays: Sequence[Any], *, check: bool = False
+) -> list[Any]:
     """Run an island on tracers of a program that is being lowered.
 
     Args:
+        context: Of the lowering rule that writes the program.
         op: What to run.
-        arrays: What it takes.
+        arrays: What it takes. In a program that XLA partitions they are gathered.
         check: It fails or gives one boolean, which is true, and runs even if nobody reads that.
-            Not in a program that XLA partitions, where nothing may have an effect: there somebody
-            has to read it. XLA gathers what it takes.
     """
-    return list(torch_island_p.bind(*with_equal_variance(arrays), op=op, check=check))
+
+    def bind(*arrays: Any) -> list[Any]:
+        return list(torch_island_p.bind(*with_equal_variance(arrays), op=op, check=check))
+
+    return on_every_device(bind, context, arrays)
 
 
 def _abstract(*avals: Any, op: OpLike, check: bool) -> list[Any]:
