@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from .._compat.jax.sharding import (
-    explicit_axes_of,
+    cut_by_xla,
     explicit_layout,
     is_about_sharding,
     mesh_of,
@@ -45,11 +45,8 @@ def call(op: OpLike, arrays: Sequence[Any]) -> list[Any]:
             f"{words}. Reshard them before (jax.sharding.reshard), or call "
             "jax.sharding.auto_axes(f, out_sharding=...), which says it."
         ) from error
-    layouts = tuple(jax.sharding.NamedSharding(mesh, spec_of(one)) for one in results)
-    run = jax.sharding.auto_axes(
-        lambda *parts: tuple(primitives.call(op, *parts)),
-        axes=explicit_axes_of(mesh),
-        out_sharding=layouts,
+    run = cut_by_xla(
+        lambda *parts: tuple(primitives.call(op, *parts)), mesh, tuple(map(spec_of, results))
     )
     return list(run(*arrays))
 

@@ -5,7 +5,7 @@ Tried on JAX 0.10.0, 0.10.2, 0.11.2 and 0.12.0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -44,14 +44,28 @@ def manual_axes_of(mesh: Any) -> tuple[str, ...]:
     )
 
 
-def explicit_axes_of(mesh: Any) -> tuple[str, ...]:
-    """The axes of a mesh along which types say how arrays are cut."""
+def cut_by_xla(function: Callable[..., Any], mesh: Any, specs: Any) -> Callable[..., Any]:
+    """``function``, in which XLA decides how arrays are cut, and not JAX by their types.
+
+    Args:
+        function: Of arrays.
+        mesh: Along whose explicit axes they are cut.
+        specs: How its results are, as a pytree of `jax.sharding.PartitionSpec`.
+    """
     explicit = jax.sharding.AxisType.Explicit
-    return tuple(
+    axes = tuple(
         axis
         for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
         if kind is explicit
     )
+    layouts = jax.tree.map(
+        lambda spec: jax.sharding.NamedSharding(mesh, spec),
+        specs,
+        is_leaf=lambda one: isinstance(one, jax.sharding.PartitionSpec),
+    )
+    run: Any = jax.sharding.auto_axes(function, axes=axes, out_sharding=layouts)
+    found: Callable[..., Any] = run
+    return found
 
 
 def is_about_sharding(error: Exception) -> bool:

@@ -48,7 +48,7 @@ def _extreme(name: str, function: Any, which: Any) -> None:
             return x, jnp.zeros((), jnp.int64)
         # The first of equals, and of NaNs, as both libraries have it.
         places = which(x, axis=dim, keepdims=True).astype(jnp.int64)
-        values = jnp.take_along_axis(x, places, axis=dim)
+        values = function(x, axis=dim, keepdims=True)
         if not keepdim:
             values, places = jnp.squeeze(values, dim), jnp.squeeze(places, dim)
         return values, places

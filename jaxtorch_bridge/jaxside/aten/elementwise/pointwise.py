@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..batches import lowers_batches, of_result
 from ..promotion import converted, is_kind, to_dtype
 from ..registry import CannotLowerError, Out, computed_in, lowers
 
@@ -188,7 +189,7 @@ def copy(out: Out, x: Any, source: Any, non_blocking: bool = False) -> Any:
     return jnp.broadcast_to(converted(source, out.dtype), out.shape)
 
 
-@lowers("where.self", "where.ScalarSelf", "where.ScalarOther", "where.Scalar")
+@lowers_batches(of_result, "where.self", "where.ScalarSelf", "where.ScalarOther", "where.Scalar")
 def where(out: Out, condition: Any, a: Any, b: Any) -> Any:
     """One or the other."""
     return jnp.where(condition != 0, to_dtype(a, out.dtype), to_dtype(b, out.dtype))

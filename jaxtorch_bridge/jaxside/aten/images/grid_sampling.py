@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ..registry import CannotLowerError, Out, computed_in, lowers
+from ..batches import first_axis, lowers_batches
+from ..registry import CannotLowerError, Out, computed_in
 
 _BILINEAR, _NEAREST, _BICUBIC = 0, 1, 2
 _ZEROS, _BORDER, _REFLECTION = 0, 1, 2
@@ -172,8 +173,8 @@ def _sampler(axes: int) -> None:
             found[1] = jnp.stack(moved[::-1], axis=-1).astype(outs[1].dtype)
         return found
 
-    lowers(f"grid_sampler_{axes}d.default")(lower)
-    lowers(f"grid_sampler_{axes}d_backward.default")(back)
+    lowers_batches(first_axis, f"grid_sampler_{axes}d.default")(lower)
+    lowers_batches(first_axis, f"grid_sampler_{axes}d_backward.default")(back)
 
 
 def _check(axes: int, mode: int) -> None:

@@ -13,32 +13,33 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..registry import CannotLowerError, Out, lowers
+from ..batches import lowers_batches, of_matrices
+from ..registry import CannotLowerError, Out
 from .linear_algebra import conjugate_transpose
 from .products import product
 
 
-@lowers("linalg_qr.default")
+@lowers_batches(of_matrices, "linalg_qr.default")
 def qr(outs: Sequence[Out], x: Any, mode: str = "reduced") -> Any:
     """Of mode ``r`` without the first factor."""
     q, r = lax.linalg.qr(x, full_matrices=mode == "complete")
     return (jnp.zeros(outs[0].shape, x.dtype) if mode == "r" else q), r
 
 
-@lowers("geqrf.default")
+@lowers_batches(of_matrices, "geqrf.default")
 def geqrf(outs: Sequence[Out], x: Any) -> Any:
     """The same as reflectors."""
     reflectors, scales = jnp.linalg.qr(x, mode="raw")
     return jnp.swapaxes(reflectors, -1, -2), scales
 
 
-@lowers("linalg_householder_product.default")
+@lowers_batches(of_matrices, "linalg_householder_product.default")
 def householder_product(out: Out, reflectors: Any, scales: Any) -> Any:
     """The first columns of the product of reflectors."""
     return lax.linalg.householder_product(reflectors, scales)
 
 
-@lowers("ormqr.default")
+@lowers_batches(of_matrices, "ormqr.default")
 def ormqr(
     out: Out, reflectors: Any, scales: Any, x: Any, left: bool = True, transpose: bool = False
 ) -> Any:
@@ -51,7 +52,7 @@ def ormqr(
     return product(q, x, x.dtype) if left else product(x, q, x.dtype)
 
 
-@lowers("_linalg_eigh.default")
+@lowers_batches(of_matrices, "_linalg_eigh.default")
 def eigh(outs: Sequence[Out], x: Any, UPLO: str = "L", compute_v: bool = True) -> Any:
     """Of one triangle; the imaginary parts of the diagonal do not count."""
     vectors, values = _symmetric(x, UPLO)
@@ -66,7 +67,7 @@ def _symmetric(x: Any, half: str = "L") -> tuple[Any, Any]:
     return vectors, values
 
 
-@lowers("_linalg_svd.default")
+@lowers_batches(of_matrices, "_linalg_svd.default")
 def svd(
     outs: Sequence[Out],
     x: Any,
@@ -82,7 +83,7 @@ def svd(
     return u, lax.linalg.svd(x, compute_uv=False), v
 
 
-@lowers("linalg_pinv.atol_rtol_tensor")
+@lowers_batches(of_matrices, "linalg_pinv.atol_rtol_tensor")
 def pinv(out: Out, x: Any, *, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Any:
     """Singular values that are not above a limit count as 0."""
     if not x.size:
@@ -110,7 +111,7 @@ def _limit(x: Any, sizes: Any, atol: Any, rtol: Any) -> Any:
     return jnp.maximum(atol[..., None], rtol[..., None] * greatest).astype(sizes.dtype)
 
 
-@lowers("linalg_matrix_exp.default")
+@lowers_batches(of_matrices, "linalg_matrix_exp.default")
 def matrix_exp(out: Out, x: Any) -> Any:
     """By Taylor's polynomial of degree 18 and squaring, as torch takes it.
 

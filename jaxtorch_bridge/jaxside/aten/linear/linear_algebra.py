@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...._compat.jax.abstract_values import with_equal_variance
-from ..registry import CannotLowerError, Out, lowers
+from ..batches import lowers_batches, of_matrices
+from ..registry import CannotLowerError, Out
 
 
 def conjugate_transpose(x: Any) -> Any:
@@ -31,7 +32,7 @@ def _solved(a: Any, b: Any, **options: Any) -> Any:
     return lax.linalg.triangular_solve(a, b, **{"left_side": True, **options})
 
 
-@lowers("linalg_solve_triangular.default")
+@lowers_batches(of_matrices, "linalg_solve_triangular.default")
 def solve_triangular(
     out: Out, a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Any:
@@ -39,7 +40,7 @@ def solve_triangular(
     return _solved(a, b, lower=not upper, left_side=left, unit_diagonal=unitriangular)
 
 
-@lowers("triangular_solve.default")
+@lowers_batches(of_matrices, "triangular_solve.default")
 def triangular_solve(
     outs: Sequence[Out],
     b: Any,
@@ -53,7 +54,7 @@ def triangular_solve(
     return found, jnp.broadcast_to(a, outs[1].shape)
 
 
-@lowers("linalg_cholesky_ex.default")
+@lowers_batches(of_matrices, "linalg_cholesky_ex.default")
 def cholesky_ex(
     outs: Sequence[Out], x: Any, *, upper: bool = False, check_errors: bool = False
 ) -> Any:
@@ -97,7 +98,7 @@ def _refuse_checks(check_errors: bool) -> None:
         raise CannotLowerError("a check of its values")
 
 
-@lowers("cholesky_solve.default")
+@lowers_batches(of_matrices, "cholesky_solve.default")
 def cholesky_solve(out: Out, b: Any, factor: Any, upper: bool = False) -> Any:
     """Of the matrix whose factor is given."""
     options = {"lower": not upper}
@@ -106,7 +107,7 @@ def cholesky_solve(out: Out, b: Any, factor: Any, upper: bool = False) -> Any:
     return _solved(factor, first, transpose_a=not upper, conjugate_a=not upper, **options)
 
 
-@lowers("cholesky_inverse.default")
+@lowers_batches(of_matrices, "cholesky_inverse.default")
 def cholesky_inverse(out: Out, factor: Any, upper: bool = False) -> Any:
     """Of the matrix whose factor is given."""
     return cholesky_solve(out, _identity(factor), factor, upper)
@@ -130,7 +131,7 @@ def _lu(x: Any, pivot: bool) -> tuple[Any, Any, Any, Any]:
     return factors, pivots + 1, permutation, info
 
 
-@lowers("linalg_lu_factor_ex.default")
+@lowers_batches(of_matrices, "linalg_lu_factor_ex.default")
 def lu_factor_ex(
     outs: Sequence[Out], x: Any, *, pivot: bool = True, check_errors: bool = False
 ) -> Any:
@@ -140,14 +141,14 @@ def lu_factor_ex(
     return factors, pivots, info
 
 
-@lowers("linalg_lu.default")
+@lowers_batches(of_matrices, "linalg_lu.default")
 def lu(outs: Sequence[Out], x: Any, *, pivot: bool = True) -> Any:
     """The permutation as a matrix, and each factor by itself."""
     factors, _, permutation, _ = _lu(x, pivot)
     return _permutation_matrix(permutation, x.dtype), *_halves(factors)
 
 
-@lowers("lu_unpack.default")
+@lowers_batches(of_matrices, "lu_unpack.default")
 def lu_unpack(
     outs: Sequence[Out],
     factors: Any,
@@ -182,7 +183,7 @@ def _permutation_matrix(permutation: Any, dtype: Any) -> Any:
     return jax.nn.one_hot(permutation, permutation.shape[-1], dtype=dtype, axis=-2)
 
 
-@lowers("linalg_lu_solve.default")
+@lowers_batches(of_matrices, "linalg_lu_solve.default")
 def lu_solve(
     out: Out, factors: Any, pivots: Any, b: Any, *, left: bool = True, adjoint: bool = False
 ) -> Any:
@@ -208,7 +209,7 @@ def _by_lu(factors: Any, pivots: Any, b: Any, *, left: bool = True, adjoint: boo
     return jnp.take_along_axis(second, jnp.argsort(order, axis=-2), axis=-2)
 
 
-@lowers("linalg_inv_ex.default")
+@lowers_batches(of_matrices, "linalg_inv_ex.default")
 def inv_ex(outs: Sequence[Out], x: Any, *, check_errors: bool = False) -> Any:
     """The inverse, and the first pivot that is 0."""
     _refuse_checks(check_errors)
@@ -216,7 +217,7 @@ def inv_ex(outs: Sequence[Out], x: Any, *, check_errors: bool = False) -> Any:
     return _by_lu(factors, pivots, _identity(x)), info
 
 
-@lowers("_linalg_solve_ex.default")
+@lowers_batches(of_matrices, "_linalg_solve_ex.default")
 def solve_ex(
     outs: Sequence[Out], a: Any, b: Any, *, left: bool = True, check_errors: bool = False
 ) -> Any:

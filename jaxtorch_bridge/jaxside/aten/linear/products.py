@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from ..batches import lowers_batches, of_matrices
 from ..registry import CannotLowerError, Out, computed_in, lowers
 
 _EXACT = lax.Precision.HIGHEST
@@ -22,7 +23,8 @@ def product(a: Any, b: Any, dtype: Any) -> Any:
     return jnp.matmul(a, b)
 
 
-@lowers("mm.default", "bmm.default", "mv.default", "dot.default", "matmul.default")
+@lowers("mm.default", "mv.default", "dot.default", "matmul.default")
+@lowers_batches(of_matrices, "bmm.default")
 def mm(out: Out, a: Any, b: Any) -> Any:
     """The product."""
     return product(a, b, out.dtype).astype(out.dtype)
@@ -34,7 +36,8 @@ def vdot(out: Out, a: Any, b: Any) -> Any:
     return product(jnp.conj(a), b, out.dtype).astype(out.dtype)
 
 
-@lowers("addmm.default", "baddbmm.default", "addmv.default")
+@lowers("addmm.default", "addmv.default")
+@lowers_batches(of_matrices, "baddbmm.default")
 def addmm(out: Out, x: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
     """``beta * x + alpha * a @ b``; with beta 0, NaN of ``x`` does not count."""
     found = product(a, b, out.dtype)

@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ..registry import CannotLowerError, Out, lowers
+from ..batches import before_axis, before_indices, lowers_batches, of_indices, of_result
+from ..registry import CannotLowerError, Out
 
 
 def _where(x: Any, indices: Sequence[Any]) -> tuple[Any, ...]:
@@ -24,13 +25,13 @@ def _where(x: Any, indices: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(found)
 
 
-@lowers("index.Tensor", "_unsafe_index.Tensor")
+@lowers_batches(before_indices, "index.Tensor", "_unsafe_index.Tensor")
 def index_tensor(out: Out, x: Any, indices: Sequence[Any]) -> Any:
     """As numpy's, of integers."""
     return x[_where(x, indices)]
 
 
-@lowers("index_put.default", "_unsafe_index_put.default")
+@lowers_batches(before_indices, "index_put.default", "_unsafe_index_put.default")
 def index_put(
     out: Out, x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False
 ) -> Any:
@@ -60,7 +61,7 @@ def _put_masked(x: Any, indices: Sequence[Any], value: Any, accumulate: bool) ->
     return jnp.where(mask.reshape(shape), x + value if accumulate else value, x)
 
 
-@lowers("embedding.default")
+@lowers_batches(of_indices, "embedding.default")
 def embedding(
     out: Out,
     weight: Any,
@@ -73,7 +74,7 @@ def embedding(
     return weight[indices]
 
 
-@lowers("index_select.default")
+@lowers_batches(before_axis, "index_select.default")
 def index_select(out: Out, x: Any, dim: int, index: Any) -> Any:
     """Places along an axis."""
     if not x.ndim:
@@ -81,7 +82,7 @@ def index_select(out: Out, x: Any, dim: int, index: Any) -> Any:
     return jnp.take(x, jnp.atleast_1d(index), axis=dim, mode="fill")
 
 
-@lowers("gather.default")
+@lowers_batches(before_axis, "gather.default")
 def gather(out: Out, x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
     """One place along an axis for each element."""
     if not x.ndim:
@@ -97,19 +98,19 @@ def along(x: Any, dim: int, index: Any) -> tuple[Any, ...]:
     return tuple(index if axis == dim % x.ndim else grids[axis] for axis in range(x.ndim))
 
 
-@lowers("scatter.src")
+@lowers_batches(before_axis, "scatter.src")
 def scatter(out: Out, x: Any, dim: int, index: Any, source: Any) -> Any:
     """Each element put somewhere along an axis."""
     return _scattered(x, dim, index, source, "set")
 
 
-@lowers("scatter.value")
+@lowers_batches(before_axis, "scatter.value")
 def scatter_value(out: Out, x: Any, dim: int, index: Any, value: Any) -> Any:
     """One value put there."""
     return _scattered(x, dim, index, jnp.full(index.shape, value, x.dtype), "set")
 
 
-@lowers("scatter_add.default")
+@lowers_batches(before_axis, "scatter_add.default")
 def scatter_add(out: Out, x: Any, dim: int, index: Any, source: Any) -> Any:
     """Each element added somewhere along an axis."""
     return _scattered(x, dim, index, source, "add")
@@ -126,7 +127,7 @@ def _scattered(x: Any, dim: int, index: Any, source: Any, how: str) -> Any:
     return found.reshape(x.shape)
 
 
-@lowers("index_add.default")
+@lowers_batches(before_axis, "index_add.default")
 def index_add(out: Out, x: Any, dim: int, index: Any, source: Any, alpha: Any = 1) -> Any:
     """Slices added along an axis."""
     if not x.ndim:
@@ -135,7 +136,7 @@ def index_add(out: Out, x: Any, dim: int, index: Any, source: Any, alpha: Any = 
     return put(x, where, (source * jnp.asarray(alpha, x.dtype)).astype(x.dtype), "add")
 
 
-@lowers("masked_fill.Scalar", "masked_fill.Tensor")
+@lowers_batches(of_result, "masked_fill.Scalar", "masked_fill.Tensor")
 def masked_fill(out: Out, x: Any, mask: Any, value: Any) -> Any:
     """One value where the mask is set."""
     return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)

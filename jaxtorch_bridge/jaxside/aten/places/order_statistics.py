@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from ..batches import before_axis, lowers_batches
 from ..registry import Out, lowers
 from .sorting import ordered
 
@@ -63,7 +64,7 @@ _median("median", without_nan=False)
 _median("nanmedian", without_nan=True)
 
 
-@lowers("mode.default")
+@lowers_batches(before_axis, "mode.default")
 def mode(outs: Sequence[Out], x: Any, dim: int = -1, keepdim: bool = False) -> Any:
     """The most frequent value, of several the least; and where it stands last."""
     if not x.ndim or not x.size:

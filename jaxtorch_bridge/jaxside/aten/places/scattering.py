@@ -6,11 +6,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..batches import before_axis, lowers_batches
 from ..registry import Out, limits_of, lowers
 from .indexing import along, put
 
 
-@lowers("scatter_reduce.two")
+@lowers_batches(before_axis, "scatter_reduce.two")
 def scatter_reduce(
     out: Out, x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
 ) -> Any:
@@ -25,7 +26,7 @@ def scatter_reduce(
     return found.reshape(x.shape)
 
 
-@lowers("index_reduce.default")
+@lowers_batches(before_axis, "index_reduce.default")
 def index_reduce(
     out: Out, x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True
 ) -> Any:
