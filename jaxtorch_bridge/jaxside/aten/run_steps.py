@@ -11,6 +11,7 @@ import numpy as np
 
 from ...planner.aten_program import AtenProgram, DtypeName, Ref, Step
 from .bounded.bounded_step import BoundedStep, Counts, is_bounded, rule_of
+from .merged_rows import TAKES_ROWS, MergedRows, merged_rows
 from .registry import CannotLowerError, Out, dtype_of, lowering_of, takes_key
 
 # Runs the steps from the first number until before the second one by other means than JAX's
@@ -74,12 +75,12 @@ class _Run:
                     raise CannotLowerError(f"{step.words}: {error}") from error
                 self._wait(step, str(error))
         self._leave(len(self._program.steps))
-        return [self._values[ref.index] for ref in self._program.outputs]
+        return [self._value(ref.index) for ref in self._program.outputs]
 
     def _check(self, number: int) -> None:
         """Alone: XLA drops a call whose results nobody reads, and must not drop a check."""
         takes = self._program.part(number, number + 1).takes
-        taken = [self._values[index] for index in takes]
+        taken = [self._value(index) for index in takes]
         reason = "it is a check"
         if self._program.steps[number].op == "_linalg_check_errors.default":
             reason += ", which torch.linalg.inv_ex, solve_ex and cholesky_ex do not make"
@@ -95,7 +96,7 @@ class _Run:
             return
         first = number - len(self._waiting)
         part = self._program.part(first, number)
-        taken = [self._values[index] for index in part.takes]
+        taken = [self._value(index) for index in part.takes]
         found = self._island(first, number, taken, self._waiting)
         for index, value in zip(part.gives, found, strict=True):
             self._values[index] = value
@@ -112,10 +113,19 @@ class _Run:
             given = [self._next_key(step)] if takes_key(step.op) else []
             return lower(outs if step.several else outs[0], *given, *args, **kwargs)
 
+        sig_of = self._program.sig_of
+        bounded = is_bounded(step, sig_of)
+        if lower is not None and step.op in TAKES_ROWS and not bounded:
+            given = [
+                self._values[one.index] if isinstance(one, Ref) else self._argument(one)
+                for one in step.args
+            ]
+            rows = merged_rows(step, outs[0], lower, given)
+            if rows is not None:
+                return [rows]
         args = [self._argument(one) for one in step.args]
         kwargs = {name: self._argument(one) for name, one in step.kwargs}
-        sig_of = self._program.sig_of
-        if is_bounded(step, sig_of):
+        if bounded:
             call = BoundedStep(step, args, kwargs, sig_of, self._counts, plain)
             result = rule_of(step)(call)
         else:
@@ -141,9 +151,16 @@ class _Run:
         self._drawn += 1
         return jax.random.fold_in(self._key, self._drawn - 1)
 
+    def _value(self, index: int) -> Any:
+        """An array, as anybody else but a product wants it."""
+        value = self._values[index]
+        if isinstance(value, MergedRows):
+            value = self._values[index] = jnp.reshape(value.array, value.shape)
+        return value
+
     def _argument(self, value: Any) -> Any:
         if isinstance(value, Ref):
-            return self._values[value.index]
+            return self._value(value.index)
         if isinstance(value, DtypeName):
             return dtype_of(value.name)
         if isinstance(value, tuple):

@@ -10,15 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..._compat.jax.sharding import explicit_layout
+from ...planner.sharding import is_whole
+from .batches import before_axis_of_source, before_joined_axis, in_common, lowers_batches
+from .merged_rows import VIEWS, split_for_both
 from .registry import CannotLowerError, Out, lowers
 
 _LAST = 2**63 - 1
 
 
-@lowers("view.default", "reshape.default", "_unsafe_view.default", "_reshape_copy.default")
+@lowers_batches(in_common, *VIEWS)
 def view(out: Out, x: Any, size: Sequence[int]) -> Any:
     """Another shape, row by row."""
-    return jnp.reshape(x, out.shape)
+    if is_whole(explicit_layout(x)):
+        return jnp.reshape(x, out.shape)
+    # JAX cannot tell it of axes that are split and merged at once, nor beside axes of one.
+    x = jnp.squeeze(x, [axis for axis, size in enumerate(x.shape) if size == 1])
+    shape = [size for size in out.shape if size != 1]
+    found = jnp.reshape(jnp.reshape(x, split_for_both(x.shape, shape)), shape)
+    return jnp.expand_dims(found, [axis for axis, size in enumerate(out.shape) if size == 1])
 
 
 @lowers("permute.default")
@@ -73,7 +83,7 @@ def _places(size: int, start: Any, end: Any, step: int) -> range:
     return range(first, min(max(last, first), size), step)
 
 
-@lowers("slice_scatter.default")
+@lowers_batches(before_axis_of_source, "slice_scatter.default")
 def slice_scatter(
     out: Out, x: Any, source: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> Any:
@@ -83,7 +93,7 @@ def slice_scatter(
     return x.at[where].set(source.astype(x.dtype), unique_indices=True)
 
 
-@lowers("select_scatter.default")
+@lowers_batches(before_axis_of_source, "select_scatter.default")
 def select_scatter(out: Out, x: Any, source: Any, dim: int, index: int) -> Any:
     """One place along an axis replaced."""
     where = (slice(None),) * (dim % x.ndim) + (index,)
@@ -108,7 +118,7 @@ def diagonal_scatter(
     return jnp.moveaxis(found, (-2, -1), (dim1, dim2))
 
 
-@lowers("cat.default")
+@lowers_batches(before_joined_axis, "cat.default")
 def cat(out: Out, tensors: Sequence[Any], dim: int = 0) -> Any:
     """One behind the other; empty ones of one axis are left out, as torch does."""
     kept = [one for one in tensors if one.shape != (0,) or len(out.shape) == 1]
