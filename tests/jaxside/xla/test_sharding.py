@@ -6,13 +6,29 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("sharding_script.py")
+HERE = Path(__file__).parent
+
+
+def run_on(run_python, devices, script, kind):
+    path = str(HERE / f"{script}.py")
+    out = run_python(
+        f"import runpy, sys\nsys.argv = ['script', {kind!r}]\nrunpy.run_path({path!r})",
+        env={"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+    )
+    assert out.strip().endswith("fine")
 
 
 @pytest.mark.parametrize("kind", ["auto", "explicit"])
 def test_meshes(kind, run_python):
-    out = run_python(
-        f"import runpy, sys\nsys.argv = ['script', {kind!r}]\nrunpy.run_path({str(SCRIPT)!r})",
-        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
-    )
-    assert out.strip().endswith("fine")
+    run_on(run_python, 4, "sharding_script", kind)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("kind", ["auto", "explicit"])
+def test_islands(kind, devices, run_python):
+    run_on(run_python, devices, "island_sharding_script", kind)
+
+
+@pytest.mark.parametrize("family", ["matrices", "others"])
+def test_batches_along_explicit_axes(family, run_python):
+    run_on(run_python, 4, "explicit_layouts_script", family)
