@@ -30,6 +30,7 @@ import torch
 from ..._compat.torch.modules import hook_tables, is_scripted
 from .array_digest import UNSEEN, content_of
 from .careful_access import (
+    NOT_OF_THE_SOURCE,
     attribute,
     behind_proxy,
     entries,
@@ -54,21 +55,6 @@ _MADE_OF = (
 )
 # More than any function has; keeps a surprise from taking for ever.
 _MOST_LINES = 200_000
-# What the interpreter and libraries keep in a class beside what its source says.
-_NOT_OF_THE_SOURCE = frozenset(
-    (
-        *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
-        *("__annotate__", "__annotate_func__", "__annotations_cache__", "__firstlineno__"),
-        *("__static_attributes__", "__parameters__", "__orig_bases__", "__type_params__"),
-        *(
-            "__abstractmethods__",
-            "_abc_impl",
-            "__dataclass_fields__",
-            "__dataclass_params__",
-            "__signature__",
-        ),
-    )
-)
 
 
 def behaviour_of(*values: Any, state: Iterable[torch.Tensor] = ()) -> tuple[list[str], bool]:
@@ -319,7 +305,7 @@ def _own_name(thing: Any) -> str:
 
 def _body(cls: type) -> Iterator[tuple[str, Any]]:
     for name, value in vars(cls).items():
-        if name in _NOT_OF_THE_SOURCE or name.startswith("__pydantic"):
+        if name in NOT_OF_THE_SOURCE or name.startswith("__pydantic"):
             continue
         # What C gives to a class has no state of its own.
         is_slot = inspect.ismemberdescriptor(value) or inspect.isgetsetdescriptor(value)

@@ -18,6 +18,22 @@ from typing import Any
 
 _KINDS = (collections.OrderedDict, dict, list, tuple, set, frozenset, collections.deque)
 
+# What the interpreter and libraries keep in a class beside what its source says.
+NOT_OF_THE_SOURCE = frozenset(
+    (
+        *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
+        *("__annotate__", "__annotate_func__", "__annotations_cache__", "__firstlineno__"),
+        *("__static_attributes__", "__parameters__", "__orig_bases__", "__type_params__"),
+        *(
+            "__abstractmethods__",
+            "_abc_impl",
+            "__dataclass_fields__",
+            "__dataclass_params__",
+            "__signature__",
+        ),
+    )
+)
+
 
 def is_a(value: Any, kinds: Any) -> bool:
     """As ``isinstance``, by the type alone: an object's ``__class__`` may be a property."""

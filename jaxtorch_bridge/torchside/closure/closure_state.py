@@ -28,10 +28,11 @@ from ..._compat.torch.modules import (
     own_parameters,
 )
 from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
-from .careful_access import entries, is_a, own_attributes, present_attribute, slots_of
+from .careful_access import entries, is_a, own_attributes, present_attribute
 from .code_text import value_of_cell
 from .compared_values import PLAIN, compared, is_buffer
-from .held_values import LOOKED_INTO, HeldValues, Picture
+from .held_places import LOOKED_INTO, leads_on
+from .held_values import HeldValues, Picture
 from .locks import Locks, locks_of
 from .module_attributes import module_attributes_read
 from .reachable_objects import keys_of, modules_in, parts_of
@@ -353,7 +354,7 @@ class ClosureState:
             return list(modules_in(function))
         elif is_a(function, type):
             self._classes.append(function)
-        elif not is_a(function, _SETTLED) and slots_of(function):
+        elif leads_on(function):
             self._looked_into.append(function)
         return []
 

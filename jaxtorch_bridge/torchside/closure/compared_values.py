@@ -39,6 +39,11 @@ def is_buffer(value: Any) -> bool:
     return is_a(value, (bytearray, array.array, memoryview, _CData))
 
 
+def is_c_data(value: Any) -> bool:
+    """Whether it is of ``ctypes``."""
+    return is_a(value, _CData)
+
+
 def buffer_content(buffer: Any) -> Hashable:
     """What stands in it: equal for equal content."""
     try:

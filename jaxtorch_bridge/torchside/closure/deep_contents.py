@@ -27,7 +27,7 @@ _MOST = 2000
 _LISTS = (list, set, collections.deque)
 # Sizes that are symbols mean nothing later, either.
 _OF_EVALUATIONS = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
-_LRU_CACHE = type(functools.lru_cache(len))
+LRU_CACHE = type(functools.lru_cache(len))
 
 # Of each class, by its number.
 Slots = dict[int, tuple[types.MemberDescriptorType, ...]]
@@ -93,7 +93,7 @@ class DeepContents:
             return
         elif is_a(value, type):
             self._note_class(value)
-        elif is_a(value, _LRU_CACHE):
+        elif is_a(value, LRU_CACHE):
             self._caches.append((value, value.cache_info().currsize))
         else:
             self._note_slots(value)

@@ -5,10 +5,7 @@ A captured graph has these values as constants, where the function's own calls r
 
 from __future__ import annotations
 
-import collections
-import contextvars
 import marshal
-import threading
 import types
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -17,40 +14,26 @@ from typing import Any
 
 import torch
 
-from ..._compat.torch.modules import OF_EVERY_MODULE, hook_tables
 from ...errors import BridgeWarning
-from .bytecode_names import BUILTINS, is_of_framework, names_used
-from .careful_access import (
-    bases_of,
-    behind_proxy,
-    class_attributes,
-    entries,
-    is_a,
-    own_attributes,
-    slots_of,
-    stored_items,
-)
-from .code_text import value_of_cell
-from .compared_values import PLAIN, Same, buffer_content, compared, is_buffer
+from .careful_access import is_a, stored_items
+from .compared_values import PLAIN, Same, buffer_content, compared, is_buffer, is_c_data
 from .deep_contents import leads_to_fakes
-from .defining_package import is_installed
+from .held_places import (
+    WEAK,
+    Order,
+    classes_of,
+    hidden_in,
+    leads_on,
+    places_of,
+    places_of_module,
+    target_of,
+)
 
 # Looking at one takes some 3 us. Who holds more than that holds data.
 _MOST = 10_000
 # Containers of so many numbers and texts are compared as a whole, some hundred times as fast.
 _LONG = 64
 _PER_PLACE = 100
-
-# What else code reads numbers from. Torch's own objects are not looked into but for these.
-LOOKED_INTO = (
-    types.MappingProxyType,
-    contextvars.ContextVar,
-    threading.local,
-    torch.optim.Optimizer,
-    torch.optim.lr_scheduler.LRScheduler,
-)
-_AROUND_FUNCTIONS = (property, staticmethod, classmethod)
-_CONTAINERS = (list, dict, tuple, set, frozenset, collections.deque)
 
 # An object or container, and an attribute, key or position in it; None: how many there are. Both,
 # and what stands there, are kept alive by a picture, or another object could pass for one of them.
@@ -79,13 +62,6 @@ class _Row:
         return {compared(name): compared(value) for name, value in pairs}
 
 
-@dataclass(frozen=True)
-class _Order:
-    """In what order keys stand."""
-
-    names: tuple[Hashable, ...]
-
-
 class HeldValues:
     """Pictures of what is held, without what the function itself changes when it runs."""
 
@@ -95,6 +71,9 @@ class HeldValues:
         # The kind of object in which the last picture ends, if that is not all.
         self._left_out = ""
         self._told = False
+        # What in it cannot be looked at, in words.
+        self._hidden = ""
+        self._told_of_hidden = False
 
     def picture(self, holders: Sequence[Any], modules: Sequence[torch.nn.Module] = ()) -> Picture:
         """What can be reached from some objects and containers.
@@ -103,41 +82,10 @@ class HeldValues:
             holders: These.
             modules: Whose numbers, tensors, hooks and parts are watched by other means.
         """
-        watched = set(map(id, modules))
-        found: dict[Place, Hashable] = {}
-        waiting, seen = [*holders, *modules], set[int]()
-        room = _MOST
-        self._left_out = ""
-        while waiting:
-            held = waiting.pop()
-            if id(held) in seen:
-                continue
-            if room <= len(found):
-                self._left_out = type(held).__name__
-                break
-            seen.add(id(held))
-            row = _row(held)
-            if row is not None:
-                found[Same(held), None] = row
-                room -= len(row.values) // _PER_PLACE
-                continue
-            if is_buffer(held):
-                found[Same(held), None] = buffer_content(held)
-                continue
-            owner, count = Same(held), 0
-            places = _places(held)
-            if is_a(held, torch.nn.Module) and id(held) not in watched:
-                places = _places_of_module(held)
-            for name, value in places:
-                count += 1
-                found[owner, name] = value if is_a(value, _Order) else compared(value)
-                if is_buffer(value):
-                    waiting.append(value)
-                if _leads_on(held, value):
-                    waiting.append(value)
-            found[owner, None] = count
-            waiting += _classes_of(held)
-        return found
+        walk = _Walk(frozenset(map(id, modules)), frozenset(map(id, holders)))
+        walk.look_at([*holders, *modules])
+        self._left_out, self._hidden = walk.left_out, walk.hidden
+        return walk.found
 
     def note_changes(self, before: Picture, after: Picture) -> None:
         """What a run of the function has changed is no sign of anything."""
@@ -171,6 +119,16 @@ class HeldValues:
                 BridgeWarning,
                 stacklevel=2,
             )
+        if self._hidden and not self._told_of_hidden:
+            self._told_of_hidden = True
+            warnings.warn(
+                f"a torch function refers to {self._hidden}, which cannot be looked at. Eager "
+                "second derivatives and batches keep what it gave when they were first made, "
+                "where plain calls and first gradients ask it anew. Pass what changes as an "
+                "argument.",
+                BridgeWarning,
+                stacklevel=2,
+            )
 
     def _changed(self, before: Picture, after: Picture) -> Iterator[Place]:
         missing = object()
@@ -184,6 +142,91 @@ class HeldValues:
                 yield place
 
 
+class _Walk:
+    """One picture in the making.
+
+    Args:
+        watched: The numbers of modules that are watched by other means.
+        roots: The numbers of what it starts from.
+        around: The numbers of what it stands in, for what only weak references lead to.
+    """
+
+    def __init__(
+        self, watched: frozenset[int], roots: frozenset[int], around: frozenset[int] = frozenset()
+    ) -> None:
+        self._watched, self._roots, self._around = watched, roots, around
+        self._room = _MOST
+        self.found: dict[Place, Hashable] = {}
+        self.left_out = ""
+        self.hidden = ""
+
+    def look_at(self, values: Sequence[Any]) -> None:
+        """Take in what can be reached from some values."""
+        waiting, seen = [*values], set[int]()
+        while waiting:
+            held = waiting.pop()
+            if id(held) in seen:
+                continue
+            if self._room <= len(self.found):
+                self.left_out = type(held).__name__
+                break
+            seen.add(id(held))
+            waiting += self._note(held)
+
+    def _note(self, held: Any) -> list[Any]:
+        """Take in one of them; returns what it leads to."""
+        row = _row(held)
+        if row is not None:
+            self.found[Same(held), None] = row
+            self._room -= len(row.values) // _PER_PLACE
+            return []
+        owner, count, found = Same(held), 0, list[Any]()
+        if not is_a(held, types.FunctionType) or id(held) in self._roots:
+            # Of functions those that run: a class has others that read files.
+            self.hidden = self.hidden or hidden_in(held)
+        if is_buffer(held):
+            self.found[owner, ("content",)] = buffer_content(held)
+            if not is_c_data(held):
+                return []
+        if is_a(held, WEAK):
+            self.found[owner, ("target",)] = self._of_target(target_of(held))
+            return []
+        places = places_of(held)
+        if is_a(held, torch.nn.Module) and id(held) not in self._watched:
+            places = places_of_module(held)
+        for name, value in places:
+            count += 1
+            if is_a(value, Order):
+                self.found[owner, name] = value
+                continue
+            self.found[owner, name] = compared(value)
+            if is_buffer(value) or leads_on(value):
+                found.append(value)
+        self.found[owner, None] = count
+        return found + classes_of(held)
+
+    def _of_target(self, target: Any) -> Hashable:
+        """What a weak reference leads to, in numbers and texts alone, which keep nothing alive."""
+        if target is None or id(target) in self._around:
+            return None
+        walk = _Walk(self._watched, frozenset(), self._around | {id(target)})
+        walk._room = self._room - len(self.found)
+        walk.look_at([target])
+        self._room -= len(walk.found)
+        self.left_out, self.hidden = self.left_out or walk.left_out, self.hidden or walk.hidden
+        return tuple((_by_number(place), _by_number(value)) for place, value in walk.found.items())
+
+
+def _by_number(value: Hashable) -> Hashable:
+    if isinstance(value, Same):
+        return "object", id(value.held)
+    if isinstance(value, _Row):
+        return value.content
+    if isinstance(value, Order):
+        return tuple(map(_by_number, value.names))
+    return tuple(map(_by_number, value)) if isinstance(value, tuple) else value
+
+
 def _row(held: Any) -> _Row | None:
     """A picture of a whole container, if it is long and holds nothing but numbers and texts."""
     if type(held) not in (dict, list, tuple) or len(held) < _LONG:
@@ -195,114 +238,3 @@ def _row(held: Any) -> _Row | None:
         return None
     # Before version 3 nothing in it depends on which equal objects are the same one.
     return _Row(marshal.dumps((names, values), 2), names, values)
-
-
-def _places(held: Any) -> Iterator[tuple[Hashable, Any]]:
-    if is_a(held, dict):
-        items = [(compared(key), value) for key, value in stored_items(held)]
-        yield from items
-        # Where it is of use: in a picture they have none.
-        yield ("order",), _Order(tuple(name for name, _ in items))
-        yield from _attributes_of_container(held)
-    elif is_a(held, (list, tuple, collections.deque)):
-        yield from enumerate(entries(held))
-        yield from _attributes_of_container(held)
-    elif is_a(held, (set, frozenset)):
-        yield from ((key, None) for key in map(compared, entries(held)))
-        yield from _attributes_of_container(held)
-    elif is_a(held, type):
-        own = list(class_attributes(held).items())
-        yield from ((name, value) for name, value in own if _is_set(value))
-    elif is_a(held, types.FunctionType):
-        cells = zip(held.__code__.co_freevars, held.__closure__ or (), strict=True)
-        yield from (((name,), value_of_cell(cell)) for name, cell in cells)
-        yield from stored_items(vars(held))
-        yield ("code",), held.__code__
-        defaults = (("defaults",), held.__defaults__), (("named",), held.__kwdefaults__)
-        # Most have none, and there are many functions.
-        yield from (one for one in defaults if one[1] is not None)
-        table = held.__globals__
-        read, written = names_used(held.__code__)
-        for name in read - written - BUILTINS:
-            if is_a(value := table.get(name), (*PLAIN, *_CONTAINERS, types.FunctionType)):
-                yield ("global", name), value
-    elif is_a(held, property):
-        yield "fget", held.fget
-    elif is_a(held, (staticmethod, classmethod)):
-        yield "__func__", held.__func__
-    elif is_a(held, types.MethodType):
-        yield "__self__", held.__self__
-    elif is_a(held, types.MappingProxyType):
-        yield "mapping", behind_proxy(held)
-    elif is_a(held, contextvars.ContextVar):
-        try:
-            yield "value", held.get()
-        except LookupError:
-            yield "value", None
-    elif is_a(held, torch.optim.Optimizer):
-        # Its state moves in every step, which no other code reads.
-        yield "param_groups", (own_attributes(held) or {}).get("param_groups")
-    elif is_a(held, torch.nn.Module):
-        # Its numbers, tensors and parts are watched by other means.
-        attributes = stored_items(own_attributes(held) or {})
-        yield from (
-            (name, value)
-            for name, value in attributes
-            if name not in OF_EVERY_MODULE and not is_a(value, (bool, int, float, str))
-        )
-    else:
-        yield from slots_of(held)
-        yield from stored_items(own_attributes(held) or {})
-
-
-def _places_of_module(module: torch.nn.Module) -> Iterator[tuple[Hashable, Any]]:
-    """Of one that stands in a container or an object: also what is watched of others elsewhere."""
-    own = own_attributes(module) or {}
-    yield from ((name, value) for name, value in stored_items(own) if name not in OF_EVERY_MODULE)
-    yield "training", own.get("training")
-    tables = {name: own.get(name) for name in ("_parameters", "_buffers", "_modules")}
-    for name, table in {**tables, **hook_tables(module)}.items():
-        # Those of scripts are no dicts.
-        if isinstance(table, dict):
-            yield from (((name, key), value) for key, value in stored_items(table))
-
-
-def _attributes_of_container(held: Any) -> Iterator[tuple[Hashable, Any]]:
-    """Of a subclass's, which may have some beside its items."""
-    for name, value in stored_items(own_attributes(held) or {}):
-        yield ("attribute", name), value
-
-
-def _classes_of(held: Any) -> list[type]:
-    """Those that an object finds attributes in which it has not itself."""
-    plain = any(type(held) is kind for kind in _CONTAINERS)
-    if plain or is_a(held, (types.FunctionType, types.MethodType)):
-        return []
-    kinds = bases_of(held if is_a(held, type) else type(held))
-    # Of modules the code alone, that of libraries stays what it is.
-    leaves_out = is_installed if is_a(held, torch.nn.Module) else is_of_framework
-    return [kind for kind in kinds if not leaves_out(kind)]
-
-
-def _is_set(value: Any) -> bool:
-    """Whether it is what code sets on a class, a method in place of another for one."""
-    kinds = (*PLAIN, *_CONTAINERS, torch.Tensor, types.FunctionType, *_AROUND_FUNCTIONS)
-    return is_a(value, kinds)
-
-
-def _leads_on(owner: Any, value: Any) -> bool:
-    if is_a(value, (*_CONTAINERS, *LOOKED_INTO)):
-        return True
-    if is_a(value, torch.nn.Module):
-        return True
-    if is_a(value, (*PLAIN, torch.Tensor, type)):
-        return False
-    if is_a(value, _AROUND_FUNCTIONS):
-        return True
-    if is_a(value, types.FunctionType):
-        # Of the many in libraries it is enough to know which they are.
-        return not (is_of_framework(value) or is_installed(value))
-    if is_a(value, types.MethodType):
-        return not is_of_framework(value.__self__)
-    has_attributes = own_attributes(value) is not None or any(slots_of(value))
-    return has_attributes and not is_a(value, types.ModuleType) and not is_of_framework(value)

@@ -1,0 +1,324 @@
+"""What an object holds that code may read from it, and which of it to look at further."""
+
+from __future__ import annotations
+
+import collections
+import contextvars
+import ctypes
+import datetime
+import decimal
+import functools
+import gc
+import io
+import logging
+import operator
+import os
+import re
+import sys
+import threading
+import types
+import uuid
+import weakref
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..._compat.torch.modules import OF_EVERY_MODULE, hook_tables
+from .bytecode_names import BUILTINS, is_of_framework, names_used
+from .careful_access import (
+    NOT_OF_THE_SOURCE,
+    attribute,
+    bases_of,
+    behind_proxy,
+    class_attributes,
+    entries,
+    is_a,
+    own_attributes,
+    slots_of,
+    stored_items,
+)
+from .code_text import value_of_cell
+from .compared_values import PLAIN, compared, is_buffer, is_c_data
+from .deep_contents import LRU_CACHE
+from .defining_package import is_installed, is_installed_module
+from .module_attributes import module_attributes_read
+
+# What else code reads numbers from. Torch's own objects are not looked into but for these.
+LOOKED_INTO = (
+    types.MappingProxyType,
+    contextvars.ContextVar,
+    threading.local,
+    torch.optim.Optimizer,
+    torch.optim.lr_scheduler.LRScheduler,
+)
+CONTAINERS = (list, dict, tuple, set, frozenset, collections.deque)
+WEAK = (weakref.ref, *weakref.ProxyTypes)
+_AROUND_FUNCTIONS = (property, staticmethod, classmethod)
+# Of Python's own classes: these do not change, or say nothing of what code computes.
+_FIXED = (
+    *(types.BuiltinFunctionType, types.CodeType, types.FrameType, types.TracebackType),
+    *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
+    *(types.GetSetDescriptorType, types.MemberDescriptorType, types.GenericAlias, types.UnionType),
+    *(type(Ellipsis), type(NotImplemented), range, re.Pattern, uuid.UUID, decimal.Decimal),
+    *(datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo),
+    *(operator.itemgetter, operator.attrgetter, operator.methodcaller),
+    *(type(threading.Lock()), type(threading.RLock()), logging.Logger, logging.Handler),
+)
+# Of `ctypes`, of memory that stands elsewhere.
+_POINTERS = (ctypes.POINTER(ctypes.c_char).__mro__[1], ctypes.c_void_p, ctypes.c_char_p)
+_OF_A_MODULE = frozenset(vars(types.ModuleType("")))
+# Where code has these, the names of what it reads are not in it.
+_BY_COMPUTED_NAMES = frozenset(("getattr", "vars", "__dict__", "attrgetter"))
+_OF_ITS_OWN_MODULE = frozenset(("globals", "eval", "exec"))
+_OF_ANY_MODULE = frozenset(("modules", "import_module", "__import__"))
+_ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb"))
+_FILES = frozenset(("open", "read_text", "read_bytes", "fromfile", "loadtxt"))
+
+
+@dataclass(frozen=True)
+class Order:
+    """In what order keys stand."""
+
+    names: tuple[Hashable, ...]
+
+
+def places_of(held: Any) -> Iterator[tuple[Hashable, Any]]:
+    """Attributes, keys and positions in an object, each with what stands there."""
+    if is_a(held, CONTAINERS):
+        yield from _places_of_container(held)
+        # A subclass may have some beside its items.
+        for name, value in stored_items(own_attributes(held) or {}):
+            yield ("attribute", name), value
+    elif is_a(held, type):
+        own = list(class_attributes(held).items())
+        yield from ((name, value) for name, value in own if _is_set(name, value))
+    elif is_a(held, types.FunctionType):
+        yield from _places_of_function(held)
+    elif is_a(held, types.ModuleType):
+        for name, value in stored_items(vars(held)):
+            is_read = is_a(value, (*PLAIN, torch.Tensor)) or leads_on(value) or is_buffer(value)
+            if is_read and name not in _OF_A_MODULE and not is_a(value, types.ModuleType):
+                yield name, value
+    elif is_a(held, np.ndarray):
+        yield from _places_of_array(held)
+    elif is_a(held, torch.optim.Optimizer):
+        # Its state moves in every step, which no other code reads.
+        yield "param_groups", (own_attributes(held) or {}).get("param_groups")
+    elif is_a(held, contextvars.ContextVar):
+        try:
+            yield "value", held.get()
+        except LookupError:
+            yield "value", None
+    elif is_a(held, torch.nn.Module):
+        # Its numbers, tensors and parts are watched by other means.
+        attributes = stored_items(own_attributes(held) or {})
+        yield from (
+            (name, value)
+            for name, value in attributes
+            if name not in OF_EVERY_MODULE and not is_a(value, (bool, int, float, str))
+        )
+    elif is_a(held, types.MappingProxyType):
+        yield "mapping", behind_proxy(held)
+    elif is_c_data(held):
+        # What a pointer was made from, as long as it is known.
+        yield "made from", attribute(held, "_objects")
+        yield from stored_items(own_attributes(held) or {})
+    else:
+        yield from _places_of_object(held)
+
+
+def places_of_module(module: torch.nn.Module) -> Iterator[tuple[Hashable, Any]]:
+    """Of one that stands in a container or an object: also what is watched of others elsewhere."""
+    own = own_attributes(module) or {}
+    yield from ((name, value) for name, value in stored_items(own) if name not in OF_EVERY_MODULE)
+    yield "training", own.get("training")
+    tables = {name: own.get(name) for name in ("_parameters", "_buffers", "_modules")}
+    for name, table in {**tables, **hook_tables(module)}.items():
+        # Those of scripts are no dicts.
+        if isinstance(table, dict):
+            yield from (((name, key), value) for key, value in stored_items(table))
+
+
+def classes_of(held: Any) -> list[type]:
+    """Those that an object finds attributes in which it has not itself."""
+    plain = any(type(held) is kind for kind in CONTAINERS)
+    if plain or is_a(held, (types.FunctionType, types.MethodType, types.ModuleType, torch.Tensor)):
+        return []
+    # Of modules the code alone, that of libraries stays what it is.
+    leaves_out = is_installed if is_a(held, torch.nn.Module) else is_of_framework
+    if is_a(held, type):
+        own, above = bases_of(held), bases_of(type(held))
+        return [
+            *(kind for kind in own if not leaves_out(kind)),
+            *(kind for kind in above if not is_installed(kind) and kind is not type),
+        ]
+    return [kind for kind in bases_of(type(held)) if not leaves_out(kind)]
+
+
+def leads_on(value: Any) -> bool:
+    """Whether to look at what a value holds."""
+    if is_a(value, PLAIN):
+        return False
+    if is_a(value, (*CONTAINERS, *LOOKED_INTO, *WEAK, torch.nn.Module, *_AROUND_FUNCTIONS)):
+        return True
+    if is_a(value, torch.Tensor):
+        return bool(own_attributes(value))
+    if is_a(value, np.ndarray):
+        return bool(value.dtype.hasobject)
+    if is_a(value, (types.FunctionType, type)):
+        # Of the many in libraries it is enough to know which they are.
+        return not (is_of_framework(value) or is_installed(value))
+    if is_a(value, types.ModuleType):
+        return not is_installed_module(str(vars(value).get("__name__", "")))
+    if is_a(value, types.MethodType):
+        return leads_on(value.__self__)
+    if is_a(value, types.BuiltinFunctionType):
+        owner = value.__self__
+        return not is_a(owner, types.ModuleType) and leads_on(owner)
+    if is_a(value, _FIXED) or type(value) is object:
+        return False
+    # A view of a dict, an iterator, a cell: Python's own, around something else.
+    if type(value).__module__ == "builtins":
+        return True
+    # Those of compiled classes have no `__module__` of their own.
+    return not (is_of_framework(value) or is_of_framework(type(value)))
+
+
+def hidden_in(held: Any) -> str:
+    """What of an object cannot be looked at, in words; empty if there is nothing."""
+    if is_a(held, types.FunctionType):
+        files = names_in(held.__code__) & _FILES
+        return f"`{held.__qualname__}`, whose code has `{min(files)}`" if files else ""
+    if is_a(held, io.IOBase):
+        # One that is written to alone, such as a log, is nothing that code reads.
+        is_read = attribute(held, "closed") is False and attribute(held, "readable", bool)()
+        return f"a `{type(held).__name__}`" if is_read else ""
+    if is_a(held, _POINTERS) and not attribute(held, "_objects") and bool(held):
+        return f"a `{type(held).__name__}` of ctypes"
+    if is_a(held, (*CONTAINERS, *LOOKED_INTO, *WEAK, types.BuiltinFunctionType, types.ModuleType)):
+        return ""
+    if own_attributes(held) is not None or is_a(held, (np.ndarray, type)) or is_buffer(held):
+        return ""
+    # One with no attributes at all, not even a function's name: what it knows stands in memory of
+    # its own.
+    is_written_in_python = any("__slots__" in class_attributes(one) for one in bases_of(type(held)))
+    has_places = any(True for _ in _places_of_object(held))
+    if is_written_in_python or has_places or is_a(attribute(held, "__name__"), str):
+        return ""
+    return f"a `{type(held).__module__}.{type(held).__qualname__}`"
+
+
+@functools.lru_cache(maxsize=4096)
+def names_in(code: types.CodeType) -> frozenset[str]:
+    """Every name in code, of globals and attributes, also in functions inside of it."""
+    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    return frozenset(code.co_names).union(*map(names_in, inner))
+
+
+def target_of(weak: Any) -> Any:
+    """What a weak reference or proxy refers to; None if that is gone."""
+    if is_a(weak, weakref.ref):
+        return weakref.ref.__call__(weak)
+    # A proxy hands all on, also who a method belongs to.
+    return attribute(attribute(weak, "__init__"), "__self__")
+
+
+def _places_of_array(held: Any) -> Iterator[tuple[Hashable, Any]]:
+    if held.dtype.names is None:
+        yield from enumerate(np.ndarray.tolist(np.ndarray.ravel(held)))
+        return
+    for name in held.dtype.names:
+        # A view, made anew each time: what stands in it counts.
+        field = np.ndarray.__getitem__(held, name)
+        inner = (
+            _places_of_array(field) if field.dtype.hasobject else enumerate(field.ravel().tolist())
+        )
+        yield from (((name, place), value) for place, value in inner)
+
+
+def _places_of_container(held: Any) -> Iterator[tuple[Hashable, Any]]:
+    if is_a(held, dict):
+        items = [(key, compared(key), value) for key, value in stored_items(held)]
+        yield from ((name, value) for _, name, value in items)
+        # Where it is of use: in a picture they have none.
+        yield ("order",), Order(tuple(name for _, name, _ in items))
+        yield from ((("key", name), key) for key, name, _ in items if leads_on(key))
+    elif is_a(held, (list, tuple, collections.deque)):
+        yield from enumerate(entries(held))
+    else:
+        yield from ((compared(one), one) for one in entries(held))
+
+
+def _places_of_function(held: types.FunctionType) -> Iterator[tuple[Hashable, Any]]:
+    cells = zip(held.__code__.co_freevars, held.__closure__ or (), strict=True)
+    closed_over = {name: value_of_cell(cell) for name, cell in cells}
+    yield from (((name,), value) for name, value in closed_over.items())
+    yield from stored_items(vars(held))
+    yield ("code",), held.__code__
+    defaults = (("defaults",), held.__defaults__), (("named",), held.__kwdefaults__)
+    # Most have none, and there are many functions.
+    yield from (one for one in defaults if one[1] is not None)
+    table = held.__globals__
+    read, written = names_used(held.__code__)
+    named = {name: table.get(name) for name in read - written - BUILTINS}
+    for name, value in named.items():
+        if is_a(value, PLAIN) or (leads_on(value) and not is_a(value, types.ModuleType)):
+            yield ("global", name), value
+    for of_module, name in module_attributes_read(held):
+        value = of_module.get(name)
+        if is_a(value, PLAIN) or leads_on(value):
+            yield ("module", id(of_module), name), value
+    names = names_in(held.__code__)
+    if names & _ENVIRONMENT:
+        yield ("environment",), (own_attributes(os.environ) or {}).get("_data")
+    for module in _modules_read_by_computed_names(held, names, {**named, **closed_over}):
+        if leads_on(module):
+            yield ("whole module", id(module)), module
+
+
+def _modules_read_by_computed_names(
+    function: types.FunctionType, names: frozenset[str], values: dict[str, Any]
+) -> Iterator[types.ModuleType]:
+    found = list(values.values())
+    if names & _BY_COMPUTED_NAMES or any(is_a(one, operator.attrgetter) for one in found):
+        yield from (one for one in found if is_a(one, types.ModuleType))
+    called: set[Any] = set()
+    # By that name alone: many modules have an `eval`.
+    if names_used(function.__code__)[0] & _OF_ITS_OWN_MODULE:
+        called.add(function.__globals__.get("__name__"))
+    if names & _OF_ANY_MODULE:
+        called |= _texts_in(function.__code__)
+    for name in called:
+        module = sys.modules.get(str(name))
+        if isinstance(module, types.ModuleType):
+            yield module
+
+
+@functools.lru_cache(maxsize=4096)
+def _texts_in(code: types.CodeType) -> frozenset[str]:
+    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    return frozenset(one for one in code.co_consts if isinstance(one, str)).union(
+        *map(_texts_in, inner)
+    )
+
+
+def _places_of_object(held: Any) -> Iterator[tuple[Hashable, Any]]:
+    named = [*slots_of(held), *stored_items(own_attributes(held) or {})]
+    yield from named
+    if is_a(held, (torch.Tensor, threading.local, LRU_CACHE)):
+        return
+    # What objects of compiled classes have is nothing that Python's attributes show: the function
+    # in a `partial`, the list under an iterator, who a method of a list belongs to.
+    known = {id(value) for _, value in named} | {id(own_attributes(held)), id(type(held))}
+    others = (one for one in gc.get_referents(held) if id(one) not in known)
+    yield from ((("referent", count), one) for count, one in enumerate(others))
+
+
+def _is_set(name: str, value: Any) -> bool:
+    """Whether it is what code sets on a class, a method in place of another for one."""
+    if name in NOT_OF_THE_SOURCE:
+        return False
+    return is_a(value, (*PLAIN, torch.Tensor, types.FunctionType)) or leads_on(value)

@@ -1,0 +1,542 @@
+"""Eager derivatives and batches read what plain calls read, however code gets at it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import importlib
+import io
+import itertools
+import mmap
+import operator
+import os
+import sys
+import types
+import warnings
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from comparing import assert_close
+from jaxtorch_bridge import BridgeWarning, jax_callable
+from jaxtorch_bridge.torchside.closure.closure_state import ClosureState
+
+# A module that somebody has typed in, under a name by which it can be imported.
+own_settings = types.ModuleType("own_settings_by_name")
+sys.modules["own_settings_by_name"] = own_settings
+
+X = jnp.array([1.0, 2.0, -0.5])
+BATCH = jnp.stack([X, 2 * X])
+SCALE = 2.0
+WAYS = {
+    "plain": lambda f: f(X) / X**2,
+    "vmap": lambda f: jax.vmap(f)(BATCH) / BATCH**2,
+    "jvp": lambda f: jax.jvp(f, (X,), (X,))[1] / (2 * X**2),
+}
+
+
+class Held:
+    def __init__(self, scale=2.0):
+        self.scale = scale
+
+    def get(self):
+        return self.scale
+
+
+def times(read):
+    """A torch function that multiplies by what it reads, its argument's square."""
+    return lambda x: x * x * read()
+
+
+def set_to(held, key):
+    return lambda: held.__setitem__(key, 5.0)
+
+
+def set_scale(held):
+    return lambda: setattr(held, "scale", 5.0)
+
+
+# -- Python's and numpy's containers
+
+
+def in_an_array_of_objects():
+    held = np.array([2.0, None], dtype=object)
+    return lambda x: x * x * held[0], set_to(held, 0)
+
+
+def in_a_table_in_an_array_of_objects():
+    held = np.array([{"scale": 2.0}, None], dtype=object)
+    return lambda x: x * x * held[0]["scale"], set_to(held[0], "scale")
+
+
+def in_a_field_of_objects():
+    held = np.array([(2.0,)], dtype=[("scale", object)])
+    return lambda x: x * x * held["scale"][0], set_to(held["scale"], 0)
+
+
+def in_a_view_of_a_table():
+    held = {"scale": 2.0}
+    values = held.values()
+    return lambda x: x * x * next(iter(values)), set_to(held, "scale")
+
+
+def in_items_in_a_list():
+    held = {"scale": 2.0}
+    views = [held.items()]
+    return lambda x: x * x * next(iter(views[0]))[1], set_to(held, "scale")
+
+
+def in_a_key_of_a_table():
+    held = Held()
+    table = {held: 0}
+    return lambda x: x * x * next(iter(table)).scale, set_scale(held)
+
+
+def in_an_object_in_a_set():
+    held = Held()
+    table = {held}
+    return lambda x: x * x * next(iter(table)).scale, set_scale(held)
+
+
+def under_a_generator():
+    held = [2.0]
+
+    def endless():
+        while True:
+            yield held[0]
+
+    values = endless()
+    return lambda x: x * x * next(values), set_to(held, 0)
+
+
+def under_a_cycle():
+    held = [[2.0]]
+    values = itertools.cycle(held)
+    return lambda x: x * x * next(values)[0], set_to(held[0], 0)
+
+
+# -- Classes
+
+
+def in_a_metaclass():
+    class Meta(type):
+        scale = 2.0
+
+    class Made(metaclass=Meta):
+        pass
+
+    return lambda x: x * x * Made.scale, set_scale(Meta)
+
+
+def in_a_property_of_a_metaclass():
+    held = [2.0]
+
+    class Meta(type):
+        @property
+        def scale(cls):
+            return held[0]
+
+    class Made(metaclass=Meta):
+        pass
+
+    return lambda x: x * x * Made.scale, set_to(held, 0)
+
+
+def in_an_item_of_a_class():
+    held = {"scale": 2.0}
+
+    class Meta(type):
+        def __getitem__(cls, key):
+            return held[key]
+
+    class Made(metaclass=Meta):
+        pass
+
+    return lambda x: x * x * Made["scale"], set_to(held, "scale")
+
+
+def in_a_descriptor():
+    class Descriptor:
+        scale = 2.0
+
+        def __get__(self, instance, owner):
+            return self.scale
+
+    descriptor = Descriptor()
+
+    class Made:
+        scale = descriptor
+
+    made = Made()
+    return lambda x: x * x * made.scale, set_scale(descriptor)
+
+
+def in_an_object_that_a_class_has():
+    class Made:
+        settings = types.SimpleNamespace(scale=2.0)
+
+    made = Made()
+    return lambda x: x * x * made.settings.scale, set_scale(Made.settings)
+
+
+def in_a_class_in_a_list():
+    class Made:
+        scale = 2.0
+
+    table = [Made]
+    return lambda x: x * x * table[0].scale, set_scale(Made)
+
+
+def in_what_a_class_in_an_object_makes():
+    class Made:
+        scale = 2.0
+
+    held = types.SimpleNamespace(kind=Made)
+    return lambda x: x * x * held.kind().scale, set_scale(Made)
+
+
+def behind_a_cached_property():
+    held = [2.0]
+
+    class Made:
+        @functools.cached_property
+        def scale(self):
+            return held[0]
+
+    made = Made()
+
+    def change():
+        held[0] = 5.0
+        vars(made).pop("scale", None)
+
+    return lambda x: x * x * made.scale, change
+
+
+# -- Functions
+
+
+def in_a_partial_in_a_table():
+    held = [2.0]
+    table = {"read": functools.partial(operator.getitem, held)}
+    return lambda x: x * x * table["read"](0), set_to(held, 0)
+
+
+def in_a_method_of_a_list():
+    held = [2.0]
+    read = held.__getitem__
+    return lambda x: x * x * read(0), set_to(held, 0)
+
+
+def in_a_method_of_a_table_in_a_list():
+    held = {"scale": 2.0}
+    table = [held.get]
+    return lambda x: x * x * table[0]("scale"), set_to(held, "scale")
+
+
+def in_a_cell():
+    scale = 2.0
+    cell = (lambda: scale).__closure__[0]
+
+    def change():
+        cell.cell_contents = 5.0
+
+    return lambda x: x * x * cell.cell_contents, change
+
+
+def in_a_cached_helper_in_a_table():
+    held = [2.0]
+
+    @functools.lru_cache
+    def read():
+        return held[0]
+
+    table = {"read": read}
+
+    def change():
+        held[0] = 5.0
+        read.cache_clear()
+
+    return lambda x: x * x * table["read"](), change
+
+
+# -- Tensors, memory, weak references
+
+
+def in_an_attribute_of_a_tensor():
+    tensor = torch.ones(3)
+    tensor.scale = 2.0
+    return lambda x: x * x * tensor.scale, set_scale(tensor)
+
+
+def behind_a_pointer():
+    number = ctypes.c_double(2.0)
+    pointer = ctypes.pointer(number)
+    return lambda x: x * x * pointer.contents.value, lambda: setattr(number, "value", 5.0)
+
+
+def behind_a_pointer_to_an_array():
+    held = (ctypes.c_double * 2)(2.0, 1.0)
+    pointer = ctypes.cast(held, ctypes.POINTER(ctypes.c_double))
+    return lambda x: x * x * pointer[0], set_to(held, 0)
+
+
+def behind_a_pointer_of_numpy():
+    held = np.array([2.0])
+    pointer = held.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+    return lambda x: x * x * pointer[0], set_to(held, 0)
+
+
+def behind_a_pointer_in_a_structure():
+    class Structure(ctypes.Structure):
+        _fields_ = (("pointer", ctypes.POINTER(ctypes.c_double)),)
+
+    number = ctypes.c_double(2.0)
+    held = Structure(ctypes.pointer(number))
+    return lambda x: x * x * held.pointer[0], lambda: setattr(number, "value", 5.0)
+
+
+def behind_a_weak_reference():
+    held = Held()
+    reference = weakref.ref(held)
+    return lambda x: x * x * reference().scale, set_scale(held)
+
+
+def behind_a_weak_proxy():
+    held = Held()
+    proxy = weakref.proxy(held)
+    return lambda x: x * x * proxy.scale, set_scale(held)
+
+
+def behind_a_weak_method():
+    held = Held()
+    reference = weakref.WeakMethod(held.get)
+    return lambda x: x * x * reference()(), set_scale(held)
+
+
+def in_a_table_of_weak_values():
+    held = Held()
+    table = weakref.WeakValueDictionary(scale=held)
+    return lambda x: x * x * table["scale"].scale, set_scale(held)
+
+
+def in_a_weak_set():
+    held = Held()
+    table = weakref.WeakSet([held])
+    return lambda x: x * x * next(iter(table)).scale, set_scale(held)
+
+
+def further_behind_a_weak_reference():
+    held = Held({"scale": [2.0]})
+    held.itself = weakref.ref(held)
+    reference = weakref.ref(held)
+
+    def change():
+        held.scale["scale"][0] = 5.0
+
+    return lambda x: x * x * reference().scale["scale"][0], change
+
+
+# -- The environment, and names that are not in the code
+
+
+def in_the_environment():
+    return (
+        lambda x: x * x * float(os.environ["OWN_SCALE"]),
+        lambda: os.environ.update(OWN_SCALE="5"),
+    )
+
+
+def read_environment():
+    return float(os.getenv("OWN_SCALE"))
+
+
+def in_the_environment_by_a_helper_in_a_table():
+    table = [read_environment]
+    return lambda x: x * x * table[0](), lambda: os.environ.update(OWN_SCALE="5")
+
+
+def of_a_module_by_getattr():
+    name = "SCALE"
+    return lambda x: x * x * getattr(own_settings, name), set_scale_of_module
+
+
+def of_a_module_by_vars():
+    name = "SCALE"
+    return lambda x: x * x * vars(own_settings)[name], set_scale_of_module
+
+
+def of_a_module_by_attrgetter():
+    read = operator.attrgetter("SCALE")
+    return lambda x: x * x * read(own_settings), set_scale_of_module
+
+
+def of_an_imported_module():
+    return (
+        lambda x: x * x * importlib.import_module("own_settings_by_name").SCALE,
+        set_scale_of_module,
+    )
+
+
+def of_a_module_in_the_table_of_modules():
+    return lambda x: x * x * sys.modules["own_settings_by_name"].SCALE, set_scale_of_module
+
+
+def of_a_module_in_a_list():
+    table = [own_settings]
+    return lambda x: x * x * table[0].SCALE, set_scale_of_module
+
+
+def in_a_table_of_a_module_in_an_object():
+    held = types.SimpleNamespace(settings=own_settings)
+    return lambda x: x * x * held.settings.TABLE["scale"], lambda: own_settings.TABLE.update(
+        scale=5.0
+    )
+
+
+def set_scale_of_module():
+    own_settings.SCALE = 5.0
+
+
+def in_globals():
+    return lambda x: x * x * globals()["SCALE"], lambda: globals().update(SCALE=5.0)
+
+
+def in_what_is_evaluated():
+    return lambda x: x * x * eval("SCALE"), lambda: globals().update(SCALE=5.0)
+
+
+PLACES = [
+    *(in_an_array_of_objects, in_a_table_in_an_array_of_objects, in_a_field_of_objects),
+    *(in_a_view_of_a_table, in_items_in_a_list, in_a_key_of_a_table, in_an_object_in_a_set),
+    *(under_a_generator, under_a_cycle, in_a_metaclass, in_a_property_of_a_metaclass),
+    *(in_an_item_of_a_class, in_a_descriptor, in_an_object_that_a_class_has),
+    *(in_a_class_in_a_list, in_what_a_class_in_an_object_makes, behind_a_cached_property),
+    *(in_a_partial_in_a_table, in_a_method_of_a_list, in_a_method_of_a_table_in_a_list),
+    *(in_a_cell, in_a_cached_helper_in_a_table, in_an_attribute_of_a_tensor, behind_a_pointer),
+    *(behind_a_pointer_to_an_array, behind_a_pointer_of_numpy, behind_a_pointer_in_a_structure),
+    *(behind_a_weak_reference, behind_a_weak_proxy, behind_a_weak_method),
+    *(in_a_table_of_weak_values, in_a_weak_set, further_behind_a_weak_reference),
+    *(in_the_environment, in_the_environment_by_a_helper_in_a_table, of_a_module_by_getattr),
+    *(of_a_module_by_vars, of_a_module_by_attrgetter, of_an_imported_module),
+    *(of_a_module_in_the_table_of_modules, of_a_module_in_a_list),
+    *(in_a_table_of_a_module_in_an_object, in_globals, in_what_is_evaluated),
+]
+
+
+@pytest.mark.table(2)
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+def test_every_eager_way_sees_what_a_plain_call_sees(place, monkeypatch):
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    monkeypatch.setenv("OWN_SCALE", "2")
+    own_settings.SCALE, own_settings.TABLE = 2.0, {"scale": 2.0}
+    function, change = place()
+    wrapped = jax_callable(function)
+    for name, way in WAYS.items():
+        assert_close(way(wrapped), jnp.full_like(way(wrapped), 2.0), label=name)
+    change()
+    for name, way in WAYS.items():
+        assert_close(way(wrapped), jnp.full_like(way(wrapped), 5.0), label=name)
+
+
+# An iterator is another one after each step.
+STILL = [place for place in PLACES if place is not under_a_cycle]
+
+
+@pytest.mark.parametrize("place", STILL, ids=lambda place: place.__name__)
+def test_what_has_not_changed_is_the_same(place, monkeypatch):
+    """Or each call would be planned anew."""
+    monkeypatch.setenv("OWN_SCALE", "2")
+    own_settings.SCALE, own_settings.TABLE = 2.0, {"scale": 2.0}
+    function, _change = place()
+    state = ClosureState(function)
+    assert state.held_number() == state.held_number()
+    for _ in range(2):
+        before = state.held()
+        function(torch.ones(3))
+    assert state.holds_same(before), set(state.held().items()) ^ set(before.items())
+
+
+def test_what_weak_references_lead_to_is_let_go_of():
+    held = Held()
+    reference = weakref.ref(held)
+
+    def function(x):
+        found = reference()
+        return x * x * (found.scale if found is not None else 5.0)
+
+    wrapped = jax_callable(function)
+    for name, way in WAYS.items():
+        assert_close(way(wrapped), jnp.full_like(way(wrapped), 2.0), label=name)
+    del held
+    gc.collect()
+    assert reference() is None
+    for name, way in WAYS.items():
+        assert_close(way(wrapped), jnp.full_like(way(wrapped), 5.0), label=name)
+
+
+def of_a_file(folder):
+    path = folder / "scale"
+    path.write_text("2")
+
+    def read():
+        with open(path) as file:
+            return float(file.read())
+
+    return read
+
+
+def of_a_text_in_memory(folder):
+    text = io.StringIO("2")
+    return lambda: float(text.getvalue())
+
+
+def of_mapped_memory(folder):
+    memory = mmap.mmap(-1, 16)
+    memory[0] = 2
+    return lambda: float(memory[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (of_a_file, "whose code has `open`"),
+        (of_a_text_in_memory, "a `StringIO`"),
+        (of_mapped_memory, "a `mmap.mmap`"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_said_at_the_call(make, what, tmp_path):
+    wrapped = jax_callable(times(make(tmp_path)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrapped(X)
+        jax.grad(lambda x: wrapped(x).sum())(X)
+        jax.vmap(wrapped)(BATCH)
+    # Now something is kept.
+    with pytest.warns(BridgeWarning, match=f"{what}.*Pass what changes as an argument"):
+        jax.vmap(wrapped)(BATCH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once
+        jax.vmap(wrapped)(BATCH)
+
+
+def test_methods_that_are_not_called_are_not_told_of(tmp_path):
+    class Model:
+        scale = 2.0
+
+        def save(self, path):
+            with open(path, "w") as file:
+                file.write(str(self.scale))
+
+        def run(self, x):
+            return x * x * self.scale
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrapped = jax_callable(Model().run)
+        for _ in range(3):
+            jax.vmap(wrapped)(BATCH)
