@@ -41,10 +41,23 @@ def _distribution(package: str) -> importlib.metadata.Distribution | None:
         return importlib.metadata.distribution(package)
     except (importlib.metadata.PackageNotFoundError, ValueError):
         pass
-    # It may have been published under another name. Slow, as all that is installed is looked at.
-    for name in importlib.metadata.packages_distributions().get(package, ()):
-        return importlib.metadata.distribution(name)
+    # It may have been published under another name. Python's own way to find that out parses the
+    # name of each file of all that is installed, which takes most of a second.
+    if package in sys.modules and not _is_among_libraries(sys.modules[package]):
+        return None
+    for found in importlib.metadata.distributions():
+        named = (found.read_text("top_level.txt") or "").split()
+        files = f"\n{found.read_text('RECORD') or ''}"
+        if package in named or f"\n{package}/" in files or f"\n{package}.py," in files:
+            return found
     return None
+
+
+def _is_among_libraries(module: types.ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    # Of a package without an `__init__.py` only the folders are known.
+    places = [file] if file else list(getattr(module, "__path__", ()))
+    return any(str(place).startswith(_library_folders()) for place in places)
 
 
 @functools.cache

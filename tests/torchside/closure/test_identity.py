@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import sys
 import types
 
@@ -357,6 +358,18 @@ def test_the_functions_own_package_is_followed_also_where_it_is_installed(instal
         return code_digest(install("identity_own", source, "1.0").f)
 
     assert digest(1) == digest(1) != digest(2)
+
+
+def test_packages_are_found_by_the_name_they_were_published_under(monkeypatch):
+    packages._distribution.cache_clear()
+    found = packages._distribution("yaml")
+    assert found is not None and found.metadata["Name"] == "PyYAML"
+    own = types.ModuleType("of_nobody")
+    own.__file__ = "/somewhere/of_nobody.py"
+    monkeypatch.setitem(sys.modules, "of_nobody", own)
+    # All that is installed is not looked at for what stands elsewhere: that takes long.
+    monkeypatch.setattr(importlib.metadata, "distributions", None)
+    assert packages._distribution("of_nobody") is None
 
 
 def test_of_the_functions_own_package_its_recorded_files_count(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import BridgeWarning, jax_callable, settings, t2j
+from jaxtorch_bridge.torchside.derive.tape.recorded_run import Tape
 from jaxtorch_bridge.torchside.derive.tape.tape_table import TAPES
 
 pytestmark = pytest.mark.derivatives
@@ -806,3 +807,72 @@ class TestTable:
     def test_a_limit_that_is_no_number_of_bytes_is_refused(self, value):
         with pytest.raises(ValueError, match=r"settings\.tape_bytes: expected a number"):
             settings.tape_bytes = value
+
+
+def of_cdist(x):
+    return torch.cdist(x.reshape(2, 2), torch.arange(8.0).reshape(4, 2) / 5)
+
+
+def of_hook_that_looks(x):
+    y = x.sin()
+    if y.requires_grad:
+        y.register_hook(lambda g: g * (2.0 if float(g.sum()) > 0 else 3.0))
+    return y
+
+
+def of_hook_that_gives_a_constant(x):
+    y = x.sin()
+    if y.requires_grad:
+        y.register_hook(lambda g: torch.full((4,), 3.0))
+    return y * 2
+
+
+def of_segments(x):
+    return torch.segment_reduce(x, "sum", lengths=torch.tensor([1, 3]))
+
+
+class TestRulesForBatches:
+    """Torch has two sets of them, and of neither all are right, or there."""
+
+    @pytest.mark.parametrize(
+        ("function", "newer"),
+        [
+            (lambda x: torch.tanh(x.flip(0) * x), True),
+            (lambda x: torch.fft.rfft(x).abs(), True),
+            (of_segments, True),
+            # Its newer rule is wrong.
+            (of_cdist, False),
+            (of_hook_that_looks, False),
+            (of_hook_that_gives_a_constant, True),
+        ],
+    )
+    def test_each_row_is_what_one_cotangent_gives(self, function, newer, monkeypatch):
+        ways = []
+        pull = Tape.pull
+
+        def noted(self, *args, batched="", **how):
+            ways.append(batched)
+            return pull(self, *args, batched=batched, **how)
+
+        monkeypatch.setattr(Tape, "pull", noted)
+        x = torch.tensor([0.5, 1.5, -0.7, 2.0], requires_grad=True)
+        y = function(x)
+        rows = [
+            torch.autograd.grad(y, x, row.reshape(y.shape), retain_graph=True)[0]
+            for row in torch.eye(y.numel())
+        ]
+        wanted = jnp.asarray(torch.stack(rows).reshape(*y.shape, 4).numpy())
+        jacobian = jax.jit(jax.jacrev(jax_callable(function)))
+        for _ in range(3):
+            ways.clear()
+            assert_close(jacobian(jnp.asarray(x.detach().numpy())), wanted)
+        if ways:  # none where tapes are gone
+            assert ("newer rules" in ways) is newer
+
+    def test_rows_that_are_alike_say_nothing_of_rules(self):
+        _, pull = jax.vjp(jax_callable(of_cdist), jnp.array([0.5, 1.5, -0.7, 2.0]))
+        batched = jax.vmap(pull)
+        for cotangents in (jnp.ones((3, 2, 4)), jnp.arange(24.0).reshape(3, 2, 4)):
+            wanted = jnp.stack([pull(one)[0] for one in cotangents])
+            for _ in range(2):
+                assert_close(batched(cotangents)[0], wanted)

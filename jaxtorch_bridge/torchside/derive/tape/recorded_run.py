@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -10,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge, increment_version
 
-from ...._compat.torch.autograd_graph import has_own_backwards
+from ...._compat.torch.autograd_graph import has_own_backwards, name_of, nodes_behind
+from ...._compat.torch.func_transforms import batch_level, unwarned_fallbacks
 from ...._compat.torch.storages import memory_key, storage_use_count
 from ...._compat.torch.tensors import use_count, write_count
 from ...closure.garbage import is_still
@@ -70,6 +72,12 @@ class Tape:
         """Whether it goes through a ``torch.autograd.Function``."""
         return has_own_backwards([edge.node for edge in self._edges if edge is not None])
 
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What it goes through, by torch's names."""
+        ends = [edge.node for edge in self._edges if edge is not None]
+        return tuple(map(name_of, nodes_behind(ends)))
+
     def close(self, *, kept: bool = False) -> bool:
         """It is used up.
 
@@ -91,7 +99,7 @@ class Tape:
         *,
         label: str,
         keep: bool = False,
-        batched: bool = False,
+        batched: Literal["", "older rules", "newer rules"] = "",
         into: Mapping[int, torch.Tensor] = _NOWHERE,
     ) -> list[torch.Tensor | None]:
         """Cotangents of inputs, in JAX's convention; None where nothing depends on one.
@@ -103,7 +111,8 @@ class Tape:
             cotangents: One for each of ``outs``.
             label: The callable's name, for messages.
             keep: It will be asked again.
-            batched: The cotangents have a batch axis in front; so will the results.
+            batched: The cotangents have a batch axis in front, and so will the results: by which
+                of torch's rules, see `batch_rules`. Empty: they have none.
             into: For some of ``ins`` that are real, where to write its cotangent as soon as it is
                 found.
 
@@ -131,20 +140,48 @@ class Tape:
         try:
             # What the backward runs again is a part of the record.
             with recording(), going_back():
-                found = torch.autograd.grad(
-                    edges,
-                    asked,
-                    weights,
-                    retain_graph=keep,
-                    allow_unused=True,
-                    is_grads_batched=batched,
-                )
+                found = _WAYS_BACK[batched](edges, asked, weights, keep)
         finally:
             for move in moves:
                 move.remove()
             if self._hooks is not None:
                 self._hooks.operands = ()
         return [None if one is None else as_cotangents([one])[0] for one in found]
+
+
+def _go_back(
+    edges: Sequence[GradientEdge],
+    asked: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    keep: bool,
+    batched: bool = False,
+) -> Sequence[torch.Tensor | None]:
+    return torch.autograd.grad(
+        edges,
+        asked,
+        cotangents,
+        retain_graph=keep,
+        allow_unused=True,
+        is_grads_batched=batched,
+    )
+
+
+def _go_back_in_one_level(
+    edges: Sequence[GradientEdge],
+    asked: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    keep: bool,
+) -> Sequence[torch.Tensor | None]:
+    with unwarned_fallbacks(), batch_level(len(cotangents[0])) as level:
+        found = _go_back(edges, asked, [level.enter(one) for one in cotangents], keep)
+        return [None if one is None else level.leave(one) for one in found]
+
+
+_WAYS_BACK: dict[str, Callable[..., Sequence[torch.Tensor | None]]] = {
+    "": _go_back,
+    "older rules": functools.partial(_go_back, batched=True),
+    "newer rules": _go_back_in_one_level,
+}
 
 
 def _moving_to(buffer: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from ...functions.tensor_function import TensorFunction
 from ...modules.recorded_calls import recording
 from ...op.program import Program, Undo
 from ..refused_outputs import refuse_hidden
+from .batch_rules import BatchRules
 from .recorded_run import Tape
 from .tape_token import Tokens
 
@@ -53,6 +55,7 @@ class Pullback:
         one_by_one: Go through it one by one.
         into: Results that are written to tensors behind the operands.
         layers: Of the function; all its pullbacks share it.
+        rules: Of torch, for a batch.
     """
 
     fn: TensorFunction
@@ -65,6 +68,7 @@ class Pullback:
     one_by_one: bool = False
     into: tuple[int, ...] = ()
     layers: Layers = field(default_factory=Layers)
+    rules: BatchRules = field(default_factory=BatchRules)
 
     def __call__(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """By the tape, or by another run where it is gone."""
@@ -90,7 +94,7 @@ class Pullback:
 
     def batched(self, size: int, one_by_one: bool) -> Pullback:
         """For a batch of cotangents."""
-        return replace(self, batch=size, one_by_one=one_by_one)
+        return replace(self, batch=size, one_by_one=one_by_one, rules=BatchRules())
 
     def writing(self, into: tuple[int, ...]) -> Pullback:
         """To write some results where they are to be, as soon as they are found."""
@@ -104,26 +108,28 @@ class Pullback:
         buffers: Mapping[int, torch.Tensor],
     ) -> list[torch.Tensor]:
         refuse_hidden(self.fn, self.ins, self.outs, tape.judgement.hidden)
-        batched = self.batch is not None
-        front = (self.batch,) if batched else ()
+        front = () if self.batch is None else (self.batch,)
+        found: Sequence[torch.Tensor | None]
+        if self.batch is None:
+            places = {self.ins[place]: buffer for place, buffer in buffers.items()}
+            found = self._pull_by(tape, operands, cotangents, keep=False, into=places)
         # Torch crashes in some backwards that users wrote, where it makes a batch of cotangents.
-        if self.one_by_one or (batched and tape.has_own_backwards):
+        elif self.one_by_one or tape.has_own_backwards:
             found = self._pull_each(tape, operands, cotangents)
         else:
             try:
-                found = tape.pull(
-                    operands,
-                    self.ins,
-                    self.outs,
+                found = self.rules.go_back(
+                    tape.operations,
                     cotangents,
-                    label=self._label,
-                    keep=batched,
-                    batched=batched,
-                    into={self.ins[place]: buffer for place, buffer in buffers.items()},
+                    lambda newer: self._pull_by(
+                        tape,
+                        operands,
+                        cotangents,
+                        keep=True,
+                        batched="newer rules" if newer else "older rules",
+                    ),
                 )
-            except RuntimeError:
-                if not batched:
-                    raise
+            except Exception:
                 # Not every backward can be batched; what was wrong otherwise is raised again here.
                 found = self._pull_each(tape, operands, cotangents)
         return [
@@ -138,20 +144,24 @@ class Pullback:
             for one, sig, index in zip(found, self.results, self.ins, strict=True)
         ]
 
+    def _pull_by(
+        self,
+        tape: Tape,
+        operands: Sequence[torch.Tensor],
+        cotangents: Sequence[torch.Tensor],
+        **how: Any,
+    ) -> list[torch.Tensor | None]:
+        return tape.pull(operands, self.ins, self.outs, cotangents, label=self.fn.label, **how)
+
     def _pull_each(
         self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
     ) -> list[torch.Tensor | None]:
         rows = [
-            tape.pull(operands, self.ins, self.outs, each, label=self._label, keep=True)
-            for each in zip(*cotangents, strict=True)
+            self._pull_by(tape, operands, each, keep=True) for each in zip(*cotangents, strict=True)
         ]
         return [
             None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)
         ]
-
-    @property
-    def _label(self) -> str:
-        return self.fn.label
 
     @property
     def _device(self) -> str:
