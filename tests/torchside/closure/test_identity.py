@@ -363,7 +363,8 @@ def test_the_functions_own_package_is_followed_also_where_it_is_installed(instal
 def test_packages_are_found_by_the_name_they_were_published_under(monkeypatch):
     packages._distribution.cache_clear()
     found = packages._distribution("yaml")
-    assert found is not None and found.metadata["Name"] == "PyYAML"
+    assert found is not None
+    assert found.metadata["Name"] == "PyYAML"
     own = types.ModuleType("of_nobody")
     own.__file__ = "/somewhere/of_nobody.py"
     monkeypatch.setitem(sys.modules, "of_nobody", own)

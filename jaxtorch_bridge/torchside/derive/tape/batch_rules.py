@@ -2,7 +2,7 @@
 
 ``is_grads_batched`` goes by torch's older ``vmap``, which has few rules and takes several times as
 long as ``torch.func.vmap``. That has a rule for nearly every operation, a wrong one among them:
-of `torch.cdist` it gives each element of the batch the first one's cotangent (torch 2.11 to 2.14).
+of `torch.cdist` it gives each element of the batch the first one's cotangent (torch 2.13.0).
 So the newer rules are taken where they were seen to give what the older ones give.
 """
 
