@@ -79,7 +79,7 @@ ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets&
 
 ffi::Error CallTorchOnStream(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets& rets,
                              DLDevice device, void* stream) {
-  TorchStreamScope scope(device, stream);
+  TorchStreamScope scope(device, stream, op.order);
   if (!scope.ok()) return RaisedFault(op);
   Views inputs(args.size());
   Views outputs(op.into.size());

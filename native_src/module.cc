@@ -5,6 +5,7 @@
 #include "gil_scope.h"
 #include "handler.h"
 #include "op_table.h"
+#include "stream_scope.h"
 #include "thread_entry.h"
 #include "torch_api.h"
 
@@ -77,15 +78,15 @@ void DropOpCapsule(PyObject* capsule) {
 }
 
 // register_op(key, closure, run, run_in_context, fault, output_dtypes, into, aliases, grad_enabled,
-//             hold_storages, may_be_lazy) -> (capsule that owns the op, None), or (None, closure of
+//             hold_storages, may_be_lazy, ordered) -> (capsule that owns the op, None), or (None, closure of
 //             the live op that has that key already)
 PyObject* RegisterOp(PyObject*, PyObject* args) {
   const char* key;
   PyObject *closure, *run, *run_in_context, *fault, *dtypes, *into, *aliases;
-  int grad_enabled, hold_storages, may_be_lazy;
-  if (!PyArg_ParseTuple(args, "sOOOOO!O!O!ppp", &key, &closure, &run, &run_in_context, &fault,
+  int grad_enabled, hold_storages, may_be_lazy, ordered;
+  if (!PyArg_ParseTuple(args, "sOOOOO!O!O!pppp", &key, &closure, &run, &run_in_context, &fault,
                         &PyTuple_Type, &dtypes, &PyTuple_Type, &into, &PyTuple_Type, &aliases,
-                        &grad_enabled, &hold_storages, &may_be_lazy)) {
+                        &grad_enabled, &hold_storages, &may_be_lazy, &ordered)) {
     return nullptr;
   }
   if (g_torch.dlpack == nullptr) {
@@ -131,6 +132,7 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
   op->grad_enabled = grad_enabled;
   op->hold_storages = hold_storages;
   op->may_be_lazy = may_be_lazy;
+  op->order = ordered ? StreamOrder::kWithTorch : StreamOrder::kAlone;
   auto* owner = new std::shared_ptr<Op>(std::move(op));
   PyObject* capsule = PyCapsule_New(owner, kOpCapsule, &DropOpCapsule);
   if (capsule == nullptr) {
@@ -138,6 +140,25 @@ PyObject* RegisterOp(PyObject*, PyObject* args) {
     return nullptr;
   }
   return Py_BuildValue("NO", capsule, Py_None);
+}
+
+// set_stream_functions(addresses): those of `StreamFunctions`, or None: by Python.
+PyObject* SetStreamFunctions(PyObject*, PyObject* addresses) {
+  StreamFunctions functions;
+  if (!StreamFunctions::Of(addresses, &functions)) return nullptr;
+  g_torch.streams = functions;
+  Py_RETURN_NONE;
+}
+
+// on_stream(device, stream, ordered, function) -> function(), as the handler would call it.
+PyObject* OnStream(PyObject*, PyObject* args) {
+  int device, ordered;
+  unsigned long long stream;
+  PyObject* function;
+  if (!PyArg_ParseTuple(args, "iKpO", &device, &stream, &ordered, &function)) return nullptr;
+  TorchStreamScope scope(DLDevice{kDLCUDA, device}, reinterpret_cast<void*>(stream),
+                         ordered ? StreamOrder::kWithTorch : StreamOrder::kAlone);
+  return scope.ok() ? PyObject_CallNoArgs(function) : nullptr;
 }
 
 PyObject* SetThreadEntryFunction(PyObject*, PyObject* function) {
@@ -220,6 +241,10 @@ PyMethodDef kMethods[] = {
     {"set_resolver", SetResolver, METH_O, "What plans the calls of exported programs."},
     {"register_op", RegisterOp, METH_VARARGS,
      "Add an op under a key: (capsule that owns it, None), or (None, closure of who has the key)."},
+    {"set_stream_functions", SetStreamFunctions, METH_O,
+     "Addresses of the C functions that put torch on a CUDA stream; None: ask Python."},
+    {"on_stream", OnStream, METH_VARARGS,
+     "on_stream(device, stream, ordered, function): call it as the handler does on CUDA."},
     {"set_thread_entry", SetThreadEntryFunction, METH_O,
      "Call this once in each of XLA's own threads, before it first runs torch."},
     {"calls_here", CallsHereAsTuple, METH_NOARGS,

@@ -12,6 +12,7 @@
 
 #include "dlpack_abi.h"
 #include "python_ref.h"
+#include "stream_scope.h"
 
 namespace jaxtorch {
 
@@ -43,6 +44,8 @@ struct Op {
   // Autograd may keep an input alive in C++ alone, where no Python search finds it: keep a
   // handle to each input's storage so that it can still be cut off from XLA's memory.
   bool hold_storages = false;
+  // How it is ordered with torch's own stream. The plan knows what touches XLA's buffers alone.
+  StreamOrder order = StreamOrder::kWithTorch;
   // A result may carry a pending conjugation or negation. The plan knows where none can.
   bool may_be_lazy = true;
 };

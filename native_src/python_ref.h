@@ -56,6 +56,18 @@ inline PyRef TakeRaisedException() {
 #endif
 }
 
+// Raises it again. Null: nothing is raised.
+inline void RestoreException(PyRef exception) {
+  if (!exception) return;
+#if PY_VERSION_HEX >= 0x030C0000
+  PyErr_SetRaisedException(exception.release());
+#else
+  PyObject* type = Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(exception.get())));
+  PyObject* traceback = PyException_GetTraceback(exception.get());
+  PyErr_Restore(type, exception.release(), traceback);
+#endif
+}
+
 // Text of a str object; empty when it is no str.
 inline std::string TextOf(PyObject* object) {
   if (object == nullptr || !PyUnicode_Check(object)) return std::string();

@@ -4,6 +4,7 @@
 
 #include "dlpack_abi.h"
 #include "python_ref.h"
+#include "stream_functions.h"
 #include "thread_flags.h"
 
 namespace jaxtorch {
@@ -16,8 +17,10 @@ struct TorchApi {
   PyObject* storage_use_count = nullptr;
   PyObject* gc_collect = nullptr;
   PyObject* has_memory = nullptr;    // (tensor) -> False for fakes and their like
-  PyObject* enter_stream = nullptr;  // (stream pointer, device ordinal) -> token; CUDA only
+  // Where the C functions for the same are not known; CUDA only.
+  PyObject* enter_stream = nullptr;  // (stream pointer, device ordinal, ordered) -> token
   PyObject* leave_stream = nullptr;  // (token)
+  StreamFunctions streams;
   // (key, held, devices) -> text, empty if all is well; null in a run of one process.
   PyObject* agreement = nullptr;
   // (key, recipe, steps, held) -> a capsule that owns the op, a text that says why there is none,

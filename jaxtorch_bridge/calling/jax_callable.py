@@ -31,6 +31,7 @@ from ..planner.sharding import Placement
 from ..planner.unenforced import not_acted_on
 from ..torchside.closure.function_identity import name_of
 from ..torchside.handler.torch_context import current_context
+from ..torchside.op.stream_order import order_words
 from .arguments.random_key import KEYWORD, check_key, key_for_tensors, key_use, missing_key
 from .arguments.sort_leaves import KEYED, Leaves, quick_key, sort_flat, sort_leaves
 from .bound_methods import MOST_INSTANCES, BoundCallables, bound_function, is_bindable
@@ -167,6 +168,7 @@ class JaxCallable(LikeFunction, Generic[P, R]):
             () if placement is None else placement.words,
             [*planned.notes, *not_acted_on(self.spec)],
             results=planned.op.results,
+            streams=order_words(planned.op.program) if planned.op.program.device == "cuda" else "",
             operations=() if planned.op.aten is None else coverage_of(planned.op).words,
         )
 

@@ -39,6 +39,7 @@ def explain_plan(
     notes: Iterable[str] = (),
     results: Sequence[str] = (),
     operations: Iterable[str] = (),
+    streams: str = "",
 ) -> str:
     """The plan, one decision a line, and why the better choice was not taken.
 
@@ -50,6 +51,7 @@ def explain_plan(
         notes: What the contract asks for that has no effect.
         results: For each output, how it gets into XLA's buffer.
         operations: Lines on what XLA runs itself.
+        streams: On a GPU, how a call is ordered with what others do there.
     """
     lines = [f"{plan.label}  (op key {plan.key})"]
     if plan.source:
@@ -89,6 +91,7 @@ def explain_plan(
         lines.append(f"backend      {plan.backend}: {BACKEND_WORDS[plan.backend]}")
         lines += [f"             {line}" for line in operations]
     lines.append(f"concurrency  {plan.concurrency}")
+    lines += [f"streams      {streams}"] if streams else []
     lines.append(f"gradient     {plan.derivative}")
     lines += [f"             {line}" for line in derivatives]
     batches = list(batches)

@@ -37,6 +37,7 @@ from .locks import Locks, locks_of
 from .module_attributes import module_attributes_read
 from .reachable_objects import keys_of, modules_in, parts_of
 from .snapshot import CONTAINERS, Snapshot
+from .torch_alone import refers_to_torch_alone
 
 _SETTLED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
@@ -72,6 +73,7 @@ class ClosureState:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
         # What code only reads, and what the key is made of.
         self._cells: list[types.CellType] = []
         self._names: dict[int, str] = {}  # of these cells, for messages
@@ -217,6 +219,11 @@ class ClosureState:
     def holders(self) -> list[Any]:
         """Containers and objects with attributes that it refers to."""
         return self._holders
+
+    @property
+    def refers_to_torch_alone(self) -> bool:
+        """Whether no tensor can be reached from it."""
+        return self._roots == [self._function] and refers_to_torch_alone(self._function)
 
     @property
     def secluded(self) -> bool:

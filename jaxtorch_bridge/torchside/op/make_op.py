@@ -20,6 +20,7 @@ from .compiled_graph import compiled
 from .direct_calls import with_direct_calls
 from .program import Program
 from .results_in_place import copied, write_in_place
+from .stream_order import is_ordered
 from .torch_op import Family, Role, TorchOp
 
 
@@ -169,6 +170,7 @@ def register_op(
         context.plain,
         hold_storages,
         may_be_lazy,
+        is_ordered(program),
     )
     return TorchOp(
         *(label, found, handle, inputs, outputs, role, program, family, steps),
