@@ -79,8 +79,9 @@ def refuse_no_results(label: str) -> ShardingError:
     """The error for a call that gives no elements in a program that XLA partitions."""
     return ShardingError(
         f"{label}: expected a function that gives more than empty arrays, a program of one "
-        "device, or jax.shard_map around the call; this one gives none; XLA drops "
-        "such calls, and cannot be told to keep one in a program that it makes for several devices."
+        "device, or jax.shard_map around the call with something more than empty arrays among its "
+        "results; this one gives none; XLA drops such calls, and cannot be told to keep one in a "
+        "program that it makes for several devices."
     )
 
 

@@ -14,6 +14,7 @@ from ..._compat.torch import autograd_graph
 from ..._compat.torch.capture.export_flags import tracing_flags
 from ..._compat.torch.capture.graphs import OnDevice, constants_of, drawn_shapes, trace_graph
 from ..._compat.torch.capture.tracing import abstract_surroundings, tracing
+from ..._compat.torch.dispatch_keys import dispatch_keys_put_back
 from ..._compat.torch.dynamo import uncompiled
 from ..._compat.torch.fake_tensors import fake_tensor_mode, is_fake, symbolic_mode
 from ..._compat.torch.func_transforms import unwarned_fallbacks
@@ -68,6 +69,7 @@ def _alone(fn: TensorFunction, plain_attention: bool, flags: Flags) -> Iterator[
     mode = symbolic_mode() if symbols else fake_tensor_mode()
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(dispatch_keys_put_back())
             stack.enter_context(own_context())
             stack.enter_context(unrecorded())
             stack.enter_context(surroundings())

@@ -15,6 +15,7 @@ import torch
 from ..._compat.own_context import own_context
 from ..._compat.torch.capture.export_flags import flags_matter, raised_by_torch, tracing_flags
 from ..._compat.torch.capture.tracing import abstract_surroundings, tracing
+from ..._compat.torch.dispatch_keys import dispatch_keys_put_back
 from ..._compat.torch.dynamo import uncompiled
 from ..._compat.torch.fake_tensors import (
     ValuesReadError,
@@ -247,6 +248,7 @@ def evaluate(
     kept = False
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(dispatch_keys_put_back())
             stack.enter_context(own_context())
             stack.enter_context(surroundings())
             stack.enter_context(abstract_surroundings())
