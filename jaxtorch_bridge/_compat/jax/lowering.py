@@ -89,7 +89,11 @@ def is_partitioned(context: Any) -> bool:
 
 
 def on_every_device(
-    function: Callable[..., Sequence[Any]], context: Any, arrays: Sequence[Any]
+    function: Callable[..., Sequence[Any]],
+    context: Any,
+    arrays: Sequence[Any],
+    *,
+    alike: bool = False,
 ) -> list[Any]:
     """Run ``function`` whole on each device of a program that XLA partitions.
 
@@ -101,6 +105,7 @@ def on_every_device(
         function: Flat arrays to flat arrays, of which no axis of the mesh is told.
         context: Of the lowering rule that writes the program.
         arrays: Tracers of what it lowers.
+        alike: All devices find the same, and need not be sent it.
     """
     if not is_partitioned(context):
         return list(function(*arrays))
@@ -113,6 +118,8 @@ def on_every_device(
     axes = tuple(name for name in mesh.axis_names if name not in mesh.manual_axes)
 
     def on_one(*whole: Any) -> tuple[Any, ...]:
+        if alike:
+            return tuple(function(*whole))
         is_first = jax.lax.axis_index(axes) == 0
         return tuple(_of_one(result, is_first, axes) for result in function(*whole))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import jax
+
 from ..._compat.jax.lowering import lowered_inline
+from ...planner.aten_program import READS_TENSOR
 from ..aten.registry import CannotLowerError, dtype_of
 from ..aten.run_steps import Island, run_steps
 from ..op_protocol import OpLike
@@ -33,8 +36,11 @@ def lower_inline(
         assert op.aten is not None
         if no_torch:
             raise CannotLowerError(island_words(op.aten.steps[first], reasons[0]))
-        check = not op.aten.steps[first].results
-        return call_island(context, op.family.island(op, first, last), taken, check=check)
+        steps = op.aten.steps[first:last]
+        # Weights are in one place for all devices of a process.
+        reads = all(step.op == READS_TENSOR for step in steps) and jax.process_count() == 1
+        part = op.family.island(op, first, last)
+        return call_island(context, part, taken, check=not steps[0].results, alike=reads)
 
     try:
         compare = (

@@ -17,7 +17,12 @@ torch_island_p.multiple_results = True
 
 
 def call_island(
-    context: Any, op: OpLike, arrays: Sequence[Any], *, check: bool = False
+    context: Any,
+    op: OpLike,
+    arrays: Sequence[Any],
+    *,
+    check: bool = False,
+    alike: bool = False,
 ) -> list[Any]:
     """Run an island on tracers of a program that is being lowered.
 
@@ -26,12 +31,13 @@ def call_island(
         op: What to run.
         arrays: What it takes. In a program that XLA partitions they are gathered.
         check: It fails or gives one boolean, which is true, and runs even if nobody reads that.
+        alike: It gives the same wherever it runs.
     """
 
     def bind(*arrays: Any) -> list[Any]:
         return list(torch_island_p.bind(*with_equal_variance(arrays), op=op, check=check))
 
-    return on_every_device(bind, context, arrays)
+    return on_every_device(bind, context, arrays, alike=alike)
 
 
 def _abstract(*avals: Any, op: OpLike, check: bool) -> list[Any]:
