@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .errors import SpecMismatchError as SpecMismatchError
     from .errors import SpecProblem as SpecProblem
     from .errors import StaleClosureError as StaleClosureError
+    from .errors import StreamOrderError as StreamOrderError
     from .errors import TorchExecutionError as TorchExecutionError
     from .errors import TracedArrayError as TracedArrayError
     from .errors import TransferError as TransferError
@@ -75,6 +76,7 @@ _ERRORS = (
     "SpecMismatchError",
     "SpecProblem",
     "StaleClosureError",
+    "StreamOrderError",
     "TorchExecutionError",
     "TracedArrayError",
     "TransferError",

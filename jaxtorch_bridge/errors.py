@@ -131,6 +131,10 @@ class BatchingError(BridgeError, ValueError):
     """A function does not work on whole batches, though it was said to."""
 
 
+class StreamOrderError(BridgeError, RuntimeError):
+    """Work on a GPU ran before what it depends on, or after what it had to precede."""
+
+
 class BackendError(BridgeError, ValueError):
     """A backend gives other results than the function's own code."""
 
