@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-# Each thread waits by the clock of its multiprocessor. Of arrays of 2 ** 16 elements all blocks are on
-# a GPU at once, so that a kernel waits once.
+# Each thread waits by the clock of its multiprocessor. Of arrays of 2 ** 16 elements all blocks are
+# on a GPU at once, so that a kernel waits once.
 _SOURCE = r"""
 extern "C" __global__
 void late_add(const float* x, float* y, float value, long long cycles, int size) {
