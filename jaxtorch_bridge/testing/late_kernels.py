@@ -10,7 +10,7 @@ import torch
 
 # Each thread waits by the clock of its multiprocessor. Of arrays of 2 ** 16 elements all blocks are
 # on a GPU at once, so that a kernel waits once.
-_SOURCE = r"""
+SOURCE = r"""
 extern "C" __global__
 void late_add(const float* x, float* y, float value, long long cycles, int size) {
   const long long start = clock64();
@@ -42,7 +42,7 @@ class LateKernels:
         self.cupy: Any = cupy
         kilohertz = self.cupy.cuda.Device().attributes["ClockRate"]
         self._cycles = int(milliseconds * kilohertz)
-        module = self.cupy.RawModule(code=_SOURCE)
+        module = self.cupy.RawModule(code=SOURCE)
         self._add, self._fill = module.get_function("late_add"), module.get_function("late_fill")
 
     def stream(self) -> Any:

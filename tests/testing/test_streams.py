@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import shutil
+import subprocess
 import sys
 
 import jax
@@ -11,6 +14,7 @@ import torch
 
 from jaxtorch_bridge import StreamOrderError, jax_callable
 from jaxtorch_bridge.testing import check_streams, streams
+from jaxtorch_bridge.testing.late_kernels import SOURCE
 from jaxtorch_bridge.testing.streams import CASES, StreamCase
 
 
@@ -79,3 +83,59 @@ def test_without_a_gpu_or_cupy_it_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(RuntimeError, match="expected CuPy; install cupy-cuda13x"):
         check_streams(jax_callable)
+
+
+# What CUDA has for kernels, for a compiler that knows nothing of it: one thread after the other.
+STUBS = """
+#define __global__
+struct Axis { int x; };
+static Axis blockIdx, blockDim, threadIdx;
+static long long ticks = 0;
+static long long clock64() { return ++ticks; }
+extern "C" void place(int block, int width, int thread) {
+  blockIdx.x = block; blockDim.x = width; threadIdx.x = thread;
+}
+extern "C" long long ticks_so_far() { return ticks; }
+"""
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kernels")
+    (folder / "late.cc").write_text(STUBS + SOURCE)
+    library = folder / "late.so"
+    subprocess.run(
+        ["g++", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, folder / "late.cc"],
+        check=True,
+    )
+    found = ctypes.CDLL(str(library))
+    found.ticks_so_far.restype = ctypes.c_longlong
+    return found
+
+
+def run_everywhere(library, kernel, *args, blocks=2, width=4):
+    for block in range(blocks):
+        for thread in range(width):
+            library.place(block, width, thread)
+            kernel(*args)
+
+
+def test_kernels_wait_and_write_what_is_theirs(kernels):
+    x, y = np.arange(6, dtype=np.float32), np.full(8, -1, np.float32)
+    at = [array.ctypes.data_as(ctypes.c_void_p) for array in (x, y)]
+    rest = (ctypes.c_float(2.5), ctypes.c_longlong(100), ctypes.c_int(6))
+    before = kernels.ticks_so_far()
+    run_everywhere(kernels, kernels.late_add, *at, *rest)
+    assert y.tolist() == [*(x + 2.5), -1, -1]
+    assert kernels.ticks_so_far() - before >= 8 * 100
+    run_everywhere(kernels, kernels.late_fill, at[1], *rest)
+    assert y.tolist() == [2.5] * 6 + [-1, -1]
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no compiler for CUDA")
+def test_kernels_compile_for_cuda(tmp_path):
+    (tmp_path / "late.cu").write_text(SOURCE)
+    command = ["nvcc", "-arch=sm_90", "-ptx", "-o", tmp_path / "late.ptx", tmp_path / "late.cu"]
+    subprocess.run(command, check=True)
+    text = (tmp_path / "late.ptx").read_text()
+    assert all(f".visible .entry {name}(" in text for name in ("late_add", "late_fill"))
