@@ -68,6 +68,17 @@ def variable_of(node: Any) -> torch.Tensor | None:
     return None if found is None else found.__get__(node)
 
 
+def gradients_taken(node: Any) -> list[tuple[tuple[int, ...], torch.dtype, torch.device]]:
+    """Shape, dtype and device of each gradient that comes in at a node."""
+    return [(tuple(one.shape), one.dtype, one.device) for one in node._input_metadata]
+
+
+def run_node(node: Any, gradients: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+    """The gradients that come out of a node, without the hooks on it; it can run again."""
+    found = node(*gradients)
+    return found if isinstance(found, tuple) else (found,)
+
+
 def following(node: Any) -> tuple[tuple[Any, int], ...]:
     """Where the gradients go that come out of a node: nodes (or None), and the places there."""
     return tuple(type(node).next_functions.__get__(node))

@@ -22,7 +22,7 @@ from ..derive.linear_part import batched_linearized
 from ..functions import transforms
 from ..functions.graph_capture import NotCapturedError, capture, draws_of_batch
 from ..functions.one_by_one_notice import warn_one_by_one
-from ..functions.replaced_ops import with_plain_scatters
+from ..functions.replaced_ops import with_right_batches
 from ..functions.tensor_function import Core, TensorFunction
 from ..observe.guarded_run import Guarded
 from ..op.make_op import op_of_program
@@ -201,7 +201,7 @@ def _batched_function(
 
     def mapped(function: Core) -> Core:
         # Before torch.vmap sees it: of its `select_scatter` torch gets the derivative wrong.
-        function = with_plain_scatters(function)
+        function = with_right_batches(function)
         return transforms.batched(function, core_dims, out_dims, draws=draws)
 
     core = mapped(fn.core)

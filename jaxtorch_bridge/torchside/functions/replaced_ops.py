@@ -4,7 +4,8 @@ Of normalisations, ``torch.vmap`` takes the statistics that their backward was g
 constants, and the third derivative of ``layer_norm`` is wrong without it too. The third derivative
 of ``det`` is not a number under ``torch.func``. Lower derivatives are right, and the operations
 stay in use for those. The first derivative of ``select_scatter`` under ``torch.vmap`` is too large
-by the size of the axis (all seen with torch 2.13).
+by the size of the axis, and that of ``cdist`` gives each cotangent of a batch the first one's
+gradient (all seen with torch 2.13).
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def with_plain_determinants(function: Core) -> Core:
     return _under(_DETERMINANTS, function)
 
 
-def with_plain_scatters(function: Core) -> Core:
-    """The function with ``select_scatter`` by slices; for ``torch.vmap``."""
-    return _under(_SCATTERS, function)
+def with_right_batches(function: Core) -> Core:
+    """The function without what ``torch.vmap`` has wrong rules for, in the derivative of that."""
+    return _under(_BATCHED, function)
 
 
 def _under(table: dict[Any, Any], function: Core) -> Core:
@@ -201,9 +202,22 @@ def _select_scatter(x: torch.Tensor, src: torch.Tensor, dim: int, index: int) ->
     return torch.slice_scatter(x, part, dim, start, start + 1)
 
 
-_SCATTERS: dict[Any, Any] = dict.fromkeys(
-    (torch.select_scatter, torch.Tensor.select_scatter), _select_scatter
-)
+def _cdist(
+    x1: torch.Tensor, x2: torch.Tensor, p: float = 2.0, compute_mode: str = ""
+) -> torch.Tensor | None:
+    # It takes memory for each difference; without a derivative torch's own is right.
+    if not (x1.requires_grad or x2.requires_grad):
+        return None
+    apart = x1.unsqueeze(-2) - x2.unsqueeze(-3)
+    found: torch.Tensor = torch.linalg.vector_norm(apart, ord=p, dim=-1)
+    return found
+
+
+_BATCHED: dict[Any, Any] = {
+    torch.select_scatter: _select_scatter,
+    torch.Tensor.select_scatter: _select_scatter,
+    torch.cdist: _cdist,
+}
 _DETERMINANTS: dict[Any, Any] = dict.fromkeys(
     (torch.linalg.det, torch.det, torch.Tensor.det), _determinant
 )

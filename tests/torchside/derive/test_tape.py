@@ -831,6 +831,19 @@ def of_segments(x):
     return torch.segment_reduce(x, "sum", lengths=torch.tensor([1, 3]))
 
 
+def of_hook_on_data(x):
+    y = x.sin()
+    if y.requires_grad:
+        # Torch's older rules end the process here.
+        y.register_hook(lambda g: g.data * 2)
+    return y
+
+
+def of_gated_distances(x):
+    """Whose gradient is 0 wherever all gates are shut, by right rules and by wrong ones."""
+    return torch.relu(of_cdist(x) - 1) + x.sum()
+
+
 class TestRulesForBatches:
     """Torch has two sets of them, and of neither all are right, or there."""
 
@@ -843,7 +856,9 @@ class TestRulesForBatches:
             # Its newer rule is wrong.
             (of_cdist, False),
             (of_hook_that_looks, False),
-            (of_hook_that_gives_a_constant, True),
+            (of_hook_that_gives_a_constant, False),
+            (of_gated_distances, False),
+            (of_hook_on_data, False),
         ],
     )
     def test_each_row_is_what_one_cotangent_gives(self, function, newer, monkeypatch):
@@ -866,8 +881,38 @@ class TestRulesForBatches:
         for _ in range(3):
             ways.clear()
             assert_close(jacobian(jnp.asarray(x.detach().numpy())), wanted)
+        small = x.detach() / 100
+        assert jacobian(jnp.asarray(small.numpy())).shape == wanted.shape
+        assert_close(jacobian(jnp.asarray(x.detach().numpy())), wanted)
         if ways:  # none where tapes are gone
             assert ("newer rules" in ways) is newer
+
+    def test_what_an_earlier_call_had_no_gradient_of(self):
+        jacobian = jax.jit(jax.jacrev(jax_callable(of_gated_distances)))
+        x = jnp.array([0.5, 1.5, -0.7, 2.0])
+        jacobian(x / 100)
+        t = torch.from_numpy(np.array(x))
+        wanted = torch.autograd.functional.jacobian(of_gated_distances, t)
+        for _ in range(3):
+            assert_close(jacobian(x), wanted)
+
+    @pytest.mark.parametrize("jit", [False, True])
+    def test_batches_of_jacobians(self, jit):
+        def function(a, b):
+            return torch.cdist(a, b)
+
+        a, b = (jnp.asarray(np.random.default_rng(i).normal(size=(3, 2, 2))) for i in (0, 1))
+        call = jax.vmap(jax.jacrev(jax_callable(function), (0, 1)))
+        found = (jax.jit(call) if jit else call)(a, b)
+        for number in range(3):
+            given = tuple(torch.tensor(np.asarray(one[number])) for one in (a, b))
+            wanted = torch.autograd.functional.jacobian(function, given)
+            for one, other in zip(found, wanted, strict=True):
+                assert_close(one[number], other)
+
+    def test_no_cotangents(self):
+        _, pull = jax.vjp(jax_callable(of_cdist), jnp.array([0.5, 1.5, -0.7, 2.0]))
+        assert jax.vmap(pull)(jnp.zeros((0, 2, 4)))[0].shape == (0, 4)
 
     def test_rows_that_are_alike_say_nothing_of_rules(self):
         _, pull = jax.vjp(jax_callable(of_cdist), jnp.array([0.5, 1.5, -0.7, 2.0]))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge, increment_version
 
-from ...._compat.torch.autograd_graph import has_own_backwards, name_of, nodes_behind
+from ...._compat.torch.autograd_graph import has_own_backwards, nodes_behind
 from ...._compat.torch.func_transforms import batch_level, unwarned_fallbacks
 from ...._compat.torch.storages import memory_key, storage_use_count
 from ...._compat.torch.tensors import use_count, write_count
@@ -73,10 +73,20 @@ class Tape:
         return has_own_backwards([edge.node for edge in self._edges if edge is not None])
 
     @property
-    def operations(self) -> tuple[str, ...]:
-        """What it goes through, by torch's names."""
-        ends = [edge.node for edge in self._edges if edge is not None]
-        return tuple(map(name_of, nodes_behind(ends)))
+    def nodes(self) -> list[Any]:
+        """What it goes through."""
+        return list(nodes_behind([edge.node for edge in self._edges if edge is not None]))
+
+    @contextlib.contextmanager
+    def reading(self, operands: Sequence[torch.Tensor]) -> Iterator[None]:
+        """While inputs that it refers to are read from these."""
+        if self._hooks is not None:
+            self._hooks.operands = operands
+        try:
+            yield
+        finally:
+            if self._hooks is not None:
+                self._hooks.operands = ()
 
     def close(self, *, kept: bool = False) -> bool:
         """It is used up.
@@ -131,21 +141,17 @@ class Tape:
             raise nothing_recorded(label)
         if not edges:
             return [None] * len(asked)
-        if self._hooks is not None:
-            self._hooks.operands = operands
         # The engine calls these last, with what would be returned, and returns what they give.
         moves = [
             self._leaves[index].register_hook(_moving_to(buffer)) for index, buffer in into.items()
         ]
         try:
             # What the backward runs again is a part of the record.
-            with recording(), going_back():
+            with self.reading(operands), recording(), going_back():
                 found = _WAYS_BACK[batched](edges, asked, weights, keep)
         finally:
             for move in moves:
                 move.remove()
-            if self._hooks is not None:
-                self._hooks.operands = ()
         return [None if one is None else as_cotangents([one])[0] for one in found]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from ....errors import BridgeError
 from ....planner.array_signature import ArraySig
+from ...functions.graph_capture import hooks_its_tensors
 from ...functions.tensor_function import TensorFunction
 from ...modules.recorded_calls import recording
 from ...op.program import Program, Undo
@@ -113,22 +115,15 @@ class Pullback:
         if self.batch is None:
             places = {self.ins[place]: buffer for place, buffer in buffers.items()}
             found = self._pull_by(tape, operands, cotangents, keep=False, into=places)
-        # Torch crashes in some backwards that users wrote, where it makes a batch of cotangents.
-        elif self.one_by_one or tape.has_own_backwards:
+        elif not self.batch:
+            found = [None] * len(self.ins)
+        # Torch crashes in some backwards and hooks that users wrote, where it makes a batch of
+        # cotangents.
+        elif self.one_by_one or tape.has_own_backwards or self._has_hooks:
             found = self._pull_each(tape, operands, cotangents)
         else:
             try:
-                found = self.rules.go_back(
-                    tape.operations,
-                    cotangents,
-                    lambda newer: self._pull_by(
-                        tape,
-                        operands,
-                        cotangents,
-                        keep=True,
-                        batched="newer rules" if newer else "older rules",
-                    ),
-                )
+                found = self._pull_batch(tape, operands, cotangents)
             except Exception:
                 # Not every backward can be batched; what was wrong otherwise is raised again here.
                 found = self._pull_each(tape, operands, cotangents)
@@ -143,6 +138,21 @@ class Pullback:
             else one
             for one, sig, index in zip(found, self.results, self.ins, strict=True)
         ]
+
+    @functools.cached_property
+    def _has_hooks(self) -> bool:
+        return self.fn.capturable and hooks_its_tensors(self.fn, self.ins)
+
+    def _pull_batch(
+        self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor | None]:
+        nodes = tape.nodes
+        if self.rules.newer(nodes):
+            return self._pull_by(tape, operands, cotangents, keep=True, batched="newer rules")
+        found = self._pull_by(tape, operands, cotangents, keep=True, batched="older rules")
+        with tape.reading(operands):
+            self.rules.try_out(nodes)
+        return found
 
     def _pull_by(
         self,
