@@ -47,6 +47,21 @@ def names_used(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(read), frozenset(written)
 
 
+def globals_read(function: types.FunctionType) -> set[str]:
+    """The names of globals that a function's code reads, without those that it counts up."""
+    code, table = function.__code__, function.__globals__
+    read = names_used(code)[0] - _globals_written(code)
+    # A name of Python's own may stand for something else in a module.
+    return {name for name in read if name not in BUILTINS or name in table}
+
+
+@functools.lru_cache(maxsize=4096)
+def _globals_written(code: types.CodeType) -> frozenset[str]:
+    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    stores = (one for one in dis.get_instructions(code) if one.opname == "STORE_GLOBAL")
+    return frozenset(one.argval for one in stores).union(*map(_globals_written, inner))
+
+
 def plain_values_read(
     module: torch.nn.Module,
 ) -> tuple[list[tuple[str, types.CellType]], list[tuple[dict[str, Any], str]]]:
@@ -60,11 +75,11 @@ def plain_values_read(
     names: list[tuple[dict[str, Any], str]] = []
     known: set[Any] = set()
     for function in _code_of(module):
-        read, written = names_used(function.__code__)
+        written = names_used(function.__code__)[1]
         own = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         cells += [pair for pair in own if pair[0] not in written and _is_plain_cell(pair[1])]
         table = function.__globals__
-        for name in sorted(read - written - BUILTINS):
+        for name in sorted(globals_read(function)):
             if (id(table), name) not in known and isinstance(table.get(name, ...), _PLAIN):
                 known.add((id(table), name))
                 names.append((table, name))

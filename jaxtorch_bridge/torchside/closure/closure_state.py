@@ -27,7 +27,7 @@ from ..._compat.torch.modules import (
     own_buffers,
     own_parameters,
 )
-from .bytecode_names import BUILTINS, is_of_framework, names_used, plain_values_read
+from .bytecode_names import globals_read, is_of_framework, names_used, plain_values_read
 from .careful_access import entries, is_a, own_attributes, present_attribute
 from .code_text import value_of_cell
 from .compared_values import PLAIN, compared, is_buffer
@@ -146,8 +146,9 @@ class ClosureState:
                     found.append((type(part),))
                     # Hooks by their numbers, which are never given twice.
                     found += [(name, *table) for name, table in hook_tables(part).items() if table]
+                    # 1 and True, 0.0 and -0.0 are equal, and not the same.
                     found += [
-                        (name, value)
+                        (name, type(value), value or repr(value))
                         for name, value in vars(part).items()
                         if is_a(value, (bool, int, float, str))
                     ]
@@ -366,7 +367,7 @@ class ClosureState:
         return []
 
     def _look_into(self, function: types.FunctionType) -> list[Any]:
-        read, written = names_used(function.__code__)
+        written = names_used(function.__code__)[1]
         found: list[Any] = []
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
@@ -381,7 +382,7 @@ class ClosureState:
                 self._names[id(cell)] = name
         names = function.__globals__
         self._counted += [(names, name) for name in sorted(written & set(names))]
-        for name in sorted(read - written - BUILTINS):
+        for name in sorted(globals_read(function)):
             value = names.get(name)
             found.append(value)
             if _may_change(value):

@@ -14,6 +14,14 @@ from .careful_access import is_a
 
 # The class of all of `ctypes`.
 _CData = ctypes.c_int.__mro__[2]
+_KINDS: tuple[type, ...] = (bool, int, float, complex, str, bytes, type(None))
+_PLAINLY: dict[type, Any] = {
+    int: int.__index__,
+    float: float.__float__,
+    complex: complex.__complex__,
+    str: str.__str__,
+    bytes: bytes.__bytes__,
+}
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -56,5 +64,14 @@ def buffer_content(buffer: Any) -> Hashable:
 
 def compared(value: Any) -> Hashable:
     """Numbers and texts by content, other objects by identity."""
+    if not is_a(value, PLAIN):
+        return Same(value)
     # The type keeps 1, 1.0 and True apart; the text keeps 0.0 and -0.0 apart.
-    return (type(value), repr(value)) if is_a(value, PLAIN) else Same(value)
+    if type(value) in (float, complex):
+        return type(value), repr(value)
+    # Not by a subclass's own `__eq__` or `__repr__`; of long integers there is no decimal text.
+    kind = next(one for one in _KINDS if is_a(value, one))
+    plain = value if type(value) is kind else _PLAINLY[kind](value)
+    if is_a(value, (float, complex)):
+        plain = repr(plain)
+    return (type(value), plain) if type(value) in PLAIN else (type(value), plain, Same(value))

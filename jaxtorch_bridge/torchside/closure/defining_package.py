@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from .careful_access import attribute, is_a
+from .careful_access import attribute, is_a, own_attributes
 
 # Packages whose code stays what it is as long as their version does.
 _LIBRARIES = frozenset({"torch", "jax", "jaxlib", "numpy", "jaxtorch_bridge", "jaxtyping"})
@@ -115,7 +115,8 @@ def is_installed_module(name: str) -> bool:
     """Whether a Python module comes with Python or an installed package."""
     if name.partition(".")[0] in _LIBRARIES:
         return True
-    file = getattr(sys.modules.get(name), "__file__", None)
+    # Not by a module's own `__getattr__`.
+    file = (own_attributes(sys.modules.get(name)) or {}).get("__file__")
     if file is None:  # compiled into Python, or typed in by somebody
         return name in sys.builtin_module_names
     return str(file).startswith(_library_folders())

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from ..._compat.torch.modules import OF_EVERY_MODULE, hook_tables
-from .bytecode_names import BUILTINS, is_of_framework, names_used
+from .bytecode_names import globals_read, is_of_framework, names_used
 from .careful_access import (
     NOT_OF_THE_SOURCE,
     attribute,
@@ -69,13 +69,16 @@ _FIXED = (
 )
 # Of `ctypes`, of memory that stands elsewhere.
 _POINTERS = (ctypes.POINTER(ctypes.c_char).__mro__[1], ctypes.c_void_p, ctypes.c_char_p)
+_DEFAULT_FACTORY = vars(collections.defaultdict)["default_factory"]
+# Of frameworks: classes of small objects that code reads values from.
+_OPEN_PARTS = ("torch.distributions", "torch.utils.data", "numpy")
 _OF_A_MODULE = frozenset(vars(types.ModuleType("")))
 # Where code has these, the names of what it reads are not in it.
 _BY_COMPUTED_NAMES = frozenset(("getattr", "vars", "__dict__", "attrgetter"))
 _OF_ITS_OWN_MODULE = frozenset(("globals", "eval", "exec"))
 _OF_ANY_MODULE = frozenset(("modules", "import_module", "__import__"))
 _ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb"))
-_FILES = frozenset(("open", "read_text", "read_bytes", "fromfile", "loadtxt"))
+_FILES = frozenset(("read_text", "read_bytes", "fromfile", "loadtxt"))
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,10 @@ def places_of(held: Any) -> Iterator[tuple[Hashable, Any]]:
             if is_read and name not in _OF_A_MODULE and not is_a(value, types.ModuleType):
                 yield name, value
     elif is_a(held, np.ndarray):
-        yield from _places_of_array(held)
+        if held.dtype.hasobject:
+            yield from _places_of_array(held)
+        # A subclass's, such as a mask.
+        yield from stored_items(own_attributes(held) or {})
     elif is_a(held, torch.optim.Optimizer):
         # Its state moves in every step, which no other code reads.
         yield "param_groups", (own_attributes(held) or {}).get("param_groups")
@@ -126,6 +132,8 @@ def places_of(held: Any) -> Iterator[tuple[Hashable, Any]]:
         # What a pointer was made from, as long as it is known.
         yield "made from", attribute(held, "_objects")
         yield from stored_items(own_attributes(held) or {})
+    elif _is_closed(held):
+        yield from _users_code_in(held)
     else:
         yield from _places_of_object(held)
 
@@ -145,7 +153,7 @@ def places_of_module(module: torch.nn.Module) -> Iterator[tuple[Hashable, Any]]:
 def classes_of(held: Any) -> list[type]:
     """Those that an object finds attributes in which it has not itself."""
     plain = any(type(held) is kind for kind in CONTAINERS)
-    if plain or is_a(held, (types.FunctionType, types.MethodType, types.ModuleType, torch.Tensor)):
+    if plain or is_a(held, (types.FunctionType, types.MethodType, types.ModuleType)):
         return []
     # Of modules the code alone, that of libraries stays what it is.
     leaves_out = is_installed if is_a(held, torch.nn.Module) else is_of_framework
@@ -161,18 +169,21 @@ def classes_of(held: Any) -> list[type]:
 def leads_on(value: Any) -> bool:
     """Whether to look at what a value holds."""
     if is_a(value, PLAIN):
-        return False
+        # An enumeration's, say, whose methods read something else.
+        return type(value) not in PLAIN and not _is_of_library(type(value))
     if is_a(value, (*CONTAINERS, *LOOKED_INTO, *WEAK, torch.nn.Module, *_AROUND_FUNCTIONS)):
         return True
     if is_a(value, torch.Tensor):
-        return bool(own_attributes(value))
+        return bool(own_attributes(value)) or not is_of_framework(type(value))
     if is_a(value, np.ndarray):
         return bool(value.dtype.hasobject)
-    if is_a(value, (types.FunctionType, type)):
-        # Of the many in libraries it is enough to know which they are.
-        return not (is_of_framework(value) or is_installed(value))
+    if is_a(value, types.FunctionType):
+        # Of the many in libraries it is enough to know which they are, but for decorators.
+        return not _is_of_library(value) or stands_around_others(value)
+    if is_a(value, type):
+        return not _is_of_library(value)
     if is_a(value, types.ModuleType):
-        return not is_installed_module(str(vars(value).get("__name__", "")))
+        return not is_installed_module(str((own_attributes(value) or {}).get("__name__", "")))
     if is_a(value, types.MethodType):
         return leads_on(value.__self__)
     if is_a(value, types.BuiltinFunctionType):
@@ -181,16 +192,44 @@ def leads_on(value: Any) -> bool:
     if is_a(value, _FIXED) or type(value) is object:
         return False
     # A view of a dict, an iterator, a cell: Python's own, around something else.
-    if type(value).__module__ == "builtins":
-        return True
+    return any(True for _ in _users_code_in(value)) if _is_closed(value) else True
+
+
+def _is_of_library(value: Any) -> bool:
+    return is_of_framework(value) or is_installed(value)
+
+
+def stands_around_others(function: types.FunctionType) -> bool:
+    """Whether a decorator made it, of what is no library's."""
+    values = [*map(value_of_cell, function.__closure__ or ()), vars(function).get("__wrapped__")]
+    return any(is_a(one, types.FunctionType) and not _is_of_library(one) for one in values)
+
+
+def _is_closed(value: Any) -> bool:
+    """Whether an object is a framework's, whose attributes say nothing of what it computes."""
+    module = type(value).__module__
+    if module == "builtins" or is_a(value, torch.Tensor):
+        return False
     # Those of compiled classes have no `__module__` of their own.
-    return not (is_of_framework(value) or is_of_framework(type(value)))
+    is_frameworks = is_of_framework(value) or is_of_framework(type(value))
+    return is_frameworks and not module.startswith(_OPEN_PARTS)
+
+
+def _users_code_in(value: Any) -> Iterator[tuple[Hashable, Any]]:
+    """Functions that an object of a framework's was made of."""
+    if not callable(value) or is_a(value, torch.nn.Module):
+        return
+    for name, one in _places_of_object(value):
+        if is_a(one, (types.FunctionType, types.MethodType, functools.partial)) and leads_on(one):
+            yield name, one
 
 
 def hidden_in(held: Any) -> str:
     """What of an object cannot be looked at, in words; empty if there is nothing."""
     if is_a(held, types.FunctionType):
+        # Many a thing has an `open`.
         files = names_in(held.__code__) & _FILES
+        files |= names_used(held.__code__)[0] & {"open"}
         return f"`{held.__qualname__}`, whose code has `{min(files)}`" if files else ""
     if is_a(held, io.IOBase):
         # One that is written to alone, such as a log, is nothing that code reads.
@@ -201,6 +240,8 @@ def hidden_in(held: Any) -> str:
     if is_a(held, (*CONTAINERS, *LOOKED_INTO, *WEAK, types.BuiltinFunctionType, types.ModuleType)):
         return ""
     if own_attributes(held) is not None or is_a(held, (np.ndarray, type)) or is_buffer(held):
+        return ""
+    if is_a(held, PLAIN) or is_of_framework(type(held)):
         return ""
     # One with no attributes at all, not even a function's name: what it knows stands in memory of
     # its own.
@@ -246,6 +287,8 @@ def _places_of_container(held: Any) -> Iterator[tuple[Hashable, Any]]:
         # Where it is of use: in a picture they have none.
         yield ("order",), Order(tuple(name for _, name, _ in items))
         yield from ((("key", name), key) for key, name, _ in items if leads_on(key))
+        if is_a(held, collections.defaultdict):
+            yield ("default",), _DEFAULT_FACTORY.__get__(held)
     elif is_a(held, (list, tuple, collections.deque)):
         yield from enumerate(entries(held))
     else:
@@ -262,8 +305,10 @@ def _places_of_function(held: types.FunctionType) -> Iterator[tuple[Hashable, An
     # Most have none, and there are many functions.
     yield from (one for one in defaults if one[1] is not None)
     table = held.__globals__
-    read, written = names_used(held.__code__)
-    named = {name: table.get(name) for name in read - written - BUILTINS}
+    if is_installed(held):
+        # A decorator's: what it stands around is the user's.
+        return
+    named = {name: table.get(name) for name in globals_read(held)}
     for name, value in named.items():
         if is_a(value, PLAIN) or (leads_on(value) and not is_a(value, types.ModuleType)):
             yield ("global", name), value

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...errors import BridgeWarning
-from .careful_access import is_a, stored_items
+from .careful_access import is_a, own_attributes, stored_items
 from .compared_values import PLAIN, Same, buffer_content, compared, is_buffer, is_c_data
 from .deep_contents import leads_to_fakes
 from .held_places import (
@@ -34,6 +34,8 @@ _MOST = 10_000
 # Containers of so many numbers and texts are compared as a whole, some hundred times as fast.
 _LONG = 64
 _PER_PLACE = 100
+# In place of a value that was not there.
+_NOTHING = ("nothing",)
 
 # An object or container, and an attribute, key or position in it; None: how many there are. Both,
 # and what stands there, are kept alive by a picture, or another object could pass for one of them.
@@ -66,8 +68,9 @@ class HeldValues:
     """Pictures of what is held, without what the function itself changes when it runs."""
 
     def __init__(self) -> None:
-        # A count of calls, or a cache: with it every run would be another one's.
-        self._moved: set[Place] = set()
+        # A count of calls, or a cache: with it every run would be another one's. What runs begin
+        # only, and leave from then on, is known by its values, before and after; None: it moves on.
+        self._moved: dict[Place, set[Hashable] | None] = {}
         # The kind of object in which the last picture ends, if that is not all.
         self._left_out = ""
         self._told = False
@@ -90,23 +93,39 @@ class HeldValues:
     def note_changes(self, before: Picture, after: Picture) -> None:
         """What a run of the function has changed is no sign of anything."""
         known = {owner for owner, _ in before}
-        self._moved.update(
+        changed = {
             (owner, name)
             for owner, name in self._changed(before, after)
             # What an evaluation has made is let go of; here it would be kept for ever.
             if owner in known or not leads_to_fakes(owner.held)
-        )
+        }
+        for place in changed:
+            values = {before.get(place, _NOTHING), after.get(place, _NOTHING)}
+            seen = self._moved.get(place, values)
+            # From another value it moves as well. Objects would be kept alive.
+            goes_on = seen is None or seen != values or len(values) < 2
+            is_plain = not any(isinstance(one, (Same, _Row)) for one in values)
+            self._moved[place] = values if is_plain and not goes_on else None
+        for place, seen in list(self._moved.items()):
+            stays = place not in changed and place in before and before[place] == after.get(place)
+            if seen is not None and stays and before[place] not in seen:
+                del self._moved[place]
 
     def same(self, before: Picture, after: Picture) -> bool:
         """Whether nothing has changed but what the function itself changes."""
         if before == after:
             return True
-        # Of what it adds to or takes from, not all the rest.
         return all(
-            place in self._moved
-            or ((place[0], None) in self._moved and (place in before) != (place in after))
-            for place in self._changed(before, after)
+            self._moves_itself(place, before, after) for place in self._changed(before, after)
         )
+
+    def _moves_itself(self, place: Place, before: Picture, after: Picture) -> bool:
+        if place in self._moved:
+            seen = self._moved[place]
+            values = {before.get(place, _NOTHING), after.get(place, _NOTHING)}
+            return seen is None or values <= seen
+        # Of what it adds to or takes from, not all the rest.
+        return (place[0], None) in self._moved and (place in before) != (place in after)
 
     def tell_of_the_rest(self) -> None:
         """Warn once if pictures are not of all that is held."""
@@ -148,13 +167,19 @@ class _Walk:
     Args:
         watched: The numbers of modules that are watched by other means.
         roots: The numbers of what it starts from.
-        around: The numbers of what it stands in, for what only weak references lead to.
+        behind: All that weak references have led to so far, by its number, and kept alive for the
+            length of the walk: None in one that starts from something else.
     """
 
     def __init__(
-        self, watched: frozenset[int], roots: frozenset[int], around: frozenset[int] = frozenset()
+        self,
+        watched: frozenset[int],
+        roots: frozenset[int],
+        behind: dict[int, Any] | None = None,
     ) -> None:
-        self._watched, self._roots, self._around = watched, roots, around
+        self._watched, self._roots = watched, roots
+        self._behind: dict[int, Any] = {} if behind is None else behind
+        self._is_behind = behind is not None
         self._room = _MOST
         self.found: dict[Place, Hashable] = {}
         self.left_out = ""
@@ -171,6 +196,11 @@ class _Walk:
                 self.left_out = type(held).__name__
                 break
             seen.add(id(held))
+            if self._is_behind:
+                # Once, or trees that refer to their parents would be walked from each node.
+                if id(held) in self._behind:
+                    continue
+                self._behind[id(held)] = held
             waiting += self._note(held)
 
     def _note(self, held: Any) -> list[Any]:
@@ -186,7 +216,7 @@ class _Walk:
             self.hidden = self.hidden or hidden_in(held)
         if is_buffer(held):
             self.found[owner, ("content",)] = buffer_content(held)
-            if not is_c_data(held):
+            if not (is_c_data(held) or own_attributes(held)):
                 return []
         if is_a(held, WEAK):
             self.found[owner, ("target",)] = self._of_target(target_of(held))
@@ -207,9 +237,9 @@ class _Walk:
 
     def _of_target(self, target: Any) -> Hashable:
         """What a weak reference leads to, in numbers and texts alone, which keep nothing alive."""
-        if target is None or id(target) in self._around:
+        if target is None or id(target) in self._behind:
             return None
-        walk = _Walk(self._watched, frozenset(), self._around | {id(target)})
+        walk = _Walk(self._watched, frozenset(), self._behind)
         walk._room = self._room - len(self.found)
         walk.look_at([target])
         self._room -= len(walk.found)
