@@ -128,6 +128,8 @@ def places_of(held: Any) -> Iterator[tuple[Hashable, Any]]:
         )
     elif is_a(held, types.MappingProxyType):
         yield "mapping", behind_proxy(held)
+    elif is_a(held, io.IOBase):
+        return
     elif is_c_data(held):
         # What a pointer was made from, as long as it is known.
         yield "made from", attribute(held, "_objects")
@@ -208,7 +210,7 @@ def stands_around_others(function: types.FunctionType) -> bool:
 def _is_closed(value: Any) -> bool:
     """Whether an object is a framework's, whose attributes say nothing of what it computes."""
     module = type(value).__module__
-    if module == "builtins" or is_a(value, torch.Tensor):
+    if module == "builtins" or is_a(value, (torch.Tensor, *LOOKED_INTO)):
         return False
     # Those of compiled classes have no `__module__` of their own.
     is_frameworks = is_of_framework(value) or is_of_framework(type(value))
@@ -233,8 +235,9 @@ def hidden_in(held: Any) -> str:
         return f"`{held.__qualname__}`, whose code has `{min(files)}`" if files else ""
     if is_a(held, io.IOBase):
         # One that is written to alone, such as a log, is nothing that code reads.
+        is_pythons = type(held).__module__ in ("_io", "io")
         is_read = attribute(held, "closed") is False and attribute(held, "readable", bool)()
-        return f"a `{type(held).__name__}`" if is_read else ""
+        return f"a `{type(held).__name__}`" if is_pythons and is_read else ""
     if is_a(held, _POINTERS) and not attribute(held, "_objects") and bool(held):
         return f"a `{type(held).__name__}` of ctypes"
     if is_a(held, (*CONTAINERS, *LOOKED_INTO, *WEAK, types.BuiltinFunctionType, types.ModuleType)):
