@@ -78,8 +78,8 @@ void DropOpCapsule(PyObject* capsule) {
 }
 
 // register_op(key, closure, run, run_in_context, fault, output_dtypes, into, aliases, grad_enabled,
-//             hold_storages, may_be_lazy, ordered) -> (capsule that owns the op, None), or (None, closure of
-//             the live op that has that key already)
+//             hold_storages, may_be_lazy, ordered) -> (capsule that owns the op, None), or (None,
+//             closure of the live op that has that key already)
 PyObject* RegisterOp(PyObject*, PyObject* args) {
   const char* key;
   PyObject *closure, *run, *run_in_context, *fault, *dtypes, *into, *aliases;

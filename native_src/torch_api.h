@@ -16,7 +16,7 @@ struct TorchApi {
   ThreadFlags flags;
   PyObject* storage_use_count = nullptr;
   PyObject* gc_collect = nullptr;
-  PyObject* has_memory = nullptr;    // (tensor) -> False for fakes and their like
+  PyObject* has_memory = nullptr;  // (tensor) -> False for fakes and their like
   // Where the C functions for the same are not known; CUDA only.
   PyObject* enter_stream = nullptr;  // (stream pointer, device ordinal, ordered) -> token
   PyObject* leave_stream = nullptr;  // (token)
