@@ -73,6 +73,9 @@ _DEFAULT_FACTORY = vars(collections.defaultdict)["default_factory"]
 # Of frameworks: classes of small objects that code reads values from.
 _OPEN_PARTS = ("torch.distributions", "torch.utils.data", "numpy")
 _OF_A_MODULE = frozenset(vars(types.ModuleType("")))
+_WRITES = frozenset(
+    ("add", "append", "appendleft", "clear", "discard", "extend", "insert", "put", "remove")
+) | frozenset(("update", "write", "writelines"))
 # Where code has these, the names of what it reads are not in it.
 _BY_COMPUTED_NAMES = frozenset(("getattr", "vars", "__dict__", "attrgetter"))
 _OF_ITS_OWN_MODULE = frozenset(("globals", "eval", "exec"))
@@ -189,8 +192,10 @@ def leads_on(value: Any) -> bool:
     if is_a(value, types.MethodType):
         return leads_on(value.__self__)
     if is_a(value, types.BuiltinFunctionType):
+        # What only writes, to a log of calls say, is no sign that anybody reads there.
         owner = value.__self__
-        return not is_a(owner, types.ModuleType) and leads_on(owner)
+        reads = not is_a(owner, types.ModuleType) and value.__name__ not in _WRITES
+        return reads and leads_on(owner)
     if is_a(value, _FIXED) or type(value) is object:
         return False
     # A view of a dict, an iterator, a cell: Python's own, around something else.
