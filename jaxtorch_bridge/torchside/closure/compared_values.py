@@ -74,4 +74,4 @@ def compared(value: Any) -> Hashable:
     plain = value if type(value) is kind else _PLAINLY[kind](value)
     if is_a(value, (float, complex)):
         plain = repr(plain)
-    return (type(value), plain) if type(value) in PLAIN else (type(value), plain, Same(value))
+    return type(value), plain

@@ -184,7 +184,7 @@ def leads_on(value: Any) -> bool:
         return bool(value.dtype.hasobject)
     if is_a(value, types.FunctionType):
         # Of the many in libraries it is enough to know which they are, but for decorators.
-        return not _is_of_library(value) or stands_around_others(value)
+        return not _is_of_library(value) or _stands_around_others(value)
     if is_a(value, type):
         return not _is_of_library(value)
     if is_a(value, types.ModuleType):
@@ -206,7 +206,7 @@ def _is_of_library(value: Any) -> bool:
     return is_of_framework(value) or is_installed(value)
 
 
-def stands_around_others(function: types.FunctionType) -> bool:
+def _stands_around_others(function: types.FunctionType) -> bool:
     """Whether a decorator made it, of what is no library's."""
     values = [*map(value_of_cell, function.__closure__ or ()), vars(function).get("__wrapped__")]
     return any(is_a(one, types.FunctionType) and not _is_of_library(one) for one in values)
@@ -235,7 +235,7 @@ def hidden_in(held: Any) -> str:
     """What of an object cannot be looked at, in words; empty if there is nothing."""
     if is_a(held, types.FunctionType):
         # Many a thing has an `open`.
-        files = names_in(held.__code__) & _FILES
+        files = _names_in(held.__code__) & _FILES
         files |= names_used(held.__code__)[0] & {"open"}
         return f"`{held.__qualname__}`, whose code has `{min(files)}`" if files else ""
     if is_a(held, io.IOBase):
@@ -261,10 +261,10 @@ def hidden_in(held: Any) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def names_in(code: types.CodeType) -> frozenset[str]:
+def _names_in(code: types.CodeType) -> frozenset[str]:
     """Every name in code, of globals and attributes, also in functions inside of it."""
     inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
-    return frozenset(code.co_names).union(*map(names_in, inner))
+    return frozenset(code.co_names).union(*map(_names_in, inner))
 
 
 def target_of(weak: Any) -> Any:
@@ -324,7 +324,7 @@ def _places_of_function(held: types.FunctionType) -> Iterator[tuple[Hashable, An
         value = of_module.get(name)
         if is_a(value, PLAIN) or leads_on(value):
             yield ("module", id(of_module), name), value
-    names = names_in(held.__code__)
+    names = _names_in(held.__code__)
     if names & _ENVIRONMENT:
         yield ("environment",), (own_attributes(os.environ) or {}).get("_data")
     for module in _modules_read_by_computed_names(held, names, {**named, **closed_over}):

@@ -42,6 +42,12 @@ WAYS = {
 }
 
 
+def every_way_gives(wrapped, wanted):
+    for name, way in WAYS.items():
+        found = way(wrapped)
+        assert_close(found, jnp.full_like(found, wanted), label=name)
+
+
 class Held:
     def __init__(self, scale=2.0):
         self.scale = scale
@@ -579,11 +585,9 @@ def test_every_eager_way_sees_what_a_plain_call_sees(place, monkeypatch):
     own_settings.SCALE, own_settings.TABLE = 2.0, {"scale": 2.0}
     function, change = place()
     wrapped = jax_callable(function)
-    for name, way in WAYS.items():
-        assert_close(way(wrapped), jnp.full_like(way(wrapped), 2.0), label=name)
+    every_way_gives(wrapped, 2.0)
     change()
-    for name, way in WAYS.items():
-        assert_close(way(wrapped), jnp.full_like(way(wrapped), 5.0), label=name)
+    every_way_gives(wrapped, 5.0)
 
 
 # An iterator is another one after each step.
@@ -616,13 +620,11 @@ def test_what_weak_references_lead_to_is_let_go_of():
         return x * x * (found.scale if found is not None else 5.0)
 
     wrapped = jax_callable(function)
-    for name, way in WAYS.items():
-        assert_close(way(wrapped), jnp.full_like(way(wrapped), 2.0), label=name)
+    every_way_gives(wrapped, 2.0)
     del held
     gc.collect()
     assert reference() is None
-    for name, way in WAYS.items():
-        assert_close(way(wrapped), jnp.full_like(way(wrapped), 5.0), label=name)
+    every_way_gives(wrapped, 5.0)
 
 
 def of_a_file(folder):
@@ -726,3 +728,14 @@ def test_texts_whose_class_cannot_be_shown():
         assert_close(jax.vmap(wrapped)(BATCH), BATCH * 3)
     held["text"] = Text("five")
     assert_close(jax.vmap(wrapped)(BATCH), BATCH * 4)
+
+
+def test_a_number_of_numpys_that_is_made_again_is_the_same_number():
+    """Or each call of a loop that computes one would be planned anew."""
+    scale = np.float64(2.0)
+    state = ClosureState(lambda x: x * scale)
+    before = state.key()
+    scale = np.float64("2.0")
+    assert state.key() == before
+    scale = np.float64(3.0)
+    assert state.key() != before

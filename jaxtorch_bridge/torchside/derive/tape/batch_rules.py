@@ -19,7 +19,6 @@ from ...._compat.torch.autograd_graph import gradients_taken, name_of, run_node,
 from ...._compat.torch.func_transforms import batch_level, unwarned_fallbacks
 from ...functions.compare_results import difference
 
-Cotangents = Sequence["torch.Tensor | None"]
 # More kinds of operations, of some shapes each, than a function has.
 _MOST = 4096
 _BATCH = 3

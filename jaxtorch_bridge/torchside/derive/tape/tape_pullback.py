@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -96,7 +95,10 @@ class Pullback:
 
     def batched(self, size: int, one_by_one: bool) -> Pullback:
         """For a batch of cotangents."""
-        return replace(self, batch=size, one_by_one=one_by_one, rules=BatchRules())
+        # Torch crashes in some hooks that users wrote, where it makes a batch of cotangents. It is
+        # asked while planning: an evaluation in the middle of a call might wait for another call.
+        alone = one_by_one or (self.fn.capturable and hooks_its_tensors(self.fn, self.ins))
+        return replace(self, batch=size, one_by_one=alone, rules=BatchRules())
 
     def writing(self, into: tuple[int, ...]) -> Pullback:
         """To write some results where they are to be, as soon as they are found."""
@@ -117,9 +119,8 @@ class Pullback:
             found = self._pull_by(tape, operands, cotangents, keep=False, into=places)
         elif not self.batch:
             found = [None] * len(self.ins)
-        # Torch crashes in some backwards and hooks that users wrote, where it makes a batch of
-        # cotangents.
-        elif self.one_by_one or tape.has_own_backwards or self._has_hooks:
+        # As in hooks, so in some backwards.
+        elif self.one_by_one or tape.has_own_backwards:
             found = self._pull_each(tape, operands, cotangents)
         else:
             try:
@@ -138,10 +139,6 @@ class Pullback:
             else one
             for one, sig, index in zip(found, self.results, self.ins, strict=True)
         ]
-
-    @functools.cached_property
-    def _has_hooks(self) -> bool:
-        return self.fn.capturable and hooks_its_tensors(self.fn, self.ins)
 
     def _pull_batch(
         self, tape: Tape, operands: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
