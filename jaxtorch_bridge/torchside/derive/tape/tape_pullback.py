@@ -147,7 +147,8 @@ class Pullback:
         if self.rules.newer(nodes):
             return self._pull_by(tape, operands, cotangents, keep=True, batched="newer rules")
         found = self._pull_by(tape, operands, cotangents, keep=True, batched="older rules")
-        with tape.reading(operands):
+        # What is checkpointed runs layers again, here as in a backward.
+        with tape.reading(operands), recording():
             self.rules.try_out(nodes)
         return found
 
