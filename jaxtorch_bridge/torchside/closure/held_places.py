@@ -13,6 +13,7 @@ import io
 import logging
 import operator
 import os
+import queue
 import re
 import sys
 import threading
@@ -65,7 +66,11 @@ _FIXED = (
     *(type(Ellipsis), type(NotImplemented), range, re.Pattern, uuid.UUID, decimal.Decimal),
     *(datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo),
     *(operator.itemgetter, operator.attrgetter, operator.methodcaller),
-    *(type(threading.Lock()), type(threading.RLock()), logging.Logger, logging.Handler),
+    *(logging.Logger, logging.Handler, weakref.finalize),
+)
+# Of Python's own modules: what waits, locks and runs other things, and keeps no values.
+_TOOLS = frozenset(("_thread", "_multiprocessing", "select", "selectors", "asyncio")) | frozenset(
+    ("concurrent.futures.thread", "concurrent.futures.process", "multiprocessing.synchronize")
 )
 # Of `ctypes`, of memory that stands elsewhere.
 _POINTERS = (ctypes.POINTER(ctypes.c_char).__mro__[1], ctypes.c_void_p, ctypes.c_char_p)
@@ -131,7 +136,7 @@ def places_of(held: Any) -> Iterator[tuple[Hashable, Any]]:
         )
     elif is_a(held, types.MappingProxyType):
         yield "mapping", behind_proxy(held)
-    elif is_a(held, io.IOBase):
+    elif is_a(held, io.IOBase) or _is_tool(held):
         return
     elif is_c_data(held):
         # What a pointer was made from, as long as it is known.
@@ -196,10 +201,16 @@ def leads_on(value: Any) -> bool:
         owner = value.__self__
         reads = not is_a(owner, types.ModuleType) and value.__name__ not in _WRITES
         return reads and leads_on(owner)
-    if is_a(value, _FIXED) or type(value) is object:
+    if is_a(value, _FIXED) or type(value) is object or _is_tool(value):
         return False
     # A view of a dict, an iterator, a cell: Python's own, around something else.
     return any(True for _ in _users_code_in(value)) if _is_closed(value) else True
+
+
+def _is_tool(value: Any) -> bool:
+    # Exactly: a subclass may keep values. A `threading.local` is for nothing else.
+    module = type(value).__module__
+    return module in _TOOLS and not is_a(value, threading.local)
 
 
 def _is_of_library(value: Any) -> bool:
@@ -245,7 +256,9 @@ def hidden_in(held: Any) -> str:
         return f"a `{type(held).__name__}`" if is_pythons and is_read else ""
     if is_a(held, _POINTERS) and not attribute(held, "_objects") and bool(held):
         return f"a `{type(held).__name__}` of ctypes"
-    if is_a(held, (*CONTAINERS, *LOOKED_INTO, *WEAK, types.BuiltinFunctionType, types.ModuleType)):
+    if is_a(held, (*CONTAINERS, *LOOKED_INTO, *WEAK, queue.SimpleQueue)) or _is_tool(held):
+        return ""
+    if is_a(held, (types.BuiltinFunctionType, types.ModuleType)):
         return ""
     if own_attributes(held) is not None or is_a(held, (np.ndarray, type)) or is_buffer(held):
         return ""

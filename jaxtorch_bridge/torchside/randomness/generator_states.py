@@ -56,6 +56,8 @@ class Generators:
             found += instances_in(value, _KINDS)
         for value in closure.contents():
             found += instances_in(value, _KINDS, depth=2)
+        # Those of the operating system have no state that a run could be repeated from.
+        found = [one for one in found if not isinstance(one, random.SystemRandom)]
         foreign = {id(one): one for one in found if not isinstance(one, torch.Generator)}
         # Torch makes a new object each time it hands a generator out.
         own = {generator_key(one): one for one in found if isinstance(one, torch.Generator)}

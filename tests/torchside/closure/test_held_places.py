@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
+import concurrent.futures
 import ctypes
 import enum
 import functools
@@ -11,9 +13,15 @@ import importlib
 import io
 import itertools
 import mmap
+import multiprocessing
 import operator
 import os
+import queue
+import random
+import selectors
 import sys
+import tempfile
+import threading
 import types
 import warnings
 import weakref
@@ -688,6 +696,49 @@ def test_methods_that_are_not_called_are_not_told_of(tmp_path):
         wrapped = jax_callable(Model().run)
         for _ in range(3):
             jax.vmap(wrapped)(BATCH)
+
+
+def ended_thread():
+    thread = threading.Thread(target=dict)
+    thread.start()
+    thread.join()
+    return thread
+
+
+def pool_that_has_run():
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(dict).result()
+    return pool
+
+
+# What waits, locks and runs other things; and what has no state to look at.
+TOOLS = {
+    "thread": ended_thread,
+    "pool": pool_that_has_run,
+    "new pool": lambda: concurrent.futures.ThreadPoolExecutor(1),
+    "timer": lambda: threading.Timer(1.0, dict),
+    "condition": threading.Condition,
+    "barrier": lambda: threading.Barrier(1),
+    "lock of processes": multiprocessing.Lock,
+    "queue": queue.Queue,
+    "simple queue": queue.SimpleQueue,
+    "event loop": asyncio.new_event_loop,
+    "selector": selectors.DefaultSelector,
+    "temporary folder": tempfile.TemporaryDirectory,
+    "system's random numbers": random.SystemRandom,
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_what_waits_and_runs_is_not_told_of(tool):
+    held = TOOLS[tool]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrapped = jax_callable(times(lambda: 2.0 if held is not None else 0.0))
+        for _ in range(3):
+            every_way_gives(wrapped, 2.0)
+    for close in ("shutdown", "cleanup", "close"):
+        getattr(held, close, dict)()
 
 
 class Node:
