@@ -47,6 +47,13 @@ def names_used(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(read), frozenset(written)
 
 
+@functools.lru_cache(maxsize=4096)
+def every_name_in(code: types.CodeType) -> frozenset[str]:
+    """Every name in code, of globals and attributes, also in functions inside of it."""
+    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    return frozenset(code.co_names).union(*map(every_name_in, inner))
+
+
 def globals_read(function: types.FunctionType) -> set[str]:
     """The names of globals that a function's code reads, without those that it counts up."""
     code, table = function.__code__, function.__globals__

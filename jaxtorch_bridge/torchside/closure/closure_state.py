@@ -318,7 +318,7 @@ class ClosureState:
             cells,
             names,
             self._caches,
-            {*self._classes, *map(type, parts), *map(type, self._holders)},
+            [*self._classes, *map(type, parts), *map(type, self._holders)],
             self.tensors_around(),
             lambda: self._held.note_changes(before, self.held()),
         )

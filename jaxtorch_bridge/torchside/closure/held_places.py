@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextvars
-import ctypes
 import datetime
 import decimal
 import functools
@@ -13,7 +12,6 @@ import io
 import logging
 import operator
 import os
-import queue
 import re
 import sys
 import threading
@@ -28,7 +26,7 @@ import numpy as np
 import torch
 
 from ..._compat.torch.modules import OF_EVERY_MODULE, hook_tables
-from .bytecode_names import globals_read, is_of_framework, names_used
+from .bytecode_names import every_name_in, globals_read, is_of_framework, names_used
 from .careful_access import (
     NOT_OF_THE_SOURCE,
     attribute,
@@ -56,8 +54,10 @@ LOOKED_INTO = (
     torch.optim.lr_scheduler.LRScheduler,
 )
 CONTAINERS = (list, dict, tuple, set, frozenset, collections.deque)
+# Not the abstract class of that name, which asks any other for its hash.
+FILES = io.IOBase.__mro__[1]
 WEAK = (weakref.ref, *weakref.ProxyTypes)
-_AROUND_FUNCTIONS = (property, staticmethod, classmethod)
+AROUND_FUNCTIONS = (property, staticmethod, classmethod)
 # Of Python's own classes: these do not change, or say nothing of what code computes.
 _FIXED = (
     *(types.BuiltinFunctionType, types.CodeType, types.FrameType, types.TracebackType),
@@ -72,8 +72,6 @@ _FIXED = (
 _TOOLS = frozenset(("_thread", "_multiprocessing", "select", "selectors", "asyncio")) | frozenset(
     ("concurrent.futures.thread", "concurrent.futures.process", "multiprocessing.synchronize")
 )
-# Of `ctypes`, of memory that stands elsewhere.
-_POINTERS = (ctypes.POINTER(ctypes.c_char).__mro__[1], ctypes.c_void_p, ctypes.c_char_p)
 _DEFAULT_FACTORY = vars(collections.defaultdict)["default_factory"]
 # Of frameworks: classes of small objects that code reads values from.
 _OPEN_PARTS = ("torch.distributions", "torch.utils.data", "numpy")
@@ -86,7 +84,6 @@ _BY_COMPUTED_NAMES = frozenset(("getattr", "vars", "__dict__", "attrgetter"))
 _OF_ITS_OWN_MODULE = frozenset(("globals", "eval", "exec"))
 _OF_ANY_MODULE = frozenset(("modules", "import_module", "__import__"))
 _ENVIRONMENT = frozenset(("environ", "environb", "getenv", "getenvb"))
-_FILES = frozenset(("read_text", "read_bytes", "fromfile", "loadtxt"))
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ def places_of(held: Any) -> Iterator[tuple[Hashable, Any]]:
         )
     elif is_a(held, types.MappingProxyType):
         yield "mapping", behind_proxy(held)
-    elif is_a(held, io.IOBase) or _is_tool(held):
+    elif is_a(held, FILES) or is_tool(held):
         return
     elif is_c_data(held):
         # What a pointer was made from, as long as it is known.
@@ -145,7 +142,7 @@ def places_of(held: Any) -> Iterator[tuple[Hashable, Any]]:
     elif _is_closed(held):
         yield from _users_code_in(held)
     else:
-        yield from _places_of_object(held)
+        yield from places_of_object(held)
 
 
 def places_of_module(module: torch.nn.Module) -> Iterator[tuple[Hashable, Any]]:
@@ -181,7 +178,7 @@ def leads_on(value: Any) -> bool:
     if is_a(value, PLAIN):
         # An enumeration's, say, whose methods read something else.
         return type(value) not in PLAIN and not _is_of_library(type(value))
-    if is_a(value, (*CONTAINERS, *LOOKED_INTO, *WEAK, torch.nn.Module, *_AROUND_FUNCTIONS)):
+    if is_a(value, (*CONTAINERS, *LOOKED_INTO, *WEAK, torch.nn.Module, *AROUND_FUNCTIONS)):
         return True
     if is_a(value, torch.Tensor):
         return bool(own_attributes(value)) or not is_of_framework(type(value))
@@ -201,14 +198,15 @@ def leads_on(value: Any) -> bool:
         owner = value.__self__
         reads = not is_a(owner, types.ModuleType) and value.__name__ not in _WRITES
         return reads and leads_on(owner)
-    if is_a(value, _FIXED) or type(value) is object or _is_tool(value):
+    if is_a(value, _FIXED) or type(value) is object or is_tool(value):
         return False
     # A view of a dict, an iterator, a cell: Python's own, around something else.
     return any(True for _ in _users_code_in(value)) if _is_closed(value) else True
 
 
-def _is_tool(value: Any) -> bool:
-    # Exactly: a subclass may keep values. A `threading.local` is for nothing else.
+def is_tool(value: Any) -> bool:
+    """Whether an object of Python's own waits, locks or runs other things, and keeps no values."""
+    # Exactly: a subclass may keep some. A `threading.local` is for nothing else.
     module = type(value).__module__
     return module in _TOOLS and not is_a(value, threading.local)
 
@@ -237,47 +235,9 @@ def _users_code_in(value: Any) -> Iterator[tuple[Hashable, Any]]:
     """Functions that an object of a framework's was made of."""
     if not callable(value) or is_a(value, torch.nn.Module):
         return
-    for name, one in _places_of_object(value):
+    for name, one in places_of_object(value):
         if is_a(one, (types.FunctionType, types.MethodType, functools.partial)) and leads_on(one):
             yield name, one
-
-
-def hidden_in(held: Any) -> str:
-    """What of an object cannot be looked at, in words; empty if there is nothing."""
-    if is_a(held, types.FunctionType):
-        # Many a thing has an `open`.
-        files = _names_in(held.__code__) & _FILES
-        files |= names_used(held.__code__)[0] & {"open"}
-        return f"`{held.__qualname__}`, whose code has `{min(files)}`" if files else ""
-    if is_a(held, io.IOBase):
-        # One that is written to alone, such as a log, is nothing that code reads.
-        is_pythons = type(held).__module__ in ("_io", "io")
-        is_read = attribute(held, "closed") is False and attribute(held, "readable", bool)()
-        return f"a `{type(held).__name__}`" if is_pythons and is_read else ""
-    if is_a(held, _POINTERS) and not attribute(held, "_objects") and bool(held):
-        return f"a `{type(held).__name__}` of ctypes"
-    if is_a(held, (*CONTAINERS, *LOOKED_INTO, *WEAK, queue.SimpleQueue)) or _is_tool(held):
-        return ""
-    if is_a(held, (types.BuiltinFunctionType, types.ModuleType)):
-        return ""
-    if own_attributes(held) is not None or is_a(held, (np.ndarray, type)) or is_buffer(held):
-        return ""
-    if is_a(held, PLAIN) or is_of_framework(type(held)):
-        return ""
-    # One with no attributes at all, not even a function's name: what it knows stands in memory of
-    # its own.
-    is_written_in_python = any("__slots__" in class_attributes(one) for one in bases_of(type(held)))
-    has_places = any(True for _ in _places_of_object(held))
-    if is_written_in_python or has_places or is_a(attribute(held, "__name__"), str):
-        return ""
-    return f"a `{type(held).__module__}.{type(held).__qualname__}`"
-
-
-@functools.lru_cache(maxsize=4096)
-def _names_in(code: types.CodeType) -> frozenset[str]:
-    """Every name in code, of globals and attributes, also in functions inside of it."""
-    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
-    return frozenset(code.co_names).union(*map(_names_in, inner))
 
 
 def target_of(weak: Any) -> Any:
@@ -337,12 +297,36 @@ def _places_of_function(held: types.FunctionType) -> Iterator[tuple[Hashable, An
         value = of_module.get(name)
         if is_a(value, PLAIN) or leads_on(value):
             yield ("module", id(of_module), name), value
-    names = _names_in(held.__code__)
+    libraries = list[dict[str, Any]]()
+    for of_module, name in module_attributes_read(held, of_libraries=True):
+        libraries.append(of_module)
+        value = of_module.get(name)
+        # Settings of a process, such as its command's arguments. Not all that has been imported.
+        if value is not sys.modules:
+            yield ("library", id(of_module), name), value
+    yield from _settings_read(libraries, [*named.values(), *closed_over.values()])
+    names = every_name_in(held.__code__)
     if names & _ENVIRONMENT:
         yield ("environment",), (own_attributes(os.environ) or {}).get("_data")
     for module in _modules_read_by_computed_names(held, names, {**named, **closed_over}):
         if leads_on(module):
             yield ("whole module", id(module)), module
+
+
+def _settings_read(
+    libraries: list[dict[str, Any]], values: list[Any]
+) -> Iterator[tuple[Hashable, Any]]:
+    """What libraries keep for a process, or for a thread, and go by when they compute."""
+    if any(one is vars(decimal) for one in libraries) or any(
+        value is decimal.Decimal or is_a(value, decimal.Decimal) for value in values
+    ):
+        context = decimal.getcontext()
+        # Not its flags, which every rounding sets.
+        names = ("prec", "rounding", "Emin", "Emax", "clamp")
+        yield from ((("decimal", name), getattr(context, name)) for name in names)
+        yield ("decimal", "traps"), repr(context.traps)
+    if any(one is vars(np) for one in libraries):
+        yield from ((("numpy", name), value) for name, value in np.geterr().items())
 
 
 def _modules_read_by_computed_names(
@@ -371,7 +355,8 @@ def _texts_in(code: types.CodeType) -> frozenset[str]:
     )
 
 
-def _places_of_object(held: Any) -> Iterator[tuple[Hashable, Any]]:
+def places_of_object(held: Any) -> Iterator[tuple[Hashable, Any]]:
+    """As `places_of`, of an object of no kind that is known."""
     named = [*slots_of(held), *stored_items(own_attributes(held) or {})]
     yield from named
     if is_a(held, (torch.Tensor, threading.local, LRU_CACHE)):

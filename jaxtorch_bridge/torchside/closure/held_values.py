@@ -19,15 +19,16 @@ from .careful_access import is_a, own_attributes, stored_items
 from .compared_values import PLAIN, Same, buffer_content, compared, is_buffer, is_c_data
 from .deep_contents import leads_to_fakes
 from .held_places import (
+    AROUND_FUNCTIONS,
     WEAK,
     Order,
     classes_of,
-    hidden_in,
     leads_on,
     places_of,
     places_of_module,
     target_of,
 )
+from .hidden_sources import hidden_in, hidden_in_code, reads_outside
 
 # Looking at one takes some 3 us. Who holds more than that holds data.
 _MOST = 10_000
@@ -77,6 +78,7 @@ class HeldValues:
         # What in it cannot be looked at, in words.
         self._hidden = ""
         self._told_of_hidden = False
+        self._code: tuple[Any, Any, str] | None = None
 
     def picture(self, holders: Sequence[Any], modules: Sequence[torch.nn.Module] = ()) -> Picture:
         """What can be reached from some objects and containers.
@@ -87,8 +89,18 @@ class HeldValues:
         """
         walk = _Walk(frozenset(map(id, modules)), frozenset(map(id, holders)))
         walk.look_at([*holders, *modules])
-        self._left_out, self._hidden = walk.left_out, walk.hidden
+        self._left_out = walk.left_out
+        self._hidden = walk.hidden or self._hidden_in_code(walk)
         return walk.found
+
+    def _hidden_in_code(self, walk: _Walk) -> str:
+        seen = tuple(map(frozenset, (walk.running, walk.methods)))
+        # Asked for again and again, of the same functions mostly, which stay alive meanwhile.
+        if self._code is None or self._code[0] != seen:
+            functions = *walk.running.values(), *walk.methods.values()
+            words = hidden_in_code(walk.running.values(), walk.methods.values())
+            self._code = seen, functions, words
+        return self._code[2]
 
     def note_changes(self, before: Picture, after: Picture) -> None:
         """What a run of the function has changed is no sign of anything."""
@@ -102,10 +114,9 @@ class HeldValues:
         for place in changed:
             values = {before.get(place, _NOTHING), after.get(place, _NOTHING)}
             seen = self._moved.get(place, values)
-            # From another value it moves as well. Objects would be kept alive.
+            # From another value it moves as well.
             goes_on = seen is None or seen != values or len(values) < 2
-            is_plain = not any(isinstance(one, (Same, _Row)) for one in values)
-            self._moved[place] = values if is_plain and not goes_on else None
+            self._moved[place] = None if goes_on or any(map(_is_big, values)) else values
         for place, seen in list(self._moved.items()):
             stays = place not in changed and place in before and before[place] == after.get(place)
             if seen is not None and stays and before[place] not in seen:
@@ -184,6 +195,11 @@ class _Walk:
         self.found: dict[Place, Hashable] = {}
         self.left_out = ""
         self.hidden = ""
+        # Functions by their numbers, those that stand in classes and whole modules apart.
+        self.running: dict[int, types.FunctionType] = {}
+        self.methods: dict[int, types.FunctionType] = {}
+        # By their numbers, what else stands there.
+        self._named = set[int]()
 
     def look_at(self, values: Sequence[Any]) -> None:
         """Take in what can be reached from some values."""
@@ -211,9 +227,9 @@ class _Walk:
             self._room -= len(row.values) // _PER_PLACE
             return []
         owner, count, found = Same(held), 0, list[Any]()
-        if not is_a(held, types.FunctionType) or id(held) in self._roots:
-            # Of functions those that run: a class has others that read files.
-            self.hidden = self.hidden or hidden_in(held)
+        self.hidden = self.hidden or hidden_in(held)
+        if id(held) in self._roots and is_a(held, types.FunctionType):
+            self.running[id(held)] = held
         if is_buffer(held):
             self.found[owner, ("content",)] = buffer_content(held)
             if not (is_c_data(held) or own_attributes(held)):
@@ -224,14 +240,26 @@ class _Walk:
         places = places_of(held)
         if is_a(held, torch.nn.Module) and id(held) not in self._watched:
             places = places_of_module(held)
+        # What stands in a class or a whole module runs if other code has its name.
+        is_named = (
+            id(held) in self._named
+            or (id(held) in self.methods and id(held) not in self.running)
+            or is_a(held, (type, types.ModuleType, *AROUND_FUNCTIONS))
+        )
         for name, value in places:
             count += 1
             if is_a(value, Order):
                 self.found[owner, name] = value
                 continue
             self.found[owner, name] = compared(value)
+            if not is_a(held, types.FunctionType) and not is_named:
+                self.hidden = self.hidden or reads_outside(value)
             if is_buffer(value) or leads_on(value):
                 found.append(value)
+                if is_a(value, types.FunctionType):
+                    (self.methods if is_named else self.running)[id(value)] = value
+                elif is_named:
+                    self._named.add(id(value))
         self.found[owner, None] = count
         return found + classes_of(held)
 
@@ -244,7 +272,16 @@ class _Walk:
         walk.look_at([target])
         self._room -= len(walk.found)
         self.left_out, self.hidden = self.left_out or walk.left_out, self.hidden or walk.hidden
+        self.running |= walk.running
+        self.methods |= walk.methods
         return tuple((_by_number(place), _by_number(value)) for place, value in walk.found.items())
+
+
+def _is_big(value: Hashable) -> bool:
+    """Whether a value is not to be kept: data, or what an evaluation has made."""
+    if isinstance(value, Same):
+        return is_a(value.held, torch.Tensor) or leads_to_fakes(value.held)
+    return isinstance(value, _Row)
 
 
 def _by_number(value: Hashable) -> Hashable:

@@ -15,20 +15,31 @@ from .code_text import value_of_cell
 from .defining_package import is_installed_module
 
 
-def module_attributes_read(function: types.FunctionType) -> Iterator[tuple[dict[str, Any], str]]:
+def module_attributes_read(
+    function: types.FunctionType, *, of_libraries: bool = False
+) -> Iterator[tuple[dict[str, Any], str]]:
     """The attributes of Python modules that a function's code reads: a module's names, and which.
 
     Modules that nobody has imported yet are not seen.
+
+    Args:
+        function: The function.
+        of_libraries: Those of Python's and of installed packages instead of all others.
     """
     known: set[tuple[int, str]] = set()
     for chain in _chains_in(function.__code__):
         value = _origin(function, chain)
         for name in chain.path:
-            if type(value) is not types.ModuleType or _is_left_alone(value):
+            if type(value) is not types.ModuleType:
+                break
+            is_asked_for = is_installed_module(str(vars(value).get("__name__", ""))) == of_libraries
+            # Nobody sets those of libraries, while to look at them would cost every call.
+            if not is_asked_for and not of_libraries:
                 break
             table = vars(value)
             value = table.get(name)
-            if type(value) is not types.ModuleType and (id(table), name) not in known:
+            is_module = type(value) is types.ModuleType
+            if is_asked_for and not is_module and (id(table), name) not in known:
                 known.add((id(table), name))
                 yield table, name
 
@@ -120,8 +131,3 @@ def _origin(function: types.FunctionType, chain: _Chain) -> Any:
     except (ImportError, ValueError):  # a relative import outside of a package
         return None
     return sys.modules.get(name)
-
-
-def _is_left_alone(module: types.ModuleType) -> bool:
-    """Whether nobody sets its attributes, while to look at them would cost every call."""
-    return is_installed_module(str(vars(module).get("__name__", "")))

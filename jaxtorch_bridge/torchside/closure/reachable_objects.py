@@ -14,7 +14,6 @@ from .compared_values import PLAIN
 # Containers in containers: how deep modules are looked for.
 _DEPTH = 3
 
-_PLAIN = frozenset(PLAIN)
 
 T = TypeVar("T")
 
@@ -32,7 +31,7 @@ def instances_in(
         yield value
     elif depth and is_a(value, (dict, list, tuple, set)):
         # Of long lists of numbers nothing is looked at one by one.
-        for item in [one for one in entries(value) if type(one) not in _PLAIN]:
+        for item in [one for one in entries(value) if type(one) not in PLAIN]:
             yield from instances_in(item, kinds, depth - 1)
     elif depth and (own := own_attributes(value)) is not None:
         yield from instances_in(own, kinds, depth - 1)

@@ -39,9 +39,9 @@ class Snapshot:
         self._note_changes = note_changes
         # What a backward inside accumulates in them.
         self._grads = [(one, one.grad, one.requires_grad) for one in tensors if one.is_leaf]
-        own = {
-            part for kind in classes for part in _of_class(kind, "__mro__") if not _is_fixed(part)
-        }
+        # By their numbers: a metaclass may have a `__hash__` of its own.
+        inherited = {id(part): part for kind in classes for part in _of_class(kind, "__mro__")}
+        own = [part for part in inherited.values() if not _is_fixed(part)]
         self._classes = [(kind, dict(_of_class(kind, "__dict__"))) for kind in own]
         kept = [value for _, attributes in self._classes for value in attributes.values()]
         # Of classes only fakes are taken back: what an import registers there must stay.

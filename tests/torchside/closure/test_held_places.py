@@ -6,6 +6,8 @@ import asyncio
 import collections
 import concurrent.futures
 import ctypes
+import datetime
+import decimal
 import enum
 import functools
 import gc
@@ -16,9 +18,11 @@ import mmap
 import multiprocessing
 import operator
 import os
+import pathlib
 import queue
 import random
 import selectors
+import string
 import sys
 import tempfile
 import threading
@@ -561,6 +565,49 @@ def in_an_enumeration_that_reads_a_table():
     return lambda x: x * x * held.kind.scale, set_to(table, "scale")
 
 
+def in_an_object_that_is_set_when_it_is_missing():
+    held = Held()
+
+    def function(x):
+        if not hasattr(held, "inner"):
+            held.inner = Held()
+        return x * x * held.inner.scale
+
+    return function, lambda: setattr(held, "inner", Held(5.0))
+
+
+# -- settings of the process
+
+
+def in_an_argument_of_the_command():
+    return lambda x: x * x * float(sys.argv[-1]), lambda: sys.argv.append("5")
+
+
+def of_a_module_of_pythons():
+    def function(x):
+        import string
+
+        return x * x * string.own_scale
+
+    return function, lambda: setattr(string, "own_scale", 5.0)
+
+
+def in_how_decimals_are_rounded():
+    held = decimal.Decimal("2.4")
+
+    def change():
+        decimal.getcontext().prec = 3
+
+    return lambda x: x * x * (5.0 if held * 1 == held else 2.0), change
+
+
+def in_what_numpy_does_about_errors():
+    def change():
+        np.seterr(divide="raise")
+
+    return lambda x: x * x * (5.0 if np.geterr()["divide"] == "raise" else 2.0), change
+
+
 PLACES = [
     *(in_an_array_of_objects, in_a_table_in_an_array_of_objects, in_a_field_of_objects),
     *(in_a_view_of_a_table, in_items_in_a_list, in_a_key_of_a_table, in_an_object_in_a_set),
@@ -580,8 +627,19 @@ PLACES = [
     *(in_what_another_jax_callable_reads, in_what_is_set_when_it_is_missing),
     *(in_a_cache_that_it_fills, under_a_name_of_pythons_own, beside_a_variable_of_that_name),
     *(in_a_distribution, in_a_vectorised_function, in_a_factory_of_defaults, in_a_mask),
-    in_an_enumeration_that_reads_a_table,
+    *(in_an_enumeration_that_reads_a_table, in_an_object_that_is_set_when_it_is_missing),
+    *(in_an_argument_of_the_command, of_a_module_of_pythons, in_how_decimals_are_rounded),
+    in_what_numpy_does_about_errors,
 ]
+
+
+@pytest.fixture(autouse=True)
+def settings_of_the_process(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["program", "2"])
+    monkeypatch.setattr(string, "own_scale", 2.0, raising=False)
+    with np.errstate(divide="ignore"), decimal.localcontext() as context:
+        context.prec = 1
+        yield
 
 
 @pytest.mark.table(2)
@@ -657,10 +715,90 @@ def of_mapped_memory(folder):
     return lambda: float(memory[0])
 
 
+def of_a_file_by_a_method(folder):
+    class Settings:
+        def __init__(self):
+            self.read = [self]
+
+        def scale(self):
+            return self._scale()
+
+        def _scale(self):
+            return of_a_file(folder)()
+
+    held = Settings()
+    return lambda: held.read[0].scale()
+
+
+def of_a_file_by_a_property(folder):
+    read = of_a_file(folder)
+
+    class Settings:
+        @property
+        def scale(self):
+            return read()
+
+    held = Settings()
+    return lambda: held.scale
+
+
+def of_a_file_by_a_helper_in_a_table(folder):
+    table = {"read": of_a_file(folder)}
+    return lambda: table["read"]()
+
+
+def of_a_file_by_numpy(folder):
+    np.save(folder / "scale.npy", 2.0)
+    return lambda: float(np.load(folder / "scale.npy"))
+
+
+def of_a_file_by_numpy_in_a_table(folder):
+    np.save(folder / "scale.npy", 2.0)
+    table = {"read": np.load}
+    return lambda: float(table["read"](folder / "scale.npy"))
+
+
+def of_a_path(folder):
+    (folder / "scale").write_text("")
+    return lambda: 2.0 if pathlib.Path(folder, "scale").exists() else 5.0
+
+
+def of_the_clock(_folder):
+    def read():
+        from time import time
+
+        return 2.0 if time() else 5.0
+
+    return read
+
+
+def of_the_date(_folder):
+    return lambda: 2.0 if datetime.datetime.now() else 5.0
+
+
+def of_random_bytes(_folder):
+    return lambda: 2.0 if os.urandom(8) else 5.0
+
+
+def of_random_numbers_of_the_system(_folder):
+    draw = random.SystemRandom()
+    return lambda: 2.0 if draw.random() <= 1 else 5.0
+
+
 @pytest.mark.parametrize(
     ("make", "what"),
     [
         (of_a_file, "whose code has `open`"),
+        (of_a_file_by_a_method, "whose code has `open`"),
+        (of_a_file_by_a_property, "whose code has `open`"),
+        (of_a_file_by_a_helper_in_a_table, "whose code has `open`"),
+        (of_a_file_by_numpy, "whose code has `load`"),
+        (of_a_file_by_numpy_in_a_table, "`load`"),
+        (of_a_path, "whose code has `exists`"),
+        (of_the_clock, "whose code has `time`"),
+        (of_the_date, "whose code has `now`"),
+        (of_random_bytes, "whose code has `urandom`"),
+        (of_random_numbers_of_the_system, "the operating system's random numbers"),
         (of_a_text_in_memory, "a `StringIO`"),
         (of_mapped_memory, "a `mmap.mmap`"),
     ],
@@ -725,7 +863,6 @@ TOOLS = {
     "event loop": asyncio.new_event_loop,
     "selector": selectors.DefaultSelector,
     "temporary folder": tempfile.TemporaryDirectory,
-    "system's random numbers": random.SystemRandom,
 }
 
 
@@ -764,6 +901,21 @@ def test_numbers_without_a_decimal_text(number):
     wrapped = jax_callable(lambda x: x * (held["long"] % 7))
     for _ in range(2):
         jax.vmap(wrapped)(BATCH)
+
+
+def test_classes_that_have_no_hash():
+    class Unhashed(type):
+        def __hash__(cls):
+            raise RuntimeError("none")
+
+    class Settings(metaclass=Unhashed):
+        scale = 2.0
+
+    held = Settings()
+    wrapped = jax_callable(lambda x: x * x * held.scale)
+    every_way_gives(wrapped, 2.0)
+    Settings.scale = 5.0
+    every_way_gives(wrapped, 5.0)
 
 
 def test_texts_whose_class_cannot_be_shown():
