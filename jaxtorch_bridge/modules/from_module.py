@@ -22,7 +22,7 @@ from ..planner.annotated_contract import contract_of_outputs, refuse_other_annot
 from ..planner.options import Options
 from ..torchside.closure.function_identity import name_of
 from ..torchside.closure.locks import locks_of
-from ..torchside.closure.reachable_objects import keys_of
+from ..torchside.inspection.reachable_objects import keys_of
 from ..torchside.modules.module_call import (
     BuffersChange,
     Method,

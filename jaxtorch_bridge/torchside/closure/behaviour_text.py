@@ -28,8 +28,8 @@ import numpy as np
 import torch
 
 from ..._compat.torch.modules import hook_tables, is_scripted
-from .array_digest import UNSEEN, content_of
-from .careful_access import (
+from ..inspection.array_digest import UNSEEN, content_of
+from ..inspection.careful_access import (
     NOT_OF_THE_SOURCE,
     attribute,
     behind_proxy,
@@ -39,8 +39,14 @@ from .careful_access import (
     present_attribute,
     stored_items,
 )
-from .code_text import UNBOUND, assigned_cells, code_lines, value_of_cell, values_read
-from .defining_package import is_installed, module_of, own_packages, package_of, version_around
+from ..inspection.code_text import UNBOUND, assigned_cells, code_lines, value_of_cell, values_read
+from ..inspection.defining_package import (
+    is_installed,
+    module_of,
+    own_packages,
+    package_of,
+    version_around,
+)
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), range)
 _TORCH_VALUES = (torch.dtype, torch.device, torch.layout, torch.memory_format)

@@ -9,7 +9,7 @@ import torch
 
 from ..._compat.torch.modules import is_training
 from ...errors import StaleClosureError
-from .careful_access import is_a
+from ..inspection.careful_access import is_a
 from .closure_state import ClosureState
 
 _PLAIN = (bool, int, float, complex, str, type(None))

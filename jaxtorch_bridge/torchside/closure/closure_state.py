@@ -27,17 +27,17 @@ from ..._compat.torch.modules import (
     own_buffers,
     own_parameters,
 )
-from .bytecode_names import globals_read, is_of_framework, names_used, plain_values_read
-from .careful_access import entries, is_a, own_attributes, present_attribute
-from .code_text import value_of_cell
-from .compared_values import PLAIN, compared, is_buffer
-from .held_places import LOOKED_INTO, leads_on
-from .held_values import HeldValues, Picture
+from ..inspection.bytecode_names import globals_read, is_of_framework, names_used, plain_values_read
+from ..inspection.careful_access import entries, is_a, own_attributes, present_attribute
+from ..inspection.code_text import value_of_cell
+from ..inspection.compared_values import PLAIN, compared, is_buffer
+from ..inspection.held_places import LOOKED_INTO, leads_on
+from ..inspection.held_values import HeldValues, Picture
+from ..inspection.module_attributes import module_attributes_read
+from ..inspection.reachable_objects import keys_of, modules_in, parts_of
+from ..inspection.torch_alone import refers_to_torch_alone
 from .locks import Locks, locks_of
-from .module_attributes import module_attributes_read
-from .reachable_objects import keys_of, modules_in, parts_of
 from .snapshot import CONTAINERS, Snapshot
-from .torch_alone import refers_to_torch_alone
 
 _SETTLED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 

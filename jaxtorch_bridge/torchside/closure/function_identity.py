@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ..inspection.careful_access import attribute
 from .behaviour_text import behaviour_of
-from .careful_access import attribute
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -12,11 +12,11 @@ import torch
 
 from ..._compat.torch.fake_tensors import is_fake
 from ..._compat.torch.pytrees import tree_leaves
-from .bytecode_names import is_of_framework
-from .careful_access import entries, is_a, kind_of, own_attributes, stored_items
-from .code_text import UNBOUND
-from .code_text import value_of_cell as cell_value
-from .deep_contents import keeps_fakes
+from ..inspection.bytecode_names import is_of_framework
+from ..inspection.careful_access import entries, is_a, kind_of, own_attributes, stored_items
+from ..inspection.code_text import UNBOUND
+from ..inspection.code_text import value_of_cell as cell_value
+from ..inspection.deep_contents import keeps_fakes
 
 CONTAINERS = (dict, list, set, collections.deque)
 # CPython's Py_TPFLAGS_HEAPTYPE.

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from ..._compat.torch.fake_tensors import is_fake
 from ..._compat.torch.tensors import version_of
-from .careful_access import is_a, stored_items
+from ..inspection.careful_access import is_a, stored_items
 from .closure_state import ClosureState
 
 Undo = Callable[[], None]

@@ -12,7 +12,7 @@ import torch
 from ..closure.closure_state import ClosureState
 from ..closure.function_identity import name_of
 from ..closure.locks import Locks, generator_locks, locks_of
-from ..closure.reachable_objects import keys_of, memory_of
+from ..inspection.reachable_objects import keys_of, memory_of
 from ..observe.watched_run import Observed
 
 

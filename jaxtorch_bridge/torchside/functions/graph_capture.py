@@ -27,7 +27,7 @@ from ...errors import LackingDerivativeError
 from ...first_line import first_line
 from ...planner.array_signature import ArraySig
 from ...planner.output_inference import Flags
-from ..closure.deep_contents import DeepContents
+from ..inspection.deep_contents import DeepContents
 from ..modules.recorded_calls import recording, unrecorded
 from ..observe.abstract_evaluation import fake_inputs
 from .same_traces import same_graphs

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ..closure.bytecode_names import is_of_framework
-from ..closure.careful_access import own_attributes, stored_items
+from ..inspection.bytecode_names import is_of_framework
+from ..inspection.careful_access import own_attributes, stored_items
 
 _PLAIN = (bool, int, float, str, type(None))
 # How deep they are looked for.

@@ -15,7 +15,7 @@ from ..._compat.torch.modules import own_buffers, own_parameters
 from ..._compat.torch.tensors import has_hooks
 from ...call_site import caller_level
 from ...errors import BridgeWarning, ModuleError
-from ..closure.reachable_objects import memory_of
+from ..inspection.reachable_objects import memory_of
 
 
 @dataclass(frozen=True)

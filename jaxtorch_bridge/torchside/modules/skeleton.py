@@ -21,10 +21,10 @@ from ..._compat.torch.autograd_graph import leaves_behind
 from ..._compat.torch.modules import OF_EVERY_MODULE, own_buffers, own_parameters
 from ..._compat.torch.storages import reserve_storage_key
 from ...errors import ModuleError
-from ..closure.bytecode_names import is_of_framework
-from ..closure.careful_access import is_a
-from ..closure.reachable_objects import memory_of
 from ..handler.native_module import native
+from ..inspection.bytecode_names import is_of_framework
+from ..inspection.careful_access import is_a
+from ..inspection.reachable_objects import memory_of
 from .container_pictures import Container, Picture
 from .held_objects import caches_of, held_in, is_users_object, items_of
 from .named_tensors import named_tensors

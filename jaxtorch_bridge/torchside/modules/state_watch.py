@@ -12,7 +12,7 @@ from ..._compat.torch.operators.higher_order import OpMode
 from ..._compat.torch.operators.writes_and_draws import written_arguments
 from ..._compat.torch.tensors import version_of
 from ...errors import ModuleError
-from ..closure.reachable_objects import memory_of
+from ..inspection.reachable_objects import memory_of
 from .skeleton import Template
 
 

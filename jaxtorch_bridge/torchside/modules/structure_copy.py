@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from ..._compat.torch import compiled_code
-from ..closure.bytecode_names import is_of_framework
-from ..closure.careful_access import own_attributes, stored_items
 from ..closure.closure_state import ClosureState
+from ..inspection.bytecode_names import is_of_framework
+from ..inspection.careful_access import own_attributes, stored_items
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _SETTLED = (*_PLAIN, types.ModuleType, types.BuiltinFunctionType, type, torch.Tensor)

@@ -33,8 +33,8 @@ from ...first_line import first_line
 from ...planner.array_signature import ArraySig, OutputMeta
 from ...planner.output_inference import FLAG_WORDS, Flags, How, Inference
 from ..closure.closure_state import ClosureState
-from ..closure.deep_contents import DeepContents
 from ..handler.failure_messages import clear_frames, mutation_message
+from ..inspection.deep_contents import DeepContents
 from ..randomness.generator_states import Generators
 from ..randomness.random_draws import DrawWatch
 from .attribute_swaps import SwapWatch

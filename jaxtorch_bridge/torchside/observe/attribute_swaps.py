@@ -22,10 +22,10 @@ from ..._compat.torch.modules import (
     own_parameters,
     running_modules,
 )
-from ..closure.careful_access import entries, is_a, own_attributes, stored_items
 from ..closure.closure_state import ClosureState
 from ..closure.garbage import is_still
 from ..closure.snapshot import CONTAINERS
+from ..inspection.careful_access import entries, is_a, own_attributes, stored_items
 
 # How many containers are compared at an operation on average. A function over hundreds of
 # modules has thousands of operations; what is swapped stays swapped for many of them.

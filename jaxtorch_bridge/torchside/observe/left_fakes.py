@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ..closure.careful_access import is_a, own_attributes, present_attribute, stored_items
-from ..closure.deep_contents import DeepContents
 from ..closure.garbage import is_still
+from ..inspection.careful_access import is_a, own_attributes, present_attribute, stored_items
+from ..inspection.deep_contents import DeepContents
 
 # From a fake to what holds what holds it: tuples, entries of caches.
 _STEPS = 4

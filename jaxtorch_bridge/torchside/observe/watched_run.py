@@ -26,7 +26,7 @@ from ..._compat.torch.operators.writes_and_draws import (
 )
 from ..._compat.torch.storages import memory_key, storage_key
 from ..._compat.torch.thread_flags import set_grad_enabled
-from ..closure.deep_contents import DeepContents
+from ..inspection.deep_contents import DeepContents
 from ..randomness.generator_states import NO_GENERATORS, Generators
 from ..randomness.random_draws import DrawWatch
 from .attribute_swaps import SwapWatch

@@ -19,7 +19,7 @@ import torch
 from ..._compat.torch.generators import generator_key, global_generator_state
 from ...planner.array_signature import ArraySig
 from ..closure.closure_state import ClosureState
-from ..closure.reachable_objects import instances_in
+from ..inspection.reachable_objects import instances_in
 
 # Python's generator and numpy's old one: 624 words and how many of them have been used; a flag and
 # a second normal number, drawn with the first.

@@ -9,8 +9,8 @@ import torch
 
 from ...._compat.torch.modules import own_buffers, own_parameters
 from ...._compat.torch.tensors import version_of
-from ...closure.reachable_objects import memory_of
 from ...functions.tensor_function import TensorFunction
+from ...inspection.reachable_objects import memory_of
 
 _FACTOR = 1_000_003
 _MASK = (1 << 62) - 1

@@ -18,7 +18,7 @@ import torch
 
 from comparing import assert_close
 from jaxtorch_bridge import BridgeWarning, PlanningError, jax_callable
-from jaxtorch_bridge.torchside.closure.held_values import HeldValues
+from jaxtorch_bridge.torchside.inspection.held_values import HeldValues
 
 # A module that somebody has typed in, under a name by which it can be imported.
 own_settings = types.ModuleType("own_settings")

@@ -1,0 +1,1 @@
+"""What code reads and what objects hold, looked at without running any of it."""
