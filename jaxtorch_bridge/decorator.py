@@ -55,6 +55,7 @@ def jax_callable(
     copies: Sequence[str] | None = None,
     backend: Backend | None = None,
     islands: bool | None = None,
+    cuda_graph: bool | None = None,
 ) -> JaxCallable[P, R]: ...
 @overload
 def jax_callable(
@@ -74,6 +75,7 @@ def jax_callable(
     copies: Sequence[str] | None = None,
     backend: Backend | None = None,
     islands: bool | None = None,
+    cuda_graph: bool | None = None,
 ) -> Callable[[Callable[P, R]], JaxCallable[P, R]]: ...
 def jax_callable(
     function: Callable[..., Any] | None = None,
@@ -92,6 +94,7 @@ def jax_callable(
     copies: Sequence[str] | None = None,
     backend: Backend | None = None,
     islands: bool | None = None,
+    cuda_graph: bool | None = None,
 ) -> Any:
     """A JAX function that runs a torch function on XLA's own buffers.
 
@@ -138,6 +141,8 @@ def jax_callable(
             operations made of it.
         islands: Whether torch may run what JAX has no operation for, with ``xla``; False makes an
             error of it. Default: the contract's, or True.
+        cuda_graph: Whether XLA may record calls on a GPU into its command buffers, with ``graph``,
+            and run what they launched in their place. Default: the contract's, or False.
         copies: Arguments of which the function gets a copy of its own, since its code writes to
             them and cannot be changed; named as in ``mutates``, also whole containers. The
             caller's array keeps its value, and what is written is lost. Default: the contract's.
@@ -168,6 +173,7 @@ def jax_callable(
             copies=copies,
             backend=backend,
             islands=islands,
+            cuda_graph=cuda_graph,
         )
     if not callable(function):
         raise TypeError(f"jax_callable: expected a callable, got {type(function).__name__}")
@@ -192,6 +198,7 @@ def jax_callable(
         copies=None if copies is None else tuple(copies),
         backend=backend,
         islands=islands,
+        cuda_graph=cuda_graph,
     )
     options.refuse_invalid()
     contract: CallableSpec | None

@@ -6,6 +6,7 @@
 #include "fault.h"
 #include "few_or_many.h"
 #include "gil_scope.h"
+#include "private_pools.h"
 #include "release_buffers.h"
 #include "results.h"
 #include "stream_scope.h"
@@ -78,9 +79,13 @@ ffi::Error CallTorch(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets&
 }
 
 ffi::Error CallTorchOnStream(const Op& op, ffi::RemainingArgs& args, ffi::RemainingRets& rets,
-                             DLDevice device, void* stream) {
+                             DLDevice device, void* stream, PrivatePools* pools) {
   TorchStreamScope scope(device, stream, op.order);
   if (!scope.ok()) return RaisedFault(op);
+  PyObject* dict = pools == nullptr ? nullptr : pools->dict();
+  if (pools != nullptr && dict == nullptr) return RaisedFault(op);
+  PoolScope memory(dict, device.device_id);
+  if (!memory.ok()) return RaisedFault(op);
   Views inputs(args.size());
   Views outputs(op.into.size());
   ffi::Error called = CallTorch(op, args, rets, device, inputs, outputs);
@@ -95,7 +100,7 @@ ffi::Error CallTorchOnStream(const Op& op, ffi::RemainingArgs& args, ffi::Remain
 std::string LabelOf(const std::string& key) { return key.substr(0, key.find('/', key.find('@'))); }
 
 ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                   DLDevice device, void* stream) {
+                   DLDevice device, void* stream, PrivatePools* pools = nullptr) {
   GilScope gil(ThreadState::kOfTheThread);
   if (!gil.held()) {
     return ffi::Error(ffi::ErrorCode::kUnavailable,
@@ -104,7 +109,7 @@ ffi::Error Execute(std::shared_ptr<Op> op, ffi::RemainingArgs args, ffi::Remaini
   CallsHere().xlas = gil.xlas_thread();
   if (gil.xlas_thread()) EnterThread();
   ++CallsHere().depth;
-  ffi::Error error = CallTorchOnStream(*op, args, rets, device, stream);
+  ffi::Error error = CallTorchOnStream(*op, args, rets, device, stream, pools);
   --CallsHere().depth;
   // Only now: a failure on the way was noted under the number from before (failure_messages.py).
   CallsOfThread& calls = CallsHere();
@@ -264,6 +269,26 @@ XLA_FFI_Error* ExecuteCuda(XLA_FFI_CallFrame* frame) {
   return kernel->Call(frame);
 }
 
+XLA_FFI_Error* ExecuteCudaRecorded(XLA_FFI_CallFrame* frame) {
+  static auto* kernel =
+      ffi::Ffi::Bind()
+          .Ctx<ffi::State<OpState<kDLCUDA>>>()
+          .Ctx<ffi::PlatformStream<void*>>()
+          .Ctx<ffi::DeviceOrdinal>()
+          .RemainingArgs()
+          .RemainingRets()
+          .Attrs()
+          .To(
+              [](OpState<kDLCUDA>* state, void* stream, int32_t ordinal, ffi::RemainingArgs args,
+                 ffi::RemainingRets rets, ffi::Dictionary) {
+                return Execute(state->op, args, rets, DLDevice{kDLCUDA, ordinal}, stream,
+                               &state->pools);
+              },
+              {ffi::Traits::kCmdBufferCompatible})
+          .release();
+  return kernel->Call(frame);
+}
+
 template <DLDeviceType kPlatform>
 PlatformHandlers HandlersOn(XLA_FFI_Handler* execute) {
   static const XLA_FFI_TypeInfo info = ffi::MakeTypeInfo<OpState<kPlatform>>();
@@ -275,5 +300,7 @@ PlatformHandlers HandlersOn(XLA_FFI_Handler* execute) {
 PlatformHandlers HandlersOnCpu() { return HandlersOn<kDLCPU>(&ExecuteCpu); }
 
 PlatformHandlers HandlersOnCuda() { return HandlersOn<kDLCUDA>(&ExecuteCuda); }
+
+PlatformHandlers HandlersOnCudaRecorded() { return HandlersOn<kDLCUDA>(&ExecuteCudaRecorded); }
 
 }  // namespace jaxtorch

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "op_table.h"
+#include "private_pools.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxtorch {
@@ -15,6 +16,7 @@ template <DLDeviceType kPlatform>
 struct OpState {
   static xla::ffi::TypeId id;
   std::shared_ptr<Op> op;
+  PrivatePools pools;
 };
 
 // What Python hands to XLA for one platform.
@@ -27,5 +29,8 @@ struct PlatformHandlers {
 
 PlatformHandlers HandlersOnCpu();
 PlatformHandlers HandlersOnCuda();
+// The same, by their metadata fit to be recorded into XLA's command buffers: what the call launches
+// runs again and again, and the call itself does not.
+PlatformHandlers HandlersOnCudaRecorded();
 
 }  // namespace jaxtorch

@@ -5,6 +5,7 @@
 #include "gil_scope.h"
 #include "handler.h"
 #include "op_table.h"
+#include "private_pools.h"
 #include "stream_scope.h"
 #include "thread_entry.h"
 #include "torch_api.h"
@@ -19,13 +20,13 @@ PyObject* Interned(const char* name) { return PyUnicode_InternFromString(name); 
 
 // configure(exchange_api, tensor_type, version, is_grad_enabled, is_any_autocast_enabled,
 //           function_modes, direct_flags, storage_use_count, gc_collect, has_memory, enter_stream,
-//           leave_stream)
+//           leave_stream, enter_pool, leave_pool)
 PyObject* Configure(PyObject*, PyObject* args) {
   PyObject *capsule, *tensor_type, *version, *grad, *autocast, *modes, *direct, *use_count,
-      *collect, *has_memory, *enter, *leave;
-  if (!PyArg_ParseTuple(args, "OO!OOOOOOOOOO", &capsule, &PyType_Type, &tensor_type, &version,
+      *collect, *has_memory, *enter, *leave, *enter_pool, *leave_pool;
+  if (!PyArg_ParseTuple(args, "OO!OOOOOOOOOOOO", &capsule, &PyType_Type, &tensor_type, &version,
                         &grad, &autocast, &modes, &direct, &use_count, &collect, &has_memory,
-                        &enter, &leave)) {
+                        &enter, &leave, &enter_pool, &leave_pool)) {
     return nullptr;
   }
   if (!Py_IS_TYPE(version, &PyGetSetDescr_Type)) {
@@ -46,6 +47,8 @@ PyObject* Configure(PyObject*, PyObject* args) {
   g_torch.has_memory = Py_NewRef(has_memory);
   g_torch.enter_stream = Py_NewRef(enter);
   g_torch.leave_stream = Py_NewRef(leave);
+  g_torch.enter_pool = Py_NewRef(enter_pool);
+  g_torch.leave_pool = Py_NewRef(leave_pool);
   g_torch.name_is_neg = Interned("is_neg");
   g_torch.name_is_conj = Interned("is_conj");
   g_torch.name_clone = Interned("clone");
@@ -150,15 +153,20 @@ PyObject* SetStreamFunctions(PyObject*, PyObject* addresses) {
   Py_RETURN_NONE;
 }
 
-// on_stream(device, stream, ordered, function) -> function(), as the handler would call it.
+// on_stream(device, stream, ordered, function, pools=None) -> function(), as the handler would call
+// it: with a dict of pools the one whose calls may be recorded.
 PyObject* OnStream(PyObject*, PyObject* args) {
   int device, ordered;
   unsigned long long stream;
-  PyObject* function;
-  if (!PyArg_ParseTuple(args, "iKpO", &device, &stream, &ordered, &function)) return nullptr;
+  PyObject *function, *pools = Py_None;
+  if (!PyArg_ParseTuple(args, "iKpO|O", &device, &stream, &ordered, &function, &pools)) {
+    return nullptr;
+  }
   TorchStreamScope scope(DLDevice{kDLCUDA, device}, reinterpret_cast<void*>(stream),
                          ordered ? StreamOrder::kWithTorch : StreamOrder::kAlone);
-  return scope.ok() ? PyObject_CallNoArgs(function) : nullptr;
+  if (!scope.ok()) return nullptr;
+  PoolScope memory(pools == Py_None ? nullptr : pools, device);
+  return memory.ok() ? PyObject_CallNoArgs(function) : nullptr;
 }
 
 PyObject* SetThreadEntryFunction(PyObject*, PyObject* function) {
@@ -195,11 +203,12 @@ PyObject* Capsule(const void* pointer) {
 // The handlers of a platform that Python names; false with an exception set if there is none.
 bool PlatformOf(PyObject* args, PlatformHandlers* found) {
   const char* platform;
-  if (!PyArg_ParseTuple(args, "s", &platform)) return false;
-  if (std::string(platform) == "cpu") {
+  int recorded = 0;
+  if (!PyArg_ParseTuple(args, "s|p", &platform, &recorded)) return false;
+  if (std::string(platform) == "cpu" && !recorded) {
     *found = HandlersOnCpu();
   } else if (std::string(platform) == "CUDA") {
-    *found = HandlersOnCuda();
+    *found = recorded ? HandlersOnCudaRecorded() : HandlersOnCuda();
   } else {
     PyErr_Format(PyExc_ValueError, "expected the platform 'cpu' or 'CUDA', got '%s'", platform);
     return false;
@@ -213,6 +222,24 @@ PyObject* Handlers(PyObject*, PyObject* args) {
   return Py_BuildValue("{s:N,s:N}", "instantiate",
                        Capsule(reinterpret_cast<void*>(found.instantiate)), "execute",
                        Capsule(reinterpret_cast<void*>(found.execute)));
+}
+
+// What XLA asks of a handler when it is registered: the traits in its metadata, as a number.
+PyObject* HandlerTraits(PyObject*, PyObject* args) {
+  PlatformHandlers found;
+  if (!PlatformOf(args, &found)) return nullptr;
+  XLA_FFI_Metadata metadata = {};
+  metadata.struct_size = XLA_FFI_Metadata_STRUCT_SIZE;
+  XLA_FFI_Metadata_Extension extension = {};
+  extension.extension_base.struct_size = XLA_FFI_Metadata_Extension_STRUCT_SIZE;
+  extension.extension_base.type = XLA_FFI_Extension_Metadata;
+  extension.metadata = &metadata;
+  XLA_FFI_CallFrame frame = {};
+  frame.struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
+  frame.extension_start = &extension.extension_base;
+  // The frame is whole, so there is no error, which would need XLA to be made.
+  found.execute(&frame);
+  return PyLong_FromUnsignedLong(metadata.traits);
 }
 
 PyObject* StateType(PyObject*, PyObject* args) {
@@ -244,7 +271,8 @@ PyMethodDef kMethods[] = {
     {"set_stream_functions", SetStreamFunctions, METH_O,
      "Addresses of the C functions that put torch on a CUDA stream; None: ask Python."},
     {"on_stream", OnStream, METH_VARARGS,
-     "on_stream(device, stream, ordered, function): call it as the handler does on CUDA."},
+     "on_stream(device, stream, ordered, function, pools=None): call it as the handler does on "
+     "CUDA."},
     {"set_thread_entry", SetThreadEntryFunction, METH_O,
      "Call this once in each of XLA's own threads, before it first runs torch."},
     {"calls_here", CallsHereAsTuple, METH_NOARGS,
@@ -256,7 +284,10 @@ PyMethodDef kMethods[] = {
     {"shut_out_xlas_threads", ShutOut, METH_NOARGS,
      "From now on let none of XLA's own threads run Python code; returns how many still do."},
     {"op_keys", OpKeys, METH_NOARGS, "Keys of the ops that are alive, sorted."},
-    {"handlers", Handlers, METH_VARARGS, "Capsules of the FFI handler's stages for a platform."},
+    {"handlers", Handlers, METH_VARARGS,
+     "handlers(platform, recorded=False): capsules of the FFI handler's stages."},
+    {"handler_traits", HandlerTraits, METH_VARARGS,
+     "handler_traits(platform, recorded=False): what a handler says of itself to XLA."},
     {"state_type", StateType, METH_VARARGS,
      "Capsules that describe the per-executable state on a platform."},
     {"fill_module", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&FillModule)),

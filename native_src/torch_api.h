@@ -20,6 +20,8 @@ struct TorchApi {
   // Where the C functions for the same are not known; CUDA only.
   PyObject* enter_stream = nullptr;  // (stream pointer, device ordinal, ordered) -> token
   PyObject* leave_stream = nullptr;  // (token)
+  PyObject* enter_pool = nullptr;    // (dict of pools, device ordinal) -> token
+  PyObject* leave_pool = nullptr;    // (token)
   StreamFunctions streams;
   // (key, held, devices) -> text, empty if all is well; null in a run of one process.
   PyObject* agreement = nullptr;

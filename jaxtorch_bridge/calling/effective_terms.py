@@ -26,7 +26,13 @@ def copies_of(spec: CallableSpec | None, options: Options) -> tuple[str, ...]:
 
 
 def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
-    """The terms of a callable's plans."""
+    """The terms of a callable's plans.
+
+    Raises:
+        ArgumentError: Calls are to be recorded that run Python code.
+    """
+    backend = options.backend or ("auto" if spec is None else spec.execution.backend)
+    options.refuse_recording_code(backend)
     if spec is None:
         return Terms(
             depth=options.declared.depth,
@@ -34,8 +40,9 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
             verify=bool(options.verify),
             depth_by_contract=False,
             autograd_only=options.declared.autograd_only,
-            backend=options.backend or "auto",
+            backend=backend,
             islands=options.islands is not False,
+            cuda_graph=bool(options.cuda_graph),
         )
     return Terms(
         spec.residuals,
@@ -44,8 +51,11 @@ def terms_of(spec: CallableSpec | None, options: Options) -> Terms:
         options.vmap_method or spec.vmap_method,
         spec.verify if options.verify is None else options.verify,
         outputs=spec.execution.outputs,
-        backend=options.backend or spec.execution.backend,
+        backend=backend,
         backend_at="" if options.backend else spec.where("execution.backend"),
         islands=spec.execution.islands if options.islands is None else options.islands,
         islands_at="" if options.islands is False else spec.where("execution.islands"),
+        # Another backend may have been asked for than the contract's.
+        cuda_graph=backend == "graph"
+        and (spec.execution.cuda_graph if options.cuda_graph is None else options.cuda_graph),
     )

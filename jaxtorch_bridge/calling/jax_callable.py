@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -170,6 +169,7 @@ class JaxCallable(LikeFunction, Generic[P, R]):
             results=planned.op.results,
             streams=order_words(planned.op.program) if planned.op.program.device == "cuda" else "",
             operations=() if planned.op.aten is None else coverage_of(planned.op).words,
+            recording=planned.op.recording.words,
         )
 
     def with_backend(self, backend: Backend) -> JaxCallable[P, R]:
@@ -179,8 +179,7 @@ class JaxCallable(LikeFunction, Generic[P, R]):
             ArgumentError: There is no such backend.
         """
         planner = self._planner
-        options = replace(planner.options, backend=backend)
-        options.refuse_invalid()
+        options = planner.options.with_backend(backend)
         return JaxCallable(self.torch, self.spec, planner.example, planner.name, options)
 
     def dimension_names(

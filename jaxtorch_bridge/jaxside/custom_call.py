@@ -20,7 +20,7 @@ from .._compat.jax.lowering import (
 from ..planner.op_keys import double_error, exported_key, label_of_key
 from ..planner.op_steps import steps_text
 from ..planner.sharding import refuse_export, refuse_no_results, refuse_parts
-from .ffi_targets import CALL_TARGET, export_target
+from .ffi_targets import CALL_TARGET, RECORDED_TARGET, export_target
 from .op_protocol import OpLike
 
 
@@ -47,13 +47,14 @@ def lower_custom_call(
     keep_alive_with(context, op.handle)
     if cuts_are_left_to_xla(context):
         _watch_operands(context, operands, op)
-    target, key = CALL_TARGET, op.key
+    target, key = (RECORDED_TARGET if op.is_recorded else CALL_TARGET), op.key
     extra: dict[str, Any] = {}
     if is_exported(context):
         if op.has_double:
             raise op.refused(double_error(op.label))
         # In a run of many processes all of them must get as far as the handler, which asks the
         # others; XLA itself refuses a target that it does not know.
+        target = CALL_TARGET
         if jax.process_count() == 1:
             target = export_target(label_of_key(key))
         key, extra["exported"] = exported_key(key), np.int64(1)

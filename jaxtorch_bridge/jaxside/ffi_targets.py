@@ -14,6 +14,8 @@ from .end_of_process import wait_at_the_end
 from .process_agreement import Agreement, agreement_of_this_run
 
 CALL_TARGET = "jaxtorch_bridge.call"
+# Of calls that XLA may record into a command buffer, on a GPU.
+RECORDED_TARGET = f"{CALL_TARGET}.recorded"
 _STATE_TYPE = "jaxtorch_bridge.OpState"
 
 
@@ -110,6 +112,9 @@ def _register_platform(native: ModuleType, platform: str) -> None:
     # of the other.
     jax.ffi.register_ffi_type(_STATE_TYPE, native.state_type(platform), platform=platform)
     _register_target(native, CALL_TARGET, platform)
+    if platform == "CUDA":
+        handlers = native.handlers(platform, True)
+        jax.ffi.register_ffi_target(RECORDED_TARGET, handlers, platform=platform)
 
 
 @functools.cache

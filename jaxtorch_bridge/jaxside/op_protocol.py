@@ -167,6 +167,10 @@ class OpLike(Protocol):
         """Whether ``jax.vmap`` writes one call for each element into the program."""
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether XLA may record its calls on a GPU and run what they launched in their place."""
+
+    @property
     def no_islands(self) -> str:
         """Where a contract says that torch runs no part of it; empty if it may."""
 

@@ -51,6 +51,7 @@ def from_module(
     copies: Sequence[str] = (),
     backend: Backend | None = None,
     islands: bool = True,
+    cuda_graph: bool = False,
 ) -> JaxModule:
     """A module's parameters and buffers as JAX pytrees, and a pure function of them.
 
@@ -73,6 +74,7 @@ def from_module(
             activations with ``inplace=True`` do), of which a call gives it copies.
         backend: As in `jax_callable`: what runs the module.
         islands: As in `jax_callable`: whether torch may run a part of it, with ``xla``.
+        cuda_graph: As in `jax_callable`: whether XLA may record calls on a GPU, with ``graph``.
 
     Raises:
         ModuleError: A layer is run by TorchScript, or lazy and not yet called.
@@ -101,8 +103,9 @@ def from_module(
         raise ModuleError(
             f"from_module, {name_of(module)}: expected a module that can be copied; {error}."
         ) from error
-    options = Options(copies=tuple(copies), backend=backend, islands=islands)
+    options = Options(copies=tuple(copies), backend=backend, islands=islands, cuda_graph=cuda_graph)
     options.refuse_invalid()
+    options.refuse_recording_code(backend or "auto")
     label = name_of(module)
     contract = None
     if outputs is not None:
@@ -248,8 +251,7 @@ class JaxModule:
         Raises:
             ArgumentError: There is no such backend.
         """
-        options = replace(self._options, backend=backend)
-        options.refuse_invalid()
+        options = self._options.with_backend(backend)
         found = object.__new__(type(self))
         vars(found).update(vars(self))
         found._options, found._lock = options, threading.Lock()

@@ -40,6 +40,7 @@ def explain_plan(
     results: Sequence[str] = (),
     operations: Iterable[str] = (),
     streams: str = "",
+    recording: str = "",
 ) -> str:
     """The plan, one decision a line, and why the better choice was not taken.
 
@@ -52,6 +53,7 @@ def explain_plan(
         results: For each output, how it gets into XLA's buffer.
         operations: Lines on what XLA runs itself.
         streams: On a GPU, how a call is ordered with what others do there.
+        recording: What became of ``cuda_graph: true``.
     """
     lines = [f"{plan.label}  (op key {plan.key})"]
     if plan.source:
@@ -92,6 +94,7 @@ def explain_plan(
         lines += [f"             {line}" for line in operations]
     lines.append(f"concurrency  {plan.concurrency}")
     lines += [f"streams      {streams}"] if streams else []
+    lines += [f"cuda graph   {recording}"] if recording else []
     lines.append(f"gradient     {plan.derivative}")
     lines += [f"             {line}" for line in derivatives]
     batches = list(batches)

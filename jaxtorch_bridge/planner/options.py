@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 from ..choices import Backend, ConcurrencyMode, RandomMode, VmapMethod, renamed
@@ -30,6 +30,7 @@ class Options:
         copies: Arguments of which it gets a copy of its own; None: likewise.
         backend: What runs it; None: likewise.
         islands: Whether torch may run what XLA cannot; None: likewise.
+        cuda_graph: Whether XLA may record calls on a GPU; None: likewise.
     """
 
     nondiff: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class Options:
     copies: tuple[str, ...] | None = None
     backend: Backend | None = None
     islands: bool | None = None
+    cuda_graph: bool | None = None
 
     def refuse_invalid(self) -> None:
         """Object to values that mean nothing.
@@ -64,6 +66,32 @@ class Options:
                 )
         _refuse_both(self.mutates or (), self.copies or ())
 
+    def with_backend(self, backend: Backend) -> Options:
+        """The same with another backend, and without what that cannot follow.
+
+        Raises:
+            ArgumentError: There is no such backend.
+        """
+        cuda_graph = self.cuda_graph if backend == "graph" else None
+        options = replace(self, backend=backend, cuda_graph=cuda_graph)
+        options.refuse_invalid()
+        return options
+
+    def refuse_recording_code(self, backend: Backend) -> None:
+        """Object to ``cuda_graph`` where the function's own code runs.
+
+        Args:
+            backend: What runs the function, by the contract or the caller.
+
+        Raises:
+            ArgumentError: Says what to pass.
+        """
+        if self.cuda_graph and backend != "graph":
+            raise ArgumentError(
+                "jax_callable: expected backend='graph' beside cuda_graph=True, since no Python "
+                f"code runs when XLA repeats what it has recorded; got backend={backend!r}."
+            )
+
     def refuse_contradiction(self, spec: CallableSpec) -> None:
         """Object to a keyword that says something else than the contract.
 
@@ -79,7 +107,7 @@ class Options:
                     f"{theirs}` [{spec.where(name)}]. Say it in one place."
                 )
         execution = spec.execution
-        for name in ("backend", "islands"):
+        for name in ("backend", "islands", "cuda_graph"):
             mine, theirs = getattr(self, name), getattr(execution, name)
             said = "execution" in spec.model_fields_set and name in execution.model_fields_set
             if mine is not None and said and mine != theirs:

@@ -20,6 +20,8 @@ class Execution(BaseModel):
             ``auto`` graphs write what costs less so.
         islands: With ``xla``: whether torch may run what JAX has no operation for, by a call amid
             the others; ``false`` makes an error of it.
+        cuda_graph: With ``graph``: whether XLA may record calls on a GPU into its command buffers
+            (CUDA graphs), and run what they launched in their place.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +29,7 @@ class Execution(BaseModel):
     backend: Backend = "auto"
     outputs: OutputsMode = "auto"
     islands: StrictBool = True
+    cuda_graph: StrictBool = False
 
     @field_validator("islands")
     @classmethod
@@ -36,3 +39,12 @@ class Execution(BaseModel):
             expected = f"true, or `backend: xla` (with `{backend}` torch runs all of it)"
             raise fault(expected, "false")
         return islands
+
+    @field_validator("cuda_graph")
+    @classmethod
+    def _of_graph(cls, cuda_graph: bool, info: ValidationInfo) -> bool:
+        backend = info.data.get("backend", "graph")
+        if cuda_graph and backend != "graph":
+            expected = "false, or `backend: graph`, where no Python code of the function runs"
+            raise fault(expected, f"true with `{backend}`")
+        return cuda_graph

@@ -29,7 +29,7 @@ def field_changes(old: CallableSpec, new: CallableSpec, pair: ShapePair) -> Iter
     for name in _HOW:
         if getattr(old, name) != getattr(new, name):
             yield "neutral", (name,), _from_to(getattr(old, name), getattr(new, name))
-    for part in ("backend", "outputs", "islands"):
+    for part in ("backend", "outputs", "islands", "cuda_graph"):
         before, after = getattr(old.execution, part), getattr(new.execution, part)
         if before != after:
             yield "neutral", ("execution", part), _from_to(before, after)

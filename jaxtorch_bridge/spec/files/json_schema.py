@@ -102,6 +102,7 @@ def contract_schema() -> dict[str, Any]:
                     "backend": _choice(Execution, "backend"),
                     "outputs": _choice(Execution, "outputs"),
                     "islands": {"type": "boolean", "default": True},
+                    "cuda_graph": {"type": "boolean", "default": False},
                 },
             ),
         },

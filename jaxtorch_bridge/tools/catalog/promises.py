@@ -47,7 +47,8 @@ def _promises(spec: CallableSpec) -> Iterator[tuple[str, str]]:
     if spec.execution.backend != "auto":
         alone = "" if spec.execution.islands else "; torch runs no part of it"
         words = BACKEND_WORDS[spec.execution.backend]
-        yield "Backend", f"{spec.execution.backend}: {words}{alone}"
+        recorded = "; XLA may record its calls on a GPU" if spec.execution.cuda_graph else ""
+        yield "Backend", f"{spec.execution.backend}: {words}{alone}{recorded}"
     if spec.execution.outputs != "auto":
         yield "Results", f"{spec.execution.outputs}: {_OUTPUTS[spec.execution.outputs]}"
 

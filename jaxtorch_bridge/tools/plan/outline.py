@@ -89,6 +89,8 @@ def _backend(spec: CallableSpec, planned: Planned) -> dict[str, Any]:
     name = planned.plan.backend
     asked = "as the contract leaves it open" if spec.execution.backend == "auto" else "as asked"
     found: dict[str, Any] = {"name": name, "why": f"{BACKEND_WORDS[name]}; {asked}"}
+    if planned.op.recording.asked:
+        found["cuda_graph"] = planned.op.recording.words
     return found | operations_of(planned.op)
 
 

@@ -227,6 +227,15 @@ class ClosureState:
         return self._roots == [self._function] and refers_to_torch_alone(self._function)
 
     @property
+    def cannot_change(self) -> bool:
+        """Whether it leads to nothing that somebody could change, so that no call need look."""
+        if self._cells or self._globals or self.modules or self._holders or self._looked_into:
+            return False
+        if self._secluded is not None:
+            return self._secluded.around() is None and not self._classes
+        return self.refers_to_torch_alone
+
+    @property
     def secluded(self) -> bool:
         """Whether it is a module that `from_module` took."""
         return self._secluded is not None

@@ -24,6 +24,7 @@ class Terms:
         backend_at: Where the contract says so.
         islands: Whether torch may run what XLA cannot, where XLA runs the function.
         islands_at: Where the contract says so.
+        cuda_graph: Whether XLA may record calls on a GPU into its command buffers.
     """
 
     residuals: Residuals = "auto"
@@ -38,6 +39,7 @@ class Terms:
     backend_at: str = ""
     islands: bool = True
     islands_at: str = ""
+    cuda_graph: bool = False
 
 
 NO_TERMS = Terms()

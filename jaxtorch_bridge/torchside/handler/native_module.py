@@ -13,6 +13,7 @@ from ..._compat.torch.thread_flags import direct_flags, function_modes, is_any_a
 from .cuda_streams import enter_stream, leave_stream
 from .failure_record import collect
 from .native_library import native_library
+from .private_pools import enter_pool, leave_pool
 
 
 @functools.cache
@@ -37,6 +38,8 @@ def native() -> ModuleType:
         has_memory,
         enter_stream,
         leave_stream,
+        enter_pool,
+        leave_pool,
     )
     return module
 

@@ -16,6 +16,7 @@ from ..handler.failure_messages import Faults
 from ..handler.native_module import native
 from ..handler.torch_context import InContext, TorchContext
 from .aten_steps import Read, read_for_xla
+from .command_buffers import NOT_ASKED, Recording, recording_of
 from .compiled_graph import compiled
 from .direct_calls import with_direct_calls
 from .program import Program
@@ -94,6 +95,7 @@ def op_of_program(
         # A graph computes below autograd, which then keeps no input.
         hold_storages=program.eager,
         read=read,
+        recording=recording_of(program),
     )
 
 
@@ -128,6 +130,7 @@ def register_op(
     hold_storages: bool = False,
     may_be_lazy: bool = True,
     read: Read | None = None,
+    recording: Recording = NOT_ASKED,
 ) -> TorchOp:
     """Add an op to the native table, under the key or the key with a number.
 
@@ -151,6 +154,7 @@ def register_op(
         hold_storages: Autograd may keep an input in C++ alone; see `native_src/op_table.h`.
         may_be_lazy: A result may carry a pending conjugation or negation.
         read: See `TorchOp`.
+        recording: Likewise.
     """
     # Tuples: the native module takes nothing else for the last two.
     inputs, outputs, into, aliases = tuple(inputs), tuple(outputs), tuple(into), tuple(aliases)
@@ -174,7 +178,7 @@ def register_op(
     )
     return TorchOp(
         *(label, found, handle, inputs, outputs, role, program, family, steps),
-        *(into, tuple(results), aliases, read),
+        *(into, tuple(results), aliases, read, recording),
     )
 
 

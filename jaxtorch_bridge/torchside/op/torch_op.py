@@ -15,6 +15,7 @@ from ..functions.tensor_function import TensorFunction
 from ..handler.failure_messages import Watch, recorded, translated
 from ..handler.native_module import native
 from .aten_steps import Read
+from .command_buffers import NOT_ASKED, Recording
 from .program import Program
 
 T = TypeVar("T")
@@ -171,6 +172,7 @@ class TorchOp:
         results: For each output, how it gets into XLA's buffer, in words.
         aliases: Inputs that it writes to, each with the output that has its memory.
         read: Its graph as operations of which JAX makes the program in place of a call, if it does.
+        recording: Whether XLA may record its calls on a GPU and run what they launched.
         derived: What has been derived from it so far.
     """
 
@@ -187,6 +189,7 @@ class TorchOp:
     results: tuple[str, ...] = ()
     aliases: tuple[tuple[int, int], ...] = ()
     read: Read | None = None
+    recording: Recording = NOT_ASKED
     derived: Derived = field(default_factory=Derived)
 
     @property
@@ -214,6 +217,11 @@ class TorchOp:
     def unrolled(self) -> bool:
         """Whether ``jax.vmap`` writes one call for each element into the program."""
         return self.home.terms.vmap_method == "sequential_unrolled"
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether XLA may record its calls on a GPU and run what they launched in their place."""
+        return self.recording.is_possible
 
     @property
     def no_islands(self) -> str:
