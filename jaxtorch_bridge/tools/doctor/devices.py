@@ -31,6 +31,7 @@ class Seen:
         torch: Names of torch's CUDA devices.
         torch_cuda: The CUDA version that torch was built with, or None.
         driver: Whether NVIDIA's driver is there.
+        memory: For each GPU in use, who holds its memory now.
     """
 
     jax: Mapping[str, tuple[str, ...]]
@@ -38,6 +39,7 @@ class Seen:
     torch: tuple[str, ...]
     torch_cuda: str | None
     driver: bool = False
+    memory: tuple[str, ...] = ()
 
 
 def devices_here() -> Seen:
@@ -45,12 +47,15 @@ def devices_here() -> Seen:
     import jax
     import torch
 
+    from ...torchside.handler.gpu_memory import memory_words
+
     found: dict[str, tuple[str, ...]] = {}
     for device in jax.devices():
         found[device.platform] = (*found.get(device.platform, ()), device.device_kind)
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = tuple(torch.cuda.get_device_name(index) for index in range(cuda))
-    return Seen(found, jax.default_backend(), names, torch.version.cuda, _DRIVER.exists())
+    held = tuple(memory_words().splitlines())
+    return Seen(found, jax.default_backend(), names, torch.version.cuda, _DRIVER.exists(), held)
 
 
 def examine_devices(seen: Seen) -> Iterator[Check]:
@@ -87,6 +92,7 @@ def examine_memory(seen: Seen, environment: Mapping[str, str] = os.environ) -> I
         )
         return
     yield note("memory", words or "no variable of the memory pools is set")
+    yield from (note("memory", line) for line in seen.memory)
     if _grows(given):
         yield fine("memory", "JAX takes GPU memory as it needs it")
         return

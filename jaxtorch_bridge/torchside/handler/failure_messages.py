@@ -31,6 +31,7 @@ from ...errors import (
 )
 from ...planner.array_signature import ArraySig
 from .failure_record import claim, record
+from .gpu_memory import memory_words
 from .native_module import native
 from .thread_counts import runs_beside_others
 
@@ -139,7 +140,7 @@ def execution_error(
 def advice_on(error: BaseException, inputs: Sequence[ArraySig]) -> str:
     """What to do about an exception of torch's own, where that is known; a line, or nothing."""
     if isinstance(error, torch.OutOfMemoryError):
-        return _OUT_OF_MEMORY
+        return memory_words() + _OUT_OF_MEMORY
     narrow = [sig.path for sig in inputs if sig.torch_dtype == "int32"]
     if narrow and isinstance(error, RuntimeError) and _WANTS_INT64.search(str(error)):
         return _INT64.format(", ".join(f"`{path}`" for path in narrow), narrow[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -86,6 +88,12 @@ def test_memory_pools_that_clash(environment, text):
 def test_memory_pools_that_fit(environment):
     assert problems(examine_memory(GPU, environment)) == []
     assert problems(examine_memory(CPU, {})) == []
+
+
+def test_both_pools_are_shown():
+    seen = replace(GPU, memory=("cuda:0 has 80.00 GiB: torch took 1.00 GiB",))
+    texts = [check.text for check in examine_memory(seen, {})]
+    assert "cuda:0 has 80.00 GiB: torch took 1.00 GiB" in texts
 
 
 def test_libraries_in_two_versions():

@@ -15,7 +15,9 @@ import torch
 from comparing import assert_close, assert_equal
 from jaxtorch_bridge import TorchExecutionError, jax_callable
 from jaxtorch_bridge.jaxside.eager_calls import finished
+from jaxtorch_bridge.torchside.derive.tape.tape_table import TAPES
 from jaxtorch_bridge.torchside.handler import failure_messages as faults
+from jaxtorch_bridge.torchside.handler import gpu_memory
 
 X = jnp.ones(3)
 
@@ -79,6 +81,32 @@ def test_a_gpu_without_memory_says_what_to_set(jit):
         jax.block_until_ready(call(X))
     for name in ("XLA_PYTHON_CLIENT_MEM_FRACTION", "settings.tape_bytes", "jaxtorch doctor"):
         assert name in str(found.value)
+
+
+def test_a_gpu_without_memory_says_who_holds_it(monkeypatch):
+    gib = 1 << 30
+    for name, value in {
+        "is_initialized": lambda: True,
+        "device_count": lambda: 2,
+        "mem_get_info": lambda index: (gib // 2, 80 * gib),
+        "memory_reserved": lambda index: 15 * gib,
+        "memory_allocated": lambda index: 12 * gib,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(gpu_memory, "_kept", [lambda: {"cuda:1": 3 * gib}])
+    wrapped = failing(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    with pytest.raises(TorchExecutionError) as found:
+        wrapped(X)
+    first, second = (line for line in str(found.value).splitlines() if line.startswith("cuda:"))
+    assert "(0.00 GiB kept for backward passes)" in first
+    assert second.startswith("cuda:1 has 80.00 GiB: torch took 15.00 GiB, of which tensors use 12")
+    assert "3.00 GiB kept for backward passes" in second
+    assert "64.50 GiB are JAX's" in second
+    assert second.endswith("0.50 GiB are free.")
+
+
+def test_what_is_kept_for_backward_passes_is_counted():
+    assert TAPES.held in gpu_memory._kept
 
 
 def test_exceptions_need_not_be_comparable():

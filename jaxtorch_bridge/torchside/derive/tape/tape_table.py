@@ -13,6 +13,7 @@ import torch
 
 from ....config import settings
 from ....errors import BridgeWarning
+from ...handler.gpu_memory import count_as_kept
 from .recorded_run import Tape
 
 # A tape of a small function is a few kilobytes of Python and C++ objects, whatever it keeps.
@@ -175,4 +176,5 @@ def memory_bytes() -> int:
 
 
 TAPES = TapeTable()
+count_as_kept(TAPES.held)
 os.register_at_fork(after_in_child=TAPES.forget_after_fork)
