@@ -69,7 +69,7 @@ _FIXED = (
     *(logging.Logger, logging.Handler, weakref.finalize),
 )
 # Of Python's own modules: what waits, locks and runs other things, and keeps no values.
-_TOOLS = frozenset(("_thread", "_multiprocessing", "select", "selectors", "asyncio")) | frozenset(
+_TOOLS = frozenset(("_thread", "_multiprocessing", "select", "selectors")) | frozenset(
     ("concurrent.futures.thread", "concurrent.futures.process", "multiprocessing.synchronize")
 )
 _DEFAULT_FACTORY = vars(collections.defaultdict)["default_factory"]

@@ -280,7 +280,8 @@ class _Walk:
 def _is_big(value: Hashable) -> bool:
     """Whether a value is not to be kept: data, or what an evaluation has made."""
     if isinstance(value, Same):
-        return is_a(value.held, torch.Tensor) or leads_to_fakes(value.held)
+        held = value.held
+        return is_a(held, torch.Tensor) or is_buffer(held) or leads_to_fakes(held)
     return isinstance(value, _Row)
 
 

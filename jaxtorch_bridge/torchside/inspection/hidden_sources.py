@@ -22,6 +22,7 @@ from .bytecode_names import every_name_in, is_of_framework, names_used
 from .careful_access import attribute, bases_of, class_attributes, is_a, own_attributes
 from .code_text import value_of_cell
 from .compared_values import PLAIN, is_buffer
+from .defining_package import is_installed
 from .held_places import CONTAINERS, FILES, LOOKED_INTO, WEAK, is_tool, places_of_object
 from .module_attributes import module_attributes_read
 
@@ -40,7 +41,9 @@ _METHODS_FROM_OUTSIDE = {
     datetime.date: frozenset(("today",)),
     pathlib.Path: frozenset(("exists", "iterdir", "glob", "stat")),
 }
-# Methods and functions of these names read files, whoever has them; many a thing has an `open`.
+# Functions of libraries that have these names; many an object has such methods.
+_OPENERS = frozenset(("open", "load", "imread", "urlopen"))
+# Methods and functions of these names read files, whoever has them.
 _READ_FILES = frozenset(("read_text", "read_bytes", "fromfile", "loadtxt", "load_file", "read_csv"))
 # Of `ctypes`, of memory that stands elsewhere.
 _POINTERS = (ctypes.POINTER(ctypes.c_char).__mro__[1], ctypes.c_void_p, ctypes.c_char_p)
@@ -120,8 +123,7 @@ def _sources_in(function: types.FunctionType) -> Iterator[str]:
     yield from names & _READ_FILES
     global_names = names_used(code)[0]
     table = function.__globals__
-    if "open" in global_names and table.get("open", open) is open:
-        yield "open"
+    yield from global_names & {"open"}
     values = [table.get(name) for name in global_names]
     values += [value_of_cell(cell) for cell in function.__closure__ or ()]
     values += [
@@ -131,6 +133,9 @@ def _sources_in(function: types.FunctionType) -> Iterator[str]:
     for value in values:
         if id(value) in _BY_NUMBER:
             yield str(attribute(value, "__name__"))
+        elif is_a(value, (types.FunctionType, types.BuiltinFunctionType)):
+            name = attribute(value, "__name__")
+            yield from {name} & _OPENERS if is_installed(value) else ()
         elif is_a(value, type):
             for kind, methods in _METHODS_FROM_OUTSIDE.items():
                 yield from methods & names if value is kind else ()

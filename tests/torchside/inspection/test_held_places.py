@@ -11,6 +11,7 @@ import decimal
 import enum
 import functools
 import gc
+import gzip
 import importlib
 import io
 import itertools
@@ -758,6 +759,17 @@ def of_a_file_by_numpy_in_a_table(folder):
     return lambda: float(table["read"](folder / "scale.npy"))
 
 
+def of_a_packed_file(folder):
+    with gzip.open(folder / "scale.gz", "wt") as file:
+        file.write("2")
+
+    def read():
+        with gzip.open(folder / "scale.gz", "rt") as file:
+            return float(file.read())
+
+    return read
+
+
 def of_a_path(folder):
     (folder / "scale").write_text("")
     return lambda: 2.0 if pathlib.Path(folder, "scale").exists() else 5.0
@@ -794,6 +806,7 @@ def of_random_numbers_of_the_system(_folder):
         (of_a_file_by_a_helper_in_a_table, "whose code has `open`"),
         (of_a_file_by_numpy, "whose code has `load`"),
         (of_a_file_by_numpy_in_a_table, "`load`"),
+        (of_a_packed_file, "whose code has `open`"),
         (of_a_path, "whose code has `exists`"),
         (of_the_clock, "whose code has `time`"),
         (of_the_date, "whose code has `now`"),
