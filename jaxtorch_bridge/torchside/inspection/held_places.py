@@ -301,8 +301,9 @@ def _places_of_function(held: types.FunctionType) -> Iterator[tuple[Hashable, An
     for of_module, name in module_attributes_read(held, of_libraries=True):
         libraries.append(of_module)
         value = of_module.get(name)
-        # Settings of a process, such as its command's arguments. Not all that has been imported.
-        if value is not sys.modules:
+        # Settings of a process, such as its command's arguments. An object of a library's may lead
+        # to all that has been imported.
+        if not leads_on(value) or _is_plain_container(value):
             yield ("library", id(of_module), name), value
     yield from _settings_read(libraries, [*named.values(), *closed_over.values()])
     names = every_name_in(held.__code__)
@@ -311,6 +312,12 @@ def _places_of_function(held: types.FunctionType) -> Iterator[tuple[Hashable, An
     for module in _modules_read_by_computed_names(held, names, {**named, **closed_over}):
         if leads_on(module):
             yield ("whole module", id(module)), module
+
+
+def _is_plain_container(value: Any) -> bool:
+    if not is_a(value, CONTAINERS):
+        return False
+    return all(is_a(one, PLAIN) for one in entries(value))
 
 
 def _settings_read(

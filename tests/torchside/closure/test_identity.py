@@ -10,8 +10,8 @@ import types
 import pytest
 import torch
 
-from jaxtorch_bridge.torchside.closure import defining_package as packages
 from jaxtorch_bridge.torchside.closure import function_identity as identity
+from jaxtorch_bridge.torchside.inspection import defining_package as packages
 
 SOURCE = """
 import collections, dataclasses, enum, functools, math, types
