@@ -252,40 +252,27 @@ XLA_FFI_Error* ExecuteCpu(XLA_FFI_CallFrame* frame) {
   return kernel->Call(frame);
 }
 
+template <bool kRecorded>
 XLA_FFI_Error* ExecuteCuda(XLA_FFI_CallFrame* frame) {
-  static auto* kernel =
-      ffi::Ffi::Bind()
-          .Ctx<ffi::State<OpState<kDLCUDA>>>()
-          .Ctx<ffi::PlatformStream<void*>>()
-          .Ctx<ffi::DeviceOrdinal>()
-          .RemainingArgs()
-          .RemainingRets()
-          .Attrs()
-          .To([](OpState<kDLCUDA>* state, void* stream, int32_t ordinal, ffi::RemainingArgs args,
-                 ffi::RemainingRets rets, ffi::Dictionary) {
-            return Execute(state->op, args, rets, DLDevice{kDLCUDA, ordinal}, stream);
-          })
-          .release();
-  return kernel->Call(frame);
-}
-
-XLA_FFI_Error* ExecuteCudaRecorded(XLA_FFI_CallFrame* frame) {
-  static auto* kernel =
-      ffi::Ffi::Bind()
-          .Ctx<ffi::State<OpState<kDLCUDA>>>()
-          .Ctx<ffi::PlatformStream<void*>>()
-          .Ctx<ffi::DeviceOrdinal>()
-          .RemainingArgs()
-          .RemainingRets()
-          .Attrs()
-          .To(
-              [](OpState<kDLCUDA>* state, void* stream, int32_t ordinal, ffi::RemainingArgs args,
-                 ffi::RemainingRets rets, ffi::Dictionary) {
-                return Execute(state->op, args, rets, DLDevice{kDLCUDA, ordinal}, stream,
-                               &state->pools);
-              },
-              {ffi::Traits::kCmdBufferCompatible})
-          .release();
+  static auto* kernel = [] {
+    auto binding = ffi::Ffi::Bind()
+                       .Ctx<ffi::State<OpState<kDLCUDA>>>()
+                       .Ctx<ffi::PlatformStream<void*>>()
+                       .Ctx<ffi::DeviceOrdinal>()
+                       .RemainingArgs()
+                       .RemainingRets()
+                       .Attrs();
+    auto run = [](OpState<kDLCUDA>* state, void* stream, int32_t ordinal, ffi::RemainingArgs args,
+                  ffi::RemainingRets rets, ffi::Dictionary) {
+      return Execute(state->op, args, rets, DLDevice{kDLCUDA, ordinal}, stream,
+                     kRecorded ? &state->pools : nullptr);
+    };
+    if constexpr (kRecorded) {
+      return std::move(binding).To(run, {ffi::Traits::kCmdBufferCompatible}).release();
+    } else {
+      return std::move(binding).To(run).release();
+    }
+  }();
   return kernel->Call(frame);
 }
 
@@ -299,8 +286,8 @@ PlatformHandlers HandlersOn(XLA_FFI_Handler* execute) {
 
 PlatformHandlers HandlersOnCpu() { return HandlersOn<kDLCPU>(&ExecuteCpu); }
 
-PlatformHandlers HandlersOnCuda() { return HandlersOn<kDLCUDA>(&ExecuteCuda); }
+PlatformHandlers HandlersOnCuda() { return HandlersOn<kDLCUDA>(&ExecuteCuda<false>); }
 
-PlatformHandlers HandlersOnCudaRecorded() { return HandlersOn<kDLCUDA>(&ExecuteCudaRecorded); }
+PlatformHandlers HandlersOnCudaRecorded() { return HandlersOn<kDLCUDA>(&ExecuteCuda<true>); }
 
 }  // namespace jaxtorch
