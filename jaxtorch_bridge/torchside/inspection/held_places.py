@@ -301,10 +301,13 @@ def _places_of_function(held: types.FunctionType) -> Iterator[tuple[Hashable, An
     for of_module, name in module_attributes_read(held, of_libraries=True):
         libraries.append(of_module)
         value = of_module.get(name)
-        # Settings of a process, such as its command's arguments. An object of a library's may lead
-        # to all that has been imported.
-        if not leads_on(value) or _is_plain_container(value):
+        # Settings of a process, such as its command's arguments.
+        if not leads_on(value):
             yield ("library", id(of_module), name), value
+            continue
+        # Nothing further: an object of a library's may lead to all that has been imported.
+        for key, inner in _plain_places_of(value):
+            yield ("library", id(of_module), name, key), inner
     yield from _settings_read(libraries, [*named.values(), *closed_over.values()])
     names = every_name_in(held.__code__)
     if names & _ENVIRONMENT:
@@ -314,10 +317,13 @@ def _places_of_function(held: types.FunctionType) -> Iterator[tuple[Hashable, An
             yield ("whole module", id(module)), module
 
 
-def _is_plain_container(value: Any) -> bool:
-    if not is_a(value, CONTAINERS):
-        return False
-    return all(is_a(one, PLAIN) for one in entries(value))
+def _plain_places_of(value: Any) -> Iterator[tuple[Hashable, Any]]:
+    own = list(stored_items(own_attributes(value) or {}))
+    if is_a(value, dict):
+        own += [(("key", compared(key)), one) for key, one in stored_items(value)]
+    elif is_a(value, CONTAINERS):
+        own += enumerate(entries(value))
+    yield from ((name, one) for name, one in own if is_a(one, PLAIN))
 
 
 def _settings_read(

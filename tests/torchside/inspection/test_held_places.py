@@ -593,6 +593,15 @@ def of_a_module_of_pythons():
     return function, lambda: setattr(string, "own_scale", 5.0)
 
 
+def in_an_object_of_a_module_of_pythons():
+    return lambda x: x * x * string.own_object.scale, set_scale(string.own_object)
+
+
+def in_a_table_of_a_module_of_pythons():
+    table = string.own_table
+    return lambda x: x * x * string.own_table["scale"], set_to(table, "scale")
+
+
 def in_how_decimals_are_rounded():
     held = decimal.Decimal("2.4")
 
@@ -630,7 +639,8 @@ PLACES = [
     *(in_a_distribution, in_a_vectorised_function, in_a_factory_of_defaults, in_a_mask),
     *(in_an_enumeration_that_reads_a_table, in_an_object_that_is_set_when_it_is_missing),
     *(in_an_argument_of_the_command, of_a_module_of_pythons, in_how_decimals_are_rounded),
-    in_what_numpy_does_about_errors,
+    *(in_what_numpy_does_about_errors, in_an_object_of_a_module_of_pythons),
+    in_a_table_of_a_module_of_pythons,
 ]
 
 
@@ -638,6 +648,10 @@ PLACES = [
 def settings_of_the_process(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", "2"])
     monkeypatch.setattr(string, "own_scale", 2.0, raising=False)
+    monkeypatch.setattr(string, "own_object", Held(), raising=False)
+    # What else such a table holds may be anything.
+    table = {"scale": 2.0, "other": Held()}
+    monkeypatch.setattr(string, "own_table", table, raising=False)
     with np.errstate(divide="ignore"), decimal.localcontext() as context:
         context.prec = 1
         yield
